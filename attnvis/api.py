@@ -1,0 +1,158 @@
+"""attnvis from Python: one photo and one question in, one frozen result out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnvis import backbone as backbones
+from attnvis import catalogue, render, results
+from attnvis import normalise as normalisers
+from attnvis import query as queries
+from attnvis import scaling as scalings
+from attnvis.backbone import Backbone
+from attnvis.method import Answer, Method
+from attnvis.photo import collate, find, full_pixels, load
+from attnvis.stream import predictions
+from attnvis.values import Photo
+
+__all__ = ["Explanation", "explain", "load_backbone"]
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where the network looks on one photo when asked one thing.  Everything is raw; only pictures are scaled for the eye."""
+
+    photo: Photo
+    answer: Answer
+    scaling: str
+    backbone: str
+    predicted: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def label(self) -> str:
+        return self.answer.label
+
+    @property
+    def scores(self) -> np.ndarray:
+        """q . k_i on the grid [h, w]."""
+        return self.on_grid("scores")
+
+    @property
+    def logits(self) -> np.ndarray:
+        return self.on_grid("logits")
+
+    @property
+    def weights(self) -> np.ndarray:
+        """a_i on the grid [h, w]; they sum to 1."""
+        return self.on_grid("weights")
+
+    @property
+    def context(self) -> np.ndarray:
+        """sum_i a_i v_i, [D]."""
+        return self.answer.attention.context[0, 0].float().cpu().numpy()
+
+    @property
+    def diagnostics(self) -> dict[str, float]:
+        return self.answer.diagnostics
+
+    @cached_property
+    def map(self) -> np.ndarray:
+        """Times uniform over the photo's pixels [H, W]; NaN where the network never looked."""
+        return self.answer.map()
+
+    def on_grid(self, stage: str) -> np.ndarray:
+        return getattr(self.answer.attention, stage).reshape(self.answer.placement.grid).float().cpu().numpy()
+
+    def overlay(self, **style: Any) -> np.ndarray:
+        """The photo with the map over it, RGB uint8 [H, W, 3]; settings as in attnvis.render.Style."""
+        return render.overlay(full_pixels(self.photo), self.map, render.Style(**style), self.answer.mark)
+
+    def panel(self, **style: Any) -> np.ndarray:
+        """Photo, heatmap, overlay and the numbers, RGB uint8."""
+        lines = [("query", self.answer.query), ("scaling", self.scaling), ("backbone", self.backbone), *results.numbers_of(self.answer)]
+        title = f"{self.photo.name}: {self.label}"
+        return render.panel(full_pixels(self.photo), self.map, render.Style(**style), title, lines, self.answer.mark)
+
+    def save(self, path: str | Path, **style: Any) -> Path:
+        """A picture for .jpg, .png and .webp (the overlay), the raw numbers for .safetensors (`attnvis.results.read_maps` reads them)."""
+        path = Path(path)
+        if path.suffix == ".safetensors":
+            results.write_bytes(path, results.write_maps(self.photo, [self.answer]))
+        else:
+            render.write(path, self.overlay(**style))
+        return path
+
+    def _repr_png_(self) -> bytes:
+        return render.encode(self.panel(longest=960), "png")
+
+    def __repr__(self) -> str:
+        found = self.diagnostics
+        return (
+            f"<{self.photo.name}: {self.label}, {self.scaling}: spread over {found['perplexity']:.1f} of {self.answer.patches} patches, "
+            f"hottest {found['max_times_uniform']:.1f} x uniform>"
+        )
+
+
+def explain(
+    photo: str | Path | bytes | np.ndarray,
+    query: str | Callable = "class",
+    scaling: str | Callable = "perplexity",
+    normalise: str | Callable = "softmax",
+    backbone: str | Backbone = "embedded",
+    fit: str = "resize",
+    size: int | None = None,
+    **settings: Any,
+) -> Explanation:
+    """Ask one question of one photo.
+
+    photo      a file, "samples/cat", bytes, or an RGB array [H, W, 3]
+    query      mean, class, "class:tabby", "point:120,80", "box:10,20,100,50", rarity, pca - or just a class's name - or a function of Features
+    scaling    a name of attnvis.scaling ("temperature:2" sets its first argument), or a function of Scores; normalise likewise
+    backbone   embedded, a torchvision name (its weights are downloaded once), or a loaded Backbone
+    settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
+    """
+    net = load_backbone(backbone, **settings) if isinstance(backbone, str) else backbone
+    how = replace(net.preprocessing, fit=fit, size=size or net.preprocessing.size)
+    source = find(photo)[0] if isinstance(photo, str | Path) else photo
+    loaded = load(source, short=how.size)
+    features = net(collate([loaded], how))
+    method = Method(as_query(query), as_function("scaling", scaling), as_function("normalise", normalise))
+    answers = method(features)[0]
+    if len(answers) != 1:
+        raise ValueError(f"explain() answers one query and this makes {len(answers)}; call it once for each, or use attnvis.method.Method")
+    said = scaling if isinstance(scaling, str) else getattr(scaling, "__name__", "own function")
+    return Explanation(loaded, answers[0], said, f"{net.name}, layer {net.layer}", predictions(features, 0))
+
+
+@lru_cache(maxsize=4)
+def load_backbone(name: str, **settings: Any) -> Backbone:
+    """A backbone by name, with the settings of its config; kept for the next call."""
+    family = name if name in catalogue.options("backbone") else catalogue.family(name)
+    if family is None:
+        raise ValueError(f"unknown backbone {name!r}; there are {', '.join(catalogue.options('backbone'))} and their members, such as resnet18")
+    config = catalogue.settings(f"backbone/{family}")
+    target = config.pop("_target_").rsplit(".", 1)[-1]
+    if "name" in config and name != family:
+        config["name"] = name
+    return getattr(backbones, target)(**config | settings)
+
+
+def as_query(text: str | Callable) -> Callable:
+    if callable(text):
+        return text
+    try:
+        return queries.parse(text)
+    except queries.UnknownName:
+        return queries.parse(f"class:{text}")
+
+
+def as_function(kind: str, text: str | Callable) -> Callable:
+    """"temperature:2" -> the function of that name with its first setting."""
+    if callable(text):
+        return text
+    module = {"scaling": scalings, "normalise": normalisers}[kind]
+    return queries.read(text, {name: getattr(module, name) for name in module.__all__}, kind)

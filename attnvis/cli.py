@@ -1,0 +1,295 @@
+"""The door: `attnvis VERB [overrides]`, the same as `python scripts/VERB.py [overrides]`.  Hydra lives here and nowhere else."""
+
+import difflib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnvis import catalogue
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["main"]
+
+
+def run(cfg: "DictConfig", folder: Path) -> int:
+    """Photos in, heatmaps out."""
+    from dataclasses import replace
+
+    import torch
+
+    from attnvis.method import Method
+    from attnvis.photo import find
+    from attnvis.results import Folder
+    from attnvis.stream import stream
+
+    paths = find(plain(cfg.images))
+    style = build(cfg, "render")
+    method = Method(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise"))
+    torch.manual_seed(cfg.seed)
+    backbone = build(cfg, "backbone")
+    preprocessing = replace(backbone.preprocessing, fit=cfg.preprocess.fit, size=cfg.preprocess.size or backbone.preprocessing.size)
+    facts = backbone.describe() | {"fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed)}
+    for warning in backbone.warnings:
+        print(f"attnvis: {warning.upper()}", file=sys.stderr)
+    with Folder(folder, style, facts, plain(cfg), backbone.warnings, plain(cfg.logger), cfg.maps) as results:
+        for outcome in progress(stream(paths, backbone, method, preprocessing, cfg.batch_size), len(paths)):
+            results.add(outcome)
+    return report(results.done, results.reasons, folder)
+
+
+def redraw(cfg: "DictConfig", folder: Path) -> int:
+    """The pictures of a finished run in another style, without the network."""
+    from attnvis.results import redraw as again
+
+    source = Path(cfg.run)
+    if not (source / "records.csv").is_file():
+        raise ValueError(f"{source} is not the folder of a run: it has no records.csv; give one such as outputs/run/<date>/<time>")
+    done, reasons = 0, dict[str, int]()
+    for _, reason in progress(again(source, folder, build(cfg, "render")), None):
+        done += not reason
+        if reason:
+            reasons[reason] = reasons.get(reason, 0) + 1
+    return report(done, reasons, folder)
+
+
+VERBS: dict[str, Callable[..., int]] = {"run": run, "redraw": redraw}
+
+
+# ----------------------------------------------------------------------------------------------------------------- the door
+
+
+def main(verb: str | None = None) -> None:
+    """`verb` None: the first word of the command line says it."""
+    words = sys.argv[1:]
+    if verb is None:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(overview())
+            sys.exit(0 if words else 2)
+        if words[0] == "--version":
+            from importlib.metadata import version
+
+            print(version("attnvis"))
+            return
+        verb, *words = words
+    if verb not in VERBS:
+        fail(f"unknown verb {verb!r}; {hint(verb, VERBS)}there are {', '.join(VERBS)}", code=2)
+    if any(word in ("-h", "--help") for word in words):
+        print(manual(verb))
+        return
+    try:
+        launch(verb, [override for word in words for override in spelled(word)])
+    except KeyboardInterrupt:
+        fail("stopped; what was done is kept in the run's folder", code=130)
+
+
+def launch(verb: str, overrides: list[str]) -> None:
+    """Hand over to Hydra, which reads sys.argv."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    def task(cfg: "DictConfig") -> None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            require(cfg)
+            status = VERBS[verb](cfg, folder)
+        except (ValueError, OSError) as error:
+            fail(sentence_of(error))
+        if status:
+            sys.exit(status)
+
+    check(verb, overrides)
+    sys.argv = [f"attnvis {verb}", *overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=str(catalogue.config_folder()), config_name=verb)(task)()
+    except OSError as error:  # the folder itself could not be made
+        fail(sentence_of(error))
+
+
+def spelled(word: str) -> Iterator[str]:
+    """What a person types -> Hydra's grammar: a bare photo, a photo's name with spaces or brackets, a network instead of its family."""
+    key, equals, value = word.partition("=")
+    if not equals and not word.startswith("-"):
+        yield f"images={quoted(word)}"
+    elif key == "images" and value[:1] not in ("[", "'", '"'):
+        yield f"images={quoted(value)}"
+    elif key == "backbone" and "," not in value and value not in catalogue.options("backbone") and catalogue.family(value):
+        yield f"backbone={catalogue.family(value)}"
+        yield f"backbone.name={value}"
+    else:
+        yield word
+
+
+def quoted(text: str) -> str:
+    """As one string of Hydra's grammar, whatever it holds."""
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
+
+
+def check(verb: str, overrides: Iterable[str]) -> None:
+    """Compose once before Hydra does, so that a mistake is one line with near matches."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    settings = [override for override in overrides if "=" in override and not override.startswith("-")]
+    if len(settings) < len(list(overrides)):
+        return  # flags (-m, -cd, ...) are Hydra's to judge
+    try:
+        with initialize_config_dir(str(catalogue.config_folder()), version_base="1.3"):
+            compose(verb, overrides=settings)
+    except (HydraException, OmegaConfBaseException) as error:
+        text = " ".join(str(error).split())
+        unknown = re.search(r"Key '([^']+)' is not in struct|Could not find '([^']+)'", text)
+        with initialize_config_dir(str(catalogue.config_folder()), version_base="1.3"):
+            keys = list(leaves(OmegaConf.to_container(compose(verb))))
+        wrong = next((setting.split("=")[0] for setting in settings if unknown and unknown[1] and setting.split("=")[0].endswith(unknown[1])), None)
+        if wrong:
+            fail(f"there is no setting {wrong!r}; {hint(wrong, [*keys, *catalogue.groups()])}see attnvis {verb} --help")
+        if unknown and unknown[2]:
+            group, _, option = unknown[2].rpartition("/")
+            offered = catalogue.options(group) if group in catalogue.groups() else []
+            fail(f"{group} has no option {option!r}; {hint(option, offered)}there are {', '.join(offered)}")
+        fail(text)
+
+
+def leaves(tree: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+
+
+def require(cfg: "DictConfig") -> None:
+    """Settings that have no default must be given."""
+    from omegaconf import OmegaConf
+
+    lacking = sorted(OmegaConf.missing_keys(cfg))
+    if lacking:
+        raise ValueError(f"{' and '.join(lacking)} {'needs' if len(lacking) == 1 else 'need'} a value, as in {lacking[0]}=...")
+
+
+def build(cfg: "DictConfig", group: str) -> Any:
+    """What a config names, made.  A `_target_` is code: only attnvis' own public functions, and modules named in `trust`, are called."""
+    from hydra.utils import instantiate
+
+    for target in targets(plain(cfg[group])):
+        module, _, name = target.rpartition(".")
+        if module in cfg.trust or any(module.startswith(f"{trusted}.") for trusted in cfg.trust):
+            if str(Path.cwd()) not in sys.path:
+                sys.path.insert(0, str(Path.cwd()))  # a user's own file lies where the user is
+        elif not (module.startswith("attnvis.") and name in getattr(import_module(module), "__all__", ())):
+            raise ValueError(f"{group}: {target} is not attnvis' own; a config can run any code, so if you trust it add trust=[{module.split('.')[0]}]")
+    try:
+        return instantiate(cfg[group], _convert_="all")
+    except Exception as error:  # Hydra wraps what the function raised
+        cause = error.__cause__ or error
+        raise ValueError(f"{group}: {cause}" if not isinstance(cause, ValueError) else str(cause)) from error
+
+
+def targets(tree: Any) -> Iterator[str]:
+    if isinstance(tree, dict):
+        if "_target_" in tree:
+            yield str(tree["_target_"])
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for branch in tree:
+            yield from targets(branch)
+
+
+def plain(cfg: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+
+
+# --------------------------------------------------------------------------------------------------------- what a person reads
+
+
+def overview() -> str:
+    lines = [f"  attnvis {verb:8} {catalogue.sentence(verb)}" for verb in VERBS]
+    return "\n".join(
+        ["attnvis: where a CNN looks, and why", "", *lines, "", "  attnvis VERB --help  lists what can be set; try: attnvis run images=samples/cat"]
+    )
+
+
+def manual(verb: str) -> str:
+    """Every group with its options, every setting with its meaning: the configs' own comments."""
+    text = (catalogue.config_folder() / f"{verb}.yaml").read_text(encoding="utf-8")
+    chosen = dict(re.findall(r"^  - (\w+): (\w+)$", text, re.MULTILINE))
+    out = [catalogue.sentence(verb), "", f"  attnvis {verb} {'PHOTO ...' if verb == 'run' else ''} [group=option] [setting=value] [group.setting=value]", ""]
+    for group, default in chosen.items():
+        options = catalogue.options(group)
+        if not options:
+            continue
+        out.append(f"{group}=..." + ("" if default == "null" else f"  (default {default})"))
+        width = max(map(len, options)) + 2
+        for option in options:
+            out.append(f"  {option:{width}}{catalogue.sentence(f'{group}/{option}')}")
+            if group in ("query", "scaling", "normalise"):
+                settings = catalogue.settings(f"{group}/{option}")
+                said = ", ".join(f"{key}={show(value)}" for key, value in settings.items() if not key.startswith("_"))
+                out += [f"  {'':{width}}  {said}"] if said else []
+        if group in ("backbone", "render"):
+            common = "_common" if group == "backbone" else default
+            out += [f"  every {group} also takes:", *(f"    {group}.{line}" for line in commented(f"{group}/{common}"))]
+        out.append("")
+    out += ["settings:", *(f"  {line}" for line in commented(verb))]
+    out += ["", "your own configs: -cd FOLDER (query/mine.yaml there is query=mine); -m sweeps over a,b,c; --cfg job shows the result"]
+    return "\n".join(out)
+
+
+def commented(name: str) -> Iterator[str]:
+    """The plain settings of a config that carry a comment: `key: value  # meaning`."""
+    section = ""
+    for line in (catalogue.config_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"^( *)(\w+): ?([^#]*?)\s*(?:# (.*))?$", line):
+            indent, key, value, meaning = found.groups()
+            section = section if indent else (f"{key}." if not value else "")
+            if key in ("defaults", "hydra") or section == "hydra." or key.startswith("_"):
+                section = "hydra." if key == "hydra" else section
+            elif value and (meaning or not indent):
+                yield f"{section if indent else ''}{key}={value:14} {meaning or ''}".rstrip()
+
+
+def show(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def progress(items: Iterable[Any], total: int | None) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, unit="photo", disable=not sys.stderr.isatty(), leave=False)
+
+
+def report(done: int, reasons: dict[str, int], folder: Path) -> int:
+    """The last words of a run; its exit code."""
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    failed = sum(reasons.values())
+    for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:10]:
+        print(f"attnvis: {reason}" + (f" ({count} photos)" if count > 1 else ""), file=sys.stderr)
+    if failed:
+        print(f"attnvis: {done} done, {failed} failed; every reason is in {shown / 'records.csv'}", file=sys.stderr)
+    print(f"{done} photo{'s' * (done != 1)} done: {shown / 'index.html'}")
+    return 1 if failed else 0
+
+
+def sentence_of(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"could not write or read {error.filename}: {error.strerror}; choose another place with hydra.run.dir=FOLDER, or make room"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=3)
+    return f"did you mean {', '.join(near)}? " if near else ""
+
+
+def fail(message: str, code: int = 1) -> None:
+    print(f"attnvis: {message}", file=sys.stderr)
+    sys.exit(code)

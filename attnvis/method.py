@@ -1,0 +1,87 @@
+"""The stages composed, once: features in, one attention per query out.  A saliency method is a function from features to `Answer`s."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from attnvis import normalise as normalisers
+from attnvis import query as queries
+from attnvis import scaling as scalings
+from attnvis.attention import Normalise, Scaling, attend
+from attnvis.diagnostics import diagnose
+from attnvis.placement import spread
+from attnvis.query import QueryFunction
+from attnvis.values import Attention, Box, Features, Placement
+
+__all__ = ["Answer", "Method"]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What one query found on one photo."""
+
+    query: str  # what was asked: class:predicted
+    label: str  # what that is on this photo: tabby
+    attention: Attention  # B = Q = 1
+    placement: Placement
+    diagnostics: dict[str, float]
+    vector: Tensor  # [K], the query itself
+    mark: Box | tuple[float, float] | None = None
+
+    @property
+    def patches(self) -> int:
+        return self.attention.weights.shape[-1]
+
+    @property
+    def cells(self) -> np.ndarray:
+        """N a_i on the grid [h, w]: 1 = no preference."""
+        return self.attention.times_uniform.reshape(self.placement.grid).float().cpu().numpy()
+
+    def map(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """N a_i over the photo's pixels (or a grid of `size`), NaN where the network never looked."""
+        return spread(self.cells, self.placement, size)
+
+    def density(self, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The attention as a density over pixels: it sums to 1."""
+        return spread(self.attention.weights.reshape(self.placement.grid).float().cpu().numpy(), self.placement, size, density=True)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        said = []
+        if self.diagnostics["entropy_share"] > 0.98:
+            said.append("nearly uniform: this attention prefers almost nothing")
+        if self.diagnostics["saturated"]:
+            said.append("one-hot: more than 99 % of the attention is on one patch")
+        return tuple(said)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A query, a scaling and a normaliser.  Call it with Features: for each photo, one Answer per query."""
+
+    query: QueryFunction = queries.mean
+    scaling: Scaling = scalings.inv_sqrt_d
+    normalise: Normalise = normalisers.softmax
+
+    def __call__(self, features: Features) -> list[list[Answer]]:
+        answers: list[list[Answer]] = [[] for _ in features.tokens]
+        for query in queries.ask(self.query, features):
+            keys = features.tokens if query.keys is None else query.keys
+            attention = attend(query.vectors, keys, features.tokens, self.scaling, self.normalise)
+            numbers = diagnose(attention)
+            for photo, column in ((p, q) for p in range(len(answers)) for q in range(query.vectors.shape[1])):
+                one = (slice(photo, photo + 1), slice(column, column + 1))
+                answers[photo].append(
+                    Answer(
+                        query=query.text,
+                        label=query.labels[photo][column],
+                        attention=Attention(attention.scores[one], attention.logits[one], attention.weights[one], attention.values[one[0]]),
+                        placement=features.placements[photo],
+                        diagnostics={name: float(values[photo, column]) for name, values in numbers.items()},
+                        vector=query.vectors[photo, column],
+                        mark=query.marks[column] if query.marks else None,
+                    )
+                )
+        return answers

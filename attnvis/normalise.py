@@ -1,0 +1,74 @@
+"""How attention logits become weights.  Every function: logits [B, Q, N] -> weights [B, Q, N], non-negative, summing to 1 over the patches."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["entmax15", "power", "relu", "sigmoid", "softmax", "sparsemax", "top_k"]
+
+Weights = Float[Tensor, "B Q N"]
+
+
+def softmax(logits: Weights) -> Weights:
+    """a_i = exp(z_i) / sum_j exp(z_j)."""
+    return logits.softmax(-1)
+
+
+def sparsemax(logits: Weights) -> Weights:
+    """The point of the simplex nearest to z: many weights are exactly 0 (Martins & Astudillo 2016)."""
+    logits = logits - logits.amax(-1, keepdim=True)  # changes nothing but the rounding: sums of large logits would lose it
+    ordered = logits.sort(-1, descending=True).values
+    ranks = torch.arange(1, logits.shape[-1] + 1, device=logits.device, dtype=logits.dtype)
+    sums = ordered.cumsum(-1)
+    support = (1 + ranks * ordered > sums).sum(-1, keepdim=True)
+    threshold = (sums.gather(-1, support - 1) - 1) / support
+    return (logits - threshold).clamp_min(0)
+
+
+def entmax15(logits: Weights) -> Weights:
+    """a_i = max(z_i / 2 - theta, 0)^2: between softmax and sparsemax (Peters et al. 2019)."""
+    halves = (logits - logits.amax(-1, keepdim=True)) / 2
+    ordered = halves.sort(-1, descending=True).values
+    ranks = torch.arange(1, logits.shape[-1] + 1, device=logits.device, dtype=logits.dtype)
+    mean = ordered.cumsum(-1) / ranks
+    spread = (ordered**2).cumsum(-1) - ranks * mean**2  # of the largest k: sum of squares about their mean
+    thresholds = mean - ((1 - spread) / ranks).clamp_min(0).sqrt()
+    support = (thresholds <= ordered).sum(-1, keepdim=True)
+    return (halves - thresholds.gather(-1, support - 1)).clamp_min(0) ** 2
+
+
+def sigmoid(logits: Weights, bias: float | None = None) -> Weights:
+    """a_i = g_i / sum g with the gate g_i = sigmoid(z_i + bias); bias None is -ln N, which makes the gates sum to about 1 at z = 0
+    (Ramapuram et al. 2024).  Not invariant to a shift of the logits."""
+    log_gates = torch.nn.functional.logsigmoid(logits + (-math.log(logits.shape[-1]) if bias is None else bias))
+    return log_gates.softmax(-1)  # g / sum g, and no underflow where every gate is nearly shut
+
+
+def top_k(logits: Weights, k: int = 10) -> Weights:
+    """Softmax over the k largest logits, 0 elsewhere; of equal logits the first patches are kept."""
+    if k < 1:
+        raise ValueError(f"normalise top_k needs k of at least 1, not {k}")
+    kept = logits.argsort(dim=-1, descending=True, stable=True)[..., :k]
+    outside = torch.ones_like(logits, dtype=torch.bool).scatter(-1, kept, False)
+    return logits.masked_fill(outside, -math.inf).softmax(-1)
+
+
+def relu(logits: Weights) -> Weights:
+    """a_i = max(z_i, 0) / sum: what Grad-CAM pictures show.  Where no logit is positive: uniform."""
+    return shares(logits.clamp_min(0))
+
+
+def power(logits: Weights, p: float = 2.0) -> Weights:
+    """a_i = max(z_i, 0)^p / sum.  Where no logit is positive: uniform."""
+    if not p > 0:
+        raise ValueError(f"normalise power needs p above 0, not {p}")
+    positive = logits.clamp_min(0)
+    peak = positive.amax(-1, keepdim=True)
+    return shares((positive / peak.clamp_min(torch.finfo(logits.dtype).tiny)) ** p)
+
+
+def shares(amounts: Weights) -> Weights:
+    total = amounts.sum(-1, keepdim=True)
+    return torch.where(total > 0, amounts / torch.where(total > 0, total, 1.0), 1.0 / amounts.shape[-1])

@@ -1,0 +1,236 @@
+"""What is asked of the patches.  Every function: Features -> Query (or the bare vectors [B, Q, D]); settings are arguments.
+
+Scores are linear in the query: scores(k * q1 + q2) = k * scores(q1) + scores(q2).
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attnvis.values import Box, Features, PhotoError, Placement, Query
+
+__all__ = ["UnknownName", "box", "class_", "mean", "parse", "pca", "point", "random", "rarity", "read", "several"]
+
+QueryFunction = Callable[[Features], Query | Tensor | list[Query]]
+
+
+def mean(features: Features) -> Query:
+    """q = the mean patch: what is typical of this photo.  It marks objects only as far as the network has learned to silence background."""
+    return Query(features.mean.unsqueeze(1), labels(features, "mean"))
+
+
+def class_(features: Features, name: str | int = "predicted") -> Query:
+    """q = the class's row of the classifier: s_i is the class activation map, mean s_i + bias the class's logit (Zhou et al. 2016).
+
+    `name` is a category, its index, or "predicted": the network's own answer, photo by photo.
+    """
+    head = features.head
+    if head is None or features.logits is None:
+        raise ValueError(
+            "a class query needs the layer that the classifier reads; this one is earlier (or the head is not one linear layer): "
+            "use backbone.layer=last, or another query"
+        )
+    photos = len(features.tokens)
+    if name == "predicted":
+        chosen = features.logits.argmax(-1)
+    else:
+        chosen = torch.full((photos,), find_class(name, head.categories, len(head.weight)))
+    rows = head.weight[chosen.to(head.weight.device)].to(features.tokens)
+    said = tuple((head.category(index),) for index in chosen.tolist())
+    return Query(rows.unsqueeze(1), said)
+
+
+def point(features: Features, x: float, y: float) -> Query:
+    """q = the features at one spot: where is more of this?  x, y in pixels of the original photo; bilinear between the four cells around it."""
+    for name, placement in named(features):
+        height, width = placement.size
+        if not (0 <= x < width and 0 <= y < height):
+            raise PhotoError(f"point {x:g},{y:g} lies outside the {width}x{height} photo {name}; points are x,y in pixels of the original")
+        if not placement.seen.holds(y, x):
+            raise PhotoError(f"point {x:g},{y:g} of {name} was cropped away before the network saw it; use preprocess.fit=resize")
+    shares = [outer(hat(placement, 0, y), hat(placement, 1, x)) for placement in features.placements]
+    return Query(pooled(features, shares), labels(features, f"point {x:g},{y:g}"), marks=((y, x),))
+
+
+def box(features: Features, x: float, y: float, width: float, height: float) -> Query:
+    """q = the mean patch of a rectangle, each cell weighted by the area it shares with it.  x, y: the top left corner, in pixels of the original."""
+    if width <= 0 or height <= 0:
+        raise ValueError(f"box needs a width and a height above 0, not {width:g}x{height:g}")
+    area = Box(y, x, height, width)
+    shares = []
+    for name, placement in named(features):
+        rows, columns = overlap(placement, 0, y, y + height), overlap(placement, 1, x, x + width)
+        if rows.sum() <= 0 or columns.sum() <= 0:
+            across = f"{placement.size[1]}x{placement.size[0]}"
+            raise PhotoError(f"box {x:g},{y:g},{width:g},{height:g} (x,y,width,height) touches no part of the {across} photo {name} that was seen")
+        shares.append(outer(rows, columns))
+    return Query(pooled(features, shares), labels(features, f"box {x:g},{y:g},{width:g},{height:g}"), marks=(area,))
+
+
+def random(features: Features, seed: int = 0, count: int = 1) -> Query:
+    """q ~ N(0, I), the same for every photo: the control.  A map that looks like this one's says nothing about its query."""
+    draws = torch.randn(count, features.tokens.shape[-1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    vectors = draws.to(features.tokens).expand(len(features.tokens), -1, -1)
+    said = tuple(f"random {seed}" + (f" #{number + 1}" if count > 1 else "") for number in range(count))
+    return Query(vectors, (said,) * len(features.tokens), marks=(None,) * count)
+
+
+def pca(features: Features, component: int = 1, centred: bool = True) -> Query:
+    """q = a principal direction of the photo's patches (EigenCAM takes the first).  Its sign is free: it points to the patches of larger norm."""
+    directions, _, _ = principal(features.tokens, component, centred)
+    direction = directions[..., component - 1]  # [B, D]
+    scores = (features.tokens @ direction.unsqueeze(-1)).squeeze(-1)
+    norms = features.tokens.norm(dim=-1)
+    agreement = ((scores - scores.mean(1, keepdim=True)) * (norms - norms.mean(1, keepdim=True))).sum(1)
+    signed = direction * torch.where(agreement < 0, -1.0, 1.0).unsqueeze(-1)
+    return Query(signed.unsqueeze(1), labels(features, f"pca {component}"))
+
+
+def rarity(features: Features, components: int = 16, shrinkage: float = 0.01) -> Query:
+    """How unlike the rest a patch is: its squared Mahalanobis distance from the photo's mean patch in the leading principal components (RX).
+
+    Quadratic in the patch, and still a dot product: the keys are the squared whitened coordinates, the query is all ones.
+    """
+    components = min(components, features.tokens.shape[1])
+    directions, variances, centred = principal(features.tokens, components, centred=True)
+    total = variances.sum(-1, keepdim=True)
+    floor = (shrinkage * total / variances.shape[-1]).clamp_min(torch.finfo(variances.dtype).tiny)
+    keys = (centred @ directions) ** 2 / (variances + floor).unsqueeze(1)  # [B, N, components]
+    return Query(torch.ones_like(keys[:, :1]), labels(features, "rarity"), keys=keys)
+
+
+def several(features: Features, of: Sequence[str | QueryFunction]) -> list[Query]:
+    """Many queries over one pass of the network: `of` lists texts such as mean, class:tabby, point:120,80 - or query functions."""
+    if not of:
+        raise ValueError('query several needs a list, for example query.of=[mean,"class:tabby","point:120,80"]')
+    return [query for entry in of for query in ask(parse(entry) if isinstance(entry, str) else entry, features)]
+
+
+def ask(function: QueryFunction, features: Features) -> list[Query]:
+    """Call a query function and give what it returns the full form: users may return the bare vectors."""
+    answer, text = function(features), spell(function)
+    if isinstance(answer, Tensor):
+        count = answer.shape[1]
+        said = tuple(text + (f" #{number + 1}" if count > 1 else "") for number in range(count))
+        answer = Query(answer, (said,) * len(answer))
+    return [replace(answer, text=text)] if isinstance(answer, Query) else list(answer)
+
+
+def spell(function: QueryFunction) -> str:
+    """The text that `parse` would read as this function."""
+    inner, settings = (function.func, function.keywords) if isinstance(function, partial) else (function, {})
+    name = getattr(inner, "__name__", type(inner).__name__).rstrip("_")
+    return name + (":" + ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in settings.values()) if settings else "")
+
+
+class UnknownName(ValueError):
+    """A text that names no function."""
+
+
+def parse(text: str) -> QueryFunction:
+    """"mean", "class:tabby", "point:120,80", "box:10,20,100,50", "pca:2": the function's name, then its settings in order."""
+    return read(text, {name.rstrip("_"): globals()[name] for name in __all__ if name not in ("parse", "read", "several", "UnknownName")}, "query")
+
+
+def read(text: str, functions: Mapping[str, Callable], kind: str) -> Callable:
+    """"name:setting,setting" -> that function of `functions` with its settings filled in; their types are those of the signature."""
+    name, _, rest = text.strip().partition(":")
+    if name not in functions:
+        near = difflib.get_close_matches(name, functions, n=1)
+        hint = f"did you mean {near[0]}?" if near else "a class is written class:NAME" if kind == "query" else "settings follow a colon"
+        raise UnknownName(f"unknown {kind} {text!r}; there are {', '.join(functions)}; {hint}")
+    function = functions[name]
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    given = [part.strip() for part in rest.split(",", max(0, len(parameters) - 1))] if rest else []
+    needed = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+    if len(given) < len(needed) or (given and not parameters):
+        wanted = ",".join(parameter.name for parameter in parameters)
+        raise ValueError(f"{kind} {text!r}: {name} takes {f'{name}:{wanted}' if wanted else 'no settings'}")
+    try:
+        return partial(function, **{parameter.name: convert(part, parameter.annotation) for parameter, part in zip(parameters, given, strict=False)})
+    except ValueError as error:
+        raise ValueError(f"{kind} {text!r}: {error}") from None
+
+
+def convert(text: str, kind: object) -> object:
+    if kind is bool:
+        return text.lower() in ("true", "1", "yes")
+    return kind(text) if kind in (int, float) else text  # type: ignore[operator]
+
+
+def find_class(name: str | int, categories: Sequence[str], count: int) -> int:
+    """A category by index or by name: case and underscores do not matter; of equal names the first (ImageNet has two cranes)."""
+    text = str(name).strip()
+    if text.isdigit():
+        if int(text) >= count:
+            raise ValueError(f"class index {text} is beyond the {count} classes of this backbone: 0 ... {count - 1}")
+        return int(text)
+    plain = [category.lower().replace("_", " ") for category in categories]
+    wanted = text.lower().replace("_", " ")
+    if wanted in plain:
+        return plain.index(wanted)
+    inside = [category for category in plain if wanted in category]
+    near = list(dict.fromkeys(difflib.get_close_matches(wanted, plain, n=5) + inside))[:6]
+    hint = f"did you mean {', '.join(near)}?" if near else "nothing is spelled nearly so"
+    raise ValueError(f"unknown class {text!r} among the {count} of this backbone; {hint}")
+
+
+def labels(features: Features, text: str) -> tuple[tuple[str, ...], ...]:
+    return ((text,),) * len(features.tokens)
+
+
+def named(features: Features) -> list[tuple[str, Placement]]:
+    names = features.names or ("",) * len(features.placements)
+    return list(zip(names, features.placements, strict=True))
+
+
+def pooled(features: Features, shares: list[Float[Tensor, " N"]]) -> Float[Tensor, "B 1 D"]:
+    """The weighted mean patch of each photo."""
+    weights = torch.stack(shares).to(features.tokens)
+    return (weights / weights.sum(-1, keepdim=True)).unsqueeze(1) @ features.tokens
+
+
+def outer(rows: Float[Tensor, " h"], columns: Float[Tensor, " w"]) -> Float[Tensor, " N"]:
+    return (rows.unsqueeze(1) * columns).flatten()
+
+
+def centres(placement: Placement, axis: int) -> Float[Tensor, " cells"]:
+    return placement.first[axis] + placement.step[axis] * torch.arange(placement.grid[axis], dtype=torch.float64)
+
+
+def hat(placement: Placement, axis: int, position: float) -> Float[Tensor, " cells"]:
+    """Linear interpolation weights at a position; beyond the outer centres the outer cell."""
+    where = centres(placement, axis)
+    inside = min(max(position, float(where[0])), float(where[-1]))
+    return (1 - (where - inside).abs() / placement.step[axis]).clamp_min(0)
+
+
+def overlap(placement: Placement, axis: int, low: float, high: float) -> Float[Tensor, " cells"]:
+    """The length that each cell shares with [low, high): cells reach half-way to their neighbours, the outer ones to the edge of what was seen."""
+    where = centres(placement, axis)
+    between = (where[1:] + where[:-1]) / 2
+    start, length = (placement.seen.top, placement.seen.height) if axis == 0 else (placement.seen.left, placement.seen.width)
+    edges = torch.cat([torch.tensor([float(start)]).double(), between, torch.tensor([float(start + length)]).double()])
+    return (edges[1:].clamp_max(high) - edges[:-1].clamp_min(low)).clamp_min(0)
+
+
+def principal(
+    tokens: Float[Tensor, "B N D"], count: int, centred: bool
+) -> tuple[Float[Tensor, "B D K"], Float[Tensor, "B K"], Float[Tensor, "B N D"]]:
+    """Leading principal directions, the variances along them, and the tokens they were taken of; by the N x N Gram matrix in float64."""
+    available = min(tokens.shape[1:])
+    if not 1 <= count <= available:
+        raise ValueError(f"pca component {count} does not exist: this grid of {tokens.shape[1]} patches has components 1 ... {available}")
+    wide = tokens.double()
+    if centred:
+        wide = wide - wide.mean(1, keepdim=True)
+    squares, mixtures = torch.linalg.eigh(wide @ wide.mT)  # ascending
+    squares, mixtures = squares.flip(-1)[..., :count].clamp_min(0), mixtures.flip(-1)[..., :count]
+    directions = torch.nn.functional.normalize(wide.mT @ mixtures, dim=1)
+    return directions.to(tokens), (squares / tokens.shape[1]).to(tokens), wide.to(tokens)

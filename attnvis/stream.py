@@ -1,0 +1,71 @@
+"""Paths in, outcomes out: photos of like shape share a batch, a bounded number is in memory, a bad photo does not stop the others."""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from attnvis.method import Answer
+from attnvis.photo import collate, load, shape_key
+from attnvis.values import Batch, Features, Photo, PhotoError, Preprocessing
+
+__all__ = ["Outcome", "stream"]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one photo: its answers, or why there are none."""
+
+    index: int  # in the order the photos were given
+    path: Path
+    photo: Photo | None = None
+    answers: list[Answer] = field(default_factory=list)
+    predicted: tuple[tuple[str, float], ...] = ()  # the network's first classes and their probabilities
+    error: str = ""
+
+
+def stream(
+    paths: Iterable[Path],
+    backbone: Callable[[Batch], Features],
+    method: Callable[[Features], list[list[Answer]]],
+    preprocessing: Preprocessing,
+    batch_size: int = 8,
+    waiting: int = 32,
+) -> Iterator[Outcome]:
+    """One Outcome per path, in the order they get done.  At most `waiting` decoded photos wait for others of their shape."""
+
+    def done(group: list[tuple[int, Path, Photo]]) -> Iterator[Outcome]:
+        try:
+            features = backbone(collate([photo for _, _, photo in group], preprocessing))
+            answers = method(features)
+        except PhotoError as error:
+            if len(group) > 1:  # one photo's mistake is not its neighbours'
+                for member in group:
+                    yield from done([member])
+            else:
+                yield Outcome(*group[0], error=str(error))
+            return
+        for number, (index, path, photo) in enumerate(group):
+            yield Outcome(index, path, photo, answers[number], predictions(features, number))
+
+    groups: dict[Hashable, list[tuple[int, Path, Photo]]] = {}
+    for index, path in enumerate(paths):
+        try:
+            photo = load(path, short=preprocessing.size)
+            group = groups.setdefault(shape_key(photo, preprocessing), [])
+        except PhotoError as error:
+            yield Outcome(index, path, error=str(error))
+            continue
+        group.append((index, path, photo))
+        if len(group) >= batch_size:
+            yield from done(groups.pop(shape_key(photo, preprocessing)))
+        elif sum(map(len, groups.values())) >= waiting:
+            yield from done(groups.pop(max(groups, key=lambda key: len(groups[key]))))
+    for group in groups.values():
+        yield from done(group)
+
+
+def predictions(features: Features, photo: int, count: int = 5) -> tuple[tuple[str, float], ...]:
+    if features.head is None or features.logits is None:
+        return ()
+    chances, classes = features.logits[photo].softmax(-1).topk(min(count, features.logits.shape[-1]))
+    return tuple((features.head.category(index), chance) for chance, index in zip(chances.tolist(), classes.tolist(), strict=True))

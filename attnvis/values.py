@@ -1,0 +1,197 @@
+"""The values that travel between the stages.  Axes: B images, N = h*w patches, D channels, Q queries, C classes, H x W pixels.
+
+Two coordinate systems, named wherever they are used:
+*photo* coordinates run over the upright original, (row, column), a pixel k covering [k, k + 1);
+*input* coordinates run over the tensor that the network sees, with the same convention.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+__all__ = ["Attention", "Batch", "Box", "Features", "Head", "Photo", "PhotoError", "Placement", "Preprocessing", "Query", "Scores", "View"]
+
+
+class PhotoError(ValueError):
+    """What is wrong with one photo, in one line: it is recorded and skipped, the others go on.  Any other ValueError ends the run."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in photo coordinates; the far edges are exclusive."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+    def holds(self, row: float, column: float) -> bool:
+        return self.top <= row < self.top + self.height and self.left <= column < self.left + self.width
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An upright RGB picture.  `pixels` may be smaller than `size` where a huge file was decoded reduced."""
+
+    name: str
+    pixels: UInt8[np.ndarray, "h w 3"]
+    size: tuple[int, int]  # (height, width) of the upright original
+    digest: str  # of the file's bytes, or of the pixels where there is no file
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How photos become network inputs; backbones bring the classifier's own numbers, the user may change fit and size."""
+
+    size: int  # the short side of the input in pixels (the side, for square fits)
+    fit: str = "resize"  # resize | crop | letterbox | stretch
+    resize: int | None = None  # fit=crop: the short side before the centre crop; None: the same as size
+    multiple: int = 32  # fit=resize: the long side is size plus a multiple of this, so that the grid ends where it should
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class View:
+    """How a photo became a network input: input = photo * scale + shift, per axis (rows, columns)."""
+
+    scale: tuple[float, float]
+    shift: tuple[float, float]
+    seen: Box  # the part of the photo that the network saw, in photo coordinates
+    size: tuple[int, int]  # (height, width) of the input
+
+    def to_photo(self, row: float, column: float) -> tuple[float, float]:
+        return (row - self.shift[0]) / self.scale[0], (column - self.shift[1]) / self.scale[1]
+
+    def to_input(self, row: float, column: float) -> tuple[float, float]:
+        return row * self.scale[0] + self.shift[0], column * self.scale[1] + self.shift[1]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photos of one shape, ready for a network."""
+
+    images: Float[Tensor, "B 3 H W"]
+    views: tuple[View, ...]
+    photos: tuple[Photo, ...]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the cells of a grid lie on the photo: cell (i, j) is centred at (first + step * (i, j)), in photo coordinates."""
+
+    first: tuple[float, float]
+    step: tuple[float, float]
+    grid: tuple[int, int]  # cells per column, cells per row
+    size: tuple[int, int]  # (height, width) of the photo
+    seen: Box
+
+    def centre(self, row: int, column: int) -> tuple[float, float]:
+        return self.first[0] + self.step[0] * row, self.first[1] + self.step[1] * column
+
+
+@dataclass(frozen=True)
+class Head:
+    """A classifier that is one linear layer on the mean token: logit_c = weight_c . mean_i v_i + bias_c."""
+
+    weight: Float[Tensor, "C D"]
+    bias: Float[Tensor, " C"]
+    categories: tuple[str, ...] = ()
+
+    def __call__(self, tokens: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
+        return tokens @ self.weight.to(tokens).T + self.bias.to(tokens)
+
+    def category(self, index: int) -> str:
+        return self.categories[index] if index < len(self.categories) else f"class {index}"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone makes of a batch.  The tokens serve as keys and as values (K = V), patch i = row * w + column."""
+
+    tokens: Float[Tensor, "B N D"]
+    grid: tuple[int, int]
+    placements: tuple[Placement, ...]
+    head: Head | None = None  # None where the layer is not the one that the classifier reads
+    logits: Float[Tensor, "B C"] | None = None
+    names: tuple[str, ...] = ()  # of the photos, for messages
+
+    @property
+    def mean(self) -> Float[Tensor, "B D"]:
+        return self.tokens.mean(1)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of the patches: vectors, one label per photo and query, and what to draw on the photo.
+
+    `keys` replaces the tokens where the question needs keys of its own (K != V), as rarity does.
+    """
+
+    vectors: Float[Tensor, "B Q K"]
+    labels: tuple[tuple[str, ...], ...]  # [B][Q]
+    keys: Float[Tensor, "B N K"] | None = None
+    text: str = ""  # as `query.parse` reads it: class:tabby, point:120,80
+    marks: tuple[Box | tuple[float, float] | None, ...] = ()  # [Q]: a box, a (row, column), or nothing
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The dot products s_i = q . k_i of one query set with the keys: all that any scaling needs."""
+
+    query: Float[Tensor, "B Q K"]
+    keys: Float[Tensor, "B N K"]
+
+    @cached_property
+    def values(self) -> Float[Tensor, "B Q N"]:
+        return self.query @ self.keys.mT
+
+    @property
+    def dim(self) -> int:
+        """d_k."""
+        return self.keys.shape[-1]
+
+    @property
+    def patches(self) -> int:
+        """N."""
+        return self.keys.shape[-2]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Every stage of one attention: scores -> logits -> weights, and the two things that weights make of values.
+
+    The seed note writes both V' = (a_1 v_1, ..., a_N v_N) and its sum as one thing; here they are `weighted` and `context`.
+    """
+
+    scores: Float[Tensor, "B Q N"]
+    logits: Float[Tensor, "B Q N"]
+    weights: Float[Tensor, "B Q N"]
+    values: Float[Tensor, "B N E"]
+
+    @property
+    def weighted(self) -> Float[Tensor, "B Q N E"]:
+        """V': row i is a_i v_i; keeps the position of each patch."""
+        return self.weights.unsqueeze(-1) * self.values.unsqueeze(1)
+
+    @property
+    def context(self) -> Float[Tensor, "B Q E"]:
+        """c = sum_i a_i v_i, under autocast too in the precision of the weights."""
+        with torch.autocast(self.values.device.type, enabled=False):
+            return self.weights @ self.values
+
+    @property
+    def reinjected(self) -> Float[Tensor, "B Q N E"]:
+        """N a_i v_i: V' in place of V with the mean kept, so that uniform attention changes nothing (literal a_i v_i shrinks V by N)."""
+        return self.weights.shape[-1] * self.weighted
+
+    @property
+    def times_uniform(self) -> Float[Tensor, "B Q N"]:
+        """N a_i: 1 = no preference."""
+        return self.weights.shape[-1] * self.weights
