@@ -271,8 +271,9 @@ def fill(net: nn.Module, weights: str, name: str) -> None:
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
-        complaints = [line.strip() for line in str(error).splitlines()[1:]]
-        raise ValueError(f"the weights {weights} do not fit {name}: {'; '.join(complaints)[:300]}") from None
+        complaints = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        shown = complaints if len(complaints) <= 200 else f"{complaints[:200]} ..."
+        raise ValueError(f"the weights {weights} do not fit {name}: {shown}; give a file saved from this architecture") from None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -290,8 +291,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} holds more than tensors, or is damaged, and was not loaded: {reason[:160]}; save a plain state_dict") from None
+        blame = "holds pickled objects beside tensors, which could run code" if isinstance(error, pickle.UnpicklingError) else "is damaged or cut short"
+        raise ValueError(f"{path} {blame}, and was not loaded; save a plain state_dict, best as .safetensors") from None
     for key in ("state_dict", "model"):
         loaded = loaded.get(key, loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):

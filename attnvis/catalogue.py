@@ -39,6 +39,6 @@ def settings(name: str) -> dict[str, Any]:
     own = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     merged: dict[str, Any] = {}
     for base in own.pop("defaults", []):
-        if base != "_self_":
+        if isinstance(base, str) and base != "_self_":  # {group: option} chooses from another folder
             merged |= settings(f"{Path(name).parent}/{base}")
     return merged | own

@@ -1,10 +1,13 @@
 """The door: `attnvis VERB [overrides]`, the same as `python scripts/VERB.py [overrides]`.  Hydra lives here and nowhere else."""
 
 import difflib
+import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,26 +92,27 @@ def main(verb: str | None = None) -> None:
 
 
 def launch(verb: str, overrides: list[str]) -> None:
-    """Hand over to Hydra, which reads sys.argv."""
+    """Hand over to Hydra, which reads sys.argv; a mistake of the user's becomes one line."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     def task(cfg: "DictConfig") -> None:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        try:
-            require(cfg)
-            status = VERBS[verb](cfg, folder)
-        except (ValueError, OSError) as error:
-            fail(sentence_of(error))
+        require(cfg)
+        status = VERBS[verb](cfg, Path(HydraConfig.get().runtime.output_dir))
         if status:
             sys.exit(status)
 
-    check(verb, overrides)
+    debugging = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints every exception itself, with a traceback
     sys.argv = [f"attnvis {verb}", *overrides]
     try:
         hydra.main(version_base="1.3", config_path=str(catalogue.config_folder()), config_name=verb)(task)()
-    except OSError as error:  # the folder itself could not be made
-        fail(sentence_of(error))
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        if debugging == "1":
+            raise
+        fail(mistake(error, verb) if isinstance(error, HydraException | OmegaConfBaseException) else sentence_of(error))
 
 
 def spelled(word: str) -> Iterator[str]:
@@ -130,32 +134,22 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
 
 
-def check(verb: str, overrides: Iterable[str]) -> None:
-    """Compose once before Hydra does, so that a mistake is one line with near matches."""
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+def mistake(error: Exception, verb: str) -> str:
+    """What Hydra found wrong with the command line, in one line with near matches."""
+    text = " ".join(str(error).split())
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        known = set(leaves(catalogue.settings(verb))) | set(catalogue.groups())
+        known |= {f"{group}.{key}" for group in catalogue.groups() for option in catalogue.options(group) for key in settings_of(group, option)}
+        return f"there is no setting {unknown[1]!r}; {hint(unknown[1], known)}see attnvis {verb} --help"
+    if unknown := re.search(r"Could not find '(\w+)/([^']+)'", text):
+        group, option = unknown.groups()
+        offered = catalogue.options(group) if group in catalogue.groups() else []
+        return f"{group} has no option {option!r}; {hint(option, offered)}there are {', '.join(offered)}"
+    return text
 
-    settings = [override for override in overrides if "=" in override and not override.startswith("-")]
-    if len(settings) < len(list(overrides)):
-        return  # flags (-m, -cd, ...) are Hydra's to judge
-    try:
-        with initialize_config_dir(str(catalogue.config_folder()), version_base="1.3"):
-            compose(verb, overrides=settings)
-    except (HydraException, OmegaConfBaseException) as error:
-        text = " ".join(str(error).split())
-        unknown = re.search(r"Key '([^']+)' is not in struct|Could not find '([^']+)'", text)
-        with initialize_config_dir(str(catalogue.config_folder()), version_base="1.3"):
-            keys = list(leaves(OmegaConf.to_container(compose(verb))))
-        wrong = next((setting.split("=")[0] for setting in settings if unknown and unknown[1] and setting.split("=")[0].endswith(unknown[1])), None)
-        if wrong:
-            fail(f"there is no setting {wrong!r}; {hint(wrong, [*keys, *catalogue.groups()])}see attnvis {verb} --help")
-        if unknown and unknown[2]:
-            group, _, option = unknown[2].rpartition("/")
-            offered = catalogue.options(group) if group in catalogue.groups() else []
-            fail(f"{group} has no option {option!r}; {hint(option, offered)}there are {', '.join(offered)}")
-        fail(text)
+
+def settings_of(group: str, option: str) -> dict[str, Any]:
+    return {} if group == "experiment" else {key: value for key, value in catalogue.settings(f"{group}/{option}").items() if key[0] != "_"}
 
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[str]:
@@ -176,6 +170,7 @@ def require(cfg: "DictConfig") -> None:
 
 def build(cfg: "DictConfig", group: str) -> Any:
     """What a config names, made.  A `_target_` is code: only attnvis' own public functions, and modules named in `trust`, are called."""
+    from hydra.errors import HydraException
     from hydra.utils import instantiate
 
     for target in targets(plain(cfg[group])):
@@ -186,10 +181,15 @@ def build(cfg: "DictConfig", group: str) -> Any:
         elif not (module.startswith("attnvis.") and name in getattr(import_module(module), "__all__", ())):
             raise ValueError(f"{group}: {target} is not attnvis' own; a config can run any code, so if you trust it add trust=[{module.split('.')[0]}]")
     try:
-        return instantiate(cfg[group], _convert_="all")
-    except Exception as error:  # Hydra wraps what the function raised
+        made = instantiate(cfg[group], _convert_="all")
+    except HydraException as error:  # wraps what the function raised
         cause = error.__cause__ or error
-        raise ValueError(f"{group}: {cause}" if not isinstance(cause, ValueError) else str(cause)) from error
+        raise ValueError(str(cause) if isinstance(cause, ValueError) else f"{group}: {cause}") from error
+    if isinstance(made, partial):
+        for name, kind in inspect.get_annotations(made.func).items():
+            if kind in (int, float) and isinstance(made.keywords.get(name, 0), str | list | dict):
+                raise ValueError(f"{group}.{name} must be a number, not {made.keywords[name]!r}")
+    return made
 
 
 def targets(tree: Any) -> Iterator[str]:
@@ -232,8 +232,7 @@ def manual(verb: str) -> str:
         for option in options:
             out.append(f"  {option:{width}}{catalogue.sentence(f'{group}/{option}')}")
             if group in ("query", "scaling", "normalise"):
-                settings = catalogue.settings(f"{group}/{option}")
-                said = ", ".join(f"{key}={show(value)}" for key, value in settings.items() if not key.startswith("_"))
+                said = ", ".join(f"{key}={show(value)}" for key, value in settings_of(group, option).items())
                 out += [f"  {'':{width}}  {said}"] if said else []
         if group in ("backbone", "render"):
             common = "_common" if group == "backbone" else default

@@ -6,7 +6,8 @@ A map holds N*a_i, "times uniform": 1 = no preference; NaN where the network nev
 import os
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -163,12 +164,13 @@ def draw_mark(picture: UInt8[np.ndarray, "h w 3"], mark: Box | tuple[float, floa
     for colour, thick in (((20, 20, 20), width + max(2, width)), ((255, 255, 255), width)):
         brush = {"color": colour, "thickness": thick, "lineType": cv2.LINE_AA, "shift": 4}
         if isinstance(mark, Box):
-            cv2.rectangle(picture, spot(mark.top, mark.left), spot(mark.top + mark.height, mark.left + mark.width), **brush)
+            (left, top), (right, bottom) = spot(mark.top, mark.left), spot(mark.top + mark.height, mark.left + mark.width)
+            cv2.rectangle(picture, (left + 8, top + 8), (right - 8, bottom - 8), **brush)  # along the outermost pixels that it holds
             continue
         x, y = spot(*mark)
         cv2.circle(picture, (x, y), round(16 * radius), **brush)
-        for right, down in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-            start, end = ((x + round(16 * reach * right), y + round(16 * reach * down)) for reach in (0.55 * radius, 1.7 * radius))
+        for across, down in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            start, end = ((x + round(16 * reach * across), y + round(16 * reach * down)) for reach in (0.55 * radius, 1.7 * radius))
             cv2.line(picture, start, end, **brush)
 
 
@@ -282,7 +284,7 @@ def panel(
     size: tuple[int, int] | None = None,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """Photo | heatmap | overlay with the colour bar and what is known about them; a line named "warning" becomes a banner."""
-    size, side = size or photo.shape[:2], min(SIDE, 2 * max(photo.shape[:2]))
+    size, side, style = size or photo.shape[:2], min(SIDE, 2 * max(photo.shape[:2])), replace(style, longest=None)
     small = fit(photo, side)
     chart = resize(np.asarray(values, np.float32), small.shape[:2])
     extremes = float(np.fmin.reduce(values, None)), float(np.fmax.reduce(values, None))
@@ -364,11 +366,10 @@ def encode(pixels: UInt8[np.ndarray, "h w 3"], format: str = "jpg", quality: int
     if format not in FORMATS:
         raise ValueError(f"format {format!r} is not known; choose one of {', '.join(FORMATS)}")
     settings = {"jpg": [cv2.IMWRITE_JPEG_QUALITY, quality], "png": [], "webp": [cv2.IMWRITE_WEBP_QUALITY, quality]}[format]
-    try:
-        done, data = cv2.imencode(f".{format}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), settings)
-    except cv2.error:  # versions differ in how they say no
-        done, data = False, np.empty(0)
-    if not done:
+    bgr, data = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), None
+    with suppress(cv2.error):  # versions differ in how they say no
+        data = cv2.imencode(f".{format}", bgr, settings)[1]
+    if data is None or not len(data):
         raise ValueError(f"a picture of {pixels.shape[1]}x{pixels.shape[0]} does not fit a {format} file; set longest, or use png")
     return data.tobytes()
 

@@ -1,8 +1,8 @@
 """Outcomes in, a run's folder out - records, maps, pictures, page - and then the same to W&B.  Files come first: a dead network costs nothing.
 
-    <folder>/.hydra/        the resolved config       maps/      scores, logits, weights, placement: enough to draw again
-             run.json       versions, digest, seed    overlays/  the bare pictures          panels/  the pictures for people
-             records.csv    a row per photo and query index.html all of it
+<folder>/.hydra/        the resolved config       maps/      scores, logits, weights, placement: enough to draw again
+         run.json       versions, digest, seed    overlays/  the bare pictures          panels/  the pictures for people
+         records.csv    a row per photo and query index.html all of it
 """
 
 import contextlib
@@ -58,7 +58,9 @@ class Folder:
         self.names: set[str] = set()
         path.mkdir(parents=True, exist_ok=True)
         versions = {package: version(package) for package in PACKAGES} | {"python": sys.version.split()[0]}
-        self.write("run.json", json.dumps({**self.facts, "versions": versions, "warnings": self.warnings, "config": config}, indent=1).encode())
+        self.write(
+            "run.json", json.dumps({**self.facts, "versions": versions, "warnings": self.warnings, "config": config}, indent=1).encode()
+        )
         self.rows = (path / "records.csv").open("w", newline="", encoding="utf-8")
         self.table = csv.DictWriter(self.rows, COLUMNS, restval="")
         self.table.writeheader()
@@ -256,7 +258,10 @@ class Tracker:
     EDGES = np.linspace(-10, 10, 65)  # of the histogram: log2 of N a
 
     def __init__(self, folder: Path, logger: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # or tables and artifacts are staged in the home folder, and lost when outputs/ moves
+        for name in (
+            "WANDB_DATA_DIR",
+            "WANDB_CACHE_DIR",
+        ):  # or tables and artifacts are staged in the home folder, and lost when outputs/ moves
             os.environ[name] = str(folder.absolute() / "wandb")
         os.environ.setdefault("WANDB_SILENT", "true")
         (folder / "wandb").mkdir(exist_ok=True)
@@ -274,7 +279,10 @@ class Tracker:
         try:
             self.run = wandb.init(mode=logger.get("mode", "offline"), **begin)
         except (wandb.errors.Error, TimeoutError) as error:
-            print(f"attnvis: W&B is out of reach ({first_line(error)}); logging offline, send it later with: wandb sync {folder / 'wandb'}/offline-run-*", file=sys.stderr)
+            print(
+                f"attnvis: W&B is out of reach ({first_line(error)}); logging offline, send it later with: wandb sync {folder / 'wandb'}/offline-run-*",
+                file=sys.stderr,
+            )
             self.run = wandb.init(mode="offline", **begin)
 
     def log(self, row: Mapping[str, Any], answer: Answer, folder: Path) -> None:
@@ -302,7 +310,10 @@ class Tracker:
         try:
             self.run.finish(exit_code=int(crashed))
         except (self.wandb.errors.Error, TimeoutError) as error:
-            print(f"attnvis: W&B stopped answering ({first_line(error)}); every result is in {folder}, send it later with: wandb sync", file=sys.stderr)
+            print(
+                f"attnvis: W&B stopped answering ({first_line(error)}); every result is in {folder}, send it later with: wandb sync",
+                file=sys.stderr,
+            )
 
 
 def mean_of(rows: list[list[Any]], query: str) -> float:

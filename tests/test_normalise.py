@@ -213,6 +213,13 @@ def test_first_power_is_relu(row):
 
 
 @only("relu", "power")
+@pytest.mark.parametrize("unit", [1e-20, 1e20])
+def test_powers_ignore_the_unit_of_the_logits(function, unit):
+    row = [1.0, 2.0, -1.0, 3.0]
+    close(weights_of(function, [unit * z for z in row], torch.float32), weights_of(function, row, torch.float32), atol=1e-6)
+
+
+@only("relu", "power")
 def test_where_nothing_is_positive_nothing_is_preferred(function):
     close(weights_of(function, [-3.0, -1.0, 0.0, -2.0]).tolist(), [0.25] * 4)
 

@@ -203,14 +203,16 @@ def test_a_long_run_streams_and_ends_in_a_table(tmp_path):
     assert f"{rows} maps" in " ".join(page.texts["text"].split())
 
 
-def test_a_page_that_dies_half_way_leaves_the_old_one(tmp_path):
-    def rows():
-        yield row()
+class Bomb(str):
+    def __html__(self):
         raise RuntimeError("the run died")
 
+
+@pytest.mark.parametrize("photo, seed", [(Bomb("cat.jpg"), "0"), ("cat.jpg", Bomb("0"))], ids=["among the rows", "after them"])
+def test_a_page_that_dies_half_way_leaves_the_old_one(tmp_path, photo, seed):
     old = write_page(tmp_path, "old", [row()], {}).read_bytes()
     with pytest.raises(RuntimeError):
-        write_page(tmp_path, "new", rows(), {})
+        write_page(tmp_path, "new", [row(), row(photo)], {"seed": seed})
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
     assert (tmp_path / "index.html").read_bytes() == old
 

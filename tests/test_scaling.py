@@ -84,8 +84,6 @@ LOOPS = {
 EVERY = pytest.mark.parametrize("scale", [pair[0] for pair in LOOPS.values()], ids=LOOPS)
 BY_DOT = {name: pair[0] for name, pair in LOOPS.items() if name != "cosine"}
 DOT = pytest.mark.parametrize("scale", BY_DOT.values(), ids=BY_DOT)
-    "scale", [pair[0] for name, pair in LOOPS.items() if name != "cosine"], ids=[n for n in LOOPS if n != "cosine"]
-)
 
 
 def test_every_scaling_has_its_definition_here():
