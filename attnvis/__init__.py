@@ -1,7 +1,7 @@
 """attnvis: where a CNN looks, and why.
 
-    import attnvis
-    result = attnvis.explain("cat.jpg", query="tabby", scaling="inv_sqrt_d")
+import attnvis
+result = attnvis.explain("cat.jpg", query="tabby", scaling="inv_sqrt_d")
 """
 
 from typing import Any

@@ -133,7 +133,9 @@ def load_backbone(name: str, **settings: Any) -> Backbone:
     """A backbone by name, with the settings of its config; kept for the next call."""
     family = name if name in catalogue.options("backbone") else catalogue.family(name)
     if family is None:
-        raise ValueError(f"unknown backbone {name!r}; there are {', '.join(catalogue.options('backbone'))} and their members, such as resnet18")
+        raise ValueError(
+            f"unknown backbone {name!r}; there are {', '.join(catalogue.options('backbone'))} and their members, such as resnet18"
+        )
     config = catalogue.settings(f"backbone/{family}")
     target = config.pop("_target_").rsplit(".", 1)[-1]
     if "name" in config and name != family:
@@ -151,7 +153,7 @@ def as_query(text: str | Callable) -> Callable:
 
 
 def as_function(kind: str, text: str | Callable) -> Callable:
-    """"temperature:2" -> the function of that name with its first setting."""
+    """ "temperature:2" -> the function of that name with its first setting."""
     if callable(text):
         return text
     module = {"scaling": scalings, "normalise": normalisers}[kind]

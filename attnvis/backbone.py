@@ -44,7 +44,9 @@ class Backbone:
         images = batch.images.to(self.device, self.dtype, memory_format=torch.channels_last)
         maps = self.encode(images)
         if maps.ndim != 4:
-            raise ValueError(f"layer {self.layer} of {self.name} gives {tuple(maps.shape)}, not maps [B, D, h, w]: choose a convolutional layer")
+            raise ValueError(
+                f"layer {self.layer} of {self.name} gives {tuple(maps.shape)}, not maps [B, D, h, w]: choose a convolutional layer"
+            )
         maps = maps.float()
         logits = None if self.head is None else self.head(maps.mean((2, 3)))
         grid = (maps.shape[2], maps.shape[3])
@@ -79,7 +81,11 @@ class Backbone:
 
     def describe(self) -> dict[str, str]:
         """For the run's record and page."""
-        reach = "stretched over the input" if self.reach is None else f"cell i at {self.reach.offset[1]:.4g} + {self.reach.stride[1]:.4g} i px of the input"
+        reach = (
+            "stretched over the input"
+            if self.reach is None
+            else f"cell i at {self.reach.offset[1]:.4g} + {self.reach.stride[1]:.4g} i px of the input"
+        )
         return {
             "backbone": self.name,
             "weights": self.weights,
@@ -91,7 +97,9 @@ class Backbone:
         }
 
 
-def embedded(layer: str = "last", weights: str = "shipped", device: str = "auto", precision: str = "auto", placement: str = "rf") -> Backbone:
+def embedded(
+    layer: str = "last", weights: str = "shipped", device: str = "auto", precision: str = "auto", placement: str = "rf"
+) -> Backbone:
     """The small network that comes with attnvis, or its architecture with `weights` = random or a .safetensors file."""
     net = shipped.EmbeddedNet()
     if weights == "shipped":
@@ -132,7 +140,9 @@ def torchvision(
 
     if name not in models.list_models(module=models):
         near = difflib.get_close_matches(name, models.list_models(module=models), n=4)
-        raise ValueError(f"torchvision has no classifier called {name!r}; {'did you mean ' + ', '.join(near) + '?' if near else 'see attnvis run --help'}")
+        raise ValueError(
+            f"torchvision has no classifier called {name!r}; {'did you mean ' + ', '.join(near) + '?' if near else 'see attnvis run --help'}"
+        )
     known = models.get_model_weights(name)
     enum = known[weights] if weights in known.__members__ else known["DEFAULT"]
     net = models.get_model(name, weights=None, **arguments(name)).eval()
@@ -291,7 +301,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        blame = "holds pickled objects beside tensors, which could run code" if isinstance(error, pickle.UnpicklingError) else "is damaged or cut short"
+        blame = (
+            "holds pickled objects beside tensors, which could run code"
+            if isinstance(error, pickle.UnpicklingError)
+            else "is damaged or cut short"
+        )
         raise ValueError(f"{path} {blame}, and was not loaded; save a plain state_dict, best as .safetensors") from None
     for key in ("state_dict", "model"):
         loaded = loaded.get(key, loaded) if isinstance(loaded, dict) else loaded

@@ -61,6 +61,20 @@ def redraw(cfg: "DictConfig", folder: Path) -> int:
     return report(done, reasons, folder)
 
 
+TAKE_A_WORD = {
+    "-cd",
+    "-cn",
+    "-cp",
+    "-c",
+    "-p",
+    "-i",
+    "--config-dir",
+    "--config-name",
+    "--config-path",
+    "--cfg",
+    "--package",
+    "--info",
+}  # Hydra's
 VERBS: dict[str, Callable[..., int]] = {"run": run, "redraw": redraw}
 
 
@@ -86,7 +100,7 @@ def main(verb: str | None = None) -> None:
         print(manual(verb))
         return
     try:
-        launch(verb, [override for word in words for override in spelled(word)])
+        launch(verb, spelled(words))
     except KeyboardInterrupt:
         fail("stopped; what was done is kept in the run's folder", code=130)
 
@@ -99,8 +113,13 @@ def launch(verb: str, overrides: list[str]) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     def task(cfg: "DictConfig") -> None:
-        require(cfg)
-        status = VERBS[verb](cfg, Path(HydraConfig.get().runtime.output_dir))
+        try:
+            require(cfg)
+            status = VERBS[verb](cfg, Path(HydraConfig.get().runtime.output_dir))
+        except (ValueError, OSError) as error:
+            if debugging:
+                raise
+            fail(sentence_of(error))
         if status:
             sys.exit(status)
 
@@ -110,23 +129,27 @@ def launch(verb: str, overrides: list[str]) -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(catalogue.config_folder()), config_name=verb)(task)()
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-        if debugging == "1":
+        if debugging:
             raise
         fail(mistake(error, verb) if isinstance(error, HydraException | OmegaConfBaseException) else sentence_of(error))
 
 
-def spelled(word: str) -> Iterator[str]:
-    """What a person types -> Hydra's grammar: a bare photo, a photo's name with spaces or brackets, a network instead of its family."""
-    key, equals, value = word.partition("=")
-    if not equals and not word.startswith("-"):
-        yield f"images={quoted(word)}"
-    elif key == "images" and value[:1] not in ("[", "'", '"'):
-        yield f"images={quoted(value)}"
-    elif key == "backbone" and "," not in value and value not in catalogue.options("backbone") and catalogue.family(value):
-        yield f"backbone={catalogue.family(value)}"
-        yield f"backbone.name={value}"
-    else:
-        yield word
+def spelled(words: Iterable[str]) -> list[str]:
+    """What a person types -> Hydra's grammar: bare photos, a photo's name with spaces or brackets, a network instead of its family."""
+    photos, flags, overrides = [], [], []
+    for word, after in zip(words := list(words), ["", *words], strict=False):
+        key, equals, value = word.partition("=")
+        if word.startswith("-") or after in TAKE_A_WORD:
+            flags.append(word)
+        elif not equals or Path(word).exists():
+            photos.append(quoted(word))
+        elif key == "images" and value[:1] not in ("[", "'", '"'):
+            overrides.append(f"images={quoted(value)}")
+        elif key == "backbone" and "," not in value and value not in catalogue.options("backbone") and catalogue.family(value):
+            overrides += [f"backbone={catalogue.family(value)}", f"backbone.name={value}"]
+        else:
+            overrides.append(word)
+    return [*flags, *([f"images=[{','.join(photos)}]"] if photos else []), *overrides]  # Hydra wants its flags together
 
 
 def quoted(text: str) -> str:
@@ -139,7 +162,9 @@ def mistake(error: Exception, verb: str) -> str:
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not override '([^']+)'", text):
         known = set(leaves(catalogue.settings(verb))) | set(catalogue.groups())
-        known |= {f"{group}.{key}" for group in catalogue.groups() for option in catalogue.options(group) for key in settings_of(group, option)}
+        known |= {
+            f"{group}.{key}" for group in catalogue.groups() for option in catalogue.options(group) for key in settings_of(group, option)
+        }
         return f"there is no setting {unknown[1]!r}; {hint(unknown[1], known)}see attnvis {verb} --help"
     if unknown := re.search(r"Could not find '(\w+)/([^']+)'", text):
         group, option = unknown.groups()
@@ -173,13 +198,16 @@ def build(cfg: "DictConfig", group: str) -> Any:
     from hydra.errors import HydraException
     from hydra.utils import instantiate
 
+    trusted = [cfg.trust] if isinstance(cfg.trust, str) else list(cfg.trust)
     for target in targets(plain(cfg[group])):
         module, _, name = target.rpartition(".")
-        if module in cfg.trust or any(module.startswith(f"{trusted}.") for trusted in cfg.trust):
+        if any(f"{module}.".startswith(f"{own}.") for own in trusted):
             if str(Path.cwd()) not in sys.path:
                 sys.path.insert(0, str(Path.cwd()))  # a user's own file lies where the user is
         elif not (module.startswith("attnvis.") and name in getattr(import_module(module), "__all__", ())):
-            raise ValueError(f"{group}: {target} is not attnvis' own; a config can run any code, so if you trust it add trust=[{module.split('.')[0]}]")
+            raise ValueError(
+                f"{group}: {target} is not attnvis' own; a config can run any code, so if you trust it add trust=[{module.split('.')[0]}]"
+            )
     try:
         made = instantiate(cfg[group], _convert_="all")
     except HydraException as error:  # wraps what the function raised
@@ -214,7 +242,13 @@ def plain(cfg: Any) -> Any:
 def overview() -> str:
     lines = [f"  attnvis {verb:8} {catalogue.sentence(verb)}" for verb in VERBS]
     return "\n".join(
-        ["attnvis: where a CNN looks, and why", "", *lines, "", "  attnvis VERB --help  lists what can be set; try: attnvis run images=samples/cat"]
+        [
+            "attnvis: where a CNN looks, and why",
+            "",
+            *lines,
+            "",
+            "  attnvis VERB --help  lists what can be set; try: attnvis run images=samples/cat",
+        ]
     )
 
 
@@ -222,7 +256,12 @@ def manual(verb: str) -> str:
     """Every group with its options, every setting with its meaning: the configs' own comments."""
     text = (catalogue.config_folder() / f"{verb}.yaml").read_text(encoding="utf-8")
     chosen = dict(re.findall(r"^  - (\w+): (\w+)$", text, re.MULTILINE))
-    out = [catalogue.sentence(verb), "", f"  attnvis {verb} {'PHOTO ...' if verb == 'run' else ''} [group=option] [setting=value] [group.setting=value]", ""]
+    out = [
+        catalogue.sentence(verb),
+        "",
+        f"  attnvis {verb} {'PHOTO ...' if verb == 'run' else ''} [group=option] [setting=value] [group.setting=value]",
+        "",
+    ]
     for group, default in chosen.items():
         options = catalogue.options(group)
         if not options:

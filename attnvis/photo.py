@@ -20,7 +20,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from attnvis.values import Batch, Box, Photo, Preprocessing, View
+from attnvis.values import Batch, Box, Photo, PhotoError, Preprocessing, View
 
 __all__ = ["PhotoError", "collate", "find", "fit", "full_pixels", "load", "shape_key"]
 
@@ -51,10 +51,6 @@ REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_RED
 if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong comes back as a PhotoError, once
 warnings.filterwarnings("ignore", module=r"PIL\.")  # so does this; and PIL warns of bombs from half of MOST_PIXELS on
-
-
-class PhotoError(ValueError):
-    """A photo that cannot be found or read: what is wrong, what was given, what to do.  One line, for the user."""
 
 
 def find(images: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -278,7 +274,7 @@ def orientation_of(picture: Image.Image) -> int:
         value = Image.Image.getexif(picture).get(0x0112)  # the method of the base class: PNG's would decode the picture first
     except Exception:
         value = None  # a damaged EXIF block says nothing about a photo that is whole
-    return value if value in range(1, 9) else 1
+    return value if isinstance(value, int) else 1
 
 
 def upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "H W 3"]:

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,8 @@ from torch import Tensor
 from attnvis.values import Box, Features, PhotoError, Placement, Query
 
 __all__ = ["UnknownName", "box", "class_", "mean", "parse", "pca", "point", "random", "rarity", "read", "several"]
+
+YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 
 QueryFunction = Callable[[Features], Query | Tensor | list[Query]]
 
@@ -60,15 +63,17 @@ def point(features: Features, x: float, y: float) -> Query:
 
 def box(features: Features, x: float, y: float, width: float, height: float) -> Query:
     """q = the mean patch of a rectangle, each cell weighted by the area it shares with it.  x, y: the top left corner, in pixels of the original."""
-    if width <= 0 or height <= 0:
+    if not (width > 0 and height > 0):  # NaN fails too
         raise ValueError(f"box needs a width and a height above 0, not {width:g}x{height:g}")
     area = Box(y, x, height, width)
     shares = []
     for name, placement in named(features):
         rows, columns = overlap(placement, 0, y, y + height), overlap(placement, 1, x, x + width)
-        if rows.sum() <= 0 or columns.sum() <= 0:
+        if not (rows.sum() > 0 and columns.sum() > 0):
             across = f"{placement.size[1]}x{placement.size[0]}"
-            raise PhotoError(f"box {x:g},{y:g},{width:g},{height:g} (x,y,width,height) touches no part of the {across} photo {name} that was seen")
+            raise PhotoError(
+                f"box {x:g},{y:g},{width:g},{height:g} (x,y,width,height) touches no part of the {across} photo {name} that was seen"
+            )
         shares.append(outer(rows, columns))
     return Query(pooled(features, shares), labels(features, f"box {x:g},{y:g},{width:g},{height:g}"), marks=(area,))
 
@@ -83,6 +88,11 @@ def random(features: Features, seed: int = 0, count: int = 1) -> Query:
 
 def pca(features: Features, component: int = 1, centred: bool = True) -> Query:
     """q = a principal direction of the photo's patches (EigenCAM takes the first).  Its sign is free: it points to the patches of larger norm."""
+    patches, channels = features.tokens.shape[1:]
+    available = min(patches - centred, channels)  # centred patches sum to zero: one direction less
+    if not 1 <= component <= available:
+        shape = f"{patches} patches of {channels} channels"
+        raise ValueError(f"pca component {component} does not exist: {shape} have components 1 ... {available}")
     directions, _, _ = principal(features.tokens, component, centred)
     direction = directions[..., component - 1]  # [B, D]
     scores = (features.tokens @ direction.unsqueeze(-1)).squeeze(-1)
@@ -97,7 +107,9 @@ def rarity(features: Features, components: int = 16, shrinkage: float = 0.01) ->
 
     Quadratic in the patch, and still a dot product: the keys are the squared whitened coordinates, the query is all ones.
     """
-    components = min(components, features.tokens.shape[1])
+    if components < 1:
+        raise ValueError(f"rarity needs at least 1 component, not {components}")
+    components = min(components, *features.tokens.shape[1:])
     directions, variances, centred = principal(features.tokens, components, centred=True)
     total = variances.sum(-1, keepdim=True)
     floor = (shrinkage * total / variances.shape[-1]).clamp_min(torch.finfo(variances.dtype).tiny)
@@ -116,17 +128,25 @@ def ask(function: QueryFunction, features: Features) -> list[Query]:
     """Call a query function and give what it returns the full form: users may return the bare vectors."""
     answer, text = function(features), spell(function)
     if isinstance(answer, Tensor):
+        photos, _, channels = features.tokens.shape
+        if answer.ndim != 3 or (len(answer), answer.shape[2]) != (photos, channels):
+            raise ValueError(f"query {text} gave vectors {list(answer.shape)}; give [B, Q, D], here [{photos}, Q, {channels}]")
         count = answer.shape[1]
         said = tuple(text + (f" #{number + 1}" if count > 1 else "") for number in range(count))
         answer = Query(answer, (said,) * len(answer))
-    return [replace(answer, text=text)] if isinstance(answer, Query) else list(answer)
+    return [replace(query, text=query.text or text) for query in ([answer] if isinstance(answer, Query) else answer)]
 
 
 def spell(function: QueryFunction) -> str:
     """The text that `parse` would read as this function."""
-    inner, settings = (function.func, function.keywords) if isinstance(function, partial) else (function, {})
+    inner, given = (function.func, function.keywords) if isinstance(function, partial) else (function, {})
     name = getattr(inner, "__name__", type(inner).__name__).rstrip("_")
-    return name + (":" + ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in settings.values()) if settings else "")
+    parameters = list(inspect.signature(inner).parameters.values())[1:] if given else []
+    while parameters and parameters[-1].name not in given:
+        parameters.pop()
+    settings = [given.get(parameter.name, parameter.default) for parameter in parameters]  # in order, whatever order they were given in
+    said = ",".join(f"{value:.12g}" if isinstance(value, float) else str(value) for value in settings)
+    return f"{name}:{said}" if settings else name
 
 
 class UnknownName(ValueError):
@@ -134,12 +154,14 @@ class UnknownName(ValueError):
 
 
 def parse(text: str) -> QueryFunction:
-    """"mean", "class:tabby", "point:120,80", "box:10,20,100,50", "pca:2": the function's name, then its settings in order."""
-    return read(text, {name.rstrip("_"): globals()[name] for name in __all__ if name not in ("parse", "read", "several", "UnknownName")}, "query")
+    """ "mean", "class:tabby", "point:120,80", "box:10,20,100,50", "pca:2": the function's name, then its settings in order."""
+    return read(
+        text, {name.rstrip("_"): globals()[name] for name in __all__ if name not in ("parse", "read", "several", "UnknownName")}, "query"
+    )
 
 
 def read(text: str, functions: Mapping[str, Callable], kind: str) -> Callable:
-    """"name:setting,setting" -> that function of `functions` with its settings filled in; their types are those of the signature."""
+    """ "name:setting,setting" -> that function of `functions` with its settings filled in; their types are those of the signature."""
     name, _, rest = text.strip().partition(":")
     if name not in functions:
         near = difflib.get_close_matches(name, functions, n=1)
@@ -153,15 +175,21 @@ def read(text: str, functions: Mapping[str, Callable], kind: str) -> Callable:
         wanted = ",".join(parameter.name for parameter in parameters)
         raise ValueError(f"{kind} {text!r}: {name} takes {f'{name}:{wanted}' if wanted else 'no settings'}")
     try:
-        return partial(function, **{parameter.name: convert(part, parameter.annotation) for parameter, part in zip(parameters, given, strict=False)})
+        return partial(
+            function, **{parameter.name: convert(part, parameter.annotation) for parameter, part in zip(parameters, given, strict=False)}
+        )
     except ValueError as error:
         raise ValueError(f"{kind} {text!r}: {error}") from None
 
 
 def convert(text: str, kind: object) -> object:
-    if kind is bool:
-        return text.lower() in ("true", "1", "yes")
-    return kind(text) if kind in (int, float) else text  # type: ignore[operator]
+    kinds = get_args(kind) or (kind,)  # float | None is a float
+    if bool in kinds:
+        if text.lower() not in YES + NO:
+            raise ValueError(f"{text!r} is neither true nor false")
+        return text.lower() in YES
+    number = next((number for number in (int, float) if number in kinds and str not in kinds), None)
+    return text if number is None else number(text)
 
 
 def find_class(name: str | int, categories: Sequence[str], count: int) -> int:
@@ -224,9 +252,6 @@ def principal(
     tokens: Float[Tensor, "B N D"], count: int, centred: bool
 ) -> tuple[Float[Tensor, "B D K"], Float[Tensor, "B K"], Float[Tensor, "B N D"]]:
     """Leading principal directions, the variances along them, and the tokens they were taken of; by the N x N Gram matrix in float64."""
-    available = min(tokens.shape[1:])
-    if not 1 <= count <= available:
-        raise ValueError(f"pca component {count} does not exist: this grid of {tokens.shape[1]} patches has components 1 ... {available}")
     wide = tokens.double()
     if centred:
         wide = wide - wide.mean(1, keepdim=True)

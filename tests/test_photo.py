@@ -127,6 +127,12 @@ def test_sixteen_bits_are_divided_by_257_not_clipped(suffix, channels):
     assert off(load(data).pixels, np.broadcast_to(eight.reshape(40, 64, channels), (40, 64, 3))) == 0
 
 
+def test_every_depth_of_grey_is_rounded_to_the_nearest():
+    deep = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    assert off(load(cv2.imencode(".png", deep)[1].tobytes()).pixels[..., 0], np.round(deep / 257)) == 0
+    assert load(np.full((1, 1), 0.999)).pixels.tolist() == [[[255, 255, 255]]]
+
+
 def test_a_float_tiff_in_0_to_1_is_a_photo_and_one_beyond_is_not():
     assert load(encode(np.full((4, 5), 0.2, np.float32), "TIFF")).pixels.tolist() == np.full((4, 5, 3), 51).tolist()
     assert "[0, 1]" in complaint(encode(np.full((4, 5), 7, np.float32), "TIFF"))
@@ -191,9 +197,11 @@ def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-def test_a_telephones_jpeg_with_a_second_picture_reads_as_the_first():
-    data = encode(Image.fromarray(scene()), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 40))])
-    assert np.abs(load(data).pixels.astype(float) - scene()).mean() < 5
+def test_a_telephones_jpeg_with_a_second_picture_reads_as_the_first(tmp_path):
+    path = tmp_path / "telephone.jpg"
+    path.write_bytes(encode(Image.fromarray(scene(80, 128)), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 40))]))
+    assert np.abs(load(path).pixels.astype(float) - scene(80, 128)).mean() < 5
+    assert load(path, 20).pixels.shape == (40, 64, 3)
 
 
 # Arrays

@@ -53,7 +53,8 @@ def perplexity_of(logits: torch.Tensor) -> float:
 
 def tau_for(scores: list[float], patches: float) -> float:
     def excess(log_tau: float) -> float:
-        return entropy_of(scipy_softmax([s / math.exp(log_tau) for s in scores])) - math.log(patches)
+        powers = [math.exp((s - max(scores)) / math.exp(log_tau)) for s in scores]
+        return entropy_of([p / math.fsum(powers) for p in powers]) - math.log(patches)
 
     return math.exp(brentq(excess, -10, 15, xtol=1e-14, rtol=1e-14))
 

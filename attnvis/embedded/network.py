@@ -26,11 +26,7 @@ class Residual(nn.Module):
 
 def local_block(channels: int) -> Residual:
     """Two 3x3 convolutions: edges and textures (He et al. 2016, pre-activation order)."""
-    return Residual(
-        nn.Sequential(
-            nn.ReLU(), convolution(channels, channels, 3), nn.ReLU(), convolution(channels, channels, 3)
-        )
-    )
+    return Residual(nn.Sequential(nn.ReLU(), convolution(channels, channels, 3), nn.ReLU(), convolution(channels, channels, 3)))
 
 
 def wide_block(channels: int, expansion: int = 3) -> Residual:
