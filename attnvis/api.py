@@ -14,6 +14,7 @@ from attnvis import normalise as normalisers
 from attnvis import query as queries
 from attnvis import scaling as scalings
 from attnvis.backbone import Backbone
+from attnvis.maps import write_maps
 from attnvis.method import Answer, Method
 from attnvis.photo import collate, find, full_pixels, load
 from attnvis.stream import predictions
@@ -61,11 +62,13 @@ class Explanation:
 
     @cached_property
     def map(self) -> np.ndarray:
-        """Times uniform over the photo's pixels [H, W]; NaN where the network never looked."""
-        return self.answer.map()
+        """Times uniform over the photo's pixels [H, W], read-only; NaN where the network never looked."""
+        values = self.answer.map()
+        values.setflags(write=False)
+        return values
 
     def on_grid(self, stage: str) -> np.ndarray:
-        return getattr(self.answer.attention, stage).reshape(self.answer.placement.grid).float().cpu().numpy()
+        return getattr(self.answer.attention, stage).reshape(self.answer.placement.grid).float().cpu().numpy().copy()
 
     def overlay(self, **style: Any) -> np.ndarray:
         """The photo with the map over it, RGB uint8 [H, W, 3]; settings as in attnvis.render.Style."""
@@ -78,10 +81,10 @@ class Explanation:
         return render.panel(full_pixels(self.photo), self.map, render.Style(**style), title, lines, self.answer.mark)
 
     def save(self, path: str | Path, **style: Any) -> Path:
-        """A picture for .jpg, .png and .webp (the overlay), the raw numbers for .safetensors (`attnvis.results.read_maps` reads them)."""
+        """A picture for .jpg, .png and .webp (the overlay), the raw numbers for .safetensors (`attnvis.maps.read_maps` reads them)."""
         path = Path(path)
         if path.suffix == ".safetensors":
-            results.write_bytes(path, results.write_maps(self.photo, [self.answer]))
+            render.write_bytes(path, write_maps(self.photo, [self.answer]))
         else:
             render.write(path, self.overlay(**style))
         return path
@@ -110,15 +113,14 @@ def explain(
     """Ask one question of one photo.
 
     photo      a file, "samples/cat", bytes, or an RGB array [H, W, 3]
-    query      mean, class, "class:tabby", "point:120,80", "box:10,20,100,50", rarity, pca - or just a class's name - or a function of Features
+    query      mean, class, "class:tabby", "point:120,80", "box:10,20,100,50", rarity, pca, or just a class's name; or a function of Features
     scaling    a name of attnvis.scaling ("temperature:2" sets its first argument), or a function of Scores; normalise likewise
     backbone   embedded, a torchvision name (its weights are downloaded once), or a loaded Backbone
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
     """
     net = load_backbone(backbone, **settings) if isinstance(backbone, str) else backbone
     how = replace(net.preprocessing, fit=fit, size=size or net.preprocessing.size)
-    source = find(photo)[0] if isinstance(photo, str | Path) else photo
-    loaded = load(source, short=how.size)
+    loaded = load(one(photo) if isinstance(photo, str | Path) else photo, short=how.size)
     features = net(collate([loaded], how))
     method = Method(as_query(query), as_function("scaling", scaling), as_function("normalise", normalise))
     answers = method(features)[0]
@@ -126,6 +128,15 @@ def explain(
         raise ValueError(f"explain() answers one query and this makes {len(answers)}; call it once for each, or use attnvis.method.Method")
     said = scaling if isinstance(scaling, str) else getattr(scaling, "__name__", "own function")
     return Explanation(loaded, answers[0], said, f"{net.name}, layer {net.layer}", predictions(features, 0))
+
+
+def one(photo: str | Path) -> Path:
+    found = find(photo)
+    if len(found) > 1:
+        raise ValueError(
+            f"explain() takes one photo and {photo} stands for {len(found)}; call it once for each, or use: attnvis run {photo}"
+        )
+    return found[0]
 
 
 @lru_cache(maxsize=4)
@@ -153,7 +164,7 @@ def as_query(text: str | Callable) -> Callable:
 
 
 def as_function(kind: str, text: str | Callable) -> Callable:
-    """ "temperature:2" -> the function of that name with its first setting."""
+    """The function that a text such as temperature:2 names, its first settings filled in."""
     if callable(text):
         return text
     module = {"scaling": scalings, "normalise": normalisers}[kind]

@@ -6,6 +6,7 @@ A backbone is cut in two at the chosen layer: `encode` (images -> maps) and `res
 import difflib
 import hashlib
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -141,7 +142,8 @@ def torchvision(
     if name not in models.list_models(module=models):
         near = difflib.get_close_matches(name, models.list_models(module=models), n=4)
         raise ValueError(
-            f"torchvision has no classifier called {name!r}; {'did you mean ' + ', '.join(near) + '?' if near else 'see attnvis run --help'}"
+            f"torchvision has no classifier called {name!r}; "
+            f"{'did you mean ' + ', '.join(near) + '?' if near else 'see attnvis run --help'}"
         )
     known = models.get_model_weights(name)
     enum = known[weights] if weights in known.__members__ else known["DEFAULT"]
@@ -153,10 +155,12 @@ def torchvision(
     else:
         fill(net, weights, name)
 
-    nodes = get_graph_node_names(net)[1]
-    node = pick(layer, stages, name, nodes)
-    encode = Maps(create_feature_extractor(net, {node: "maps"}))
-    rest = after(create_feature_extractor(net, {node: "maps", nodes[-1]: "logits"}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that training would have other nodes: nothing is trained here
+        nodes = get_graph_node_names(net)[1]
+        node = pick(layer, stages, name, nodes)
+        encode = Maps(create_feature_extractor(net, {node: "maps"}))
+        rest = after(create_feature_extractor(net, {node: "maps", nodes[-1]: "logits"}))
     linear = net.get_submodule(head)
     categories = tuple(enum.meta["categories"])
     reads = Head(linear.weight.detach(), linear.bias.detach(), categories if len(categories) == len(linear.weight) else ())
@@ -249,8 +253,8 @@ def certify(backbone: Backbone, tolerance: float = 1e-4) -> float:
     residual = float((backbone.head(maps.flatten(2).mT).mean(1) - own).abs().max() / own.abs().max().clamp_min(1e-9))
     if not residual <= tolerance:
         raise ValueError(
-            f"the classifier of {backbone.name} is not a mean followed by its linear layer: class scores miss the logits by {residual:.2g}; "
-            "check `head` and `stages.last` of its yaml"
+            f"the classifier of {backbone.name} is not a mean followed by its linear layer: class scores miss the logits by "
+            f"{residual:.2g}; check `head` and `stages.last` of its yaml"
         )
     return residual
 
@@ -314,7 +318,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
 
 
-def downloaded(enum, name: str) -> dict[str, Tensor]:  # noqa: ANN001 - torchvision's WeightsEnum
+def downloaded(enum: Any, name: str) -> dict[str, Tensor]:
     try:
         return enum.get_state_dict(progress=True, check_hash=True)
     except OSError as error:  # URLError is one

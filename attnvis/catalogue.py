@@ -1,4 +1,4 @@
-"""What the configs offer, read as plain yaml: for --help, for Python, and for the door to find a backbone's family.  Imports almost nothing."""
+"""What the configs offer, read as plain yaml: for --help, for Python, for the door to find a backbone's family.  Imports almost nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ def sentence(name: str) -> str:
 
 
 def family(backbone: str) -> str | None:
-    """The backbone config that a network's name belongs to: resnet18 -> resnet, the longest that fits."""
-    return max((option for option in options("backbone") if backbone.startswith(option)), key=len, default=None)
+    """The backbone config that a network's name belongs to: resnet18 -> resnet, the longest that fits among those that take a name."""
+    fitting = (option for option in options("backbone") if backbone.startswith(option) and "name" in settings(f"backbone/{option}"))
+    return max(fitting, key=len, default=None)
 
 
 def settings(name: str) -> dict[str, Any]:

@@ -5,11 +5,13 @@ import inspect
 import json
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from importlib import import_module
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from pkgutil import resolve_name
+from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any
 
 from attnvis import catalogue
@@ -38,6 +40,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     backbone = build(cfg, "backbone")
     preprocessing = replace(backbone.preprocessing, fit=cfg.preprocess.fit, size=cfg.preprocess.size or backbone.preprocessing.size)
     facts = backbone.describe() | {"fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed)}
+    facts["command"] = shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
     for warning in backbone.warnings:
         print(f"attnvis: {warning.upper()}", file=sys.stderr)
     with Folder(folder, style, facts, plain(cfg), backbone.warnings, plain(cfg.logger), cfg.maps) as results:
@@ -53,12 +56,8 @@ def redraw(cfg: "DictConfig", folder: Path) -> int:
     source = Path(cfg.run)
     if not (source / "records.csv").is_file():
         raise ValueError(f"{source} is not the folder of a run: it has no records.csv; give one such as outputs/run/<date>/<time>")
-    done, reasons = 0, dict[str, int]()
-    for _, reason in progress(again(source, folder, build(cfg, "render")), None):
-        done += not reason
-        if reason:
-            reasons[reason] = reasons.get(reason, 0) + 1
-    return report(done, reasons, folder)
+    reasons = Counter(reason for _, reason in progress(again(source, folder, build(cfg, "render")), None))
+    return report(reasons.pop("", 0), reasons, folder)
 
 
 TAKE_A_WORD = {
@@ -76,6 +75,14 @@ TAKE_A_WORD = {
     "--info",
 }  # Hydra's
 VERBS: dict[str, Callable[..., int]] = {"run": run, "redraw": redraw}
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    dict: "left as settings of its own",
+    NoneType: "null",
+}
 
 
 # ----------------------------------------------------------------------------------------------------------------- the door
@@ -100,13 +107,13 @@ def main(verb: str | None = None) -> None:
         print(manual(verb))
         return
     try:
-        launch(verb, spelled(words))
+        launch(verb, spelled(words, verb))
     except KeyboardInterrupt:
         fail("stopped; what was done is kept in the run's folder", code=130)
 
 
 def launch(verb: str, overrides: list[str]) -> None:
-    """Hand over to Hydra, which reads sys.argv; a mistake of the user's becomes one line."""
+    """Hand over to Hydra, which reads sys.argv; a mistake of the user's becomes one line, and does not end a sweep."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
@@ -114,15 +121,15 @@ def launch(verb: str, overrides: list[str]) -> None:
 
     def task(cfg: "DictConfig") -> None:
         try:
-            require(cfg)
-            status = VERBS[verb](cfg, Path(HydraConfig.get().runtime.output_dir))
+            require(cfg, verb)
+            statuses.append(VERBS[verb](cfg, Path(HydraConfig.get().runtime.output_dir)))
         except (ValueError, OSError) as error:
             if debugging:
                 raise
-            fail(sentence_of(error))
-        if status:
-            sys.exit(status)
+            print(f"attnvis: {sentence_of(error)}", file=sys.stderr)
+            statuses.append(1)
 
+    statuses: list[int] = []
     debugging = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints every exception itself, with a traceback
     sys.argv = [f"attnvis {verb}", *overrides]
@@ -132,24 +139,39 @@ def launch(verb: str, overrides: list[str]) -> None:
         if debugging:
             raise
         fail(mistake(error, verb) if isinstance(error, HydraException | OmegaConfBaseException) else sentence_of(error))
+    finally:
+        if not debugging:
+            del os.environ["HYDRA_FULL_ERROR"]
+    if any(statuses):
+        sys.exit(max(statuses))
 
 
-def spelled(words: Iterable[str]) -> list[str]:
+def spelled(words: Iterable[str], verb: str) -> list[str]:
     """What a person types -> Hydra's grammar: bare photos, a photo's name with spaces or brackets, a network instead of its family."""
-    photos, flags, overrides = [], [], []
-    for word, after in zip(words := list(words), ["", *words], strict=False):
+    bare, flags, overrides = [], [], []
+    words = list(words)
+    sweeps = "-m" in words or "--multirun" in words
+    theirs = (Path(word.rpartition("=")[2]) / "backbone" for word in words)  # -cd FOLDER: networks of the user's
+    offered = {*catalogue.options("backbone"), *(path.stem for folder in theirs for path in folder.glob("*.yaml"))}
+    for word, after in zip(words, ["", *words], strict=False):
         key, equals, value = word.partition("=")
         if word.startswith("-") or after in TAKE_A_WORD:
             flags.append(word)
-        elif not equals or Path(word).exists():
-            photos.append(quoted(word))
-        elif key == "images" and value[:1] not in ("[", "'", '"'):
-            overrides.append(f"images={quoted(value)}")
-        elif key == "backbone" and "," not in value and value not in catalogue.options("backbone") and catalogue.family(value):
+        elif not equals or os.path.exists(word):
+            bare.append(quoted(word))
+        elif key in ("images", "query.name", "run") and value[:1] not in ("[", "'", '"') and not (sweeps and "," in value):
+            overrides.append(f"{key}={quoted(value)}")
+        elif key == "backbone" and "," not in value and value not in offered and catalogue.family(value):
             overrides += [f"backbone={catalogue.family(value)}", f"backbone.name={value}"]
         else:
             overrides.append(word)
-    return [*flags, *([f"images=[{','.join(photos)}]"] if photos else []), *overrides]  # Hydra wants its flags together
+    key = {"run": "images", "redraw": "run"}[verb]  # what bare words are
+    if bare and any(override.startswith(f"{key}=") for override in overrides):
+        fail(f"{', '.join(bare)} and {key}=... were both given; give one of them", code=2)
+    if len(bare) > 1 and verb == "redraw":
+        fail(f"redraw takes the folder of one run, not {len(bare)}: {', '.join(bare)}", code=2)
+    value = f"[{','.join(bare)}]" if verb == "run" else "".join(bare)
+    return [*flags, *([f"{key}={value}"] if bare else []), *overrides]  # Hydra wants its flags together
 
 
 def quoted(text: str) -> str:
@@ -161,7 +183,7 @@ def mistake(error: Exception, verb: str) -> str:
     """What Hydra found wrong with the command line, in one line with near matches."""
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not override '([^']+)'", text):
-        known = set(leaves(catalogue.settings(verb))) | set(catalogue.groups())
+        known = {key for key, _ in leaves(catalogue.settings(verb))} | set(catalogue.groups())
         known |= {
             f"{group}.{key}" for group in catalogue.groups() for option in catalogue.options(group) for key in settings_of(group, option)
         }
@@ -177,47 +199,72 @@ def settings_of(group: str, option: str) -> dict[str, Any]:
     return {} if group == "experiment" else {key: value for key, value in catalogue.settings(f"{group}/{option}").items() if key[0] != "_"}
 
 
-def leaves(tree: Any, prefix: str = "") -> Iterator[str]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        yield f"{prefix}{key}"
+        yield f"{prefix}{key}", value
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")
 
 
-def require(cfg: "DictConfig") -> None:
-    """Settings that have no default must be given."""
+def require(cfg: "DictConfig", verb: str) -> None:
+    """Settings that have no default must be given; the others be of their default's kind."""
     from omegaconf import OmegaConf
 
     lacking = sorted(OmegaConf.missing_keys(cfg))
     if lacking:
         raise ValueError(f"{' and '.join(lacking)} {'needs' if len(lacking) == 1 else 'need'} a value, as in {lacking[0]}=...")
+    defaults = catalogue.settings(verb) | {"logger": catalogue.settings("logger/wandb")}
+    given = dict(leaves(plain(cfg)))
+    for key, default in leaves(defaults):
+        if key in given and type(default) in (bool, int, dict, NoneType):
+            agree(key, given[key], {int, NoneType} if default is None else {type(default)})
+
+
+def agree(key: str, value: object, kinds: set[Any]) -> None:
+    if type(value) not in kinds | ({int} if float in kinds else set()):
+        raise ValueError(f"{key} must be {' or '.join(KINDS[kind] for kind in KINDS if kind in kinds)}, not {value!r}")
 
 
 def build(cfg: "DictConfig", group: str) -> Any:
-    """What a config names, made.  A `_target_` is code: only attnvis' own public functions, and modules named in `trust`, are called."""
+    """What a config names, made.  A `_target_` is code: only public functions of the group's own module, and modules in `trust`, are called."""
     from hydra.errors import HydraException
     from hydra.utils import instantiate
 
-    trusted = [cfg.trust] if isinstance(cfg.trust, str) else list(cfg.trust)
-    for target in targets(plain(cfg[group])):
-        module, _, name = target.rpartition(".")
-        if any(f"{module}.".startswith(f"{own}.") for own in trusted):
-            if str(Path.cwd()) not in sys.path:
-                sys.path.insert(0, str(Path.cwd()))  # a user's own file lies where the user is
-        elif not (module.startswith("attnvis.") and name in getattr(import_module(module), "__all__", ())):
-            raise ValueError(
-                f"{group}: {target} is not attnvis' own; a config can run any code, so if you trust it add trust=[{module.split('.')[0]}]"
-            )
+    settings, trusted = plain(cfg[group]), plain(cfg.trust) or []
+    for target in targets(settings):
+        vet(target, group, [trusted] if isinstance(trusted, str) else trusted)
+    fits(group, settings)
     try:
-        made = instantiate(cfg[group], _convert_="all")
+        return instantiate(cfg[group], _convert_="all")
     except HydraException as error:  # wraps what the function raised
         cause = error.__cause__ or error
         raise ValueError(str(cause) if isinstance(cause, ValueError) else f"{group}: {cause}") from error
-    if isinstance(made, partial):
-        for name, kind in inspect.get_annotations(made.func).items():
-            if kind in (int, float) and isinstance(made.keywords.get(name, 0), str | list | dict):
-                raise ValueError(f"{group}.{name} must be a number, not {made.keywords[name]!r}")
-    return made
+
+
+def vet(target: str, group: str, trusted: Iterable[str]) -> None:
+    module, _, name = target.rpartition(".")
+    if any(f"{module}.".startswith(f"{own}.") for own in trusted):
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))  # a user's own file lies where the user is
+    elif module != f"attnvis.{group}" or name not in resolve_name(module).__all__:
+        raise ValueError(
+            f"{group}: {target} is not attnvis' own; a config can run any code, so if you trust it add trust=[{module.split('.')[0]}]"
+        )
+
+
+def fits(group: str, settings: Mapping[str, Any]) -> None:
+    """Whether a config's settings are those of its function, in name and kind."""
+    given = {key: value for key, value in settings.items() if not key.startswith("_")}
+    try:
+        signature = inspect.signature(resolve_name(str(settings.get("_target_"))))
+        signature.bind(*[None] * bool(settings.get("_partial_")), **given)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ValueError(f"{group}: {settings.get('_target_')} cannot be called with {given}: {error}") from error
+    for name, value in given.items():
+        kind = signature.parameters[name].annotation if name in signature.parameters else None
+        kinds = set(kind.__args__) if isinstance(kind, UnionType) else {kind}
+        if kinds <= KINDS.keys():
+            agree(f"{group}.{name}", value, kinds)
 
 
 def targets(tree: Any) -> Iterator[str]:
@@ -259,7 +306,7 @@ def manual(verb: str) -> str:
     out = [
         catalogue.sentence(verb),
         "",
-        f"  attnvis {verb} {'PHOTO ...' if verb == 'run' else ''} [group=option] [setting=value] [group.setting=value]",
+        f"  attnvis {verb} {'PHOTO ...' if verb == 'run' else 'FOLDER'} [group=option] [setting=value] [group.setting=value]",
         "",
     ]
     for group, default in chosen.items():
@@ -273,17 +320,19 @@ def manual(verb: str) -> str:
             if group in ("query", "scaling", "normalise"):
                 said = ", ".join(f"{key}={show(value)}" for key, value in settings_of(group, option).items())
                 out += [f"  {'':{width}}  {said}"] if said else []
-        if group in ("backbone", "render"):
-            common = "_common" if group == "backbone" else default
-            out += [f"  every {group} also takes:", *(f"    {group}.{line}" for line in commented(f"{group}/{common}"))]
+        if group == "backbone":
+            out.append("  a network's name will do: backbone=resnet18 is backbone=resnet backbone.name=resnet18")
+        shared = {"backbone": ["_common", *options], "render": [default], "logger": [default]}.get(group, [])
+        lines = dict.fromkeys(line for name in shared for line in commented(f"{group}/{name}", f"{group}."))
+        out += [f"  every {group} also takes:", *(f"    {line}" for line in lines)] if lines else []
         out.append("")
     out += ["settings:", *(f"  {line}" for line in commented(verb))]
     out += ["", "your own configs: -cd FOLDER (query/mine.yaml there is query=mine); -m sweeps over a,b,c; --cfg job shows the result"]
     return "\n".join(out)
 
 
-def commented(name: str) -> Iterator[str]:
-    """The plain settings of a config that carry a comment: `key: value  # meaning`."""
+def commented(name: str, prefix: str = "") -> Iterator[str]:
+    """The plain settings of a config: `key: value  # meaning`, but of a backbone only those with a meaning, not its anatomy."""
     section = ""
     for line in (catalogue.config_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
         if found := re.match(r"^( *)(\w+): ?([^#]*?)\s*(?:# (.*))?$", line):
@@ -291,8 +340,9 @@ def commented(name: str) -> Iterator[str]:
             section = section if indent else (f"{key}." if not value else "")
             if key in ("defaults", "hydra") or section == "hydra." or key.startswith("_"):
                 section = "hydra." if key == "hydra" else section
-            elif value and (meaning or not indent):
-                yield f"{section if indent else ''}{key}={value:14} {meaning or ''}".rstrip()
+            elif value and value[0] != "{" and (meaning or not (indent or prefix == "backbone.")):
+                setting = f"{prefix}{section if indent else ''}{key}={value}"
+                yield f"{setting:30}  {meaning or ''}".rstrip()
 
 
 def show(value: Any) -> str:
@@ -311,15 +361,16 @@ def report(done: int, reasons: dict[str, int], folder: Path) -> int:
     failed = sum(reasons.values())
     for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:10]:
         print(f"attnvis: {reason}" + (f" ({count} photos)" if count > 1 else ""), file=sys.stderr)
-    if failed:
+    if done + failed > 1 and failed:
         print(f"attnvis: {done} done, {failed} failed; every reason is in {shown / 'records.csv'}", file=sys.stderr)
     print(f"{done} photo{'s' * (done != 1)} done: {shown / 'index.html'}")
     return 1 if failed else 0
 
 
 def sentence_of(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.filename:
-        return f"could not write or read {error.filename}: {error.strerror}; choose another place with hydra.run.dir=FOLDER, or make room"
+    if isinstance(error, OSError) and error.strerror:
+        where = f" {error.filename}" if error.filename else ""
+        return f"could not write or read{where}: {error.strerror}; choose another place with hydra.run.dir=FOLDER, or make room"
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""How attention logits become weights.  Every function: logits [B, Q, N] -> weights [B, Q, N], non-negative, summing to 1 over the patches."""
+"""How attention logits become weights.  Every function: logits [B, Q, N] -> weights [B, Q, N], >= 0, summing to 1."""
 
 import math
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from torch import nn
 
 from attnvis.values import Box, Placement, View
 
@@ -19,7 +19,7 @@ __all__ = ["Reach", "place", "probe", "spread", "stretch", "visible"]
 
 @dataclass(frozen=True)
 class Reach:
-    """Per axis (rows, columns), in pixels of the input counted from the centre of the first pixel: cell i is centred at offset + stride * i."""
+    """Cell i is centred at offset + stride * i, per axis (rows, columns), in pixels of the input from the first pixel's centre."""
 
     offset: tuple[float, float]
     stride: tuple[float, float]
@@ -48,7 +48,7 @@ def visible(placement: Placement) -> tuple[slice, slice]:
 
 def touching(placement: Placement, axis: int, start: float, length: float) -> slice:
     where = placement.first[axis] + placement.step[axis] * np.arange(placement.grid[axis])
-    reach = placement.step[axis] / 2
+    reach = placement.step[axis] / 2 * (1 - 1e-6)  # a tile that ends where the bars end touches nothing, however that was rounded
     inside = np.flatnonzero((where > start - reach) & (where < start + length + reach))
     return slice(int(inside[0]), int(inside[-1]) + 1)
 
@@ -76,8 +76,7 @@ def spread(
     columns = tent(placement.first[1] * zoom[1], placement.step[1] * zoom[1], placement.grid[1], width)
     outside = [unseen(placement.seen, axis, zoom[axis], length) for axis, length in enumerate((height, width))]
     if density:
-        rows, columns = ((weights * ~hidden[:, None]) for weights, hidden in zip((rows, columns), outside, strict=True))
-        rows, columns = rows / shared(rows), columns / shared(columns)
+        rows, columns = dealt(rows, outside[0]), dealt(columns, outside[1])
     drawn = (rows @ np.asarray(cells, np.float32)) @ columns.T
     drawn[outside[0]] = np.nan
     drawn[:, outside[1]] = np.nan
@@ -90,9 +89,14 @@ def tent(first: float, step: float, cells: int, pixels: int) -> Float[np.ndarray
     return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(cells))).astype(np.float32)
 
 
-def shared(weights: Float[np.ndarray, "pixels cells"]) -> Float[np.ndarray, " cells"]:
-    total = weights.sum(0)
-    return np.where(total > 0, total, 1)
+def dealt(weights: Float[np.ndarray, "pixels cells"], hidden: Bool[np.ndarray, " pixels"]) -> Float[np.ndarray, "pixels cells"]:
+    """Each cell dealt out to the pixels that were seen, its shares summing to 1; a cell between pixel centres goes to the nearest."""
+    cells = np.arange(weights.shape[1])
+    position = np.where(hidden, np.inf, weights @ cells)
+    shares = weights * ~hidden[:, None]
+    missed = np.flatnonzero(shares.sum(0) == 0)
+    shares[np.abs(position[:, None] - missed).argmin(0), missed] = 1
+    return shares / shares.sum(0)
 
 
 def unseen(seen: Box, axis: int, zoom: float, pixels: int) -> np.ndarray:
@@ -130,10 +134,10 @@ def middle_cells(net: nn.Module, length: int, breadth: int, axis: int) -> tuple[
 
 def linearised(net: nn.Module) -> nn.Module:
     """A copy that only averages: convolutions with equal positive weights, pooling by mean, no normalisation, no activation, no gates."""
-    copied = copy.deepcopy(net).double().cpu().eval().requires_grad_(False)
+    copied = nn.Sequential(copy.deepcopy(net)).double().cpu().eval().requires_grad_(False)
     for parent in list(copied.modules()):
-        for name, child in list(parent.named_children()):
-            substitute = averaging(child)
+        for name, child in list(parent._modules.items()):  # named_children would tell a layer that serves twice only once
+            substitute = None if child is None else averaging(child)
             if substitute is not None:
                 setattr(parent, name, substitute)
     return copied

@@ -50,7 +50,7 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
 
 
 def point(features: Features, x: float, y: float) -> Query:
-    """q = the features at one spot: where is more of this?  x, y in pixels of the original photo; bilinear between the four cells around it."""
+    """q = the features at one spot, bilinear between the four cells around it: where is more of this?  x, y in pixels of the original."""
     for name, placement in named(features):
         height, width = placement.size
         if not (0 <= x < width and 0 <= y < height):
@@ -62,7 +62,7 @@ def point(features: Features, x: float, y: float) -> Query:
 
 
 def box(features: Features, x: float, y: float, width: float, height: float) -> Query:
-    """q = the mean patch of a rectangle, each cell weighted by the area it shares with it.  x, y: the top left corner, in pixels of the original."""
+    """q = the mean patch of a rectangle, cells weighted by the area they share with it.  x, y: its top left, in pixels of the original."""
     if not (width > 0 and height > 0):  # NaN fails too
         raise ValueError(f"box needs a width and a height above 0, not {width:g}x{height:g}")
     area = Box(y, x, height, width)
@@ -87,7 +87,7 @@ def random(features: Features, seed: int = 0, count: int = 1) -> Query:
 
 
 def pca(features: Features, component: int = 1, centred: bool = True) -> Query:
-    """q = a principal direction of the photo's patches (EigenCAM takes the first).  Its sign is free: it points to the patches of larger norm."""
+    """q = a principal direction of the photo's patches (EigenCAM takes the first); its free sign points to the patches of larger norm."""
     patches, channels = features.tokens.shape[1:]
     available = min(patches - centred, channels)  # centred patches sum to zero: one direction less
     if not 1 <= component <= available:
@@ -103,7 +103,7 @@ def pca(features: Features, component: int = 1, centred: bool = True) -> Query:
 
 
 def rarity(features: Features, components: int = 16, shrinkage: float = 0.01) -> Query:
-    """How unlike the rest a patch is: its squared Mahalanobis distance from the photo's mean patch in the leading principal components (RX).
+    """How unlike the rest a patch is: squared Mahalanobis distance from the mean patch in the leading principal components (RX).
 
     Quadratic in the patch, and still a dot product: the keys are the squared whitened coordinates, the query is all ones.
     """
@@ -154,14 +154,14 @@ class UnknownName(ValueError):
 
 
 def parse(text: str) -> QueryFunction:
-    """ "mean", "class:tabby", "point:120,80", "box:10,20,100,50", "pca:2": the function's name, then its settings in order."""
+    """A function's name, then its settings in order: mean, class:tabby, point:120,80, box:10,20,100,50, pca:2."""
     return read(
         text, {name.rstrip("_"): globals()[name] for name in __all__ if name not in ("parse", "read", "several", "UnknownName")}, "query"
     )
 
 
 def read(text: str, functions: Mapping[str, Callable], kind: str) -> Callable:
-    """ "name:setting,setting" -> that function of `functions` with its settings filled in; their types are those of the signature."""
+    """The text name:setting,setting -> that function of `functions` with its settings filled in, typed as in its signature."""
     name, _, rest = text.strip().partition(":")
     if name not in functions:
         near = difflib.get_close_matches(name, functions, n=1)
@@ -240,7 +240,7 @@ def hat(placement: Placement, axis: int, position: float) -> Float[Tensor, " cel
 
 
 def overlap(placement: Placement, axis: int, low: float, high: float) -> Float[Tensor, " cells"]:
-    """The length that each cell shares with [low, high): cells reach half-way to their neighbours, the outer ones to the edge of what was seen."""
+    """The length that each cell shares with [low, high): cells reach half-way to their neighbours, the outer ones to the edge of the view."""
     where = centres(placement, axis)
     between = (where[1:] + where[:-1]) / 2
     start, length = (placement.seen.top, placement.seen.height) if axis == 0 else (placement.seen.left, placement.seen.width)

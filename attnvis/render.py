@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 
 from attnvis.values import Box
 
-__all__ = ["Style", "colour_bar", "contact_sheet", "encode", "heatmap", "level", "limits", "overlay", "panel", "write"]
+__all__ = ["Style", "colour_bar", "contact_sheet", "encode", "heatmap", "level", "limits", "overlay", "panel", "write", "write_bytes"]
 
 COLOURS = ("turbo", "viridis", "magma", "inferno", "plasma", "cividis", "jet")
 FORMATS = ("jpg", "png", "webp")
@@ -343,19 +343,20 @@ def contact_sheet(
     fitted = [(fit(pixels, side), caption) for pixels, caption in tiles]
     columns = max(1, min(columns, len(fitted)))
     wide = max([pixels.shape[1] for pixels, _ in fitted], default=side)
-    high = max([pixels.shape[0] for pixels, _ in fitted], default=0) + 40
     width = 2 * MARGIN + columns * wide + (columns - 1) * GAP
     head = sheet(MARGIN + 34 if title else MARGIN, width)
     say(head, title, MARGIN, MARGIN + 14, 22, 600, room=width - 2 * MARGIN)
-    grid = sheet(-(-len(fitted) // columns) * high, width)
-    for i, (pixels, caption) in enumerate(fitted):
-        top, left = i // columns * high, MARGIN + i % columns * (wide + GAP)
-        grid[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-        say(grid, caption, left, top + pixels.shape[0] + 20, 14, room=wide)
+    rows = [fitted[start : start + columns] for start in range(0, len(fitted), columns)]
+    strips = [sheet(max(pixels.shape[0] for pixels, _ in row) + 40, width) for row in rows]
+    for row, strip in zip(rows, strips, strict=True):
+        for column, (pixels, caption) in enumerate(row):
+            left = MARGIN + column * (wide + GAP)
+            strip[: pixels.shape[0], left : left + pixels.shape[1]] = pixels
+            say(strip, caption, left, pixels.shape[0] + 20, 14, room=wide)
     foot = sheet(MARGIN // 2 + (68 if style else 0), width)
     if style:
         foot[:68, MARGIN : width - MARGIN] = colour_bar(style, width - 2 * MARGIN)
-    return np.vstack([head, grid, foot])
+    return np.vstack([head, *strips, foot])
 
 
 # ------------------------------------------------------------------------------------------------ files
@@ -376,9 +377,14 @@ def encode(pixels: UInt8[np.ndarray, "h w 3"], format: str = "jpg", quality: int
 
 def write(path: Path, pixels: UInt8[np.ndarray, "h w 3"], quality: int = 92) -> None:
     """The suffix picks the format.  Raises OSError (disk full, no folder, no permission) and leaves nothing half-written."""
+    write_bytes(path, encode(pixels, path.suffix.lower().lstrip(".").replace("jpeg", "jpg"), quality))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The whole file or none: a run that dies here leaves nothing that only looks whole."""
     part = path.parent / f".{os.getpid()}-{threading.get_ident()}.part"  # short: path.name may use up what a file system allows
     try:
-        part.write_bytes(encode(pixels, path.suffix.lower().lstrip(".").replace("jpeg", "jpg"), quality))
+        part.write_bytes(content)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

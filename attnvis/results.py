@@ -202,53 +202,6 @@ def save(path: Path, pixels: np.ndarray, quality: int) -> None:
     render.write(path, pixels, quality)
 
 
-# -------------------------------------------------------------------------------------------------------------------- maps
-
-
-def write_maps(photo: Photo, answers: Sequence[Answer]) -> bytes:
-    """Every answer's raw numbers as safetensors: scores, logits and weights [Q, h, w], the query vectors, and the placement as metadata."""
-    from safetensors.numpy import save as pack
-
-    grid = answers[0].placement.grid
-    arrays = {
-        stage: np.stack([getattr(answer.attention, stage).reshape(grid).float().cpu().numpy() for answer in answers])
-        for stage in ("scores", "logits", "weights")
-    }
-    arrays |= {f"query.{number}": answer.vector.float().cpu().numpy().copy() for number, answer in enumerate(answers)}
-    about = {
-        "photo": {"name": photo.name, "digest": photo.digest},
-        "placement": asdict(answers[0].placement),
-        "answers": [
-            {"query": answer.query, "label": answer.label, "mark": asdict(answer.mark) if isinstance(answer.mark, Box) else answer.mark}
-            for answer in answers
-        ],
-    }
-    return pack(arrays, {"attnvis": json.dumps(about)})
-
-
-def read_maps(path: Path) -> list[Answer]:
-    """What `write_maps` kept, as answers; they have no values (those are the photo's features), so no context."""
-    import torch
-    from safetensors import safe_open
-
-    from attnvis.diagnostics import diagnose
-    from attnvis.values import Attention
-
-    with safe_open(path, "pt") as file:
-        about = json.loads(file.metadata()["attnvis"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    told = about["placement"]
-    placement = Placement(**{key: tuple(value) for key, value in told.items() if key != "seen"}, seen=Box(**told["seen"]))
-    answers = []
-    for number, entry in enumerate(about["answers"]):
-        stages = [tensors[stage][number].reshape(1, 1, -1) for stage in ("scores", "logits", "weights")]
-        attention = Attention(*stages, values=torch.empty(1, stages[0].shape[-1], 0))
-        mark = Box(**entry["mark"]) if isinstance(entry["mark"], dict) else entry["mark"] and tuple(entry["mark"])
-        numbers = {name: float(value) for name, value in diagnose(attention).items()}
-        answers.append(Answer(entry["query"], entry["label"], attention, placement, numbers, tensors[f"query.{number}"], mark))
-    return answers
-
-
 # --------------------------------------------------------------------------------------------------------------------- W&B
 
 

@@ -73,12 +73,12 @@ def log_n(scores: Scores, base: float = 512.0) -> Logits:
 
 
 def ssmax(scores: Scores, s: float = 0.43) -> Logits:
-    """z = s ln(N) * score, so that a_i is N^(s score_i) / sum (Nakanishi 2025, scalable softmax).  It multiplies: adding s ln N would do nothing."""
+    """z = s ln(N) * score, so that a_i is N^(s score_i) / sum (Nakanishi 2025).  It multiplies: adding s ln N would do nothing."""
     return scores.values * (positive("s", s) * math.log(scores.patches))
 
 
 def perplexity(scores: Scores, target: float = 0.1) -> Logits:
-    """z = s / tau with tau found per photo and query so that softmax(z) looks at `target` patches (below 1: at that share of them).
+    """z = (s - max s) / tau, tau found per photo and query so that softmax(z) looks at `target` patches (below 1: at that share of them).
 
     Unique, because the entropy falls strictly as 1/tau grows.  A target of N or more gives uniform weights; one below the number of
     patches that share the maximum gives the uniform distribution over those.  A target share keeps its meaning at any resolution.
@@ -89,9 +89,9 @@ def perplexity(scores: Scores, target: float = 0.1) -> Logits:
     wanted = math.log(max(1.0, patches))
     low, high = spread.clamp_min(1e-300).log() - 25.0, spread.clamp_min(1e-300).log() + 25.0  # ln tau: one-hot ... uniform
     for _ in range(80):
-        middle_ = (low + high) / 2
-        sharp = entropy(above / middle_.exp()) < wanted
-        low, high = torch.where(sharp, middle_, low), torch.where(sharp, high, middle_)
+        between = (low + high) / 2
+        sharp = entropy(above / between.exp()) < wanted
+        low, high = torch.where(sharp, between, low), torch.where(sharp, high, between)
     if patches >= scores.patches:
         return torch.zeros_like(scores.values)
     return torch.where(spread > noise(scores.values), above / high.exp(), 0.0).to(scores.values.dtype)

@@ -29,9 +29,15 @@ def stream(
     method: Callable[[Features], list[list[Answer]]],
     preprocessing: Preprocessing,
     batch_size: int = 8,
-    waiting: int = 32,
+    waiting: int | None = None,
 ) -> Iterator[Outcome]:
-    """One Outcome per path, in the order they get done.  At most `waiting` decoded photos wait for others of their shape."""
+    """One Outcome per path, in the order they get done.
+
+    At most `waiting` decoded photos (None: four batches) wait for others of their shape.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} holds no photo; give 1 or more")
+    most = 4 * batch_size if waiting is None else waiting
 
     def done(group: list[tuple[int, Path, Photo]]) -> Iterator[Outcome]:
         try:
@@ -51,17 +57,18 @@ def stream(
     for index, path in enumerate(paths):
         try:
             photo = load(path, short=preprocessing.size)
-            group = groups.setdefault(shape_key(photo, preprocessing), [])
         except PhotoError as error:
             yield Outcome(index, path, error=str(error))
             continue
-        group.append((index, path, photo))
-        if len(group) >= batch_size:
-            yield from done(groups.pop(shape_key(photo, preprocessing)))
-        elif sum(map(len, groups.values())) >= waiting:
+        shape = shape_key(photo, preprocessing)
+        groups.setdefault(shape, []).append((index, path, photo))
+        del photo  # what has been answered is let go before the next is decoded
+        if len(groups[shape]) >= batch_size:
+            yield from done(groups.pop(shape))
+        elif sum(map(len, groups.values())) >= most:
             yield from done(groups.pop(max(groups, key=lambda key: len(groups[key]))))
-    for group in groups.values():
-        yield from done(group)
+    while groups:
+        yield from done(groups.popitem()[1])
 
 
 def predictions(features: Features, photo: int, count: int = 5) -> tuple[tuple[str, float], ...]:

@@ -207,6 +207,11 @@ def test_no_diagnostic_of_a_constant_map_or_a_single_patch_is_nan(name, constant
         assert values.shape == (B, Q) and values.dtype == torch.float64 and values.isfinite().all()
 
 
+@pytest.mark.parametrize("weight, saturated", [(0.985, 0), (0.995, 1)])
+def test_attention_is_saturated_beyond_99_percent_on_one_patch(weight, saturated):
+    assert figures(attention_of([1 - weight, weight]))["saturated"] == saturated
+
+
 def test_a_patch_of_weight_zero_counts_for_nothing_in_the_entropy():
     assert figures(attention_of([0.5, 0.5, 0.0]))["entropy"] == close(math.log(2))
 

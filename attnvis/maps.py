@@ -1,0 +1,56 @@
+"""A photo's answers -> one safetensors file, and back: enough to draw again, or to think again, without the network."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from attnvis.diagnostics import diagnose
+from attnvis.method import Answer
+from attnvis.values import Attention, Box, Photo, Placement
+
+__all__ = ["read_maps", "write_maps"]
+
+
+def write_maps(photo: Photo, answers: Sequence[Answer]) -> bytes:
+    """Every answer's raw numbers as safetensors: scores, logits and weights [Q, h, w], the query vectors, and the placement as metadata."""
+    grid = answers[0].placement.grid
+    arrays = {
+        stage: np.stack([getattr(answer.attention, stage).reshape(grid).float().cpu().numpy() for answer in answers])
+        for stage in ("scores", "logits", "weights")
+    }
+    arrays |= {f"query.{number}": answer.vector.float().cpu().numpy().copy() for number, answer in enumerate(answers)}
+    about = {
+        "photo": {"name": photo.name, "digest": photo.digest},
+        "placement": asdict(answers[0].placement),
+        "answers": [
+            {"query": answer.query, "label": answer.label, "mark": asdict(answer.mark) if isinstance(answer.mark, Box) else answer.mark}
+            for answer in answers
+        ],
+    }
+    return save(arrays, {"attnvis": json.dumps(about)})
+
+
+def read_maps(path: Path) -> list[Answer]:
+    """What `write_maps` kept, as answers; they have no values (those are the photo's features), so no context."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["attnvis"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} holds no maps of attnvis or is damaged ({error}); run again to make it") from None
+    told = about["placement"]
+    placement = Placement(**{key: tuple(value) for key, value in told.items() if key != "seen"}, seen=Box(**told["seen"]))
+    answers = []
+    for number, entry in enumerate(about["answers"]):
+        scores, logits, weights = (tensors[stage][number].reshape(1, 1, -1) for stage in ("scores", "logits", "weights"))
+        attention = Attention(scores, logits, weights, values=torch.empty(1, scores.shape[-1], 0))
+        mark = Box(**entry["mark"]) if isinstance(entry["mark"], dict) else entry["mark"] and tuple(entry["mark"])
+        numbers = {name: float(value) for name, value in diagnose(attention).items()}
+        answers.append(Answer(entry["query"], entry["label"], attention, placement, numbers, tensors[f"query.{number}"], mark))
+    return answers

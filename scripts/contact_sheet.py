@@ -1,0 +1,64 @@
+"""The README's picture: sample photos across, queries or scalings down, one colour scale.
+
+    python scripts/contact_sheet.py queries docs/queries.jpg       every query over the samples, with the default scaling
+    python scripts/contact_sheet.py scalings docs/scalings.jpg     every scaling of the class query and of the mean query over one photo
+"""
+
+import argparse
+from pathlib import Path
+
+from attnvis import api, render
+from attnvis.backbone import Backbone
+from attnvis.photo import SAMPLES, find, load
+
+QUERIES = ("class", "mean", "rarity", "pca", "random")
+SCALINGS = ("none", "inv_sqrt_d", "inv_d", "cosine", "zscore", "minmax", "log_n", "ssmax", "perplexity")
+
+
+def queries(backbone: Backbone, samples: list[str]) -> list[tuple]:
+    """Rows: the photo, then each query."""
+    tiles = []
+    for name in samples:
+        photo = load(find(f"samples/{name}")[0])
+        height, width = photo.size
+        spot = f"point:{width // 2},{height // 2}"
+        tiles.append((photo.pixels, name))
+        tiles += [tile(api.explain(f"samples/{name}", asked, backbone=backbone)) for asked in (*QUERIES, spot)]
+    return tiles
+
+
+def scalings(backbone: Backbone, sample: str) -> list[tuple]:
+    """Rows: each scaling, of the class query and of the mean query."""
+    return [
+        tile(api.explain(f"samples/{sample}", asked, name, backbone=backbone), name)
+        for name in SCALINGS
+        for asked in ("class", "mean", "rarity")
+    ]
+
+
+def tile(found: api.Explanation, said: str = "") -> tuple:
+    numbers = found.diagnostics
+    return (
+        found.overlay(),
+        f"{said + ', ' if said else ''}{found.label}: {numbers['perplexity']:.1f} of {found.answer.patches} patches, max {numbers['max_times_uniform']:.3g}x",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", choices=("queries", "scalings"))
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--backbone", default="embedded")
+    parser.add_argument("--weights")
+    parser.add_argument("--samples", nargs="+", default=["cat", "astronaut", "coffee", "rocket"], help=f"of {', '.join(SAMPLES)}")
+    asked = parser.parse_args()
+    backbone = api.load_backbone(asked.backbone, **({"weights": asked.weights} if asked.weights else {}))
+    made = queries(backbone, asked.samples) if asked.which == "queries" else scalings(backbone, asked.samples[0])
+    columns = len(QUERIES) + 2 if asked.which == "queries" else 3
+    sheet = render.contact_sheet(made, columns=columns, side=300, title=f"{backbone.name}: one colour scale, times uniform", style=render.Style())
+    asked.file.parent.mkdir(parents=True, exist_ok=True)
+    render.write(asked.file, sheet)
+
+
+if __name__ == "__main__":
+    main()

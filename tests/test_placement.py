@@ -1,0 +1,500 @@
+"""Placement against PyTorch's, OpenCV's and SciPy's interpolation, arithmetic by hand, and spots painted at known places."""
+
+import math
+from functools import cache, partial
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from torch import nn
+from torch.nn import functional as F
+
+from attnvis.backbone import Backbone
+from attnvis.photo import collate, fit
+from attnvis.placement import Reach, cut, place, probe, spread, stretch, visible
+from attnvis.values import Box, Photo, Placement, Preprocessing, View
+
+FITS = ["resize", "crop", "letterbox", "stretch"]
+quick = settings(deadline=None, derandomize=True, max_examples=40)
+close = partial(np.testing.assert_allclose, rtol=0, atol=2e-6)
+
+
+def rectangle(*numbers: float) -> Box:
+    return Box(*map(float, numbers))
+
+
+def placed(first, step, grid: tuple[int, int], size: tuple[int, int], *seen: float) -> Placement:
+    """Seen: top, left, height, width; without, the whole photo."""
+    return Placement(tuple(map(float, first)), tuple(map(float, step)), grid, size, rectangle(*(seen or (0, 0, *size))))
+
+
+def same(size: tuple[int, int]) -> View:
+    """A photo that went into the network as it is."""
+    return View((1.0, 1.0), (0.0, 0.0), rectangle(0, 0, *size), size)
+
+
+def seen_as(size: tuple[int, int], how: str, side: int = 225, resize: int | None = None) -> View:
+    """How a photo of that size would be shown to a network."""
+    return fit(Photo("sized", np.zeros((1, 1, 3), np.uint8), size, ""), Preprocessing(side, how, resize=resize, multiple=32))[1]
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape, np.float32)
+
+
+def reaching(first: float, step: float) -> Reach:
+    return Reach((float(first), float(first)), (float(step), float(step)))
+
+
+def interpolate(cells: np.ndarray, size: tuple[int, int], corners: bool) -> np.ndarray:
+    return F.interpolate(torch.tensor(cells)[None, None], size, mode="bilinear", align_corners=corners)[0, 0].numpy()
+
+
+# place
+
+
+def test_cells_on_a_resized_photo_by_hand():
+    view = View((2.0, 0.5), (0.0, 0.0), rectangle(0, 0, 30, 200), (60, 100))
+    got = place(view, Reach((3.0, 7.5), (8.0, 16.0)), (7, 6), (30, 200))
+    assert got == placed((1.75, 16), (4, 32), (7, 6), (30, 200))  # (3 + .5) / 2, (7.5 + .5) / .5; 8 / 2, 16 / .5
+    assert got.centre(2, 3) == (9.75, 112.0)
+
+
+def test_cells_on_a_cropped_photo_by_hand():
+    view = View((0.5, 0.5), (-10.0, 0.0), rectangle(20, 0, 64, 64), (32, 32))
+    got = place(view, reaching(0, 8), (4, 4), (104, 64))
+    assert got == placed((21, 1), (16, 16), (4, 4), (104, 64), 20, 0, 64, 64)  # (.5 + 10) / .5
+
+
+def test_cells_on_a_letterboxed_photo_by_hand():
+    view = View((0.25, 0.25), (0.0, 12.0), rectangle(0, 0, 128, 32), (32, 32))
+    got = place(view, reaching(3.5, 8), (4, 4), (128, 32))
+    assert got == placed((16, -32), (32, 32), (4, 4), (128, 32))  # (4 - 12) / .25: the first column lies left of the photo
+    assert visible(got) == (slice(0, 4), slice(1, 3))  # tiles -48 ... -16, -16 ... 16, 16 ... 48, 48 ... 80 on a photo 0 ... 32
+
+
+def test_stretch_pulls_the_tiles_over_the_whole_input():
+    assert stretch(same((224, 320)), (7, 5)) == Reach((15.5, 31.5), (32.0, 64.0))
+    assert stretch(same((225, 225)), (1, 8)) == Reach((112.0, (225 / 8 - 1) / 2), (225.0, 225 / 8))
+
+
+# spread, against other libraries
+
+
+@pytest.mark.parametrize("grid, ratio", [((7, 7), (32, 32)), ((3, 5), (4, 7)), ((5, 3), (1, 8)), ((1, 11), (9, 2)), ((1, 1), (5, 5))])
+def test_stretched_maps_are_what_interpolate_and_resize_draw(grid, ratio):
+    cells, size = noise(*grid), (grid[0] * ratio[0], grid[1] * ratio[1])
+    drawn = spread(cells, place(same(size), stretch(same(size), grid), grid, size))
+    close(drawn, interpolate(cells, size, corners=False))
+    close(drawn, cv2.resize(cells, size[::-1], interpolation=cv2.INTER_LINEAR))
+    if min(grid) > 1:
+        close(drawn, ndimage.zoom(cells, ratio, order=1, mode="nearest", grid_mode=True))
+
+
+@pytest.mark.parametrize("size", [(225, 225), (97, 225), (353, 33), (1200, 801), (50, 61)])
+def test_stretched_maps_are_what_interpolate_draws_on_a_photo_of_any_size(size):
+    cells, view = noise(7, 5), seen_as(size, "stretch")
+    close(spread(cells, place(view, stretch(view, (7, 5)), (7, 5), size)), interpolate(cells, size, corners=False))
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (2, 5), (3, 12)])
+def test_where_the_size_is_a_multiple_of_the_stride_plus_one_rf_maps_are_what_align_corners_draws(grid):
+    cells, size = noise(*grid), (32 * (grid[0] - 1) + 1, 32 * (grid[1] - 1) + 1)
+    drawn = spread(cells, place(same(size), reaching(0, 32), grid, size))
+    close(drawn, interpolate(cells, size, corners=True))
+    close(drawn, ndimage.zoom(cells, (size[0] / grid[0], size[1] / grid[1]), order=1))
+
+
+@pytest.mark.parametrize("size", [(225, 353), (500, 700), (700, 300), (60, 90)])
+@pytest.mark.parametrize("how", ["resize", "stretch"])
+def test_where_the_size_is_a_multiple_of_the_stride_plus_one_a_mirrored_map_is_the_mirror_of_the_map(size, how):
+    view = seen_as(size, how)
+    grid = tuple(1 + (side - 1) // 32 for side in view.size)
+    placement, cells = place(view, reaching(0, 32), grid, size), noise(*grid)
+    for axis in (0, 1):
+        assert placement.centre(0, 0)[axis] + placement.centre(grid[0] - 1, grid[1] - 1)[axis] == pytest.approx(size[axis], abs=1e-9)
+        np.testing.assert_allclose(spread(np.flip(cells, axis), placement), np.flip(spread(cells, placement), axis), atol=1e-5)
+
+
+def test_at_224_pixels_the_same_map_is_mirrored_onto_another_place():
+    view, cells = same((224, 224)), noise(7, 7)
+    placement = place(view, reaching(0, 32), (7, 7), (224, 224))
+    assert np.abs(spread(cells[:, ::-1], placement) - spread(cells, placement)[:, ::-1]).max() > 0.3
+
+
+def test_stretch_draws_a_net_of_stride_32_half_a_stride_to_the_lower_right_of_where_it_looks():
+    net = nn.Sequential(*(nn.Conv2d(3, 3, 3, 2, 1) for _ in range(5)))
+    reach, view = probe(net), same((224, 224))
+    true, usual = place(view, reach, (7, 7), (224, 224)), place(view, stretch(view, (7, 7)), (7, 7), (224, 224))
+    for cell in [(0, 0), (3, 5), (6, 6)]:
+        assert np.subtract(usual.centre(*cell), true.centre(*cell)).tolist() == [15.5, 15.5]
+    hot = np.zeros((7, 7), np.float32)
+    hot[3, 3] = 1
+    right, wrong = spread(hot, true), spread(hot, usual)
+    assert np.unravel_index(right.argmax(), right.shape) == (96, 96)
+    assert ndimage.center_of_mass(right) == pytest.approx((96, 96), abs=1e-3)
+    assert ndimage.center_of_mass(wrong) == pytest.approx((111.5, 111.5), abs=1e-3)
+
+
+# spread, by its definition
+
+
+integers = st.tuples(st.integers(0, 9), st.integers(0, 9))
+
+
+@given(grid=st.tuples(*[st.integers(1, 6)] * 2), first=integers, step=st.tuples(*[st.integers(1, 12)] * 2), rest=integers)
+@quick
+def test_at_its_centre_a_cell_has_its_own_value(grid, first, step, rest):
+    size = tuple(a + s * (n - 1) + 1 + b for a, s, n, b in zip(first, step, grid, rest))
+    cells = noise(*grid)
+    drawn = spread(cells, placed((first[0] + 0.5, first[1] + 0.5), step, grid, size))  # at the centre of a pixel
+    close(drawn[first[0] :: step[0], first[1] :: step[1]][: grid[0], : grid[1]], cells)
+    close(drawn[: first[0], first[1]], np.full(first[0], cells[0, 0]))  # level beyond the outer ones
+    close(drawn[-1, -1], cells[-1, -1])
+
+
+def test_between_centres_a_map_is_bilinear_by_hand():
+    cells = np.array([[0, 1], [4, 9]], np.float32)
+    drawn = spread(cells, placed((1, 2), (4, 2), (2, 2), (6, 6)))
+    down = [[0, 1]] * 1 + [[4 * t, 1 + 8 * t] for t in (0.125, 0.375, 0.625, 0.875)] + [[4, 9]]
+    across = [0, 0, 0.25, 0.75, 1, 1]
+    close(drawn, [[left + (right - left) * t for t in across] for left, right in down])
+
+
+@st.composite
+def views(draw) -> tuple[View, tuple[int, int]]:
+    """Photos of all shapes, shown in all ways."""
+    how, size = draw(st.sampled_from(FITS)), draw(st.tuples(*[st.integers(1, 700)] * 2))
+    side = draw(st.sampled_from([224, 225, 97]))
+    return seen_as(size, how, side, resize=round(side * 8 / 7) if how == "crop" else None), size
+
+
+@st.composite
+def placements(draw) -> Placement:
+    view, size = draw(views())
+    grid = tuple(max(1, side // 32) for side in view.size)
+    whole = place(view, draw(st.sampled_from([reaching(0, 32), reaching(15.5, 32), reaching(22, 32), stretch(view, grid)])), grid, size)
+    return cut(whole, *visible(whole))
+
+
+drawing = st.one_of(st.none(), st.tuples(*[st.integers(1, 90)] * 2))
+
+
+@given(placement=placements(), size=drawing)
+@quick
+def test_a_map_is_nan_exactly_where_a_pixels_centre_was_not_seen(placement, size):
+    drawn = spread(noise(*placement.grid), placement, size)
+    height, width = size or placement.size
+    assert drawn.shape == (height, width)
+    rows = [(k + 0.5) * placement.size[0] / height for k in range(height)]
+    columns = [(k + 0.5) * placement.size[1] / width for k in range(width)]
+    seen = placement.seen
+    down = [seen.top <= row < seen.top + seen.height for row in rows]
+    across = [seen.left <= column < seen.left + seen.width for column in columns]
+    edges = (seen.top, seen.top + seen.height, seen.left, seen.left + seen.width)
+    if min(abs(at - edge) for at, edge in zip([*rows, *rows, *columns, *columns], np.repeat(edges, [height] * 2 + [width] * 2))) > 1e-6:
+        np.testing.assert_array_equal(np.isnan(drawn), ~np.outer(down, across))
+
+
+def test_half_of_a_pixel_decides_whether_it_was_seen():
+    drawn = spread(np.ones((2, 2), np.float32), placed((2, 3), (3, 3), (2, 2), (8, 9), 1.5, 2.6, 4, 5))
+    assert np.flatnonzero(~np.isnan(drawn).all(1)).tolist() == [1, 2, 3, 4]  # 1.5 ... 5.5: centre 5.5 is beyond
+    assert np.flatnonzero(~np.isnan(drawn).all(0)).tolist() == [3, 4, 5, 6, 7]  # 2.6 ... 7.6
+
+
+@given(placement=placements(), size=drawing, level=st.floats(-4, 4, width=32))
+@quick
+def test_the_map_of_equal_cells_is_level(placement, size, level):
+    drawn = spread(np.full(placement.grid, level, np.float32), placement, size)
+    close(drawn[~np.isnan(drawn)], level)
+
+
+def hidden(placement: Placement, size: tuple[int, int]) -> bool:
+    """Whether no pixel's centre was seen: then there is nowhere to put the attention."""
+    drawn = spread(np.ones(placement.grid, np.float32), placement, size)
+    return bool(np.isnan(drawn).all())
+
+
+@given(placement=placements(), size=drawing)
+@example(placement=placed((16, 16), (32, 32), (7, 7), (224, 224)), size=(3, 2))  # most cells fall between the centres of the pixels
+@example(placement=placed((0.1, 0.1), (0.3, 0.3), (7, 7), (2, 2)), size=None)
+@example(placement=placed((10, 10), (20, 20), (7, 7), (150, 150), 5, 5, 130, 130), size=(4, 9))
+@quick
+def test_a_density_holds_what_the_cells_held(placement, size):
+    cells = noise(*placement.grid)
+    drawn = spread(cells, placement, size, density=True)
+    if not hidden(placement, size or placement.size):
+        assert np.nansum(drawn.astype(np.float64)) == pytest.approx(float(cells.astype(np.float64).sum()), rel=1e-5)
+        assert (drawn[~np.isnan(drawn)] >= 0).all()
+
+
+def test_each_cells_density_lies_around_its_own_place():
+    placement = placed((16.5, 16.5), (32, 32), (3, 4), (97, 129))
+    for row, column in [(0, 0), (1, 2), (2, 3)]:
+        cells = np.zeros((3, 4), np.float32)
+        cells[row, column] = 5
+        drawn = spread(cells, placement, density=True)
+        assert drawn.sum() == pytest.approx(5, rel=1e-5)
+        reached = np.argwhere(drawn > 0) + 0.5
+        assert np.abs(reached - placement.centre(row, column)).max() <= 32 + 0.5
+        assert np.unravel_index(drawn.argmax(), drawn.shape)[0] // 32 == row
+
+
+def test_a_cell_smaller_than_the_pixels_goes_to_the_nearest():
+    cells = np.arange(10, dtype=np.float32)[None]
+    drawn = spread(cells, placed((5, 0.5), (10, 1), (1, 10), (10, 10)), (1, 2), density=True)  # pixels centred at 2.5 and 7.5
+    close(drawn, [[0 + 1 + 2 + 3 + 4, 5 + 6 + 7 + 8 + 9]])
+
+
+# visible
+
+
+@given(shown=views(), far=st.floats(-40, 40), stride=st.sampled_from([8.0, 16.0, 32.0]))
+@example(shown=(seen_as((850, 1998), "letterbox", 224), (850, 1998)), far=15.5, stride=32.0)  # tiles that end exactly where the bars end
+@example(shown=(seen_as((148, 345), "letterbox", 224), (148, 345)), far=15.5, stride=32.0)
+@example(shown=(seen_as((2078, 883), "letterbox", 224), (2078, 883)), far=15.5, stride=32.0)
+@quick
+def test_only_cells_whose_tile_touches_the_photo_are_kept(shown, far, stride):
+    (view, size), grid = shown, tuple(int(side // shown_stride) for side, shown_stride in zip(shown[0].size, (stride, stride)))
+    kept = visible(place(view, reaching(far, stride), grid, size))
+    for axis in (0, 1):
+        start = round(max(0.0, view.shift[axis]))  # in the input the photo begins and ends at whole pixels
+        end = min(view.size[axis], round(view.shift[axis] + size[axis] * view.scale[axis]))
+        tiles = [(far + 0.5 + stride * (cell - 0.5), far + 0.5 + stride * (cell + 0.5)) for cell in range(grid[axis])]
+        touching = [cell for cell, (low, high) in enumerate(tiles) if high > start + 1e-4 and low < end - 1e-4]
+        assert list(range(grid[axis]))[kept[axis]] == touching
+
+
+@pytest.mark.parametrize("how", ["resize", "crop", "stretch"])
+@pytest.mark.parametrize("size", [(300, 800), (800, 300), (50, 50)])
+def test_nothing_is_dropped_where_there_are_no_bars(how, size):
+    view = seen_as(size, how)
+    grid = tuple(1 + (side - 1) // 32 for side in view.size)
+    assert visible(place(view, reaching(0, 32), grid, size)) == (slice(0, grid[0]), slice(0, grid[1]))
+
+
+def test_a_part_of_the_grid_stays_where_it_was():
+    placement = placed((10, 20), (4, 8), (5, 7), (40, 90))
+    part = cut(placement, slice(1, 4), slice(2, 7))
+    assert part.grid == (3, 5) and part.seen == placement.seen and part.size == placement.size
+    assert [part.centre(i, j) for i in range(3) for j in range(5)] == [placement.centre(i, j) for i in range(1, 4) for j in range(2, 7)]
+
+
+# A spot painted on a photo is drawn back where it was painted
+
+
+def brightness(*layers: tuple[int, int, int]) -> nn.Module:
+    """Every cell is a mean over its receptive field; layers: (kernel, stride, padding)."""
+    net = nn.Sequential(*(nn.Conv2d(3 if first else 1, 1, k, s, p, bias=False) for first, (k, s, p) in zip([True] + [False] * 9, layers)))
+    for layer in net:
+        nn.init.constant_(layer.weight, 1 / layer.weight.numel())
+    return net
+
+
+NETS = {
+    "k3 s2 p1": [(3, 2, 1)] * 5,
+    "k2 s2": [(2, 2, 0)] * 5,
+    "k11 s4 p2": [(11, 4, 2), (3, 2, 0), (3, 2, 1), (3, 2, 1)],
+}
+
+
+@cache  # a backbone is probed once
+def fake(name: str, placement: str = "rf") -> Backbone:
+    return Backbone("fake", "none", "last", brightness(*NETS[name]), lambda maps: maps, None, Preprocessing(225), "none", placement)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("size", [(240, 720), (720, 240), (160, 190)])
+@pytest.mark.parametrize("how", FITS)
+def test_a_bright_spot_is_drawn_where_it_was_painted(name, size, how):
+    how = Preprocessing(225, how, resize=257 if how == "crop" else None)
+    view = seen_as(size, how.fit, resize=how.resize)
+    grey = np.full((*size, 3), [round(255 * mean) for mean in how.mean], np.uint8)
+    height, width = (max(1, round(8 / scale)) for scale in view.scale)  # half the spot: 16 x 16 pixels of the input
+    rng = np.random.default_rng(0)
+    photos, spots = [], []
+    for number, (down, across) in enumerate([(0.25, 0.3), (0.5, 0.5), (0.7, 0.35), *rng.uniform(0.2, 0.8, (2, 2))]):
+        row, column = round(view.seen.top + down * view.seen.height), round(view.seen.left + across * view.seen.width)
+        pixels = grey.copy()
+        pixels[row - height : row + height, column - width : column + width] = 255
+        photos.append(Photo(str(number), pixels, size, str(number)))
+        spots.append((row, column))
+    features = fake(name)(collate(photos, how))
+    for tokens, placement, spot in zip(features.tokens, features.placements, spots):
+        drawn = spread(tokens.reshape(features.grid).numpy(), placement)
+        centres = np.array([placement.centre(0, 0), placement.centre(placement.grid[0] - 1, placement.grid[1] - 1)])
+        found = np.clip(np.add(np.unravel_index(np.nanargmax(drawn), size), 0.5), *centres)  # the map is level beyond the outer centres
+        slack = 1 + 1.5 / np.array(view.scale)  # whole pixels of the photo and of the input
+        assert (np.abs(found - np.clip(spot, *centres)) <= np.array(placement.step) / 2 + slack).all(), (spot, found, placement)
+
+
+def test_where_the_usual_placement_misses_the_spot_rf_finds_it():
+    how = Preprocessing(225, "resize")
+    pixels = np.full((225, 225, 3), [round(255 * mean) for mean in how.mean], np.uint8)
+    pixels[120:137, 88:105] = 255  # centred on 128.5, 96.5, as cell (4, 3) is
+    batch = collate([Photo("spot", pixels, (225, 225), "")], how)
+    found = {}
+    for placement in ("rf", "stretch"):
+        features = fake("k3 s2 p1", placement)(batch)
+        drawn = spread(features.tokens[0].reshape(features.grid).numpy(), features.placements[0])
+        found[placement] = ndimage.center_of_mass(drawn**3)
+    assert found["rf"] == pytest.approx((128, 96), abs=1)
+    assert np.hypot(*np.subtract(found["stretch"], found["rf"])) > 2
+
+
+# probe: the reach of networks known by arithmetic
+
+
+def arithmetic(layers: list[tuple[int, int, int, int]]) -> tuple[float, int]:
+    """(offset, stride) of a chain of (kernel, stride, padding, dilation)."""
+    offset, jump = 0.0, 1
+    for kernel, stride, padding, dilation in layers:
+        offset, jump = offset + jump * ((kernel - 1) * dilation / 2 - padding), jump * stride
+    return offset, jump
+
+
+KNOWN = {
+    "k3 s2 p1 five times": ([nn.Conv2d(3, 3, 3, 2, 1)] * 5, 0, 32),  # one layer that serves five times
+    "k2 s2": ([nn.Conv2d(3, 4, 2, 2)], 0.5, 2),
+    "k7 s4 p3": ([nn.Conv2d(3, 4, 7, 4, 3)], 0, 4),
+    "k3 s2": ([nn.Conv2d(3, 4, 3, 2)], 1, 2),
+    "a ResNet's stem": ([nn.Conv2d(3, 4, 7, 2, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(3, 2, 1)], 0, 4),
+    "max pooling": ([nn.MaxPool2d(2)] * 5, 15.5, 32),
+    "max pooling at the ceiling": ([nn.MaxPool2d(3, 2, ceil_mode=True)] * 2, 3, 4),
+    "mean pooling": ([nn.Conv2d(3, 4, 3, 1, 1), nn.AvgPool2d(2, 2)], 0.5, 2),
+    "AlexNet's first layers": ([nn.Conv2d(3, 4, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(4, 5, 5, 1, 2)], 7, 8),
+    "dilation": ([nn.Conv2d(3, 4, 3, 2, 1, dilation=2)], 1, 2),
+    "groups": ([nn.Conv2d(3, 6, 3, 2, 1, groups=3), nn.Conv2d(6, 6, 2, 2, groups=6)], 1, 4),
+    "gates by class": ([nn.Conv2d(3, 4, 3, 2, 1), nn.SiLU(), nn.Hardswish(), nn.Dropout(0.9), nn.Conv2d(4, 4, 3, 2, 0), nn.SiLU()], 2, 4),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_probe_finds_the_reach_of_chains(name):
+    layers, offset, stride = KNOWN[name]
+    assert probe(nn.Sequential(*layers)) == reaching(offset, stride)
+
+
+@st.composite
+def chains(draw) -> list[tuple[str, int, int, int, int]]:
+    layers = []
+    for _ in range(draw(st.integers(1, 3))):
+        kind, kernel = draw(st.sampled_from(["conv", "max", "mean", "ceiling"])), draw(st.integers(1, 5))
+        dilation = draw(st.integers(1, 2)) if kind == "conv" else 1
+        layers.append((kind, kernel, draw(st.integers(1, 3)), draw(st.integers(0, kernel // 2)), dilation))
+    return layers
+
+
+def layer(kind: str, kernel: int, stride: int, padding: int, dilation: int) -> nn.Module:
+    match kind:
+        case "conv":
+            return nn.Conv2d(3, 3, kernel, stride, padding, dilation)
+        case "mean":
+            return nn.AvgPool2d(kernel, stride, padding)
+    return nn.MaxPool2d(kernel, stride, padding, ceil_mode=kind == "ceiling")
+
+
+@given(layers=chains())
+@settings(quick, max_examples=15)
+def test_probe_finds_the_reach_of_any_chain(layers):
+    offset, stride = arithmetic([numbers for _, *numbers in layers])
+    assert probe(nn.Sequential(*(layer(*one) for one in layers)), length=512, breadth=128) == reaching(offset, stride)
+
+
+@pytest.mark.parametrize("net, offset", [(nn.Conv2d(3, 4, 3, 2, 1), 0), (nn.MaxPool2d(2), 0.5), (nn.AvgPool2d(2), 0.5)])
+def test_probe_takes_a_single_layer(net, offset):
+    assert probe(net) == reaching(offset, 2)
+
+
+def test_probe_takes_out_every_use_of_a_layer_that_serves_twice():
+    pool, act = nn.MaxPool2d(2), nn.SiLU()
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), act, pool, nn.Conv2d(4, 4, 3, 1, 1), act, pool, pool)
+    assert probe(net) == reaching(3.5, 8)
+
+
+def test_probe_tells_rows_from_columns():
+    net = nn.Sequential(nn.Conv2d(3, 4, (3, 5), (2, 4), (1, 0)), nn.MaxPool2d((2, 1)))
+    assert probe(net) == Reach((1.0, 2.0), (4.0, 4.0))  # rows: 0, then half of 2; columns: (5 - 1) / 2
+    assert probe(nn.Conv2d(3, 4, (1, 2), (1, 2))) == Reach((0.0, 0.5), (1.0, 2.0))
+
+
+class Residual(nn.Module):
+    """Two ways from input to output; ReLU is called as a function, as in ResNet, Inception and DenseNet."""
+
+    def __init__(self, main: nn.Module, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.main, self.shortcut = main, shortcut
+
+    def forward(self, images):
+        return F.relu(F.relu(self.main(images)) + self.shortcut(images))
+
+
+class Branches(nn.Module):
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, images):
+        return torch.cat([F.relu(branch(images)) for branch in self.branches], 1)
+
+
+class SqueezeExcitation(nn.Module):
+    """A gate that sees the whole picture: torchvision's class of this name."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, maps):
+        return maps * torch.sigmoid(self.fc(maps.mean((2, 3), keepdim=True) / 100))
+
+
+def test_probe_follows_residuals_with_strided_shortcuts():
+    block = Residual(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1)), nn.Conv2d(3, 8, 1, 2))
+    deeper = Residual(nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 1, 2))
+    assert probe(nn.Sequential(block, deeper)) == reaching(0, 4)
+    lopsided = Residual(nn.Conv2d(3, 8, 2, 2), nn.Conv2d(3, 8, 1, 2))  # centres .5 and 0, of equal weight
+    assert probe(lopsided) == reaching(0.25, 2)
+
+
+def test_probe_follows_branches():
+    level = Branches(nn.Conv2d(3, 5, 1), nn.Conv2d(3, 2, 5, 1, 2), nn.MaxPool2d(3, 1, 1))
+    assert probe(nn.Sequential(level, nn.MaxPool2d(3, 2, ceil_mode=True))) == reaching(1, 2)
+    uneven = Branches(nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(3, 2, 2, 2))  # six channels at 0, two at .5
+    assert probe(uneven, breadth=256).offset == pytest.approx((0.125, 0.125), abs=0.001)  # the rim of the strip weighs a little
+
+
+def test_probe_looks_through_gates_that_see_the_whole_picture():
+    assert probe(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), SqueezeExcitation(4), nn.Conv2d(4, 4, 2, 2))) == reaching(1, 4)
+
+
+def test_probe_does_not_care_what_was_learned():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 5, 2, 2), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 4, 2, 1))
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=3)
+    nn.init.normal_(net[1].running_mean, std=9)
+    for precision in (torch.float32, torch.bfloat16):
+        assert probe(net.to(precision)) == reaching(1, 4)  # 0, then 1.5 - 1 steps of 2
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_probed_network_is_left_as_it_was(training):
+    pool = nn.MaxPool2d(2)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.SiLU(), Residual(nn.Conv2d(4, 4, 3, 1, 1), SqueezeExcitation(4)), pool
+    )
+    net.train(training)
+    net[0].weight.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    layers, asked = list(net.modules()), [parameter.requires_grad for parameter in net.parameters()]
+    probe(net)
+    assert all(torch.equal(tensor, before[name]) and tensor.dtype == before[name].dtype for name, tensor in net.state_dict().items())
+    assert all(one is other for one, other in zip(net.modules(), layers, strict=True)) and net[-1] is pool
+    assert all(module.training == training for module in net.modules())
+    assert [parameter.requires_grad for parameter in net.parameters()] == asked
+    assert math.isfinite(float(net(torch.rand(2, 3, 32, 32)).detach().sum()))
