@@ -113,7 +113,7 @@ def explain(
     """Ask one question of one photo.
 
     photo      a file, "samples/cat", bytes, or an RGB array [H, W, 3]
-    query      mean, class, "class:tabby", "point:120,80", "box:10,20,100,50", rarity, pca, or just a class's name; or a function of Features
+    query      mean, class, "class:tabby", "point:120,80", "box:10,20,100,50", rarity, pca, or a class's name, or a function of Features
     scaling    a name of attnvis.scaling ("temperature:2" sets its first argument), or a function of Scores; normalise likewise
     backbone   embedded, a torchvision name (its weights are downloaded once), or a loaded Backbone
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement

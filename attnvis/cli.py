@@ -226,7 +226,7 @@ def agree(key: str, value: object, kinds: set[Any]) -> None:
 
 
 def build(cfg: "DictConfig", group: str) -> Any:
-    """What a config names, made.  A `_target_` is code: only public functions of the group's own module, and modules in `trust`, are called."""
+    """What a config names, made.  A `_target_` is code: called are public functions of the group's own module, and modules in `trust`."""
     from hydra.errors import HydraException
     from hydra.utils import instantiate
 

@@ -1,6 +1,5 @@
 """The stages composed, once: features in, one attention per query out.  A saliency method is a function from features to `Answer`s."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np

@@ -240,7 +240,7 @@ def hat(placement: Placement, axis: int, position: float) -> Float[Tensor, " cel
 
 
 def overlap(placement: Placement, axis: int, low: float, high: float) -> Float[Tensor, " cells"]:
-    """The length that each cell shares with [low, high): cells reach half-way to their neighbours, the outer ones to the edge of the view."""
+    """The length that each cell shares with [low, high): cells reach half-way to their neighbours, the outer ones to the view's edge."""
     where = centres(placement, axis)
     between = (where[1:] + where[:-1]) / 2
     start, length = (placement.seen.top, placement.seen.height) if axis == 0 else (placement.seen.left, placement.seen.width)

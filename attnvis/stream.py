@@ -68,7 +68,7 @@ def stream(
         elif sum(map(len, groups.values())) >= most:
             yield from done(groups.pop(max(groups, key=lambda key: len(groups[key]))))
     while groups:
-        yield from done(groups.popitem()[1])
+        yield from done(groups.pop(next(iter(groups))))
 
 
 def predictions(features: Features, photo: int, count: int = 5) -> tuple[tuple[str, float], ...]:
