@@ -33,7 +33,8 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.results import Folder
     from attnvis.stream import stream
 
-    paths = find(plain(cfg.images))
+    images = plain(cfg.images)
+    paths = find([str(item) for item in images] if isinstance(images, list) else str(images))
     style = build(cfg, "render")
     method = Method(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise"))
     torch.manual_seed(cfg.seed)
@@ -181,17 +182,25 @@ def quoted(text: str) -> str:
 
 def mistake(error: Exception, verb: str) -> str:
     """What Hydra found wrong with the command line, in one line with near matches."""
+    from hydra.errors import OverrideParseException
+
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not override '([^']+)'", text):
         known = {key for key, _ in leaves(catalogue.settings(verb))} | set(catalogue.groups())
-        known |= {
-            f"{group}.{key}" for group in catalogue.groups() for option in catalogue.options(group) for key in settings_of(group, option)
-        }
+        owners: dict[str, list[str]] = {}
+        for option in (f"{group}={option}" for group in catalogue.groups() for option in catalogue.options(group)):
+            for key in settings_of(*option.split("=")):
+                owners.setdefault(f"{option.split('=')[0]}.{key}", []).append(option)
+        if unknown[1] in owners:
+            return f"{unknown[1]} is a setting of {', '.join(owners[unknown[1]])}; choose one of them too"
+        known |= owners.keys()
         return f"there is no setting {unknown[1]!r}; {hint(unknown[1], known)}see attnvis {verb} --help"
     if unknown := re.search(r"Could not find '(\w+)/([^']+)'", text):
         group, option = unknown.groups()
         offered = catalogue.options(group) if group in catalogue.groups() else []
         return f"{group} has no option {option!r}; {hint(option, offered)}there are {', '.join(offered)}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: {text}"
     return text
 
 
@@ -233,9 +242,8 @@ def build(cfg: "DictConfig", group: str) -> Any:
     settings, trusted = plain(cfg[group]), plain(cfg.trust) or []
     for target in targets(settings):
         vet(target, group, [trusted] if isinstance(trusted, str) else trusted)
-    fits(group, settings)
     try:
-        return instantiate(cfg[group], _convert_="all")
+        return instantiate(fitted(group, settings), _convert_="all")
     except HydraException as error:  # wraps what the function raised
         cause = error.__cause__ or error
         raise ValueError(str(cause) if isinstance(cause, ValueError) else f"{group}: {cause}") from error
@@ -252,19 +260,21 @@ def vet(target: str, group: str, trusted: Iterable[str]) -> None:
         )
 
 
-def fits(group: str, settings: Mapping[str, Any]) -> None:
-    """Whether a config's settings are those of its function, in name and kind."""
+def fitted(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose settings are those of its function, in name and kind: 2 becomes 2.0 where that asks for a float."""
     given = {key: value for key, value in settings.items() if not key.startswith("_")}
     try:
         signature = inspect.signature(resolve_name(str(settings.get("_target_"))))
         signature.bind(*[None] * bool(settings.get("_partial_")), **given)
     except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"{group}: {settings.get('_target_')} cannot be called with {given}: {error}") from error
-    for name, value in given.items():
+    for name, value in list(given.items()):
         kind = signature.parameters[name].annotation if name in signature.parameters else None
         kinds = set(kind.__args__) if isinstance(kind, UnionType) else {kind}
         if kinds <= KINDS.keys():
             agree(f"{group}.{name}", value, kinds)
+            given[name] = float(value) if type(value) is int and float in kinds and int not in kinds else value
+    return {**settings, **given}
 
 
 def targets(tree: Any) -> Iterator[str]:

@@ -59,7 +59,7 @@ def robust_z(scores: Scores, tau: float = 1.0) -> Logits:
     return divide(deviation, 1.4826 * middle(deviation.abs()), negligible=noise(scores.values)) / positive("tau", tau)
 
 
-def minmax(scores: Scores, tau: float = 1.0) -> Logits:
+def minmax(scores: Scores, tau: float = 0.25) -> Logits:
     """z = (s - min s) / ((max s - min s) tau): the largest weight is exactly e^(1/tau) times the smallest."""
     low, high = scores.values.aminmax(dim=-1, keepdim=True)
     return divide(scores.values - low, high - low, negligible=noise(scores.values)) / positive("tau", tau)

@@ -250,6 +250,14 @@ def test_a_cell_smaller_than_the_pixels_goes_to_the_nearest():
     close(drawn, [[0 + 1 + 2 + 3 + 4, 5 + 6 + 7 + 8 + 9]])
 
 
+def test_a_cell_is_never_dealt_to_a_pixel_that_was_not_seen():
+    seen_from_4 = placed((5, 4.5), (10, 1), (1, 6), (10, 10), 0, 4, 10, 6)
+    drawn = spread(
+        np.arange(1, 7, dtype=np.float32)[None], seen_from_4, (1, 2), density=True
+    )  # the first cell is nearer to 2.5 than to 7.5
+    close(drawn, [[np.nan, 1 + 2 + 3 + 4 + 5 + 6]])
+
+
 # visible
 
 
@@ -480,6 +488,22 @@ def test_probe_does_not_care_what_was_learned():
     nn.init.normal_(net[1].running_mean, std=9)
     for precision in (torch.float32, torch.bfloat16):
         assert probe(net.to(precision)) == reaching(1, 4)  # 0, then 1.5 - 1 steps of 2
+
+
+def test_probe_is_not_silenced_by_what_a_relu_called_as_a_function_cuts_off():
+    class Dark(nn.Module):
+        """As DenseNet and Inception: convolution, normalisation, F.relu; nothing positive would be left of a small input."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.last = nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 2, 2)
+            nn.init.constant_(self.norm.running_mean, 700)
+            nn.init.constant_(self.last.bias, -700)
+
+        def forward(self, images):
+            return F.relu(self.last(F.relu(self.norm(self.conv(images)))))
+
+    assert probe(Dark()) == reaching(1, 4)
 
 
 @pytest.mark.parametrize("training", [True, False])

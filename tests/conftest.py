@@ -1,0 +1,68 @@
+"""What several test files share: small photos, the command line called in this process, and a network that is loaded once."""
+
+import functools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from attnvis import backbone, cli
+
+LOADED = functools.cache(backbone.embedded)
+
+
+def make_photo(path: Path, size: tuple[int, int] = (70, 90), seed: int = 0) -> Path:
+    """Blurred noise in colour, other for every seed."""
+    noise = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, cv2.GaussianBlur(noise, (9, 9), 3))[1].tobytes())
+    return path
+
+
+@dataclass
+class Ended:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """The one line on stderr of a run that went wrong."""
+        assert self.code != 0, self
+        assert "Traceback" not in self.err, self.err
+        assert self.err.startswith("attnvis: ") and self.err.count("\n") == 1, self.err
+        return self.err.strip()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory; W&B off; the embedded network loaded once in a session."""
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "HYDRA_FULL_ERROR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr(backbone, "embedded", LOADED)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def attnvis(here, monkeypatch, capsys):
+    """`attnvis WORDS` in this process; a run is small and goes to ./out unless the words say otherwise."""
+
+    def call(*words: str) -> Ended:
+        small = ["preprocess.size=65", "hydra.run.dir=out", "hydra.sweep.dir=out"]
+        usual = [word for word in small if words[0] == "run" and not any(given.startswith(word.partition("=")[0]) for given in words)]
+        monkeypatch.setattr(sys, "argv", ["attnvis", *words, *usual])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = ended.code or 0
+        return Ended(code, *capsys.readouterr())
+
+    return call

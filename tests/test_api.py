@@ -1,0 +1,157 @@
+"""One photo and one question from Python."""
+
+import csv
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import LOADED, make_photo
+
+import attnvis as package
+from attnvis import api, query, scaling
+from attnvis.maps import read_maps
+from attnvis.photo import load
+from attnvis.values import PhotoError
+
+
+@pytest.fixture
+def net():
+    return LOADED(precision="fp32")
+
+
+@pytest.fixture
+def cat(here):
+    return make_photo(here / "cat.png")
+
+
+def ask(photo, *words, backbone=None, **settings):
+    return package.explain(photo, *words, backbone=backbone or LOADED(precision="fp32"), size=65, **settings)
+
+
+def test_importing_attnvis_imports_no_torch():
+    code = "import sys, attnvis; assert not {'torch', 'numpy'} & set(sys.modules); attnvis.explain; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_attnvis_does_not_have_it_says():
+    with pytest.raises(AttributeError, match="explian"):
+        package.explian  # noqa: B018
+
+
+def test_the_weights_sum_to_one_and_the_context_is_weights_times_tokens(cat):
+    found = ask(cat, "mean", "inv_sqrt_d")
+    tokens = found.answer.attention.values[0].double().numpy()  # [N, D]
+    assert found.weights.shape == found.scores.shape == found.logits.shape == found.answer.placement.grid
+    assert found.weights.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(found.context, found.weights.astype(float).ravel() @ tokens, rtol=1e-4, atol=1e-5)
+    scores = tokens @ tokens.mean(0)  # the mean query, by its definition
+    np.testing.assert_allclose(found.scores.ravel(), scores, rtol=1e-4)
+    logits = scores / np.sqrt(tokens.shape[1])
+    np.testing.assert_allclose(found.weights.ravel(), np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum(), rtol=1e-3)
+    assert found.map.shape == (70, 90)
+
+
+@pytest.mark.parametrize(
+    "text, label",
+    [
+        ("tabby", "tabby"),
+        ("class:tabby", "tabby"),
+        ("point:20,30", "point 20,30"),
+        ("box:1,2,30,40", "box 1,2,30,40"),
+        ("rarity", "rarity"),
+    ],
+)
+def test_a_query_is_a_text(cat, text, label):
+    assert ask(cat, text).label == label
+
+
+def test_texts_and_functions_give_the_same(cat):
+    text = ask(cat, "point:20,30", "temperature:3")
+    called = ask(cat, lambda features: query.point(features, 20.0, 30.0), lambda scores: scaling.temperature(scores, 3.0))
+    np.testing.assert_array_equal(text.weights, called.weights)
+    bare = ask(cat, lambda features: features.mean.unsqueeze(1), "none")
+    np.testing.assert_allclose(bare.weights, ask(cat, "mean", "none").weights, rtol=1e-5)
+
+
+def test_a_photo_is_a_file_bytes_or_an_array(cat):
+    by_path, by_text = ask(cat, "mean"), ask(str(cat), "mean")
+    by_bytes, by_array = ask(cat.read_bytes(), "mean"), ask(load(cat).pixels, "mean")
+    for other in (by_text, by_bytes, by_array):
+        np.testing.assert_array_equal(other.weights, by_path.weights)
+    assert ask("samples/cat", "mean").photo.name == "chelsea.png"
+
+
+def test_one_photo_is_asked_for(cat, here):
+    make_photo(here / "dog.png", seed=1)
+    with pytest.raises(ValueError, match=r"takes one photo and .* stands for 2"):
+        ask(here)
+    with pytest.raises(PhotoError, match=r"did you mean cat\.png"):
+        ask("cat.pgn")
+
+
+def test_mistakes_say_what_there_is(cat):
+    with pytest.raises(ValueError, match=r"unknown class 'tabbby'.*did you mean tabby"):
+        ask(cat, "tabbby")
+    with pytest.raises(ValueError, match=r"unknown scaling 'cosin'.*did you mean cosine"):
+        ask(cat, "mean", "cosin")
+    for name in ("vgg16", "embeddedx"):
+        with pytest.raises(ValueError, match=f"unknown backbone '{name}'; there are densenet"):
+            package.explain(cat, backbone=name)
+    with pytest.raises(ValueError, match="answers one query and this makes 2"):
+        ask(cat, lambda features: query.random(features, count=2))
+
+
+def test_the_result_cannot_be_changed(cat):
+    found = ask(cat, "mean")
+    with pytest.raises(FrozenInstanceError):
+        found.scaling = "mine"
+    before = found.weights.copy()
+    found.weights[:] = 0
+    np.testing.assert_array_equal(found.weights, before)
+    with pytest.raises(ValueError, match="read-only"):
+        found.map[:] = 0
+
+
+def test_save_overlay_and_the_notebooks_picture(cat, here):
+    import cv2
+
+    found = ask(cat, "point:20,30")
+    assert found.overlay().shape == (70, 90, 3) and found.overlay().dtype == np.uint8
+    written = found.save("heat.png")
+    np.testing.assert_array_equal(cv2.imread(str(written))[..., ::-1], found.overlay())
+    assert not np.array_equal(found.overlay(colours="magma"), found.overlay())
+    (again,) = read_maps(found.save(here / "heat.safetensors"))
+    np.testing.assert_array_equal(again.attention.weights[0, 0].reshape(again.placement.grid).numpy(), found.weights)
+    assert again.placement == found.answer.placement and again.mark == (30, 20)
+    picture = found._repr_png_()
+    assert picture.startswith(b"\x89PNG") and min(cv2.imdecode(np.frombuffer(picture, np.uint8), 1).shape[:2]) > 100
+    with pytest.raises(ValueError, match="gif"):
+        found.save("heat.gif")
+    assert "point 20,30" in repr(found) and "patches" in repr(found)
+
+
+def test_python_and_the_command_line_find_the_same_numbers(attnvis, cat):
+    assert (
+        attnvis(
+            "run", "cat.png", "query=point", "query.x=20", "query.y=30", "scaling=temperature", "scaling.tau=2", "backbone.precision=fp32"
+        ).code
+        == 0
+    )
+    with Path("out/records.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    found = ask(cat, "point:20,30", "temperature:2")
+    assert (row["label"], row["query"]) == (found.label, "point:20,30")
+    for name, value in found.diagnostics.items():
+        assert float(row[name]) == pytest.approx(value, rel=1e-5, abs=1e-9), name
+    assert row["predicted"] == found.predicted[0][0]
+
+
+def test_a_backbone_by_name_is_loaded_once_with_the_settings_of_its_config(here):
+    api.load_backbone.cache_clear()
+    net = api.load_backbone("resnet18", weights="random", placement="stretch")
+    assert net.name == "resnet18" and net.digest == "random" and api.load_backbone("resnet18", weights="random", placement="stretch") is net
+    assert isinstance(api.load_backbone("embedded", precision="fp32").dtype, torch.dtype)

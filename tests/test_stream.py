@@ -1,0 +1,159 @@
+"""Photos of like shape share a batch, a bounded number waits, and a bad photo is its own affair."""
+
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import LOADED, make_photo
+
+from attnvis import query, scaling, stream
+from attnvis.method import Method
+from attnvis.stream import Outcome
+from attnvis.values import Features, PhotoError, Placement, Preprocessing
+
+HOW = Preprocessing(65)
+SIZES = ((70, 90), (90, 70), (64, 64), (80, 200))
+
+
+def bands(batch):
+    """A network of one line: the mean colour of 3 x 2 tiles, two channels more so that D differs from every other axis."""
+    tiles = torch.nn.functional.adaptive_avg_pool2d(batch.images, (3, 2))
+    tokens = torch.cat([tiles, tiles[:, :2] ** 2], 1).flatten(2).mT.contiguous()
+    placements = tuple(
+        Placement((view.seen.height / 6, view.seen.width / 4), (view.seen.height / 3, view.seen.width / 2), (3, 2), photo.size, view.seen)
+        for view, photo in zip(batch.views, batch.photos)
+    )
+    return Features(tokens, (3, 2), placements, names=tuple(photo.name for photo in batch.photos))
+
+
+def broken(folder: Path, kind: int) -> Path:
+    whole = make_photo(folder / "whole.jpg").read_bytes()
+    path = folder / f"broken{kind}.{('jpg', 'png', 'gif')[kind % 3]}"
+    match kind % 6:
+        case 0:
+            path.write_bytes(b"")
+        case 1:
+            path.write_text("no photo at all")
+        case 2:
+            path.write_bytes(whole[: len(whole) // 2])
+        case 3:
+            path.mkdir()
+        case 4:
+            path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
+        case _:
+            pass  # no such file
+    return path
+
+
+def test_of_two_hundred_photos_the_twenty_broken_ones_fail_alone_each_with_its_reason(attnvis, here):
+    photos = [make_photo(here / f"{number}.png", SIZES[number % 4], number) for number in range(180)]
+    bad = [broken(here, kind) for kind in range(20)]
+    paths = [*photos]
+    for number, path in enumerate(bad):
+        paths.insert(number * 10, path)
+    outcomes = list(stream.stream(paths, bands, Method(), HOW))
+    assert sorted(outcome.index for outcome in outcomes) == list(range(200))
+    assert all(paths[outcome.index] == outcome.path for outcome in outcomes)
+    failed = {outcome.path: outcome.error for outcome in outcomes if outcome.error}
+    assert set(failed) == set(bad) and all(path.name in reason for path, reason in failed.items())
+    assert len({reason.replace(path.stem, "") for path, reason in failed.items()}) >= 5, "each kind has words of its own"
+    assert all(len(outcome.answers) == 1 for outcome in outcomes if not outcome.error)
+
+
+def test_a_run_with_broken_photos_ends_with_a_code_that_is_not_0(attnvis, here):
+    good = [make_photo(here / f"{number}.png", seed=number) for number in range(3)]
+    bad = [broken(here, kind) for kind in (0, 1, 5)]
+    ended = attnvis("run", *(path.name for path in (bad[0], *good, *bad[1:])), "render.panel=false")
+    assert ended.code == 1 and "3 photos done" in ended.out
+    lines = ended.err.splitlines()
+    assert all(line.startswith("attnvis: ") for line in lines) and len(lines) == 4 and "3 done, 3 failed" in lines[-1]
+
+
+@pytest.mark.parametrize("batch_size, waiting", [(2, 5), (4, None), (16, 6)])
+def test_at_most_waiting_photos_are_decoded_and_waiting(tmp_path, monkeypatch, batch_size, waiting):
+    paths = [make_photo(tmp_path / f"{number}.png", (40 + number % 7, 60), number) for number in range(60)]
+    alive: list[weakref.ref] = []
+    most, load = 0, stream.load
+
+    def counted(*words, **settings):
+        nonlocal most
+        photo = load(*words, **settings)
+        alive.append(weakref.ref(photo))
+        most = max(most, sum(ref() is not None for ref in alive))
+        return photo
+
+    monkeypatch.setattr(stream, "load", counted)
+    done = sum(1 for _ in stream.stream(paths, bands, Method(), Preprocessing(65, "stretch", multiple=1), batch_size, waiting))
+    done += sum(1 for _ in stream.stream(paths, bands, Method(), Preprocessing(64, "letterbox"), batch_size, waiting))
+    assert done == 120
+    allowed = 4 * batch_size if waiting is None else waiting
+    assert 1 < most <= allowed + 1  # and the one that whoever reads the outcomes still holds
+
+
+def numbers(outcomes: list[Outcome]) -> dict[str, torch.Tensor]:
+    return {outcome.path.name: outcome.answers[0].attention.weights[0, 0] for outcome in outcomes}
+
+
+def test_results_depend_neither_on_the_batch_size_nor_on_the_order_of_the_photos(tmp_path):
+    net = LOADED(precision="fp32")
+    paths = [make_photo(tmp_path / f"{number}.png", SIZES[number % 3], number) for number in range(9)]
+    method = Method(query.class_, scaling.inv_sqrt_d)
+    alone = numbers(list(stream.stream(paths, net, method, HOW, 1)))
+    assert len({tuple(weights.tolist()) for weights in alone.values()}) == 9
+    for order, batch_size in ((paths, 4), (paths[::-1], 9), (sorted(paths, key=lambda path: path.name[::-1]), 2)):
+        other = numbers(list(stream.stream(order, net, method, HOW, batch_size)))
+        for name, weights in alone.items():
+            torch.testing.assert_close(other[name], weights, rtol=1e-4, atol=1e-6)
+
+
+def test_a_point_outside_one_photo_of_a_batch_fails_that_photo_alone(tmp_path):
+    large, small = make_photo(tmp_path / "large.png", (140, 180)), make_photo(tmp_path / "small.png", (70, 90))
+    sizes = []
+
+    def net(batch):
+        sizes.append(len(batch.photos))
+        return bands(batch)
+
+    ask = query.parse("point:150,100")
+    outcomes = {outcome.path.name: outcome for outcome in stream.stream([large, small, large], net, Method(ask), HOW, batch_size=3)}
+    assert sizes[0] == 3, "the two sizes make one input size, or this test tests nothing"
+    assert outcomes["large.png"].error == "" and len(outcomes["large.png"].answers) == 1
+    assert "point 150,100 lies outside the 90x70 photo small.png" in outcomes["small.png"].error
+
+
+def test_a_mistake_that_is_no_photos_ends_the_run(tmp_path):
+    paths = [make_photo(tmp_path / f"{number}.png", seed=number) for number in range(3)]
+
+    def wrong(features):
+        raise ValueError("no such class")
+
+    with pytest.raises(ValueError, match="no such class") as caught:
+        list(stream.stream(paths, bands, wrong, HOW))
+    assert not isinstance(caught.value, PhotoError)
+    with pytest.raises(ValueError, match="batch_size 0"):
+        list(stream.stream(paths, bands, Method(), HOW, 0))
+
+
+def test_the_first_outcomes_come_before_the_last_photo_is_read(tmp_path):
+    def paths():
+        for number in range(100):
+            yield make_photo(tmp_path / f"{number}.png", seed=number)
+
+    outcomes = stream.stream(paths(), bands, Method(), HOW, batch_size=4)
+    assert next(outcomes).index == 0
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_predictions_are_the_softmax_of_the_networks_own_logits(tmp_path):
+    net = LOADED(precision="fp32")
+    (outcome,) = stream.stream([make_photo(tmp_path / "a.png")], net, Method(), HOW)
+    assert outcome.photo is not None
+    from attnvis.photo import collate
+
+    logits = net(collate([outcome.photo], HOW)).logits[0].double().numpy()
+    chances = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    best = np.argsort(-chances)[:5]
+    assert [name for name, _ in outcome.predicted] == [net.head.categories[index] for index in best]
+    np.testing.assert_allclose([chance for _, chance in outcome.predicted], chances[best], rtol=1e-4)
