@@ -236,7 +236,7 @@ def prepared(backbone: Backbone, net: nn.Module, device: str, precision: str) ->
         raise ValueError(f"unknown precision {precision!r}: auto, fp32 or bf16")
     _ = backbone.reach  # probed on the network as it was loaded, before it is moved
     head = backbone.head and Head(backbone.head.weight.to(where).clone(), backbone.head.bias.to(where).clone(), backbone.head.categories)
-    net.to(where, dtypes[precision], memory_format=torch.channels_last)
+    net.to(where, dtypes[precision]).to(memory_format=torch.channels_last)
     moved = replace(backbone, head=head, device=where, dtype=dtypes[precision])
     moved.__dict__["reach"] = backbone.reach
     return moved

@@ -1,7 +1,7 @@
 """The README's picture: sample photos across, queries or scalings down, one colour scale.
 
-    python scripts/contact_sheet.py queries docs/queries.jpg       every query over the samples, with the default scaling
-    python scripts/contact_sheet.py scalings docs/scalings.jpg     every scaling of the class query and of the mean query over one photo
+python scripts/contact_sheet.py queries docs/queries.jpg       every query over the samples, with the default scaling
+python scripts/contact_sheet.py scalings docs/scalings.jpg     every scaling of the class query and of the mean query over one photo
 """
 
 import argparse
@@ -30,7 +30,7 @@ def queries(backbone: Backbone, samples: list[str]) -> list[tuple]:
 def scalings(backbone: Backbone, sample: str) -> list[tuple]:
     """Rows: each scaling, of the class query and of the mean query."""
     return [
-        tile(api.explain(f"samples/{sample}", asked, name, backbone=backbone), name)
+        tile(api.explain(f"samples/{sample}", asked, name, backbone=backbone), f"{name}, {asked}")
         for name in SCALINGS
         for asked in ("class", "mean", "rarity")
     ]
@@ -40,7 +40,7 @@ def tile(found: api.Explanation, said: str = "") -> tuple:
     numbers = found.diagnostics
     return (
         found.overlay(),
-        f"{said + ', ' if said else ''}{found.label}: {numbers['perplexity']:.1f} of {found.answer.patches} patches, max {numbers['max_times_uniform']:.3g}x",
+        f"{said or found.label}: {numbers['perplexity']:.0f} of {found.answer.patches} patches, max {numbers['max_times_uniform']:.3g}x",
     )
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     backbone = api.load_backbone(asked.backbone, **({"weights": asked.weights} if asked.weights else {}))
     made = queries(backbone, asked.samples) if asked.which == "queries" else scalings(backbone, asked.samples[0])
     columns = len(QUERIES) + 2 if asked.which == "queries" else 3
-    sheet = render.contact_sheet(made, columns=columns, side=300, title=f"{backbone.name}: one colour scale, times uniform", style=render.Style())
+    sheet = render.contact_sheet(made, columns=columns, side=300, title=f"{backbone.name}, one colour scale", style=render.Style())
     asked.file.parent.mkdir(parents=True, exist_ok=True)
     render.write(asked.file, sheet)
 
