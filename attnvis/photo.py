@@ -94,7 +94,7 @@ def expand(item: str | Path) -> list[Path]:
 
 
 def photos_among(files: Iterable[Path], otherwise: str) -> list[Path]:
-    found = sorted(file for file in files if file.suffix.lower() in SUFFIXES and os.path.isfile(file))
+    found = sorted(file for file in files if file.suffix.lower() in SUFFIXES and not os.path.isdir(file))  # a dangling link is a bad photo
     if not found:
         raise PhotoError(f"{otherwise}; looked for {' '.join(SUFFIXES)}")
     return found
@@ -122,7 +122,7 @@ def missing(path: Path) -> PhotoError:
     if not os.path.isdir(path.parent):
         return PhotoError(f"no such photo: {path}; there is no folder {path.parent}")
     try:
-        names = os.listdir(path.parent)[:10_000]
+        names = [name for name in os.listdir(path.parent)[:10_000] if name != path.name]  # a link that leads nowhere is there itself
     except OSError:
         names = []
     return PhotoError(f"no such photo: {path}{suggest(path.name, names) or f'; see what lies in {path.parent.absolute()}'}")

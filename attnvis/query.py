@@ -119,6 +119,7 @@ def rarity(features: Features, components: int = 16, shrinkage: float = 0.01) ->
 
 def several(features: Features, of: Sequence[str | QueryFunction]) -> list[Query]:
     """Many queries over one pass of the network: `of` lists texts such as mean, class:tabby, point:120,80 - or query functions."""
+    of = [of] if isinstance(of, str) else of
     if not of:
         raise ValueError('query several needs a list, for example query.of=[mean,"class:tabby","point:120,80"]')
     return [query for entry in of for query in ask(parse(entry) if isinstance(entry, str) else entry, features)]

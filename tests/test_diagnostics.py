@@ -141,7 +141,7 @@ FROZEN = {  # the factor from score to logit, by hand
     "log_n": (scaling.log_n, lambda s: math.log(N, 512) / math.sqrt(D)),
     "ssmax": (scaling.ssmax, lambda s: 0.43 * math.log(N)),
     "zscore": (partial(scaling.zscore, tau=2.0), lambda s: 1 / (2 * pstdev(s))),
-    "minmax": (scaling.minmax, lambda s: 1 / (max(s) - min(s))),
+    "minmax": (partial(scaling.minmax, tau=1.0), lambda s: 1 / (max(s) - min(s))),
 }
 
 

@@ -659,3 +659,12 @@ def test_shape_keys_are_equal_exactly_where_photos_may_share_a_batch():
         assert (shape_key(wide, how) == shape_key(tall, how)) == (name in ("crop", "stretch"))
     assert shape_key(wide, Preprocessing(224)) == shape_key(wider, Preprocessing(224))
     assert shape_key(sized(100, 200), Preprocessing(224, "letterbox")) != shape_key(wide, Preprocessing(224, "letterbox"))
+
+
+def test_a_dangling_link_in_a_folder_is_found_and_fails_alone(tmp_path):
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "here.png")
+    assert find(tmp_path) == [tmp_path / "gone.jpg", tmp_path / "here.png"]
+    with pytest.raises(PhotoError, match="no such photo"):
+        load(tmp_path / "gone.jpg")
