@@ -76,7 +76,12 @@ class Explanation:
 
     def panel(self, **style: Any) -> np.ndarray:
         """Photo, heatmap, overlay and the numbers, RGB uint8."""
-        lines = [("query", self.answer.query), ("scaling", self.scaling), ("backbone", self.backbone), *results.numbers_of(self.answer)]
+        lines = [
+            ("query", self.answer.query),
+            ("scaling", results.about(self.scaling)),
+            ("backbone", self.backbone),
+            *results.numbers_of(self.answer),
+        ]
         title = f"{self.photo.name}: {self.label}"
         return render.panel(full_pixels(self.photo), self.map, render.Style(**style), title, lines, self.answer.mark)
 

@@ -30,6 +30,7 @@ from attnvis.values import Photo, PhotoError
 __all__ = ["Folder", "draw", "redraw"]
 
 PACKAGES = ("attnvis", "torch", "torchvision", "hydra-core", "opencv-python", "wandb", "numpy")
+NUMBERS = ("index", "height", "width", "patches", "rows", "columns", "probability", *DESCRIPTIONS)
 COLUMNS = (
     "index", "photo", "path", "digest", "height", "width", "status", "reason", "query", "label", "scaling", "normalise",
     "patches", "rows", "columns", "predicted", "probability", *DESCRIPTIONS, "map", "overlay", "panel",
@@ -100,7 +101,7 @@ class Folder:
         if outcome.predicted:
             row |= {"predicted": outcome.predicted[0][0], "probability": outcome.predicted[0][1]}
         lines = [("predicted", ", ".join(f"{name} {chance:.0%}" for name, chance in outcome.predicted[:3]))] if outcome.predicted else []
-        lines += [("scaling", self.scaling), ("backbone", f"{self.facts['backbone']}, layer {self.facts['layer']}")]
+        lines += [("scaling", about(self.scaling)), ("backbone", f"{self.facts['backbone']}, layer {self.facts['layer']}")]
         pictures = draw(self.path, stem, photo, outcome.answers, self.style, lines, self.warnings)
         if self.keep_maps:
             row["map"] = f"maps/{stem}.safetensors"
@@ -154,6 +155,10 @@ def draw(
     return drawn
 
 
+def about(scaling: str) -> str:
+    return f"{scaling}: this sharpness was asked for" if scaling.startswith("perplexity") else scaling
+
+
 def numbers_of(answer: Answer) -> list[tuple[str, str]]:
     """What a panel says of an attention."""
     found = answer.diagnostics
@@ -169,7 +174,7 @@ def redraw(source: Path, target: Path, style: render.Style) -> Iterator[tuple[Pa
     told = json.loads((source / "run.json").read_text(encoding="utf-8"))
     config, warnings = told["config"], told["warnings"]
     facts = {key: value for key, value in told.items() if isinstance(value, str)}
-    lines = [("scaling", short(config.get("scaling", {}))), ("backbone", f"{facts['backbone']}, layer {facts['layer']}")]
+    lines = [("scaling", about(short(config.get("scaling", {})))), ("backbone", f"{facts['backbone']}, layer {facts['layer']}")]
     with (source / "records.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["map"]]
     if not rows:
@@ -202,7 +207,8 @@ def redraw(source: Path, target: Path, style: render.Style) -> Iterator[tuple[Pa
 def page(folder: Path, name: str, style: render.Style, facts: Mapping[str, str], warnings: Sequence[str]) -> Path:
     bar = render.encode(render.colour_bar(style), "png")
     with (folder / "records.csv").open(newline="", encoding="utf-8") as file:
-        ordered = sorted(csv.DictReader(file), key=lambda row: int(row["index"]))
+        rows = [row | {name: float(row[name]) for name in NUMBERS if row[name]} for row in csv.DictReader(file)]
+    ordered = sorted(rows, key=lambda row: row["index"])
     return report.write_page(folder, f"attnvis {name}", ordered, facts, warnings, bar, style.scale)
 
 
