@@ -80,6 +80,8 @@ def box(features: Features, x: float, y: float, width: float, height: float) -> 
 
 def random(features: Features, seed: int = 0, count: int = 1) -> Query:
     """q ~ N(0, I), the same for every photo: the control.  A map that looks like this one's says nothing about its query."""
+    if count < 1:
+        raise ValueError(f"query random needs a count of at least 1, not {count}")
     draws = torch.randn(count, features.tokens.shape[-1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     vectors = draws.to(features.tokens).expand(len(features.tokens), -1, -1)
     said = tuple(f"random {seed}" + (f" #{number + 1}" if count > 1 else "") for number in range(count))

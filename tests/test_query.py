@@ -499,6 +499,11 @@ def test_a_random_query_is_the_same_on_every_photo_and_in_every_run_and_differs_
     assert single.vectors.dtype == torch.float32 and single.labels == (("random 4",),) * B
 
 
+def test_no_random_vectors_at_all_is_refused():
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        query.random(some(), count=0)
+
+
 def test_random_queries_are_standard_normal():
     numbers = np.sort(query.random(some(), seed=1, count=3000).vectors[0].numpy().ravel())
     assert abs(numbers.mean()) < 0.03 and abs(numbers.std() - 1) < 0.03
