@@ -49,8 +49,8 @@ def class_scores_mean_the_logits(name: str) -> None:
             rounding = float(1e-5 * evidence.abs().max() + 1e-6 * own.abs().max())
             torch.testing.assert_close(scores.mean(-1)[0, 0], evidence[index], atol=rounding, rtol=0)
     offset = OFFSETS.get(catalogue.family(name), 0.0)
-    assert backbone.reach.offset == (offset, offset)
-    assert backbone.reach.stride == (32.0, 32.0)
+    assert backbone.reach.offset == pytest.approx((offset, offset), abs=0.05)  # efficientnet_b7 sees further than the probe is long: .016
+    assert backbone.reach.stride == pytest.approx((32.0, 32.0), abs=0.005)
 
 
 @pytest.mark.parametrize("name", ONE_EACH)
