@@ -1,7 +1,7 @@
 """attnvis from Python: one photo and one question in, one frozen result out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Explanation:
     scaling: str
     backbone: str
     predicted: tuple[tuple[str, float], ...] = ()
+    warnings: tuple[str, ...] = ()  # of the backbone and of this attention
 
     @property
     def label(self) -> str:
@@ -81,6 +82,7 @@ class Explanation:
             ("scaling", results.about(self.scaling)),
             ("backbone", self.backbone),
             *results.numbers_of(self.answer),
+            *(("warning", text) for text in self.warnings),
         ]
         title = f"{self.photo.name}: {self.label}"
         return render.panel(full_pixels(self.photo), self.map, render.Style(**style), title, lines, self.answer.mark)
@@ -89,7 +91,7 @@ class Explanation:
         """A picture for .jpg, .png and .webp (the overlay), the raw numbers for .safetensors (`attnvis.maps.read_maps` reads them)."""
         path = Path(path)
         if path.suffix == ".safetensors":
-            render.write_bytes(path, write_maps(self.photo, [self.answer]))
+            render.write_bytes(path, write_maps(self.photo, [self.answer], self.backbone))
         else:
             render.write(path, self.overlay(**style))
         return path
@@ -101,13 +103,13 @@ class Explanation:
         found = self.diagnostics
         return (
             f"<{self.photo.name}: {self.label}, {self.scaling}: spread over {found['perplexity']:.1f} of {self.answer.patches} patches, "
-            f"hottest {found['max_times_uniform']:.1f} x uniform>"
+            f"hottest {found['max_times_uniform']:.1f} x uniform{''.join(f'; {text}' for text in self.warnings)}>"
         )
 
 
 def explain(
     photo: str | Path | bytes | np.ndarray,
-    query: str | Callable = "class",
+    query: str | Callable = "pca",
     scaling: str | Callable = "perplexity",
     normalise: str | Callable = "softmax",
     backbone: str | Backbone = "embedded",
@@ -123,8 +125,10 @@ def explain(
     backbone   embedded, a torchvision name (its weights are downloaded once), or a loaded Backbone
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
     """
+    if settings and not isinstance(backbone, str):
+        raise ValueError(f"{', '.join(settings)} would be ignored: the backbone is loaded already; give its name, or leave them out")
     net = load_backbone(backbone, **settings) if isinstance(backbone, str) else backbone
-    how = replace(net.preprocessing, fit=fit, size=size or net.preprocessing.size)
+    how = net.preprocessing.changed(fit, size)
     loaded = load(one(photo) if isinstance(photo, str | Path) else photo, short=how.size)
     features = net(collate([loaded], how))
     method = Method(as_query(query), as_function("scaling", scaling), as_function("normalise", normalise))
@@ -132,7 +136,8 @@ def explain(
     if len(answers) != 1:
         raise ValueError(f"explain() answers one query and this makes {len(answers)}; call it once for each, or use attnvis.method.Method")
     said = scaling if isinstance(scaling, str) else getattr(scaling, "__name__", "own function")
-    return Explanation(loaded, answers[0], said, f"{net.name}, layer {net.layer}", predictions(features, 0))
+    about = f"{net.name}, layer {net.layer}, weights {net.weights}"
+    return Explanation(loaded, answers[0], said, about, predictions(features, 0), (*net.warnings, *answers[0].warnings))
 
 
 def one(photo: str | Path) -> Path:

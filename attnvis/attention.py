@@ -31,10 +31,10 @@ def attend(
 
 
 def weigh(scores: Scores, values: Float[Tensor, "B N E"], scaling: Scaling, normalise: Normalise) -> Attention:
-    """The part of `attend` after the scores: a sweep over scalings computes its scores once and calls this."""
+    """The part of `attend` after the scores: several scalings of one `Scores` share one product."""
     with torch.autocast(scores.keys.device.type, enabled=False):
         logits = scaling(scores)
-        return Attention(scores.values, logits, normalise(logits), at_least_float32(values))
+        return Attention(scores.values, logits, normalise(logits), at_least_float32(values), scores.dim)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

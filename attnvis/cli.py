@@ -24,7 +24,6 @@ __all__ = ["main"]
 
 def run(cfg: "DictConfig", folder: Path) -> int:
     """Photos in, heatmaps out."""
-    from dataclasses import replace
 
     import torch
 
@@ -39,15 +38,15 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     method = Method(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise"))
     torch.manual_seed(cfg.seed)
     backbone = build(cfg, "backbone")
-    preprocessing = replace(backbone.preprocessing, fit=cfg.preprocess.fit, size=cfg.preprocess.size or backbone.preprocessing.size)
+    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     facts = backbone.describe() | {"fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed)}
-    facts["command"] = shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
+    facts["command"] = typed()
     for warning in backbone.warnings:
         print(f"attnvis: {warning.upper()}", file=sys.stderr)
     with Folder(folder, style, facts, plain(cfg), backbone.warnings, plain(cfg.logger), cfg.maps) as results:
         for outcome in progress(stream(paths, backbone, method, preprocessing, cfg.batch_size), len(paths)):
             results.add(outcome)
-    return report(results.done, results.reasons, folder)
+    return conclude(results.done, results.reasons, folder)
 
 
 def redraw(cfg: "DictConfig", folder: Path) -> int:
@@ -57,8 +56,8 @@ def redraw(cfg: "DictConfig", folder: Path) -> int:
     source = Path(cfg.run)
     if not (source / "records.csv").is_file():
         raise ValueError(f"{source} is not the folder of a run: it has no records.csv; give one such as outputs/run/<date>/<time>")
-    reasons = Counter(reason for _, reason in progress(again(source, folder, build(cfg, "render")), None))
-    return report(reasons.pop("", 0), reasons, folder)
+    reasons = Counter(reason for _, reason in progress(again(source, folder, build(cfg, "render"), typed()), None))
+    return conclude(reasons.pop("", 0), reasons, folder)
 
 
 TAKE_A_WORD = {
@@ -75,6 +74,13 @@ TAKE_A_WORD = {
     "--package",
     "--info",
 }  # Hydra's
+
+
+def typed() -> str:
+    """The command line, to be typed again."""
+    return shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
+
+
 VERBS: dict[str, Callable[..., int]] = {"run": run, "redraw": redraw}
 KINDS = {
     bool: "true or false",
@@ -154,9 +160,9 @@ def spelled(words: Iterable[str], verb: str) -> list[str]:
     sweeps = "-m" in words or "--multirun" in words
     theirs = (Path(word.rpartition("=")[2]) / "backbone" for word in words)  # -cd FOLDER: networks of the user's
     offered = {*catalogue.options("backbone"), *(path.stem for folder in theirs for path in folder.glob("*.yaml"))}
-    for word, after in zip(words, ["", *words], strict=False):
+    for word, before in zip(words, ["", *words], strict=False):
         key, equals, value = word.partition("=")
-        if word.startswith("-") or after in TAKE_A_WORD:
+        if word.startswith("-") or before in TAKE_A_WORD:
             flags.append(word)
         elif not equals or os.path.exists(word):
             bare.append(quoted(word))
@@ -365,7 +371,7 @@ def progress(items: Iterable[Any], total: int | None) -> Iterable[Any]:
     return tqdm(items, total=total, unit="photo", disable=not sys.stderr.isatty(), leave=False)
 
 
-def report(done: int, reasons: dict[str, int], folder: Path) -> int:
+def conclude(done: int, reasons: dict[str, int], folder: Path) -> int:
     """The last words of a run; its exit code."""
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     failed = sum(reasons.values())

@@ -30,6 +30,7 @@ DESCRIPTIONS = {
     "jacobian_spectral": "largest eigenvalue of d a / d logits (softmax)",
     "gradient_norm": "jacobian_norm times d logit / d score: what reaches a raw score",
     "kl_uniform": "KL(a || uniform) = ln N - H, in nats",
+    "js_inv_sqrt_d": "Jensen-Shannon divergence to softmax(s / sqrt(d_k)) of the same scores, in nats; 0 ... ln 2",
     "rank_correlation": "Spearman of logits with raw scores: 1 unless a scaling changes ranks",
     "saturated": "1 where the largest weight exceeds .99",
     "dead": "1 where the perplexity exceeds .99 N",
@@ -37,7 +38,7 @@ DESCRIPTIONS = {
 
 
 def diagnose(attention: Attention) -> dict[str, Float[Tensor, "B Q"]]:
-    """Everything in DESCRIPTIONS, in that order."""
+    """Everything in DESCRIPTIONS, in that order; js_inv_sqrt_d is NaN where d_k is not known."""
     weights, logits, scores = attention.weights.double(), attention.logits.double(), attention.scores.double()
     patches = weights.shape[-1]
     ordered = weights.sort(-1, descending=True).values
@@ -46,6 +47,7 @@ def diagnose(attention: Attention) -> dict[str, Float[Tensor, "B Q"]]:
     jacobian = frobenius_norm(ordered)
     score_std, sigma_eff = scores.std(-1, correction=0), logits.std(-1, correction=0)
     gain = torch.where(score_std > 0, sigma_eff / score_std, torch.zeros_like(score_std))
+    reference = (scores / math.sqrt(attention.dim or math.nan)).softmax(-1)
     uniform = (1 + 8 * torch.finfo(attention.weights.dtype).eps) / patches  # rounding alone lifts no patch above it
     best = logits.topk(min(2, patches), -1).values
     ascending = torch.arange(1, patches + 1, device=weights.device, dtype=weights.dtype)
@@ -73,10 +75,18 @@ def diagnose(attention: Attention) -> dict[str, Float[Tensor, "B Q"]]:
         "jacobian_spectral": largest_eigenvalue(ordered),
         "gradient_norm": gain * jacobian,
         "kl_uniform": math.log(patches) - entropy,
+        "js_inv_sqrt_d": jensen_shannon(weights, reference),
         "rank_correlation": spearman(scores, logits),
         "saturated": (ordered[..., 0] > 0.99).double(),
         "dead": (perplexity > 0.99 * patches).double(),
     }
+
+
+def jensen_shannon(first: Float[Tensor, "B Q N"], second: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q"]:
+    """The mean of the divergences of two distributions from their average, in nats."""
+    average = (first + second) / 2
+    divergences = [torch.xlogy(a, a / average.clamp_min(1e-300)).sum(-1) for a in (first, second)]
+    return (divergences[0] + divergences[1]) / 2
 
 
 def freezing_point(patches: int) -> float:

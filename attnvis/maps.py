@@ -17,7 +17,7 @@ from attnvis.values import Attention, Box, Photo, Placement
 __all__ = ["read_maps", "write_maps"]
 
 
-def write_maps(photo: Photo, answers: Sequence[Answer]) -> bytes:
+def write_maps(photo: Photo, answers: Sequence[Answer], weights: str = "") -> bytes:
     """Every answer's raw numbers as safetensors: scores, logits and weights [Q, h, w], the query vectors, and the placement as metadata."""
     grid = answers[0].placement.grid
     arrays = {
@@ -26,6 +26,7 @@ def write_maps(photo: Photo, answers: Sequence[Answer]) -> bytes:
     }
     arrays |= {f"query.{number}": answer.vector.float().cpu().numpy().copy() for number, answer in enumerate(answers)}
     about = {
+        "weights": weights,  # of the network, in words: "random" must not be forgotten
         "photo": {"name": photo.name, "digest": photo.digest},
         "placement": asdict(answers[0].placement),
         "answers": [
@@ -49,8 +50,9 @@ def read_maps(path: Path) -> list[Answer]:
     answers = []
     for number, entry in enumerate(about["answers"]):
         scores, logits, weights = (tensors[stage][number].reshape(1, 1, -1) for stage in ("scores", "logits", "weights"))
-        attention = Attention(scores, logits, weights, values=torch.empty(1, scores.shape[-1], 0))
+        vector = tensors[f"query.{number}"]
+        attention = Attention(scores, logits, weights, values=torch.empty(1, scores.shape[-1], 0), dim=len(vector))
         mark = Box(**entry["mark"]) if isinstance(entry["mark"], dict) else entry["mark"] and tuple(entry["mark"])
         numbers = {name: float(value) for name, value in diagnose(attention).items()}
-        answers.append(Answer(entry["query"], entry["label"], attention, placement, numbers, tensors[f"query.{number}"], mark))
+        answers.append(Answer(entry["query"], entry["label"], attention, placement, numbers, vector, mark))
     return answers

@@ -14,7 +14,9 @@ from attnvis.placement import spread
 from attnvis.query import QueryFunction
 from attnvis.values import Attention, Box, Features, Placement
 
-__all__ = ["Answer", "Method"]
+__all__ = ["NEARLY_UNIFORM", "Answer", "Method"]
+
+NEARLY_UNIFORM = 0.95  # of the patches: an attention spread over more than this share prefers almost nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +48,18 @@ class Answer:
         """The attention as a density over pixels: it sums to 1."""
         return spread(self.attention.weights.reshape(self.placement.grid).float().cpu().numpy(), self.placement, size, density=True)
 
+    def top(self, count: int = 5) -> list[tuple[float, Box]]:
+        """The hottest patches: weight, and place on the photo."""
+        weights, patches = self.attention.weights.flatten().topk(min(count, self.patches))
+        columns = self.placement.grid[1]
+        where = [divmod(patch, columns) for patch in patches.tolist()]
+        return [(weight, self.placement.tile(*cell)) for weight, cell in zip(weights.tolist(), where, strict=True)]
+
     @property
     def warnings(self) -> tuple[str, ...]:
         said = []
-        if self.diagnostics["entropy_share"] > 0.98:
-            said.append("nearly uniform: this attention prefers almost nothing")
+        if self.diagnostics["perplexity"] > NEARLY_UNIFORM * self.patches:
+            said.append(f"nearly uniform: spread over {self.diagnostics['perplexity']:.1f} of {self.patches} patches")
         if self.diagnostics["saturated"]:
             said.append("one-hot: more than 99 % of the attention is on one patch")
         return tuple(said)
@@ -76,7 +85,9 @@ class Method:
                     Answer(
                         query=query.text,
                         label=query.labels[photo][column],
-                        attention=Attention(attention.scores[one], attention.logits[one], attention.weights[one], attention.values[one[0]]),
+                        attention=Attention(
+                            attention.scores[one], attention.logits[one], attention.weights[one], attention.values[one[0]], attention.dim
+                        ),
                         placement=features.placements[photo],
                         diagnostics={name: float(values[photo, column]) for name, values in numbers.items()},
                         vector=query.vectors[photo, column],

@@ -287,7 +287,7 @@ def fit(photo: Photo, how: Preprocessing) -> tuple[Pixels, View]:
     """The network input for a photo, in 8 bits, and where it lies on the photo.
 
     resize: the whole photo, short side = size, long side = size + a multiple, at most 8 x size; the aspect changes by a hair.
-    crop: short side = resize, then the centre, as torchvision's Resize and CenterCrop; aspects beyond 64 are squeezed.
+    crop: short side = resize, then the centre: the geometry of torchvision's Resize and CenterCrop; aspects beyond 64 are squeezed.
     letterbox: long side = size, centred on the mean colour.  stretch: both sides = size.
     """
     full, size = layout(photo.size, how)

@@ -109,8 +109,9 @@ def probe(net: nn.Module, length: int = 1024, breadth: int = 32) -> Reach:
     """Measure a network's reach: `net` maps images [B, 3, H, W] to maps [B, D, h, w].
 
     A copy of the network is made to do nothing but average.  What a cell then adds for a picture whose pixels hold their own position,
-    over what it adds for a picture of ones, is the centre of mass of its receptive field; two cells in the middle of a long strip, where
-    no border is felt, give stride and offset.  Padding counts from the top left corner, so one probe holds for every size.
+    over what it adds for a picture of ones, is the centre of mass of its receptive field; two cells in the middle of a long strip give
+    stride and offset, to .02 px where the field is longer than the strip (the deepest EfficientNet).  Padding counts from the top left
+    corner, so one probe holds for every size.
     """
     averager = linearised(net)
     (top, left), (down, across) = zip(*(middle_cells(averager, length, breadth, axis) for axis in (2, 3)), strict=True)

@@ -1,4 +1,4 @@
-"""What is asked of the patches.  Every function: Features -> Query (or the bare vectors [B, Q, D]); settings are arguments.
+"""What is asked of the patches.  Every function: Features -> Query, or a list of them, or bare vectors [B, Q, D]; settings are arguments.
 
 Scores are linear in the query: scores(k * q1 + q2) = k * scores(q1) + scores(q2).
 """

@@ -265,15 +265,6 @@ def colour_bar(style: Style, width: int = 440, seen: tuple[float, float] | None 
     return canvas
 
 
-def evenness(values: Float[np.ndarray, "h w"]) -> float:
-    """perplexity / N of the map as drawn, 0 ... 1: exp of minus the mean of v ln v, v = times uniform."""
-    share = values[np.isfinite(values)].astype(np.float64).clip(min=0)
-    if not share.size or share.mean() <= 0:
-        return float("nan")
-    share /= share.mean()
-    return float(np.exp(-np.mean(share * np.log(np.where(share > 0, share, 1)))))
-
-
 def panel(
     photo: UInt8[np.ndarray, "H W 3"],
     values: Float[np.ndarray, "h w"],
@@ -290,8 +281,6 @@ def panel(
     extremes = float(np.fmin.reduce(values, None)), float(np.fmax.reduce(values, None))
     said = [(name, str(value)) for name, value in lines]
     alarms, facts = ([line for line in said if (line[0].lower() == "warning") == loud] for loud in (True, False))
-    if evenness(chart) > 0.95:
-        alarms.append(("", f"Nearly uniform attention: every place between {extremes[0]:.2f}× and {extremes[1]:.2f}×."))
 
     headings = ("photo", "attention, min to max of this photo" if style.scale == "min_max" else "attention", "overlay")
     pictures = (small, heatmap(chart, style), overlay(small, chart, style, mark, size))

@@ -20,6 +20,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from attnvis.method import NEARLY_UNIFORM
+
 __all__ = ["write_page"]
 
 THUMBNAIL = 360  # the longest side, in pixels
@@ -84,10 +86,8 @@ def chunks(file: IO[str]) -> Iterator[Markup]:
 
 def judge(row: Mapping[str, object]) -> list[str]:
     """What a reader must know before believing the picture."""
-    perplexity, patches, largest = (number(row.get(key)) for key in ("perplexity", "patches", "max"))
-    if math.isnan(largest):
-        largest = number(row.get("max_times_uniform")) / patches if patches > 0 else math.nan
-    return ["nearly uniform"] * (perplexity > 0.95 * patches) + ["saturated"] * (largest > 0.99)
+    perplexity, patches, saturated = (number(row.get(key)) for key in ("perplexity", "patches", "saturated"))
+    return ["nearly uniform"] * (perplexity > NEARLY_UNIFORM * patches) + ["saturated"] * (saturated == 1)
 
 
 def thumbnail(folder: Path, row: Mapping[str, object]) -> dict[str, object] | None:

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ __all__ = ["Folder", "draw", "redraw"]
 PACKAGES = ("attnvis", "torch", "torchvision", "hydra-core", "opencv-python", "wandb", "numpy")
 NUMBERS = ("index", "height", "width", "patches", "rows", "columns", "probability", *DESCRIPTIONS)
 COLUMNS = (
-    "index", "photo", "path", "digest", "height", "width", "status", "reason", "query", "label", "scaling", "normalise",
+    "index", "photo", "path", "digest", "height", "width", "status", "reason", "query", "label", "weights", "scaling", "normalise",
     "patches", "rows", "columns", "predicted", "probability", *DESCRIPTIONS, "map", "overlay", "panel",
 )  # fmt: skip
 PATIENCE = 30  # seconds that W&B may take to answer at the start, and twice that to send the last at the end
@@ -97,7 +98,7 @@ class Folder:
         stem = unique(slug(Path(photo.name).stem), self.names)
         height, width = photo.size
         row |= {"photo": photo.name, "digest": photo.digest, "height": height, "width": width, "status": "done"}
-        row |= {"scaling": self.scaling, "normalise": self.normalise}
+        row |= {"weights": self.facts["weights"], "scaling": self.scaling, "normalise": self.normalise}
         if outcome.predicted:
             row |= {"predicted": outcome.predicted[0][0], "probability": outcome.predicted[0][1]}
         lines = [("predicted", ", ".join(f"{name} {chance:.0%}" for name, chance in outcome.predicted[:3]))] if outcome.predicted else []
@@ -105,7 +106,7 @@ class Folder:
         pictures = draw(self.path, stem, photo, outcome.answers, self.style, lines, self.warnings)
         if self.keep_maps:
             row["map"] = f"maps/{stem}.safetensors"
-            self.write(row["map"], write_maps(photo, outcome.answers))
+            self.write(row["map"], write_maps(photo, outcome.answers, self.facts["weights"]))
         rows = []
         for answer, drawn in zip(outcome.answers, pictures, strict=True):
             found = {"query": answer.query, "label": answer.label, "patches": answer.patches}
@@ -148,7 +149,8 @@ def draw(
         save(folder / paths["overlay"], render.encode(picture, style.format, style.quality))
         if style.panel:
             paths["panel"] = f"panels/{name}.{style.format}"
-            said = [("query", answer.query), *lines, *numbers_of(answer), *(("warning", text) for text in warnings)]
+            told = [line for line in lines if line[0] != "predicted" or answer.query.startswith("class")]
+            said = [("query", answer.query), *told, *numbers_of(answer), *(("warning", text) for text in (*warnings, *answer.warnings))]
             picture = render.panel(pixels, values, style, f"{photo.name}: {answer.label}", said, mark, photo.size)
             save(folder / paths["panel"], render.encode(picture, style.format, style.quality))
         drawn.append(paths)
@@ -169,23 +171,27 @@ def numbers_of(answer: Answer) -> list[tuple[str, str]]:
     ]
 
 
-def redraw(source: Path, target: Path, style: render.Style) -> Iterator[tuple[Path, str]]:
+def redraw(source: Path, target: Path, style: render.Style, command: str) -> Iterator[tuple[Path, str]]:
     """Every photo of a finished run drawn again from its maps, without the network; yields the photo and what went wrong, if anything."""
     told = json.loads((source / "run.json").read_text(encoding="utf-8"))
     config, warnings = told["config"], told["warnings"]
     facts = {key: value for key, value in told.items() if isinstance(value, str)}
     lines = [("scaling", about(short(config.get("scaling", {})))), ("backbone", f"{facts['backbone']}, layer {facts['layer']}")]
     with (source / "records.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["map"]]
-    if not rows:
+        rows = list(csv.DictReader(file))
+    if not any(row["map"] for row in rows):
         raise ValueError(f"{source} kept no maps to draw from; run again with maps=true")
     if target.resolve() == source.resolve():
         raise ValueError(f"{target} is the run itself; redraw into another folder, its own pictures stay as they are")
     together: dict[str, list[dict[str, str]]] = {}
     for row in rows:
-        together.setdefault(row["map"], []).append(row)
+        if row["map"]:
+            together.setdefault(row["map"], []).append(row)
+    facts |= {"command": command, "redrawn from": str(source)}
+    save(target / "run.json", json.dumps({**told, **facts, "style": asdict(style)}, indent=1).encode())
     records, table = open_records(target / "records.csv")
     with records:
+        table.writerows(row for row in rows if not row["map"])  # what failed then is not forgotten
         for name, mine in together.items():
             path = Path(mine[0]["path"])
             try:
@@ -195,7 +201,7 @@ def redraw(source: Path, target: Path, style: render.Style) -> Iterator[tuple[Pa
                     raise ValueError(f"{path} is not the photo that the maps were made from; its bytes have changed")
                 pictures = draw(target, Path(name).stem, photo, answers, style, lines, warnings)
             except (ValueError, FileNotFoundError) as error:
-                table.writerow(mine[0] | {"status": "failed", "reason": str(error), "map": "", "overlay": "", "panel": ""})
+                table.writerows(row | {"status": "failed", "reason": str(error), "map": "", "overlay": "", "panel": ""} for row in mine)
                 yield path, str(error)
                 continue
             for row, drawn in zip(mine, pictures, strict=True):

@@ -84,6 +84,8 @@ def perplexity(scores: Scores, target: float = 0.1) -> Logits:
     patches that share the maximum gives the uniform distribution over those.  A target share keeps its meaning at any resolution.
     """
     patches = positive("target", target) * (scores.patches if target < 1 else 1)
+    if patches >= scores.patches:
+        return torch.zeros_like(scores.values)
     above = (scores.values - scores.values.amax(-1, keepdim=True)).double()  # <= 0; the largest is 0
     spread = -above.amin(-1, keepdim=True)
     wanted = math.log(max(1.0, patches))
@@ -92,8 +94,6 @@ def perplexity(scores: Scores, target: float = 0.1) -> Logits:
         between = (low + high) / 2
         sharp = entropy(above / between.exp()) < wanted
         low, high = torch.where(sharp, between, low), torch.where(sharp, high, between)
-    if patches >= scores.patches:
-        return torch.zeros_like(scores.values)
     return torch.where(spread > noise(scores.values), above / high.exp(), 0.0).to(scores.values.dtype)
 
 

@@ -5,7 +5,7 @@ Two coordinate systems, named wherever they are used:
 *input* coordinates run over the tensor that the network sees, with the same convention.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -56,6 +56,10 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
+    def changed(self, fit: str, size: int | None) -> "Preprocessing":
+        """With the user's fit, and the user's size if there is one."""
+        return replace(self, fit=fit, size=self.size if size is None else size)
+
 
 @dataclass(frozen=True)
 class View:
@@ -94,6 +98,11 @@ class Placement:
 
     def centre(self, row: int, column: int) -> tuple[float, float]:
         return self.first[0] + self.step[0] * row, self.first[1] + self.step[1] * column
+
+    def tile(self, row: int, column: int) -> Box:
+        """The step-sized rectangle about a cell's centre; what the network saw of the photo for this cell reaches far beyond it."""
+        middle = self.centre(row, column)
+        return Box(middle[0] - self.step[0] / 2, middle[1] - self.step[1] / 2, *self.step)
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,7 @@ class Attention:
     logits: Float[Tensor, "B Q N"]
     weights: Float[Tensor, "B Q N"]
     values: Float[Tensor, "B N E"]
+    dim: int | None = None  # d_k of the keys that gave the scores
 
     @property
     def weighted(self) -> Float[Tensor, "B Q N E"]:

@@ -1,22 +1,22 @@
-"""The README's picture: sample photos across, queries or scalings down, one colour scale.
+"""The README's pictures: sample photos down and queries across, or scalings down and queries across; one colour scale.
 
 python scripts/contact_sheet.py queries docs/queries.jpg       every query over the samples, with the default scaling
-python scripts/contact_sheet.py scalings docs/scalings.jpg     every scaling of the class query and of the mean query over one photo
+python scripts/contact_sheet.py scalings docs/scalings.jpg     every scaling of three queries over one photo
 """
 
 import argparse
 from pathlib import Path
 
-from attnvis import api, render
+from attnvis import api, catalogue, render
 from attnvis.backbone import Backbone
 from attnvis.photo import SAMPLES, find, load
 
 QUERIES = ("class", "mean", "rarity", "pca", "random")
-SCALINGS = ("none", "inv_sqrt_d", "inv_d", "cosine", "zscore", "minmax", "log_n", "ssmax", "perplexity")
+SCALINGS = catalogue.options("scaling")
 
 
 def queries(backbone: Backbone, samples: list[str]) -> list[tuple]:
-    """Rows: the photo, then each query."""
+    """A row per photo: the photo, then each query."""
     tiles = []
     for name in samples:
         photo = load(find(f"samples/{name}")[0])
@@ -28,7 +28,7 @@ def queries(backbone: Backbone, samples: list[str]) -> list[tuple]:
 
 
 def scalings(backbone: Backbone, sample: str) -> list[tuple]:
-    """Rows: each scaling, of the class query and of the mean query."""
+    """Rows: each scaling, of the class query, the mean query and rarity."""
     return [
         tile(api.explain(f"samples/{sample}", asked, name, backbone=backbone), f"{name}, {asked}")
         for name in SCALINGS

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attnvis.render import Style, colour_bar, contact_sheet, encode, evenness, heatmap, level, overlay, panel, table, write
+from attnvis.render import Style, colour_bar, contact_sheet, encode, heatmap, level, overlay, panel, table, write
 from attnvis.values import Box
 
 H, W = 48, 112  # wide, and no multiple of the other: a transposed axis cannot pass unnoticed
@@ -303,21 +303,6 @@ def test_a_warning_is_a_banner_across_the_panel():
     warned = panel(noise(), ramp(), Style(), "photo", iter([("query", "mean"), ("warning", "RANDOM WEIGHTS")]))
     assert alarms(spoken) == 0
     assert alarms(warned) > 20 * warned.shape[1]
-
-
-def test_nearly_uniform_attention_says_so_on_the_panel():
-    assert alarms(panel(noise(), uniform() + 0.01 * ramp(), Style(scale="min_max"))) > 0
-
-
-def test_evenness_is_perplexity_over_the_number_of_patches():
-    weights = np.array([0.5, 0.25, 0.125, 0.125])  # H = 1.75 bits
-    values = np.append(4 * weights, np.nan)[None].astype(np.float32)
-    assert evenness(values) == pytest.approx(2**1.75 / 4)
-    assert evenness(uniform()) == pytest.approx(1)
-    one_hot = np.zeros((1, 10), np.float32)
-    one_hot[0, 3] = 10
-    assert evenness(one_hot) == pytest.approx(0.1)
-    assert math.isnan(evenness(uniform(value=np.nan)))
 
 
 @pytest.mark.parametrize("text", ["", "照片-été.jpg", "a\nb\tc\x00", "x" * 5000, "\ud800broken", "😀 🏳️‍🌈", "<b>&amp;</b>", "%s %d {0}"])

@@ -168,10 +168,9 @@ def test_rows_carry_what_the_buttons_sort_by(tmp_path):
     [
         ({"perplexity": 47, "patches": 49}, "nearly uniform"),
         ({"perplexity": 46, "patches": 49}, ""),
-        ({"max": 0.995}, "saturated"),
-        ({"max": 0.98}, ""),
-        ({"max_times_uniform": 48.9, "patches": 49}, "saturated"),  # .998, where no column "max" says it
-        ({"perplexity": math.nan, "patches": 0, "max": None}, ""),
+        ({"saturated": 1.0}, "saturated"),
+        ({"saturated": 0.0}, ""),
+        ({"perplexity": math.nan, "patches": 0, "saturated": None}, ""),
     ],
 )
 def test_badges_warn_of_maps_that_say_little(tmp_path, numbers, badge):
