@@ -1,18 +1,18 @@
-"""The README's pictures: sample photos down and queries across, or scalings down and queries across; one colour scale.
+"""The README's pictures: photos down and queries across, or queries down and scalings across; one colour scale.
 
 python scripts/contact_sheet.py queries docs/queries.jpg       every query over the samples, with the default scaling
-python scripts/contact_sheet.py scalings docs/scalings.jpg     every scaling of three queries over one photo
+python scripts/contact_sheet.py scalings docs/scalings.jpg     seven scalings of three queries on the cat
 """
 
 import argparse
 from pathlib import Path
 
-from attnvis import api, catalogue, render
+from attnvis import api, render
 from attnvis.backbone import Backbone
 from attnvis.photo import SAMPLES, find, load
 
 QUERIES = ("class", "mean", "rarity", "pca", "random")
-SCALINGS = catalogue.options("scaling")
+SCALINGS = ("none", "ssmax", "inv_sqrt_d", "inv_d", "cosine", "zscore", "perplexity")
 
 
 def queries(backbone: Backbone, samples: list[str]) -> list[tuple]:
@@ -28,11 +28,11 @@ def queries(backbone: Backbone, samples: list[str]) -> list[tuple]:
 
 
 def scalings(backbone: Backbone, sample: str) -> list[tuple]:
-    """Rows: each scaling, of the class query, the mean query and rarity."""
+    """A row per query, a scaling per column."""
     return [
-        tile(api.explain(f"samples/{sample}", asked, name, backbone=backbone), f"{name}, {asked}")
+        tile(api.explain(f"samples/{sample}", asked, name, backbone=backbone), name)
+        for asked in ("point:165,120", "mean", "class")
         for name in SCALINGS
-        for asked in ("class", "mean", "rarity")
     ]
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     asked = parser.parse_args()
     backbone = api.load_backbone(asked.backbone, **({"weights": asked.weights} if asked.weights else {}))
     made = queries(backbone, asked.samples) if asked.which == "queries" else scalings(backbone, asked.samples[0])
-    columns = len(QUERIES) + 2 if asked.which == "queries" else 3
+    columns = len(QUERIES) + 2 if asked.which == "queries" else len(SCALINGS)
     sheet = render.contact_sheet(made, columns=columns, side=300, title=f"{backbone.name}, one colour scale", style=render.Style())
     asked.file.parent.mkdir(parents=True, exist_ok=True)
     render.write(asked.file, sheet)

@@ -132,8 +132,8 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("run cat.png query.nmae=tabby", "no setting 'query.nmae'", "did you mean query.name"),
         ("run cat.png query.x=3", "query.x is a setting of", "query=point"),
         ("run cat.png query=point", "query.x and query.y need a value", "query.x=..."),
-        ("run cat.png query.name=tabbby", "unknown class 'tabbby'", "did you mean tabby"),
-        ("run cat.png query.name=1000", "class index 1000", "0 ... 999"),
+        ("run cat.png query=class query.name=tabbby", "unknown class 'tabbby'", "did you mean tabby"),
+        ("run cat.png query=class query.name=1000", "class index 1000", "0 ... 999"),
         ("run cat.png query=point query.x=500 query.y=3", "point 500,3 lies outside the 90x70 photo cat.png", "x,y in pixels"),
         ("run cat.png query=box query.x=1 query.y=1 query.width=0 query.height=2", "not 0x2", "above 0"),
         ("run cat.png query=pca query.component=1.5", "query.component", "must be a whole number, not 1.5"),
@@ -210,11 +210,11 @@ def test_a_download_that_fails_says_where_to_put_the_file(attnvis, cat, monkeypa
 
 def test_with_hydra_full_error_the_traceback_is_shown(attnvis, cat, monkeypatch):
     assert "HYDRA_FULL_ERROR" not in os.environ
-    attnvis("run", "cat.png", "query.name=tabbby").complaint  # noqa: B018 - asserts by itself
+    attnvis("run", "cat.png", "query=class", "query.name=tabbby").complaint  # noqa: B018 - asserts by itself
     assert "HYDRA_FULL_ERROR" not in os.environ, "one call must not change the next"
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match="tabbby"):
-        attnvis("run", "cat.png", "query.name=tabbby")
+        attnvis("run", "cat.png", "query=class", "query.name=tabbby")
 
 
 # ------------------------------------------------------------------------------------------------------- code of others
@@ -380,7 +380,7 @@ def test_photos_stand_beside_overrides_and_flags(attnvis, cat):
 
 def test_a_class_is_named_as_it_is_written(attnvis, cat):
     for name in ("jack-o'-lantern", "tabby", "281", "black-and-tan coonhound"):
-        assert attnvis("run", "cat.png", f"query.name={name}").code == 0, name
+        assert attnvis("run", "cat.png", "query=class", f"query.name={name}").code == 0, name
         assert records()[0]["label"] == {"281": "tabby"}.get(name, name)
 
 
@@ -402,7 +402,7 @@ def test_random_weights_are_said_on_the_panels(attnvis, cat, monkeypatch):
 
 
 def test_a_sweep_has_a_folder_for_each_choice_and_outlives_one_that_fails(attnvis, cat):
-    ended = attnvis("run", "-m", "cat.png", "query.name=tabby,nosuchclass", "scaling=none,cosine")
+    ended = attnvis("run", "-m", "cat.png", "query=class", "query.name=tabby,nosuchclass", "scaling=none,cosine")
     assert ended.code == 1 and ended.err.count("unknown class 'nosuchclass'") == 2
     done = {(row["label"], row["scaling"]) for number in (0, 1) for row in records(f"out/{number}")}
     assert done == {("tabby", "none"), ("tabby", "cosine(tau=0.07)")}

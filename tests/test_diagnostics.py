@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean, pstdev
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy, spearmanr
 from torch import Tensor
 from torch.autograd.functional import jacobian

@@ -285,15 +285,25 @@ def test_attention_between_the_two_needs_no_warning():
     assert weighing(4.0).warnings == ()
 
 
-@pytest.mark.parametrize("share, warned", [(0.9805, True), (0.9795, False)])
-def test_nearly_uniform_begins_at_98_percent_of_the_largest_entropy(share, warned):
+@pytest.mark.parametrize("share, warned", [(0.951, True), (0.949, False)])
+def test_nearly_uniform_begins_at_a_perplexity_of_95_percent_of_the_patches(share, warned):
     low, high = 0.0, 20.0
     for _ in range(60):  # the entropy falls as the gap grows
         gap = (low + high) / 2
         best = math.exp(gap) / (math.exp(gap) + N - 1)
         entropy = -best * math.log(best) - (1 - best) * math.log((1 - best) / (N - 1))
-        low, high = (gap, high) if entropy > share * math.log(N) else (low, gap)
+        low, high = (gap, high) if entropy > math.log(share * N) else (low, gap)
     assert bool(weighing(low).warnings) == warned
+
+
+def test_the_hottest_patches_come_with_their_place_on_the_photo():
+    answer = weighing(4.0)
+    (weight, box), (second, _) = answer.top(2)
+    row, column = np.unravel_index(answer.cells.argmax(), answer.placement.grid)
+    assert weight == pytest.approx(answer.diagnostics["max"]) and weight > second
+    assert box.holds(*answer.placement.centre(int(row), int(column)))
+    assert (box.height, box.width) == answer.placement.step
+    assert len(answer.top(1000)) == answer.patches
 
 
 # Precision
