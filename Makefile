@@ -52,6 +52,6 @@ $(BIN)/python:
 	echo "attnvis needs Python 3.11 or newer, and found none as: $(PYTHON); name one with make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing attnvis and its tools into .venv; the first time takes minutes and about 5 GB, most of it torch"
+	@echo "installing attnvis and its tools into .venv; the first time takes minutes and about 6 GB, most of it torch"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
