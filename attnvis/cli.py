@@ -78,9 +78,10 @@ TAKE_A_WORD = {
 
 def typed() -> str:
     """The command line, to be typed again."""
-    return shlex.join([*sys.argv[0].split(), *sys.argv[1:]])
+    return shlex.join(TYPED)
 
 
+TYPED: list[str] = []  # before it was spelled for Hydra
 VERBS: dict[str, Callable[..., int]] = {"run": run, "redraw": redraw}
 KINDS = {
     bool: "true or false",
@@ -113,6 +114,7 @@ def main(verb: str | None = None) -> None:
     if any(word in ("-h", "--help") for word in words):
         print(manual(verb))
         return
+    TYPED[:] = ["attnvis", verb, *words]
     try:
         launch(verb, spelled(words, verb))
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ NEARLY_UNIFORM = 0.95  # of the patches: an attention spread over more than this
 class Answer:
     """What one query found on one photo."""
 
-    query: str  # what was asked: class:predicted
+    query: str  # what was asked: class:tabby, pca
     label: str  # what that is on this photo: tabby
     attention: Attention  # B = Q = 1
     placement: Placement

@@ -145,8 +145,8 @@ def spell(function: QueryFunction) -> str:
     inner, given = (function.func, function.keywords) if isinstance(function, partial) else (function, {})
     name = getattr(inner, "__name__", type(inner).__name__).rstrip("_")
     parameters = list(inspect.signature(inner).parameters.values())[1:] if given else []
-    while parameters and parameters[-1].name not in given:
-        parameters.pop()
+    while parameters and given.get(parameters[-1].name, parameters[-1].default) == parameters[-1].default:
+        parameters.pop()  # what goes without saying
     settings = [given.get(parameter.name, parameter.default) for parameter in parameters]  # in order, whatever order they were given in
     said = ",".join(f"{value:.12g}" if isinstance(value, float) else str(value) for value in settings)
     return f"{name}:{said}" if settings else name
