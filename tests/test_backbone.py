@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torchvision import models
+from PIL import Image
+from torchvision import models, transforms
 
 from attnvis import api, catalogue
 from attnvis.attention import attend
@@ -189,14 +190,24 @@ class TestRealWeights:
         row, column = np.unravel_index(np.nanargmax(found.map), found.map.shape)
         assert row > 60 and 60 < column < 400  # the face; the blurred room is above and to the right
 
-    def test_top_1_on_the_labelled_photos(self, mobilenet):
-        """The folder's README says .835 on the full-size originals; these are the same photos reduced to a short side of 320."""
+    def test_top_1_on_the_labelled_photos_is_that_of_torchvisions_own_pipeline(self, mobilenet):
+        """.79 through either; the folder's README says .835 of the full-size originals, and these are reduced to a short side of 320."""
         paths = sorted((MATERIAL / "imagenet_like" / "test").glob("*.jpg"))
-        how = Preprocessing(225, fit="crop", resize=256)
-        batches = (paths[start : start + 25] for start in range(0, len(paths), 25))
-        said = torch.cat([mobilenet(collate([load(path) for path in batch], how)).logits.argmax(1) for batch in batches])
         truth = torch.tensor([int(path.name.split("_")[0]) for path in paths])
-        assert abs((said == truth).float().mean() - 0.835) < 3 * (0.835 * 0.165 / len(paths)) ** 0.5
+        how = Preprocessing(225, fit="crop", resize=256)
+        theirs = transforms.Compose(
+            [transforms.Resize(256), transforms.CenterCrop(225), transforms.ToTensor(), transforms.Normalize(how.mean, how.std)]
+        )
+        right = {"ours": 0, "theirs": 0}
+        for start in range(0, len(paths), 25):
+            batch, label = paths[start : start + 25], truth[start : start + 25]
+            ours = mobilenet(collate([load(path) for path in batch], how))
+            images = torch.stack([theirs(Image.open(path).convert("RGB")) for path in batch])
+            own = mobilenet.classify(mobilenet.encode(images.contiguous(memory_format=torch.channels_last)))
+            right["ours"] += int((ours.logits.argmax(1) == label).sum())
+            right["theirs"] += int((own.argmax(1) == label).sum())
+        assert min(right.values()) > 0.75 * len(paths)
+        assert abs(right["ours"] - right["theirs"]) < 0.03 * len(paths)
 
     def test_a_pth_file_of_another_architecture_is_refused_in_one_line(self):
         with pytest.raises(ValueError, match="do not fit mobilenet_v2") as raised:
