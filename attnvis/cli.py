@@ -55,7 +55,11 @@ def redraw(cfg: "DictConfig", folder: Path) -> int:
 
     source = Path(cfg.run)
     if not (source / "records.csv").is_file():
-        raise ValueError(f"{source} is not the folder of a run: it has no records.csv; give one such as outputs/run/<date>/<time>")
+        inner = sorted(source.glob("*/records.csv"))
+        advice = (
+            f"it is a sweep: give one of its runs, such as {inner[0].parent}" if inner else "give one such as outputs/run/<date>/<time>"
+        )
+        raise ValueError(f"{source} is not the folder of a run: it has no records.csv; {advice}")
     reasons = Counter(reason for _, reason in progress(again(source, folder, build(cfg, "render"), typed()), None))
     return conclude(reasons.pop("", 0), reasons, folder)
 

@@ -206,8 +206,9 @@ def find_class(name: str | int, categories: Sequence[str], count: int) -> int:
     wanted = text.lower().replace("_", " ")
     if wanted in plain:
         return plain.index(wanted)
+    words = [category for category in plain if wanted in category.replace(",", "").split()]  # cat: tiger cat before crate
     inside = [category for category in plain if wanted in category]
-    near = list(dict.fromkeys(difflib.get_close_matches(wanted, plain, n=5) + inside))[:6]
+    near = list(dict.fromkeys(words + difflib.get_close_matches(wanted, plain, n=5) + inside))[:6]
     hint = f"did you mean {', '.join(near)}?" if near else "nothing is spelled nearly so"
     raise ValueError(f"unknown class {text!r} among the {count} of this backbone; {hint}")
 

@@ -72,7 +72,8 @@ class Folder:
         try:
             with contextlib.suppress(OSError) if kind else contextlib.nullcontext():  # a full disk has been reported already
                 self.rows.close()
-                page(self.path, self.name, self.style, self.facts, self.warnings)
+                if not kind or self.done or self.failed:  # a run that ended before its first photo has nothing to show
+                    page(self.path, self.name, self.style, self.facts, self.warnings)
         finally:
             self.tracker.finish(crashed=kind is not None)
 

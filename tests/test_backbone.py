@@ -154,6 +154,12 @@ def test_a_state_dict_may_lie_under_a_key_and_carry_the_prefix_of_data_parallel(
     assert read_weights(tmp_path / "run.pth").keys() == models.mobilenet_v2().state_dict().keys()
 
 
+def test_an_unknown_class_suggests_names_that_hold_the_word_before_names_that_hold_its_letters():
+    features = api.load_backbone("embedded", precision="fp32")(collate([picture(97, 97)], Preprocessing(97)))
+    with pytest.raises(ValueError, match="did you mean tiger cat, persian cat, siamese cat"):
+        class_(features, "cat")
+
+
 def test_preprocessing_is_the_weights_own():
     weights = models.get_model_weights("efficientnet_v2_s")["DEFAULT"].transforms()
     found = api.load_backbone.__wrapped__("efficientnet_v2_s", weights="random").preprocessing

@@ -417,3 +417,10 @@ def test_a_family_is_found_by_the_longest_name():
         None,
     ]
     assert backbone.torchvision.__name__ == "torchvision"
+
+
+def test_redrawing_a_sweep_says_to_redraw_one_of_its_runs(attnvis, here):
+    make_photo(here / "cat.png")
+    assert attnvis("run", "-m", "cat.png", "scaling=none,cosine").code == 0
+    complaint = attnvis("redraw", "run=out", "hydra.run.dir=again").complaint
+    assert "it is a sweep" in complaint and "out/0" in complaint
