@@ -24,7 +24,6 @@ __all__ = ["main"]
 
 def run(cfg: "DictConfig", folder: Path) -> int:
     """Photos in, heatmaps out."""
-
     import torch
 
     from attnvis.method import Method
@@ -64,28 +63,16 @@ def redraw(cfg: "DictConfig", folder: Path) -> int:
     return conclude(reasons.pop("", 0), reasons, folder)
 
 
-TAKE_A_WORD = {
-    "-cd",
-    "-cn",
-    "-cp",
-    "-c",
-    "-p",
-    "-i",
-    "--config-dir",
-    "--config-name",
-    "--config-path",
-    "--cfg",
-    "--package",
-    "--info",
-}  # Hydra's
-
-
 def typed() -> str:
     """The command line, to be typed again."""
     return shlex.join(TYPED)
 
 
 TYPED: list[str] = []  # before it was spelled for Hydra
+TAKE_A_WORD = {  # Hydra's flags
+    *("-cd", "-cn", "-cp", "-c", "-p", "-i"),
+    *("--config-dir", "--config-name", "--config-path", "--cfg", "--package", "--info"),
+}
 VERBS: dict[str, Callable[..., int]] = {"run": run, "redraw": redraw}
 KINDS = {
     bool: "true or false",

@@ -1,8 +1,8 @@
 """Outcomes in, a run's folder out - records, maps, pictures, page - then the same to W&B.  Files come first: a dead network costs nothing.
 
-<folder>/.hydra/        the resolved config       maps/      scores, logits, weights, placement: enough to draw again
-         run.json       versions, digest, seed    overlays/  the bare pictures          panels/  the pictures for people
-         records.csv    a row per photo and query index.html all of it
+<folder>/run.json       resolved config, versions, digest, seed    maps/      scores, logits, weights, placement: enough to draw again
+         records.csv    a row per photo and query                  overlays/  the bare pictures     panels/  the pictures for people
+         .hydra/        what was typed                             index.html all of it
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -137,22 +138,18 @@ def draw(
 ) -> list[dict[str, str]]:
     """The overlay (and panel) of every answer; returns their paths relative to the folder."""
     pixels = full_pixels(photo)
-    size = drawn_size(photo.size, style.longest)
-    if size != photo.size:
-        pixels = render.resize(pixels, size)
     drawn, names = [], dict[str, int]()
     for answer in answers:
-        values = answer.map(size)
+        values = answer.map()
         name = unique(f"{stem}.{slug(answer.label)}", names)
         paths = {"overlay": f"overlays/{name}.{style.format}"}
-        mark = answer.mark if style.marks else None
-        picture = render.overlay(pixels, values, style, mark, photo.size)
+        picture = render.overlay(pixels, values, style, answer.mark)
         save(folder / paths["overlay"], render.encode(picture, style.format, style.quality))
         if style.panel:
             paths["panel"] = f"panels/{name}.{style.format}"
             told = [line for line in lines if line[0] != "predicted" or answer.query.startswith("class")]
             said = [("query", answer.query), *told, *numbers_of(answer), *(("warning", text) for text in (*warnings, *answer.warnings))]
-            picture = render.panel(pixels, values, style, f"{photo.name}: {answer.label}", said, mark, photo.size)
+            picture = render.panel(pixels, values, style, f"{photo.name}: {answer.label}", said, answer.mark)
             save(folder / paths["panel"], render.encode(picture, style.format, style.quality))
         drawn.append(paths)
     return drawn
@@ -219,11 +216,6 @@ def page(folder: Path, name: str, style: render.Style, facts: Mapping[str, str],
     return report.write_page(folder, f"attnvis {name}", ordered, facts, warnings, bar, style.scale)
 
 
-def drawn_size(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
-    factor = min(1.0, (longest or max(size)) / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
 def open_records(path: Path) -> tuple[TextIO, csv.DictWriter]:
     """A file name that is no Unicode is written with backslashes: one odd photo must not make the table unreadable."""
     file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
@@ -252,7 +244,8 @@ class Tracker:
         if self.mode not in ("offline", "online", "disabled"):
             raise ValueError(f"logger.mode {self.mode!r} is not known to W&B; choose offline, online or disabled")
         self.counts: dict[str, np.ndarray] = {}
-        self.rows: list[list[Any]] = []
+        self.spreads: dict[str, array[float]] = {}  # the perplexities of each query
+        self.rows: list[list[Any]] = []  # of the table: the first 10,000
         self.run: Any = None
         self.silent = self.mode == "disabled"  # or where W&B has failed
         self.borrowed: dict[str, str] = {}
@@ -283,9 +276,8 @@ class Tracker:
             **chosen,
         }
         try:
-            if self.mode == "online" and not wandb.login(
-                prompt=False, verify=False
-            ):  # wandb.init would ask at the terminal, in the midst of a run
+            # wandb.init would ask for a key at the terminal, in the midst of a run
+            if self.mode == "online" and not wandb.login(prompt=False, verify=False):
                 raise wandb.errors.UsageError("no API key is configured; run `wandb login` once")
             self.run = wandb.init(mode=self.mode, **options)
         except Exception as error:  # no key, no server, a server that says no
@@ -319,6 +311,7 @@ class Tracker:
             self.run.log(numbers)
             if len(self.rows) < 10_000:
                 self.rows.append([printable(row.get(name, "")) for name in self.TABLE])
+            self.spreads.setdefault(answer.query, array("d")).append(row["perplexity"])
             logs = np.log2(np.maximum(answer.cells, 2.0**-10)).clip(-10, 10)
             self.counts[answer.query] = self.counts.get(answer.query, 0) + np.histogram(logs, self.EDGES)[0]
 
@@ -340,17 +333,12 @@ class Tracker:
             self.run.log({f"{slug(query)}/log2_times_uniform": wandb.Histogram(np_histogram=(counts, self.EDGES))})
         if self.rows:
             self.run.log({"photos": wandb.Table(list(self.TABLE), self.rows)})
-            self.run.summary.update({f"{slug(query)}/mean_perplexity": mean_of(self.rows, query) for query in self.counts})
+            self.run.summary.update({f"{slug(query)}/mean_perplexity": float(np.mean(seen)) for query, seen in self.spreads.items()})
         if (self.folder / "maps").is_dir():
             artifact = wandb.Artifact(f"maps-{self.run.id}", type="attention-maps")
             artifact.add_dir(str(self.folder / "maps"), skip_cache=True, policy="immutable")  # sent from where they lie, not copied
             artifact.add_file(str(self.folder / "records.csv"))
             self.run.log_artifact(artifact)
-
-
-def mean_of(rows: list[list[Any]], query: str) -> float:
-    column = Tracker.TABLE.index("perplexity")
-    return float(np.mean([row[column] for row in rows if row[1] == query]))
 
 
 # ------------------------------------------------------------------------------------------------------------------- names
