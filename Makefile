@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint lock clean
+.PHONY: help setup demo test test-slow test-outside lint lock clean
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -11,7 +11,7 @@ PYTHON ?= python3.11 python3
 WORKERS ?= 2
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make .venv and install attnvis with its tools; again when the dependencies change
 
@@ -19,11 +19,15 @@ demo: $(INSTALLED) ## draw heatmaps on the sample photos and say where the page 
 	$(BIN)/attnvis run
 
 # One thread a worker: two workers with two threads each are slower than either on two cores.
-test: $(INSTALLED) ## run the tests, but for those that take minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+test: $(INSTALLED) ## run the tests, but for those that take minutes, a browser or a Slurm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser and not slurm" $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: there is none
+
+# One worker: the tests of Slurm share one Slurm.
+test-outside: $(INSTALLED) ## run the tests that need a browser or a Slurm; they skip where there is none
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "browser or slurm" $(ARGS)
 
 lint: $(INSTALLED) ## check style, types and who imports whom
 	$(BIN)/ruff check

@@ -228,18 +228,27 @@ def prepared(backbone: Backbone, net: nn.Module, device: str, precision: str) ->
         raise ValueError(f"unknown placement {backbone.placement!r}: rf (where the cells look) or stretch (the field's habit)")
     net.eval().requires_grad_(False)
     certify(backbone)
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where, dtype = settle(device, precision)
+    _ = backbone.reach  # probed on the network as it was loaded, before it is moved
+    head = backbone.head and Head(backbone.head.weight.to(where).clone(), backbone.head.bias.to(where).clone(), backbone.head.categories)
+    net.to(where, dtype).to(memory_format=torch.channels_last)
+    moved = replace(backbone, head=head, device=where, dtype=dtype)
+    moved.__dict__["reach"] = backbone.reach
+    return moved
+
+
+def settle(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
+    """What `auto` stands for on this machine."""
+    try:
+        where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    except RuntimeError:
+        raise ValueError(f"unknown device {device!r}: auto, cpu or cuda") from None
     if where.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device}: this machine has no usable GPU; use device=auto or cpu")
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": torch.bfloat16 if fast_bf16(where) else torch.float32}
     if precision not in dtypes:
         raise ValueError(f"unknown precision {precision!r}: auto, fp32 or bf16")
-    _ = backbone.reach  # probed on the network as it was loaded, before it is moved
-    head = backbone.head and Head(backbone.head.weight.to(where).clone(), backbone.head.bias.to(where).clone(), backbone.head.categories)
-    net.to(where, dtypes[precision]).to(memory_format=torch.channels_last)
-    moved = replace(backbone, head=head, device=where, dtype=dtypes[precision])
-    moved.__dict__["reach"] = backbone.reach
-    return moved
+    return where, dtypes[precision]
 
 
 @torch.inference_mode()

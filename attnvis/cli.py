@@ -1,20 +1,17 @@
 """The door: `attnvis VERB [overrides]`, the same as `python scripts/VERB.py [overrides]`.  Hydra lives here and nowhere else."""
 
-import difflib
-import inspect
 import json
 import os
 import re
 import shlex
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from pkgutil import resolve_name
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from attnvis import catalogue
+from attnvis import catalogue, sweeping, verbs
+from attnvis.assemble import hint, leaves, plain, require, settings_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,66 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
-def run(cfg: "DictConfig", folder: Path) -> int:
-    """Photos in, heatmaps out."""
-    import torch
-
-    from attnvis.method import Method
-    from attnvis.photo import find
-    from attnvis.results import Folder
-    from attnvis.stream import stream
-
-    images = plain(cfg.images)
-    paths = find([str(item) for item in images] if isinstance(images, list) else str(images))
-    style = build(cfg, "render")
-    method = Method(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise"))
-    torch.manual_seed(cfg.seed)
-    backbone = build(cfg, "backbone")
-    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
-    facts = backbone.describe() | {"fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed)}
-    facts["command"] = typed()
-    for warning in backbone.warnings:
-        print(f"attnvis: {warning.upper()}", file=sys.stderr)
-    with Folder(folder, style, facts, plain(cfg), backbone.warnings, plain(cfg.logger), cfg.maps) as results:
-        for outcome in progress(stream(paths, backbone, method, preprocessing, cfg.batch_size), len(paths)):
-            results.add(outcome)
-    return conclude(results.done, results.reasons, folder)
-
-
-def redraw(cfg: "DictConfig", folder: Path) -> int:
-    """The pictures of a finished run in another style, without the network."""
-    from attnvis.results import redraw as again
-
-    source = Path(cfg.run)
-    if not (source / "records.csv").is_file():
-        inner = sorted(source.glob("*/records.csv"))
-        advice = (
-            f"it is a sweep: give one of its runs, such as {inner[0].parent}" if inner else "give one such as outputs/run/<date>/<time>"
-        )
-        raise ValueError(f"{source} is not the folder of a run: it has no records.csv; {advice}")
-    reasons = Counter(reason for _, reason in progress(again(source, folder, build(cfg, "render"), typed()), None))
-    return conclude(reasons.pop("", 0), reasons, folder)
-
-
-def typed() -> str:
-    """The command line, to be typed again."""
-    return shlex.join(TYPED)
-
-
-TYPED: list[str] = []  # before it was spelled for Hydra
 TAKE_A_WORD = {  # Hydra's flags
     *("-cd", "-cn", "-cp", "-c", "-p", "-i"),
     *("--config-dir", "--config-name", "--config-path", "--cfg", "--package", "--info"),
 }
-VERBS: dict[str, Callable[..., int]] = {"run": run, "redraw": redraw}
-KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a word",
-    dict: "left as settings of its own",
-    NoneType: "null",
-}
+VERBS: dict[str, Callable[..., int]] = {
+    "run": verbs.run, "sweep": sweeping.sweep, "redraw": verbs.redraw, "cache": verbs.cache, "pretrain": verbs.pretrain,
+}  # fmt: skip
+BARE = {"run": "PHOTO ...", "sweep": "PHOTO ...", "redraw": "FOLDER", "cache": "", "pretrain": "FOLDER ..."}
 
 
 # ----------------------------------------------------------------------------------------------------------------- the door
@@ -105,36 +50,25 @@ def main(verb: str | None = None) -> None:
     if any(word in ("-h", "--help") for word in words):
         print(manual(verb))
         return
-    TYPED[:] = ["attnvis", verb, *words]
+    os.environ["ATTNVIS_COMMAND"] = shlex.join(["attnvis", verb, *words])  # before it is spelled for Hydra
     try:
-        launch(verb, spelled(words, verb))
+        status = launch(verb, spelled(resumed(words) if verb == "sweep" else words, verb))
+        sys.exit(status) if status else None
     except KeyboardInterrupt:
         fail("stopped; what was done is kept in the run's folder", code=130)
+    finally:
+        os.environ.pop("ATTNVIS_COMMAND", None)
 
 
-def launch(verb: str, overrides: list[str]) -> None:
-    """Hand over to Hydra, which reads sys.argv; a mistake of the user's becomes one line, and does not end a sweep."""
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
+def launch(verb: str, overrides: list[str]) -> int:
+    """Hand over to Hydra; a mistake of the user's becomes one line, and does not end the other jobs.  Gives the exit code."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    def task(cfg: "DictConfig") -> None:
-        try:
-            require(cfg, verb)
-            statuses.append(VERBS[verb](cfg, Path(HydraConfig.get().runtime.output_dir)))
-        except (ValueError, OSError) as error:
-            if debugging:
-                raise
-            print(f"attnvis: {sentence_of(error)}", file=sys.stderr)
-            statuses.append(1)
-
-    statuses: list[int] = []
     debugging = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints every exception itself, with a traceback
-    sys.argv = [f"attnvis {verb}", *overrides]
     try:
-        hydra.main(version_base="1.3", config_path=str(catalogue.config_folder()), config_name=verb)(task)()
+        return compared(overrides, bool(debugging)) if verb == "sweep" else hand_over(verb, overrides, bool(debugging))
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         if debugging:
             raise
@@ -142,8 +76,151 @@ def launch(verb: str, overrides: list[str]) -> None:
     finally:
         if not debugging:
             del os.environ["HYDRA_FULL_ERROR"]
-    if any(statuses):
-        sys.exit(max(statuses))
+
+
+def hand_over(verb: str, overrides: list[str], debugging: bool, only: Container[int] | None = None) -> int:
+    import hydra
+
+    job = Task(verb, debugging, only)
+    sys.argv = [f"attnvis {verb}", *overrides]
+    hydra.main(version_base="1.3", config_path=str(catalogue.config_folder()), config_name=verb)(job)()
+    return max(job.statuses, default=0)
+
+
+@dataclass
+class Task:
+    """One job, as Hydra calls it: here, or in a process that a launcher started."""
+
+    verb: str
+    debugging: bool
+    only: Container[int] | None = None  # the numbers of the jobs to do; None: all
+    statuses: list[int] = field(default_factory=list)
+
+    def __call__(self, cfg: "DictConfig") -> int:
+        from hydra.core.hydra_config import HydraConfig
+
+        if self.only is not None and HydraConfig.get().job.num not in self.only:
+            return 0
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            require(cfg, self.verb)
+            status = VERBS[self.verb](cfg, folder)
+        except Exception as error:
+            if self.debugging or not (self.verb == "sweep" or isinstance(error, ValueError | OSError)):
+                raise
+            if self.verb == "sweep":
+                sweeping.unmeasured(folder, sentence_of(error))  # what is wrong is said at the end, for all jobs
+            else:
+                print(f"attnvis: {sentence_of(error)}", file=sys.stderr)
+            status = 1
+        self.statuses.append(status)
+        return status
+
+
+# ---------------------------------------------------------------------------------------------------------------- sweeps
+
+
+def compared(overrides: list[str], debugging: bool) -> int:
+    """All jobs of a sweep, then their comparison.  What a launcher loses with a killed process is tried a second time."""
+    from concurrent.futures import BrokenExecutor
+
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # joblib's helper mourns the semaphores of killed workers
+    PLANNED.clear()
+    error = attempt(overrides, debugging)
+    if not PLANNED:
+        return 1
+    if error and lost():
+        print("attnvis: the jobs that were lost are tried once more", file=sys.stderr)
+        overrides = [word for word in overrides if not word.startswith("hydra.sweep.dir=")] + [f"hydra.sweep.dir={quoted(str(PLANNED[0]))}"]
+        if isinstance(error, BrokenExecutor):  # took its neighbours along: nobody knows which job it was
+            while fresh := lost(begun=False):
+                attempt(overrides, debugging, fresh)
+                if lost(begun=False) == fresh:
+                    break  # no process of this launcher lives long enough
+            for number in sorted(lost()):
+                attempt(overrides, debugging, {number})
+        else:
+            attempt(overrides, debugging, lost())
+    return sweeping.compare(PLANNED[0])
+
+
+def attempt(overrides: list[str], debugging: bool, only: Container[int] | None = None) -> Exception | None:
+    """The jobs, or `only` some of them; gives what went wrong with the launcher rather than with a job."""
+    import hydra.errors
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        hand_over("sweep", overrides, debugging, only)
+    except (hydra.errors.HydraException, OmegaConfBaseException):
+        raise  # nothing was started
+    except Exception as error:
+        if debugging:
+            raise
+        if only is None:
+            said = " ".join(str(error).partition("Error stream")[0].split())  # what follows is submitit's copy of a log
+            print(f"attnvis: {said or type(error).__name__}", file=sys.stderr)
+        return error
+    return None
+
+
+def lost(begun: bool = True) -> set[int]:
+    """The jobs of which nothing came back; not `begun`: those among them that were never started."""
+    from attnvis.lab import read_sweep
+
+    parts = [part for part in read_sweep(PLANNED[0]).parts if part.status == "missing"]
+    return {part.number for part in parts if begun or not (part.folder / ".rows.part").exists()}
+
+
+PLANNED: list[Path] = []  # the folder of the sweep that this process started
+
+
+class Plan:
+    """A Hydra callback: before the first job it writes down which there will be, so that those that never end are known too."""
+
+    def on_run_start(self, config: "DictConfig", **_: Any) -> None:
+        self.write(config, Path(config.hydra.run.dir), [""], many=False)
+
+    def on_multirun_start(self, config: "DictConfig", **_: Any) -> None:
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+        parsed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+        jobs = BasicSweeper.split_arguments(parsed, None)[0]
+        same = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+        self.write(config, Path(config.hydra.sweep.dir), [", ".join(word for word in job if word not in same) for job in jobs], many=True)
+
+    def write(self, config: "DictConfig", folder: Path, jobs: list[str], many: bool) -> None:
+        PLANNED[:] = [folder]
+        folder.mkdir(parents=True, exist_ok=True)
+        told = {"command": verbs.command(), "jobs": jobs, "many": many, "logger": plain(config.logger)}
+        (folder / "plan.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+
+    def __getattr__(self, name: str) -> Any:
+        """Hydra calls every callback for every event."""
+        if name.startswith("on_"):
+            return lambda *_, **__: None
+        raise AttributeError(name)
+
+
+def resumed(words: list[str]) -> list[str]:
+    """--resume FOLDER -> what was typed when that sweep was started, to go on in its folder."""
+    if words[:1] != ["--resume"]:
+        return words
+    if len(words) != 2:
+        fail("--resume takes the folder of a sweep and nothing else: attnvis sweep --resume outputs/sweep/<date>/<time>", code=2)
+    try:
+        plan = json.loads((Path(words[1]) / "plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        fail(f"{words[1]} is not the folder of a sweep: it has no plan.json; give one such as outputs/sweep/<date>/<time>")
+    os.environ["ATTNVIS_COMMAND"] = plan["command"]  # it stays the command of this sweep
+    typed = [word for word in shlex.split(plan["command"])[2:] if not word.startswith(("hydra.sweep.dir=", "hydra.run.dir="))]
+    return [*typed, f"hydra.{'sweep' if plan['many'] else 'run'}.dir={quoted(words[1])}"]
+
+
+def axis(value: str) -> str:
+    """class,point:120,80 -> ['class','point:120,80']: a comma before a letter separates, one before a number does not."""
+    return f"[{','.join(quoted(part) for part in re.split(r',(?=[A-Za-z_])', value))}]"
 
 
 def spelled(words: Iterable[str], verb: str) -> list[str]:
@@ -159,19 +236,33 @@ def spelled(words: Iterable[str], verb: str) -> list[str]:
             flags.append(word)
         elif not equals or os.path.exists(word):
             bare.append(quoted(word))
+        elif verb == "sweep" and key in {*sweeping.AXES, *sweeping.AXES.values()}:
+            overrides.append(f"{sweeping.AXES.get(key, key)}={value if value[:1] == '[' else axis(value)}")
         elif key in ("images", "query.name", "run") and value[:1] not in ("[", "'", '"') and not (sweeps and "," in value):
             overrides.append(f"{key}={quoted(value)}")
-        elif key == "backbone" and "," not in value and value not in offered and catalogue.family(value):
-            overrides += [f"backbone={catalogue.family(value)}", f"backbone.name={value}"]
+        elif key == "backbone":
+            offer([name for name in value.split(",") if name not in offered])
+            overrides.append(word)
         else:
             overrides.append(word)
-    key = {"run": "images", "redraw": "run"}[verb]  # what bare words are
+    key = "run" if verb == "redraw" else "images"  # what bare words are
     if bare and any(override.startswith(f"{key}=") for override in overrides):
         fail(f"{', '.join(bare)} and {key}=... were both given; give one of them", code=2)
     if len(bare) > 1 and verb == "redraw":
         fail(f"redraw takes the folder of one run, not {len(bare)}: {', '.join(bare)}", code=2)
-    value = f"[{','.join(bare)}]" if verb == "run" else "".join(bare)
+    value = "".join(bare) if verb == "redraw" else f"[{','.join(bare)}]"
+    if verb == "sweep" and not sweeps and any("," in re.sub(r"\[.*\]|\{.*\}|'.*'|\".*\"", "", override) for override in overrides):
+        flags.append("--multirun")
     return [*flags, *([f"{key}={value}"] if bare else []), *overrides]  # Hydra wants its flags together
+
+
+def offer(names: Iterable[str]) -> None:
+    """resnet18 becomes an option of the group `backbone`: its family's config with that name."""
+    from hydra.core.config_store import ConfigStore
+
+    for name in names:
+        if family := catalogue.family(name):
+            ConfigStore.instance().store(group="backbone", name=name, node=catalogue.settings(f"backbone/{family}") | {"name": name})
 
 
 def quoted(text: str) -> str:
@@ -203,95 +294,6 @@ def mistake(error: Exception, verb: str) -> str:
     return text
 
 
-def settings_of(group: str, option: str) -> dict[str, Any]:
-    return {} if group == "experiment" else {key: value for key, value in catalogue.settings(f"{group}/{option}").items() if key[0] != "_"}
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        yield f"{prefix}{key}", value
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-
-
-def require(cfg: "DictConfig", verb: str) -> None:
-    """Settings that have no default must be given; the others be of their default's kind."""
-    from omegaconf import OmegaConf
-
-    lacking = sorted(OmegaConf.missing_keys(cfg))
-    if lacking:
-        raise ValueError(f"{' and '.join(lacking)} {'needs' if len(lacking) == 1 else 'need'} a value, as in {lacking[0]}=...")
-    defaults = catalogue.settings(verb) | {"logger": catalogue.settings("logger/wandb")}
-    given = dict(leaves(plain(cfg)))
-    for key, default in leaves(defaults):
-        if key in given and type(default) in (bool, int, dict, NoneType):
-            agree(key, given[key], {int, NoneType} if default is None else {type(default)})
-
-
-def agree(key: str, value: object, kinds: set[Any]) -> None:
-    if type(value) not in kinds | ({int} if float in kinds else set()):
-        raise ValueError(f"{key} must be {' or '.join(KINDS[kind] for kind in KINDS if kind in kinds)}, not {value!r}")
-
-
-def build(cfg: "DictConfig", group: str) -> Any:
-    """What a config names, made.  A `_target_` is code: called are public functions of the group's own module, and modules in `trust`."""
-    from hydra.errors import HydraException
-    from hydra.utils import instantiate
-
-    settings, trusted = plain(cfg[group]), plain(cfg.trust) or []
-    for target in targets(settings):
-        vet(target, group, [trusted] if isinstance(trusted, str) else trusted)
-    try:
-        return instantiate(fitted(group, settings), _convert_="all")
-    except HydraException as error:  # wraps what the function raised
-        cause = error.__cause__ or error
-        raise ValueError(str(cause) if isinstance(cause, ValueError) else f"{group}: {cause}") from error
-
-
-def vet(target: str, group: str, trusted: Iterable[str]) -> None:
-    module, _, name = target.rpartition(".")
-    if any(f"{module}.".startswith(f"{own}.") for own in trusted):
-        if str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))  # a user's own file lies where the user is
-    elif module != f"attnvis.{group}" or name not in resolve_name(module).__all__:
-        raise ValueError(
-            f"{group}: {target} is not attnvis' own; a config can run any code, so if you trust it add trust=[{module.split('.')[0]}]"
-        )
-
-
-def fitted(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A config whose settings are those of its function, in name and kind: 2 becomes 2.0 where that asks for a float."""
-    given = {key: value for key, value in settings.items() if not key.startswith("_")}
-    try:
-        signature = inspect.signature(resolve_name(str(settings.get("_target_"))))
-        signature.bind(*[None] * bool(settings.get("_partial_")), **given)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"{group}: {settings.get('_target_')} cannot be called with {given}: {error}") from error
-    for name, value in list(given.items()):
-        kind = signature.parameters[name].annotation if name in signature.parameters else None
-        kinds = set(kind.__args__) if isinstance(kind, UnionType) else {kind}
-        if kinds <= KINDS.keys():
-            agree(f"{group}.{name}", value, kinds)
-            given[name] = float(value) if type(value) is int and float in kinds and int not in kinds else value
-    return {**settings, **given}
-
-
-def targets(tree: Any) -> Iterator[str]:
-    if isinstance(tree, dict):
-        if "_target_" in tree:
-            yield str(tree["_target_"])
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for branch in tree:
-            yield from targets(branch)
-
-
-def plain(cfg: Any) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
-
-
 # --------------------------------------------------------------------------------------------------------- what a person reads
 
 
@@ -312,14 +314,20 @@ def manual(verb: str) -> str:
     """Every group with its options, every setting with its meaning: the configs' own comments."""
     text = (catalogue.config_folder() / f"{verb}.yaml").read_text(encoding="utf-8")
     chosen = dict(re.findall(r"^  - (\w+): (\w+)$", text, re.MULTILINE))
+    if verb == "sweep":
+        chosen = dict.fromkeys(sweeping.AXES, "null") | chosen
     out = [
         catalogue.sentence(verb),
         "",
-        f"  attnvis {verb} {'PHOTO ...' if verb == 'run' else 'FOLDER'} [group=option] [setting=value] [group.setting=value]",
+        f"  attnvis {verb} {BARE[verb]} [group=option] [setting=value] [group.setting=value]",
         "",
     ]
     for group, default in chosen.items():
         options = catalogue.options(group)
+        if group == "experiment":  # each says in its sentence which verb it is for
+            options = [option for option in options if f"attnvis {verb} " in catalogue.sentence(f"experiment/{option}")]
+        if verb == "sweep" and group in sweeping.AXES:
+            options = [option for option in options if option != "several"]
         if not options:
             continue
         out.append(f"{group}=..." + ("" if default == "null" else f"  (default {default})"))
@@ -358,24 +366,6 @@ def show(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def progress(items: Iterable[Any], total: int | None) -> Iterable[Any]:
-    from tqdm import tqdm
-
-    return tqdm(items, total=total, unit="photo", disable=not sys.stderr.isatty(), leave=False)
-
-
-def conclude(done: int, reasons: dict[str, int], folder: Path) -> int:
-    """The last words of a run; its exit code."""
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    failed = sum(reasons.values())
-    for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:10]:
-        print(f"attnvis: {reason}" + (f" ({count} photos)" if count > 1 else ""), file=sys.stderr)
-    if done + failed > 1 and failed:
-        print(f"attnvis: {done} done, {failed} failed; every reason is in {shown / 'records.csv'}", file=sys.stderr)
-    print(f"{done} photo{'s' * (done != 1)} done: {shown / 'index.html'}")
-    return 1 if failed else 0
-
-
 def sentence_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f" {error.filename}" if error.filename else ""
@@ -383,11 +373,6 @@ def sentence_of(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def hint(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=3)
-    return f"did you mean {', '.join(near)}? " if near else ""
-
-
-def fail(message: str, code: int = 1) -> None:
+def fail(message: str, code: int = 1) -> NoReturn:
     print(f"attnvis: {message}", file=sys.stderr)
     sys.exit(code)

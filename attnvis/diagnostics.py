@@ -94,7 +94,7 @@ def freezing_point(patches: int) -> float:
     return math.sqrt(2 * math.log(patches))
 
 
-def frobenius_norm(ordered: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q"]:
+def frobenius_norm(ordered: Float[Tensor, "... N"]) -> Float[Tensor, "..."]:
     """Of diag(a) - a a^T, weights in falling order: the root of sum_i a_i^2 ((1 - a_i)^2 + sum_{j != i} a_j^2).
 
     The largest weight stands apart because its 1 - a and p_2 - a^2 would cancel where attention is nearly one-hot.
@@ -110,7 +110,7 @@ def largest_eigenvalue(ordered: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q"]:
     if ordered.shape[-1] == 1:
         return torch.zeros_like(ordered[..., 0])
     low, high = ordered[..., 1], ordered[..., 0]  # equal weights: the eigenvalue is that weight
-    for _ in range(60):
+    for _ in range(45):
         middle = (low + high) / 2
         gaps = ordered - middle.unsqueeze(-1)
         total = torch.where(gaps == 0, 0.0, ordered**2 / torch.where(gaps == 0, 1.0, gaps)).sum(-1)

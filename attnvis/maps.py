@@ -1,9 +1,10 @@
 """A photo's answers -> one safetensors file, and back: enough to draw again, or to think again, without the network."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from attnvis.diagnostics import diagnose
 from attnvis.method import Answer
 from attnvis.values import Attention, Box, Photo, Placement
 
-__all__ = ["read_maps", "write_maps"]
+__all__ = ["as_placement", "read_maps", "write_maps"]
 
 
 def write_maps(photo: Photo, answers: Sequence[Answer], weights: str = "") -> bytes:
@@ -45,8 +46,7 @@ def read_maps(path: Path) -> list[Answer]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{path} holds no maps of attnvis or is damaged ({error}); run again to make it") from None
-    told = about["placement"]
-    placement = Placement(**{key: tuple(value) for key, value in told.items() if key != "seen"}, seen=Box(**told["seen"]))
+    placement = as_placement(about["placement"])
     answers = []
     for number, entry in enumerate(about["answers"]):
         scores, logits, weights = (tensors[stage][number].reshape(1, 1, -1) for stage in ("scores", "logits", "weights"))
@@ -56,3 +56,8 @@ def read_maps(path: Path) -> list[Answer]:
         numbers = {name: float(value) for name, value in diagnose(attention).items()}
         answers.append(Answer(entry["query"], entry["label"], attention, placement, numbers, vector, mark))
     return answers
+
+
+def as_placement(told: Mapping[str, Any]) -> Placement:
+    """What `dataclasses.asdict` made of it, and JSON of that."""
+    return Placement(**{key: tuple(value) for key, value in told.items() if key != "seen"}, seen=Box(**told["seen"]))

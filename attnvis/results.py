@@ -8,7 +8,6 @@
 import contextlib
 import csv
 import json
-import os
 import re
 import sys
 from array import array
@@ -27,6 +26,7 @@ from attnvis.maps import read_maps, write_maps
 from attnvis.method import Answer
 from attnvis.photo import full_pixels, load
 from attnvis.stream import Outcome
+from attnvis.tracker import Tracker, printable
 from attnvis.values import Photo, PhotoError
 
 __all__ = ["Folder", "draw", "redraw"]
@@ -37,7 +37,6 @@ COLUMNS = (
     "index", "photo", "path", "digest", "height", "width", "status", "reason", "query", "label", "weights", "scaling", "normalise",
     "patches", "rows", "columns", "predicted", "probability", *DESCRIPTIONS, "map", "overlay", "panel",
 )  # fmt: skip
-PATIENCE = 30  # seconds that W&B may take to answer at the start, and twice that to send the last at the end
 
 
 class Folder:
@@ -64,7 +63,7 @@ class Folder:
             "run.json", json.dumps({**self.facts, "versions": versions, "warnings": self.warnings, "config": config}, indent=1).encode()
         )
         self.rows, self.table = open_records(path / "records.csv")
-        self.tracker = Tracker(path, logger or {"mode": "disabled"}, {**self.facts, "versions": versions, **config})
+        self.tracker = PhotoTracker(path, logger or {"mode": "disabled"}, {**self.facts, "versions": versions, **config})
 
     def __enter__(self) -> "Folder":
         return self
@@ -78,7 +77,7 @@ class Folder:
         finally:
             self.tracker.finish(crashed=kind is not None)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome[Answer]) -> None:
         """Everything about one photo: to files, then to W&B."""
         row: dict[str, Any] = {"index": outcome.index, "photo": outcome.path.name, "path": str(outcome.path)}
         try:
@@ -95,7 +94,7 @@ class Folder:
             self.tracker.log(numbers, answer)
         self.done += 1
 
-    def keep(self, outcome: Outcome, photo: Photo, row: dict[str, Any]) -> list[dict[str, Any]]:
+    def keep(self, outcome: Outcome[Answer], photo: Photo, row: dict[str, Any]) -> list[dict[str, Any]]:
         """The pictures and maps of one photo; returns its records."""
         stem = unique(slug(Path(photo.name).stem), self.names)
         height, width = photo.size
@@ -232,70 +231,18 @@ def save(path: Path, content: bytes) -> None:
 # --------------------------------------------------------------------------------------------------------------------- W&B
 
 
-class Tracker:
-    """One W&B run.  Whatever goes wrong with W&B is said in one line and costs no result."""
+class PhotoTracker(Tracker):
+    """What W&B is told of photos: diagnostics and pictures as they come; distributions, a table and the maps at the end."""
 
     EDGES = np.linspace(-10, 10, 65)  # of the histogram: log2 of N a
     TABLE = ("photo", "query", "label", "scaling", *DESCRIPTIONS)
 
     def __init__(self, folder: Path, logger: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        self.folder, self.pictures = folder, logger.get("pictures", 64)
-        self.mode: Any = logger.get("mode") or "offline"
-        if self.mode not in ("offline", "online", "disabled"):
-            raise ValueError(f"logger.mode {self.mode!r} is not known to W&B; choose offline, online or disabled")
+        self.pictures = logger.get("pictures", 64)
         self.counts: dict[str, np.ndarray] = {}
         self.spreads: dict[str, array[float]] = {}  # the perplexities of each query
         self.rows: list[list[Any]] = []  # of the table: the first 10,000
-        self.run: Any = None
-        self.silent = self.mode == "disabled"  # or where W&B has failed
-        self.borrowed: dict[str, str] = {}
-        if self.silent:
-            return
-        staged = str(folder.absolute() / "wandb")  # or tables and artifacts wait in the home folder, and are lost when outputs/ moves
-        wishes = {"WANDB_DATA_DIR": staged, "WANDB_CACHE_DIR": staged, "WANDB_SILENT": "true"}
-        self.borrowed = {name: value for name, value in wishes.items() if name not in os.environ}
-        os.environ.update(self.borrowed)
-        with self.harmless():
-            (folder / "wandb").mkdir(exist_ok=True)
-            self.begin(logger, config)
-
-    def begin(self, logger: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        import wandb
-
-        settings = wandb.Settings(
-            silent=True, x_disable_stats=True, init_timeout=PATIENCE, finish_timeout=2 * PATIENCE, finish_timeout_raises=True,
-            x_transaction_log_flush_interval=1,
-        )  # fmt: skip
-        chosen = {key: logger[key] for key in ("project", "group", "tags") if key in logger}
-        options = {
-            "dir": self.folder,
-            "config": dict(config),
-            "job_type": "run",
-            "reinit": "finish_previous",
-            "settings": settings,
-            **chosen,
-        }
-        try:
-            # wandb.init would ask for a key at the terminal, in the midst of a run
-            if self.mode == "online" and not wandb.login(prompt=False, verify=False):
-                raise wandb.errors.UsageError("no API key is configured; run `wandb login` once")
-            self.run = wandb.init(mode=self.mode, **options)
-        except Exception as error:  # no key, no server, a server that says no
-            if self.mode != "online":
-                raise
-            logs = self.folder / "wandb" / "offline-run-*"
-            print(f"attnvis: W&B is out of reach ({first_line(error)}); logging offline, send it later: wandb sync {logs}", file=sys.stderr)
-            self.run = wandb.init(mode="offline", **options)
-
-    @contextlib.contextmanager
-    def harmless(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # anything: W&B is a guest here
-            if not self.silent:
-                reason = first_line(error)
-                print(f"attnvis: W&B stopped ({reason}); every result is in {self.folder}, send it later: wandb sync", file=sys.stderr)
-            self.silent = True
+        super().__init__(folder, logger, config)
 
     def log(self, row: Mapping[str, Any], answer: Answer) -> None:
         if self.silent:
@@ -314,16 +261,6 @@ class Tracker:
             self.spreads.setdefault(answer.query, array("d")).append(row["perplexity"])
             logs = np.log2(np.maximum(answer.cells, 2.0**-10)).clip(-10, 10)
             self.counts[answer.query] = self.counts.get(answer.query, 0) + np.histogram(logs, self.EDGES)[0]
-
-    def finish(self, crashed: bool) -> None:
-        if not self.silent:
-            with self.harmless():
-                self.conclude()
-        if self.run is not None:
-            with self.harmless():
-                self.run.finish(exit_code=int(crashed))
-        for name in self.borrowed:
-            os.environ.pop(name, None)
 
     def conclude(self) -> None:
         """What is known only at the end: distributions, the table, the means, and the maps as an artifact."""
@@ -364,12 +301,3 @@ def unique(name: str, taken: dict[str, int]) -> str:
         candidate = f"{name}-{taken[key]}"
     taken[candidate.lower()] = 1
     return candidate
-
-
-def printable(value: Any) -> Any:
-    """A file name that is no Unicode, as W&B can take it."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -90,7 +90,7 @@ def perplexity(scores: Scores, target: float = 0.1) -> Logits:
     spread = -above.amin(-1, keepdim=True)
     wanted = math.log(max(1.0, patches))
     low, high = spread.clamp_min(1e-300).log() - 25.0, spread.clamp_min(1e-300).log() + 25.0  # ln tau: one-hot ... uniform
-    for _ in range(80):
+    for _ in range(60):
         between = (low + high) / 2
         sharp = entropy(above / between.exp()) < wanted
         low, high = torch.where(sharp, between, low), torch.where(sharp, high, between)

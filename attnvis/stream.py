@@ -3,22 +3,25 @@
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from attnvis.method import Answer
 from attnvis.photo import collate, load, shape_key
 from attnvis.values import Batch, Features, Photo, PhotoError, Preprocessing
 
 __all__ = ["Outcome", "stream"]
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class Outcome(Generic[T]):
     """What became of one photo: its answers, or why there are none."""
 
     index: int  # in the order the photos were given
     path: Path
     photo: Photo | None = None
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[T] = field(default_factory=list)
     predicted: tuple[tuple[str, float], ...] = ()  # the network's first classes and their probabilities
     error: str = ""
 
@@ -26,11 +29,11 @@ class Outcome:
 def stream(
     paths: Iterable[Path],
     backbone: Callable[[Batch], Features],
-    method: Callable[[Features], list[list[Answer]]],
+    method: Callable[[Features], list[list[T]]],
     preprocessing: Preprocessing,
     batch_size: int = 8,
     waiting: int | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[Outcome[T]]:
     """One Outcome per path, in the order they get done.
 
     At most `waiting` decoded photos (None: four batches) wait for others of their shape.
@@ -39,7 +42,7 @@ def stream(
         raise ValueError(f"batch_size {batch_size} holds no photo; give 1 or more")
     most = 4 * batch_size if waiting is None else waiting
 
-    def done(group: list[tuple[int, Path, Photo]]) -> Iterator[Outcome]:
+    def done(group: list[tuple[int, Path, Photo]]) -> Iterator[Outcome[T]]:
         try:
             features = backbone(collate([photo for _, _, photo in group], preprocessing))
             answers = method(features)

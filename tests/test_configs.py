@@ -9,7 +9,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from attnvis import backbone, catalogue, cli, normalise, query, render, scaling
+from attnvis import assemble, backbone, catalogue, cli, normalise, query, render, scaling
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FILES = sorted(file.relative_to(CONFIGS).with_suffix("").as_posix() for file in CONFIGS.rglob("*.yaml"))
@@ -32,11 +32,12 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
     group, option = name.split("/")
     needs = [f"{key}={value}" for key, value in GIVEN.items() if catalogue.settings(name).get(key.partition(".")[2]) == "???"]
     network = ["backbone.weights=random", "backbone.placement=stretch", "backbone.precision=fp32"] if group == "backbone" else []
-    cfg = composed(f"{group}={option}", *needs, *network)
-    cli.require(cfg, "run")
-    if group in ("logger", "experiment"):
+    verb = "sweep" if group == "experiment" and "attnvis sweep " in catalogue.sentence(name) else "run"
+    cfg = composed(f"{group}={option}", *needs, *network, *(["images=samples"] if verb == "sweep" else []), verb=verb)
+    assemble.require(cfg, verb)
+    if group in ("logger", "experiment", "launcher"):
         return
-    made = cli.build(cfg, group)
+    made = assemble.build(cfg, group)
     if group == "backbone":
         assert isinstance(made, backbone.Backbone) and made.digest == "random" and made.head is not None
     elif group == "render":
@@ -46,12 +47,12 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
         assert isinstance(made, partial) and made.func is getattr(module, {"class": "class_"}.get(option, option))
 
 
-@pytest.mark.parametrize("verb", ["run", "redraw"])
-def test_every_verb_has_a_config(verb):
-    assert set(cli.VERBS) == {"run", "redraw"}
-    cfg = composed("run=somewhere", verb=verb) if verb == "redraw" else composed()
-    cli.require(cfg, verb)
-    assert "name" in cfg and "render" in cfg
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_a_config_and_a_script(verb):
+    cfg = composed(*{"redraw": ["run=somewhere"], "pretrain": ["images=somewhere"]}.get(verb, []), verb=verb)
+    assemble.require(cfg, verb)
+    assert "name" in cfg and "trust" in cfg
+    assert f'main("{verb}")' in (CONFIGS.parent / "scripts" / f"{verb}.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("group, module", [("query", query), ("scaling", scaling), ("normalise", normalise)])
@@ -88,12 +89,12 @@ def test_the_defaults_of_the_overlay_are_those_of_the_style():
 def test_the_catalogue_reads_what_hydra_composes():
     for name in CHOICES:
         group, option = name.split("/")
-        if group not in ("experiment", "logger"):
+        if group not in ("experiment", "logger", "launcher"):
             assert catalogue.settings(name) == OmegaConf.to_container(composed(f"{group}={option}"), resolve=False)[group], name
 
 
 def test_numbers_become_what_the_function_asks_for():
-    made = cli.build(composed("scaling=temperature", "scaling.tau=2"), "scaling")
+    made = assemble.build(composed("scaling=temperature", "scaling.tau=2"), "scaling")
     assert type(made.keywords["tau"]) is float
-    made = cli.build(composed("query=class", "query.name=281"), "query")
+    made = assemble.build(composed("query=class", "query.name=281"), "query")
     assert made.keywords == {"name": 281}

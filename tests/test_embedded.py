@@ -4,7 +4,9 @@ Frozen numbers: python scripts/measure_embedded.py --freeze tests/embedded_froze
 """
 
 import hashlib
+import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,10 @@ from attnvis.backbone import Backbone
 from attnvis.photo import collate, find, fit, load
 from attnvis.placement import probe
 from attnvis.values import Photo, Preprocessing
+
+SPEC = importlib.util.spec_from_file_location("measure_embedded", Path(__file__).parents[1] / "scripts" / "measure_embedded.py")
+measure = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(measure)
 
 FROZEN = json.loads(Path(__file__).with_name("embedded_frozen.json").read_text(encoding="utf-8"))
 
@@ -114,6 +120,81 @@ def test_the_sample_photos_are_seen_as_when_the_weights_were_made(backbone, phot
 
 def test_the_sample_photos_are_all_frozen(photos):
     assert set(FROZEN["samples"]) == set(photos)
+
+
+RATES = {"rarity on the object": 1 / 50, "pca on the object": 1 / 50, "colour pop-out": 1 / 15}  # one scene of 50, one array of 15
+
+
+def as_frozen(found: dict[str, float]) -> dict[str, bool]:
+    """Rates may differ by one picture, means by 2 %."""
+    assert set(found) == set(FROZEN["generated"])
+    return {
+        name: abs(found[name] - frozen) <= (RATES[name] + 1e-3 if name in RATES else 0.02 * frozen)
+        for name, frozen in FROZEN["generated"].items()
+    }
+
+
+@pytest.fixture(scope="module")
+def early() -> Backbone:
+    return load_backbone("embedded", layer="stage2", device="cpu", precision="fp32")
+
+
+def test_generated_pictures_are_seen_as_when_the_weights_were_made(backbone, early):
+    assert all(as_frozen(measure.on_generated(backbone, early)).values())
+
+
+def test_another_preprocessing_would_be_noticed(backbone, early, monkeypatch):
+    usual, make = measure.WHOLE, measure.scene
+    monkeypatch.setattr(measure, "WHOLE", replace(usual, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    assert not all(as_frozen(measure.on_generated(backbone, early)).values())
+    monkeypatch.setattr(measure, "WHOLE", usual)
+    monkeypatch.setattr(measure, "scene", lambda seed: (make(seed)[0][..., ::-1], *make(seed)[1:]))  # BGR
+    assert not all(as_frozen(measure.on_generated(backbone, early)).values())
+
+
+def test_auc_counts_pairs():
+    draws = np.random.default_rng(0)
+    positives, negatives = draws.integers(0, 9, 31) / 8, draws.integers(0, 7, 47) / 8  # with many ties
+    pairs = [1.0 if p > n else 0.5 if p == n else 0.0 for p in positives for n in negatives]
+    assert measure.auc(positives, negatives) == pytest.approx(sum(pairs) / len(pairs), abs=1e-12)
+    assert measure.auc(np.ones(3), np.ones(5)) == 0.5
+
+
+def test_auc_and_shuffled_auc_of_a_toy_are_those_of_pysaliency():
+    x, y = np.meshgrid(np.arange(8), np.arange(6))
+    values = 10 - abs(x - 5) - 2 * abs(y - 2) + 0.5 * (x * y % 3)
+    own, others = ([(5, 2), (4, 2), (6, 3), (1, 5), (5, 2)], [(4, 3), (4, 2), (3, 3), (4, 2), (0, 0), (7, 5)])  # x, y
+    gaze = measure.Gaze([], [np.array([((row + 0.5) / 6, (column + 0.5) / 8) for column, row in places]) for places in (own, others)])
+    assert gaze.shuffled_auc(0, values) == pytest.approx(0.7, abs=1e-9)
+    assert measure.auc(np.array([values[row, column] for column, row in own]), values.ravel()) == pytest.approx(0.7520833333, abs=1e-9)
+
+
+def test_shuffled_auc_takes_the_fixations_of_the_other_photos_to_this_one():
+    """Photos of two shapes; every other photo's fixation lands on the cell at the same share of height and width."""
+    rng, (height, width) = np.random.default_rng(1), (6, 8)
+    shapes = [(height, width), (3, 4), (12, 24)]
+    spots = [
+        np.stack([rng.uniform(0, rows, 5 + number), rng.uniform(0, columns, 5 + number)], 1)
+        for number, (rows, columns) in enumerate(shapes)
+    ]
+    values = rng.permutation(height * width).reshape(height, width).astype(np.float32)
+    gaze = measure.Gaze([], [places / shape for places, shape in zip(spots, shapes)])
+    read = [
+        [values[int(row * height / rows), int(column * width / columns)] for row, column in places]
+        for places, (rows, columns) in zip(spots, shapes)
+    ]
+    pairs = [(own > other) + 0.5 * (own == other) for own in read[0] for other in read[1] + read[2]]
+    assert gaze.shuffled_auc(0, values) == pytest.approx(np.mean(pairs), abs=1e-12)
+
+
+def test_a_linear_probe_reads_what_is_there_and_nothing_else():
+    rng = torch.Generator().manual_seed(0)
+    features = torch.randn(300, 40, generator=rng) * torch.logspace(-3, 3, 40)  # of very different sizes
+    kinds = (features[:, 3] / features[:, 3].std() > 0).tolist()
+    truth, noise = [f"{kind}" for kind in kinds], [f"{number}" for number in torch.randint(4, (300,), generator=rng).tolist()]
+    for labels, low, high in ((truth, 0.9, 1), (noise, 0.15, 0.35)):
+        found = measure.linear_probe(features[:200], labels[:200], features[200:])
+        assert low <= np.mean([one == other for one, other in zip(found, labels[200:])]) <= high
 
 
 def untrained() -> Backbone:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import LOADED, make_photo
 
-from attnvis import cli, results
+from attnvis import cli, results, tracker
 from attnvis.diagnostics import DESCRIPTIONS
 from attnvis.maps import read_maps
 from attnvis.method import Method
@@ -238,7 +238,7 @@ def test_without_a_key_or_a_server_a_run_goes_on_offline(attnvis, photos, wandb,
         monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setattr(term, "can_use_terminput", lambda: True)  # as at a terminal, where W&B would ask for a key
     monkeypatch.setattr(wandb.util, "prompt_choices", lambda *_, **__: pytest.fail("a run must not stop to ask"))
-    monkeypatch.setattr(results, "PATIENCE", 2)
+    monkeypatch.setattr(tracker, "PATIENCE", 2)
     ended = attnvis("run", "a", "logger.mode=online")
     assert ended.code == 0 and "1 photo done" in ended.out
     assert ended.err.count("\n") == 1 and ended.err.startswith("attnvis: W&B is out of reach (") and "wandb sync" in ended.err
@@ -283,7 +283,7 @@ def test_a_server_lost_during_the_run_does_not_hold_up_its_end(attnvis, photos, 
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    begun, begin = [], results.Tracker.begin
+    begun, begin = [], tracker.Tracker.begin
 
     def begin_then_lose(self, *words):
         begin(self, *words)
@@ -291,7 +291,7 @@ def test_a_server_lost_during_the_run_does_not_hold_up_its_end(attnvis, photos, 
         server.shutdown()
         server.server_close()
 
-    monkeypatch.setattr(results.Tracker, "begin", begin_then_lose)
+    monkeypatch.setattr(tracker.Tracker, "begin", begin_then_lose)
     monkeypatch.setattr(wandb, "Settings", short_of(wandb.Settings))
     started = time.monotonic()
     ended = attnvis("run", "a", "logger.mode=online")

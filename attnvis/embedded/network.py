@@ -29,11 +29,11 @@ def local_block(channels: int) -> Residual:
     return Residual(nn.Sequential(nn.ReLU(), convolution(channels, channels, 3), nn.ReLU(), convolution(channels, channels, 3)))
 
 
-def wide_block(channels: int, expansion: int = 3) -> Residual:
-    """3x3 depthwise, then a 1x1 bottleneck turned inside out: context at few weights (the order of Liu et al. 2022)."""
+def wide_block(channels: int, kernel: int, expansion: int = 3) -> Residual:
+    """Depthwise, then a 1x1 bottleneck turned inside out: context at few weights (the order of Liu et al. 2022)."""
     return Residual(
         nn.Sequential(
-            convolution(channels, channels, 3, groups=channels),
+            convolution(channels, channels, kernel, groups=channels),
             convolution(channels, expansion * channels, 1),
             nn.ReLU(),
             convolution(expansion * channels, channels, 1),
@@ -42,9 +42,14 @@ def wide_block(channels: int, expansion: int = 3) -> Residual:
 
 
 class EmbeddedNet(nn.Module):
-    """Output stride 16.  `features` ends in [B, 512, H/16, W/16] >= 0; `forward` gives logits [B, C] = head(mean over the cells)."""
+    """Output stride 16.  `features` ends in [B, 512, H/16, W/16] >= 0; `forward` gives logits [B, C] = head(mean over the cells).
 
-    stages = (6, 9, 14)  # how many entries of `features` make stage2 (stride 8), stage3 (stride 16) and all of it
+    Three stages, each of which ends in few channels without a ReLU: narrow enough that a stage can be taught alone, from a
+    teacher's maps of the same stride to its next (`attnvis.distil`).
+    """
+
+    stages = (7, 12, 18)  # how many entries of `features` make stage2 (stride 8), stage3 (stride 16) and all of it
+    widths = (32, 96, 512)  # channels where each ends
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
@@ -55,12 +60,18 @@ class EmbeddedNet(nn.Module):
             local_block(96),
             local_block(96),
             nn.ReLU(),
-            convolution(96, 192, 3, stride=2),
-            wide_block(192),
-            wide_block(192),
-            wide_block(192),
-            wide_block(192),
-            wide_block(192),
+            convolution(96, 32, 1),
+            # stride 8
+            convolution(32, 192, 3, stride=2),
+            wide_block(192, 3),
+            wide_block(192, 3),
+            wide_block(192, 3),
+            convolution(192, 96, 1),
+            # stride 16
+            convolution(96, 192, 1),
+            wide_block(192, 5),
+            wide_block(192, 5),
+            wide_block(192, 5),
             convolution(192, 512, 1),
             nn.ReLU(),
         )

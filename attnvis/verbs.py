@@ -1,0 +1,179 @@
+"""What each verb does with its config: a function (config, folder) -> exit code.  Heavy imports wait until a verb is called."""
+
+import json
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnvis import catalogue
+from attnvis.assemble import build, hint, plain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from attnvis.backbone import Backbone
+    from attnvis.cache import Cached
+    from attnvis.distil import News
+
+__all__ = ["cache", "command", "listed", "photos", "pretrain", "progress", "redraw", "remembered", "run"]
+
+TEACHERS = ("mobilenet_v2", "resnet18", "resnet50", "regnet_y_400mf", "efficientnet_b0")
+
+
+def run(cfg: "DictConfig", folder: Path) -> int:
+    """Photos in, heatmaps out."""
+    import torch
+
+    from attnvis.method import Method
+    from attnvis.results import Folder
+    from attnvis.stream import stream
+
+    paths = photos(plain(cfg.images))
+    style = build(cfg, "render")
+    method = Method(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise"))
+    torch.manual_seed(cfg.seed)
+    backbone = remembered(build(cfg, "backbone"), plain(cfg.cache))
+    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    facts = backbone.describe() | {"fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed)}
+    facts["command"] = command()
+    for warning in backbone.warnings:
+        print(f"attnvis: {warning.upper()}", file=sys.stderr)
+    with Folder(folder, style, facts, plain(cfg), backbone.warnings, plain(cfg.logger), cfg.maps) as results:
+        for outcome in progress(stream(paths, backbone, method, preprocessing, cfg.batch_size), len(paths)):
+            results.add(outcome)
+    return conclude(results.done, results.reasons, folder)
+
+
+def redraw(cfg: "DictConfig", folder: Path) -> int:
+    """The pictures of a finished run in another style, without the network."""
+    from attnvis.results import redraw as again
+
+    source = Path(cfg.run)
+    if not (source / "records.csv").is_file():
+        inner = sorted(source.glob("*/records.csv"))
+        advice = (
+            f"it is a sweep: give one of its runs, such as {inner[0].parent}" if inner else "give one such as outputs/run/<date>/<time>"
+        )
+        raise ValueError(f"{source} is not the folder of a run: it has no records.csv; {advice}")
+    reasons = Counter(reason for _, reason in progress(again(source, folder, build(cfg, "render"), command()), None))
+    return conclude(reasons.pop("", 0), reasons, folder)
+
+
+def remembered(backbone: "Backbone", settings: dict[str, Any]) -> "Backbone | Cached":
+    from attnvis.cache import Cached
+
+    if not settings["use"]:
+        return backbone
+    return Cached(backbone, place_of(settings["folder"]), settings["storage"], float(settings["limit"]))
+
+
+def place_of(folder: str) -> Path:
+    from attnvis.cache import default_folder
+
+    return default_folder() if folder == "default" else Path(folder)
+
+
+def cache(cfg: "DictConfig", folder: Path) -> int:
+    """What sweeps have kept, network by network."""
+    from attnvis.cache import clear, entries
+
+    settings = plain(cfg)
+    place, total = place_of(settings["folder"]), 0
+    for entry in entries(place):
+        network = ", ".join(entry.about[name] for name in ("backbone", "layer", "precision", "storage"))
+        print(f"{entry.size / 1e6:10.1f} MB  {entry.photos:7} photos  {network}")
+        total += entry.size
+    if settings["clear"]:
+        print(f"{clear(place) / 1e6:.1f} MB freed in {place}")
+    else:
+        print(f"{total / 1e6:10.1f} MB in {place}" + ("; attnvis cache clear=true frees them" if total else ""))
+    return 0
+
+
+def photos(images: Any) -> list[Path]:
+    from attnvis.photo import find
+
+    return find([str(item) for item in images] if isinstance(images, list) else str(images))
+
+
+def listed(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def pretrain(cfg: "DictConfig", folder: Path) -> int:
+    """A teacher and photos in, the weights of the embedded network out."""
+    import torch
+
+    from attnvis import distil
+    from attnvis.backbone import settle
+    from attnvis.tracker import Tracker
+
+    settings = plain(cfg)
+    lesson = distil.Lesson(**{field.name: settings[field.name] for field in fields(distil.Lesson)})
+    family = catalogue.family(str(cfg.teacher))
+    if family is None:
+        raise ValueError(f"no teacher {cfg.teacher!r}; {hint(str(cfg.teacher), TEACHERS)}take a network such as {', '.join(TEACHERS)}")
+    device, dtype = settle(cfg.device, cfg.precision)
+    paths = photos(settings["images"])
+    torch.manual_seed(cfg.seed)  # for weights=random
+    teacher = distil.load_teacher(cfg.teacher, str(cfg.weights), catalogue.settings(f"backbone/{family}"), device, dtype)
+    told = {"teacher": cfg.teacher, "command": command(), "torch": torch.__version__, "device": str(device), "precision": str(dtype)}
+    folder.mkdir(parents=True, exist_ok=True)
+    tracker, crashed = Tracker(folder, settings["logger"], told | settings, "pretrain"), True
+    weights = folder / "weights.safetensors"
+    try:
+        with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            for news in shown(distil.distil(lesson, teacher, paths, folder, bool(cfg.compile))):
+                log.write(json.dumps({"step": news.step, "phase": news.phase, **news.numbers}) + "\n")
+                log.flush()
+                tracker.note(news.numbers, news.step)
+        crashed = False
+    finally:
+        tracker.finish(crashed)
+    digest = distil.export(folder, weights, {"teacher": cfg.teacher})
+    print(f"{weights}: sha256 {digest}\ntry it: attnvis run backbone.weights={shlex.quote(str(weights))}")
+    return 0
+
+
+def shown(news: "Iterable[News]") -> "Iterator[News]":
+    """A progress bar at a terminal, a line now and then elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+        for item in news:
+            short = {name: item.numbers[name] for name in ("hint8", "hint16", "cells", "kl", "held-out top-1") if name in item.numbers}
+            said = ", ".join(f"{name} {value:.3g}" for name, value in short.items())
+            bar.total, bar.n = item.steps, item.step
+            bar.set_postfix_str(f"{item.phase}: {said}")
+            if bar.disable and item.saved:
+                speed = f"{item.numbers['views per second']:.0f} views a second"
+                print(f"{item.step} of {item.steps}, {item.phase}, {speed}: {said}", flush=True)
+            yield item
+
+
+def command() -> str:
+    """The command line, to be typed again; processes that a launcher starts inherit it."""
+    return os.environ.get("ATTNVIS_COMMAND", "")
+
+
+def progress(items: Iterable[Any], total: int | None) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, unit="photo", disable=not sys.stderr.isatty(), leave=False)
+
+
+def conclude(done: int, reasons: dict[str, int], folder: Path) -> int:
+    """The last words of a run; its exit code."""
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    failed = sum(reasons.values())
+    for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:10]:
+        print(f"attnvis: {reason}" + (f" ({count} photos)" if count > 1 else ""), file=sys.stderr)
+    if done + failed > 1 and failed:
+        print(f"attnvis: {done} done, {failed} failed; every reason is in {shown / 'records.csv'}", file=sys.stderr)
+    print(f"{done} photo{'s' * (done != 1)} done: {shown / 'index.html'}")
+    return 1 if failed else 0

@@ -1,0 +1,6 @@
+"""Photos in, a comparison of scalings out.  The same door as `attnvis sweep`."""
+
+from attnvis.cli import main
+
+if __name__ == "__main__":
+    main("sweep")

@@ -1,0 +1,115 @@
+"""The pages in a browser: no complaint, nothing fetched, every picture there, and no sideways scrolling on a telephone."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import make_photo
+
+pytestmark = pytest.mark.browser
+WIDTHS = (1280, 400)
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
+    program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if program is None:
+        pytest.skip(f"no browser here; looked for {', '.join(CHROMIUMS)}")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium):
+    """Opens a file and scrolls through it; (what went wrong, the page)."""
+    contexts = []
+
+    def call(path: Path, width: int, height: int = 900):
+        context = chromium.new_context(viewport={"width": width, "height": height})
+        contexts.append(context)
+        page, wrong = context.new_page(), []
+        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else wrong.append(request.url))
+        page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url[:200]}"))
+        page.goto(path.resolve().as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+        for image in page.locator("img").all():
+            if image.is_visible():
+                image.scroll_into_view_if_needed()  # those that load when they are looked at
+        page.wait_for_load_state("networkidle")
+        return wrong, page
+
+    yield call
+    for context in contexts:
+        context.close()
+
+
+def pictures(page) -> list[tuple[str, int]]:
+    """(where from, how wide it really is) of every picture that is shown."""
+    shown = "images => images.filter(one => one.checkVisibility()).map(one => [(one.currentSrc || one.src).slice(0, 80), one.naturalWidth])"
+    return [(source, width) for source, width in page.locator("img").evaluate_all(shown)]
+
+
+def whole(visit, path: Path, least: int) -> None:
+    """What every page has to hold to, wide and narrow."""
+    for width in WIDTHS:
+        wrong, page = visit(path, width)
+        assert not wrong, (width, wrong)
+        shown = pictures(page)
+        assert len(shown) >= least and all(natural > 0 for _, natural in shown), (width, shown)
+        across = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert across[0] <= across[1], f"{path} is {across[0]} px wide in a window of {across[1]}"
+        assert page.title() and page.locator("h1").count() == 1
+
+
+def test_the_page_of_a_run(attnvis, visit):
+    assert attnvis("run", "samples/cat", "samples/rocket", "query=mean").code == 0
+    whole(visit, Path("out/index.html"), least=2)
+
+
+def test_the_page_of_a_run_with_a_bad_photo_and_names_that_look_like_code(attnvis, visit, here):
+    name = "<img src=x onerror=alert(1)> & a name that is so long that no telephone has room for it " + "x" * 90 + ".png"
+    make_photo(here / name)
+    (here / "text.jpg").write_text("hello, this is no photo")
+    assert attnvis("run", name, "text.jpg", "query=mean").code == 1
+    whole(visit, Path("out/index.html"), least=1)
+
+
+def test_the_page_of_a_sweep(attnvis, visit):
+    words = ["query=class,mean", "scaling=none,inv_sqrt_d,cosine:0.07", "preprocess.size=65", "hydra.run.dir=out", "cache.folder=cache"]
+    assert attnvis("sweep", "samples/cat", "samples/rocket", *words).code == 0
+    whole(visit, Path("out/index.html"), least=2)
+
+
+def test_the_page_of_a_sweep_of_which_a_job_failed(attnvis, visit, here):
+    make_photo(here / "cat.png")
+    words = ["query=class", "scaling=none,inv_sqrt_d", "preprocess.size=65", "hydra.sweep.dir=out", "cache.folder=cache"]
+    assert attnvis("sweep", "cat.png", "backbone.layer=stage3,last", *words).code == 1
+    whole(visit, Path("out/index.html"), least=1)
+
+
+# A page that is wrong in each of these ways, so that what stands above cannot pass for want of looking.
+@pytest.mark.parametrize(
+    "body, found",
+    [
+        ("<script>console.error('an error')</script>", "an error"),
+        ("<script>nosuch()</script>", "nosuch is not defined"),
+        ("<link rel=stylesheet href='http://127.0.0.1:9/far.css'>", "http://127.0.0.1:9/far.css"),
+        ("<img src=nosuch.png>", "nosuch.png"),
+        ("<img src='data:image/png;base64,AAAA' width=5 height=5>", "data:image/png"),
+        ("<div style='width:500px'>wide</div>", "is 508 px wide in a window of 400"),
+        ("<img hidden>", "(1280, [])"),
+    ],
+)
+def test_a_page_that_is_wrong_does_not_pass(visit, tmp_path, body, found):
+    image = '<img src="data:image/svg+xml,<svg xmlns=%22http://www.w3.org/2000/svg%22 width=%229%22 height=%229%22/>">'
+    good = "" if "hidden" in body else image
+    (tmp_path / "page.html").write_text(f"<!doctype html><title>t</title><h1>t</h1>{good}{body}")
+    with pytest.raises(AssertionError) as error:
+        whole(visit, tmp_path / "page.html", least=1)
+    assert found in str(error.value)
