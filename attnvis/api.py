@@ -10,10 +10,9 @@ import numpy as np
 
 from attnvis import backbone as backbones
 from attnvis import catalogue, render, results
-from attnvis import normalise as normalisers
 from attnvis import query as queries
-from attnvis import scaling as scalings
 from attnvis.backbone import Backbone
+from attnvis.grid import functions
 from attnvis.maps import write_maps
 from attnvis.method import Answer, Method
 from attnvis.photo import collate, find, full_pixels, load
@@ -175,7 +174,4 @@ def as_query(text: str | Callable) -> Callable:
 
 def as_function(kind: str, text: str | Callable) -> Callable:
     """The function that a text such as temperature:2 names, its first settings filled in."""
-    if callable(text):
-        return text
-    module = {"scaling": scalings, "normalise": normalisers}[kind]
-    return queries.read(text, {name: getattr(module, name) for name in module.__all__}, kind)
+    return text if callable(text) else functions(kind, [text])[text]

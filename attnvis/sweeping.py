@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from attnvis.backbone import Backbone
     from attnvis.cache import Cached
-    from attnvis.lab import Job
+    from attnvis.lab import Job, Sweep
     from attnvis.values import Preprocessing
 
 __all__ = ["STUDIES", "compare", "sweep", "unmeasured"]
@@ -129,6 +129,15 @@ def named(kind: str, text: str, trusted: list[str]) -> Any:
     return query.parse(text) if kind == "query" else functions(kind, [text])[text]
 
 
+def medians(found: "Sweep") -> dict[str, list[Any]]:
+    """Over photos, of every job, query and setting: the columns of a table."""
+    from attnvis.lab import AXES as OUTER
+
+    numbers = ("perplexity", "patches", "sigma_eff", "max_times_uniform", "gradient_norm", "js_inv_sqrt_d")
+    groups = found.table.group_by([*OUTER, "query", "scaling", "normalise"])
+    return groups.aggregate([(name, "approximate_median") for name in numbers] + [("saturated", "mean"), ("dead", "mean")]).to_pydict()
+
+
 def compare(folder: Path) -> int:
     """What all jobs of a sweep found, as one page; its exit code: 0 where nothing is missing."""
     from attnvis.lab import read_sweep
@@ -144,6 +153,7 @@ def compare(folder: Path) -> int:
         try:
             pages.append(write_comparison(found))
             tracker.show(sorted((folder / "figures").glob("*.png")))
+            tracker.tabulate("medians", medians(found))
             crashed = False
         finally:
             tracker.finish(crashed)
@@ -161,5 +171,5 @@ def compare(folder: Path) -> int:
     if done:
         passes = sum(told["passes"] for told in done)
         jobs = f"{len(done)} jobs, " if len(done) > 1 else ""
-        print(f"{jobs}{max(told['done'] for told in done)} photos, {passes} of them through the network: {', '.join(map(str, pages))}")
+        print(f"{jobs}{max(told['done'] for told in done)} photos, {passes} passes through the network: {', '.join(map(str, pages))}")
     return 1 if found.missing or any(told["failures"] for told in done) else 0

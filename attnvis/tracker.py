@@ -84,6 +84,14 @@ class Tracker:
 
                 self.run.log({path.stem: Image(str(path)) for path in pictures})
 
+    def tabulate(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        if not self.silent:
+            with self.harmless():
+                from wandb import Table
+
+                rows = [[printable(value) for value in row] for row in zip(*columns.values(), strict=True)]
+                self.run.log({name: Table(list(columns), rows)})
+
     def conclude(self) -> None:
         """What is known only at the end."""
 
