@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from attnvis import query as queries
-from attnvis.comparison import percent, write_comparison
+from attnvis.comparison import write_comparison
 from attnvis.grid import Grid, functions
 from attnvis.lab import Job, read_sweep
+from attnvis.prose import percent
 from attnvis.stream import Outcome
 from attnvis.values import Box, Features, Photo, Placement
 
