@@ -53,7 +53,8 @@ def main(verb: str | None = None) -> None:
     os.environ["ATTNVIS_COMMAND"] = shlex.join(["attnvis", verb, *words])  # before it is spelled for Hydra
     try:
         status = launch(verb, spelled(resumed(words) if verb == "sweep" else words, verb))
-        sys.exit(status) if status else None
+        if status:
+            sys.exit(status)
     except KeyboardInterrupt:
         fail("stopped; what was done is kept in the run's folder", code=130)
     finally:

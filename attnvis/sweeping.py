@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.assemble import build, plain, vet
-from attnvis.verbs import command, listed, photos, progress, remembered
+from attnvis.verbs import command, complain, listed, photos, progress, remembered
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,14 +32,14 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
 
     settings = plain(cfg)
     same = {key: value for key, value in settings.items() if key not in ("logger", "name", "cache", "batch_size")}
+    same["storage"] = settings["cache"]["storage"]  # of the cache's settings the only one that may change a number
     if settings["study"] not in STUDIES:
         raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
     if finished(folder, same):
         return 0
     with Job(folder, same) as job:
         measure(cfg, settings, job)
-    for reason, count in sorted(job.reasons.items(), key=lambda item: -item[1])[:10]:
-        print(f"attnvis: {reason}" + (f" ({count} photos)" if count > 1 else ""), file=sys.stderr)
+    complain(job.reasons)
     return 1 if job.failures else 0
 
 
@@ -144,7 +144,7 @@ def compare(folder: Path) -> int:
     from attnvis.tracker import Tracker
 
     found = read_sweep(folder)
-    pages = [part.folder / "index.html" for part in found.parts if part.study == "recognition"]
+    pages = [part.folder / "index.html" for part in found.parts if part.study == "recognition" and part.status == "done"]
     logger = json.loads((folder / "plan.json").read_text(encoding="utf-8")).get("logger") or {"mode": "disabled"}
     if found.table.num_rows:
         from attnvis.comparison import write_comparison

@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from attnvis.cache import Cached
     from attnvis.distil import News
 
-__all__ = ["cache", "command", "listed", "photos", "pretrain", "progress", "redraw", "remembered", "run"]
+__all__ = ["cache", "command", "complain", "listed", "photos", "pretrain", "progress", "redraw", "remembered", "run"]
 
 TEACHERS = ("mobilenet_v2", "resnet18", "resnet50", "regnet_y_400mf", "efficientnet_b0")
 
@@ -167,12 +167,17 @@ def progress(items: Iterable[Any], total: int | None) -> Iterable[Any]:
     return tqdm(items, total=total, unit="photo", disable=not sys.stderr.isatty(), leave=False)
 
 
+def complain(reasons: Mapping[str, int]) -> None:
+    """Why photos failed, the commonest reasons first."""
+    for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:10]:
+        print(f"attnvis: {reason}" + (f" ({count} photos)" if count > 1 else ""), file=sys.stderr)
+
+
 def conclude(done: int, reasons: dict[str, int], folder: Path) -> int:
     """The last words of a run; its exit code."""
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     failed = sum(reasons.values())
-    for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:10]:
-        print(f"attnvis: {reason}" + (f" ({count} photos)" if count > 1 else ""), file=sys.stderr)
+    complain(reasons)
     if done + failed > 1 and failed:
         print(f"attnvis: {done} done, {failed} failed; every reason is in {shown / 'records.csv'}", file=sys.stderr)
     print(f"{done} photo{'s' * (done != 1)} done: {shown / 'index.html'}")

@@ -3,6 +3,7 @@
 import functools
 import sys
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,37 @@ def make_photo(path: Path, size: tuple[int, int] = (70, 90), seed: int = 0) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, cv2.GaussianBlur(noise, (9, 9), 3))[1].tobytes())
     return path
+
+
+class Page(HTMLParser):
+    """Every start tag with its attributes, and the text inside scripts, styles and everything else."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.texts, self.inside, self.source = [], {}, "", path.read_text("utf-8")
+        self.feed(self.source)
+        self.close()
+        self.words = " ".join(self.texts.get("text", "").split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.inside = tag
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        kind = self.inside if self.inside in ("script", "style") else "text"
+        self.texts[kind] = self.texts.get(kind, "") + data
+
+    def all(self, tag, name):
+        return [attributes for kind, attributes in self.tags if kind == tag and name in attributes]
+
+    def rows(self, tag):
+        return [attributes for kind, attributes in self.tags if kind == tag and "row" in (attributes.get("class") or "").split()]
+
+    def classes(self):
+        return {name for _, attributes in self.tags for name in (attributes.get("class") or "").split()}
 
 
 @dataclass

@@ -4,7 +4,6 @@ import json
 import math
 import re
 import shlex
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import Page
 
 from attnvis import query as queries
 from attnvis.comparison import write_comparison
@@ -23,31 +23,6 @@ from attnvis.values import Box, Features, Photo, Placement
 
 GRID = (5, 7)
 AXES = {"backbone": "fake", "weights": "none", "layer": "last", "fit": "resize", "size": "65", "seed": "0"}
-
-
-class Page(HTMLParser):
-    """Every start tag with its attributes, and the words."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.words, self.inside, self.source = [], "", "", path.read_text("utf-8")
-        self.feed(self.source)
-        self.close()
-        self.words = re.sub(r"\s+", " ", self.words)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.inside = tag
-
-    def handle_endtag(self, tag):
-        self.inside = ""
-
-    def handle_data(self, data):
-        if self.inside not in ("script", "style"):
-            self.words += data
-
-    def classes(self):
-        return {name for _, attributes in self.tags for name in (attributes.get("class") or "").split()}
 
 
 def measure(folder, names, tokens, scalings=("none", "inv_sqrt_d", "zscore"), asked=("mean",), normalisers=("softmax",), **more):

@@ -5,11 +5,11 @@ import hashlib
 import io
 import math
 import tracemalloc
-from html.parser import HTMLParser
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from conftest import Page
 from PIL import Image
 
 from attnvis.report import CARDS, THUMBNAIL, write_page
@@ -22,33 +22,6 @@ NASTY = [
     "javascript:alert(1).jpg",
     "{{ 7 * 7 }}.jpg",
 ]
-
-
-class Page(HTMLParser):
-    """Every start tag with its attributes, and the text inside scripts, styles and everything else."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.texts, self.inside, self.source = [], {}, "", path.read_text("utf-8")
-        self.feed(self.source)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.inside = tag
-
-    def handle_endtag(self, tag):
-        self.inside = ""
-
-    def handle_data(self, data):
-        kind = self.inside if self.inside in ("script", "style") else "text"
-        self.texts[kind] = self.texts.get(kind, "") + data
-
-    def all(self, tag, name):
-        return [attributes for kind, attributes in self.tags if kind == tag and name in attributes]
-
-    def rows(self, tag):
-        return [attributes for kind, attributes in self.tags if kind == tag and "row" in (attributes.get("class") or "").split()]
 
 
 def row(photo="cat.jpg", **more):
