@@ -255,6 +255,15 @@ def test_a_mistake_in_the_folder_of_a_finished_sweep_is_not_hidden_by_it(sweep):
     assert "seed must be" in sweep("query=mean", "scaling=none", "seed=1.5").complaint and told()["status"] == "failed"
 
 
+def test_features_stored_otherwise_are_measured_again_and_a_cache_elsewhere_is_not(sweep):
+    words = ("query=mean", "scaling=none", "backbone.precision=fp32")
+    assert sweep(*words).code == 0
+    before = times()
+    assert sweep(*words, "cache.limit=2.0").code == 0 and times() == before
+    assert sweep(*words, "cache.storage=half").code == 0
+    assert times()["out/job.json"] != before["out/job.json"] and told()["asked"]["storage"] == "half"
+
+
 def test_a_job_that_asks_for_something_else_is_not_taken_for_done(sweep):
     assert sweep("query=mean", "scaling=none").code == 0
     assert sweep("query=mean", "scaling=inv_d").code == 0
