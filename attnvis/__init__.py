@@ -6,7 +6,7 @@ result = attnvis.explain("cat.jpg", query="tabby", scaling="inv_sqrt_d")
 
 from typing import Any
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Backbone", "Explanation", "explain"]
 
 
 def __getattr__(name: str) -> Any:

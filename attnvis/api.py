@@ -19,7 +19,7 @@ from attnvis.photo import collate, find, full_pixels, load
 from attnvis.stream import predictions
 from attnvis.values import Photo
 
-__all__ = ["Explanation", "explain", "load_backbone"]
+__all__ = ["Backbone", "Explanation", "explain", "load_backbone"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +148,13 @@ def one(photo: str | Path) -> Path:
     return found[0]
 
 
-@lru_cache(maxsize=4)
 def load_backbone(name: str, **settings: Any) -> Backbone:
     """A backbone by name, with the settings of its config; kept for the next call."""
+    return kept(name, tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in settings.items()))
+
+
+@lru_cache(maxsize=4)
+def kept(name: str, settings: tuple[tuple[str, Any], ...]) -> Backbone:
     family = name if name in catalogue.options("backbone") else catalogue.family(name)
     if family is None:
         raise ValueError(
@@ -160,7 +164,7 @@ def load_backbone(name: str, **settings: Any) -> Backbone:
     target = config.pop("_target_").rsplit(".", 1)[-1]
     if "name" in config and name != family:
         config["name"] = name
-    return getattr(backbones, target)(**config | settings)
+    return getattr(backbones, target)(**config | {key: list(value) if isinstance(value, tuple) else value for key, value in settings})
 
 
 def as_query(text: str | Callable) -> Callable:

@@ -1,80 +1,166 @@
-"""A batch of photos in, patch features out: the embedded network, or any torchvision CNN that ends in global pooling and one linear layer.
+"""A batch of photos in, patch features out: the embedded network, any CNN of torchvision or timm, or a network of your own.
 
 A backbone is cut in two at the chosen layer: `encode` (images -> maps) and `rest` (maps -> logits).
 """
 
+import copy
 import difflib
 import hashlib
+import math
 import pickle
+import threading
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from attnvis import embedded as shipped
+from attnvis import head as heads
 from attnvis import placement as geometry
+from attnvis.head import Certificate, Rest, certify
 from attnvis.values import Batch, Features, Head, Preprocessing
 
-__all__ = ["Backbone", "embedded", "torchvision"]
+__all__ = ["Backbone", "embedded", "timm", "torchvision"]
+
+PLACEMENTS = ("rf", "calibrated", "stretch")
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its pixels
+
+KINDS: dict[str, Callable[..., Head]] = {
+    "linear": heads.linear,
+    "layer_norm": heads.layer_norm,
+    "conv_relu": heads.conv_relu,
+    "gradient": heads.gradient,
+}
+STRIDES = {"stage1": 4, "stage2": 8, "stage3": 16}
+TRACING = threading.Lock()  # torch.fx patches nn.Module while it traces
+Cut = Callable[[nn.Module, Sequence[str]], tuple[nn.Module, list[Rest]]]
 
 
-@dataclass(frozen=True, eq=False)
 class Backbone:
-    """A loaded network, cut at one layer.  Call it with a Batch."""
+    """A network cut at one layer, or at several in one pass.  Call it with a Batch.
 
-    name: str
-    weights: str  # what was loaded, in words
-    layer: str
-    encode: nn.Module  # images [B, 3, H, W] -> maps [B, D, h, w]
-    rest: Callable[[Tensor], Tensor]  # maps [B, D, h, w] -> logits [B, C]
-    head: Head | None  # where `rest` is mean, then one linear layer
-    preprocessing: Preprocessing
-    digest: str  # sha256 of the weights' values; "random" where nothing was loaded
-    placement: str = "rf"
-    device: torch.device = torch.device("cpu")
-    dtype: torch.dtype = torch.float32
+    net         images [B, 3, H, W] -> logits [B, C]; it is taken over: frozen, set to eval, moved to the device
+    layer       a stage, or any submodule or node of the traced graph that gives maps [B, D, h, w] (or [B, h, w, D]); or a list of these
+    head        linear:LAYER | layer_norm:NORM,LAYER | conv_relu:LAYER | gradient | none: what the classifier asks of the last stage;
+                other layers are asked by the gradient.  Or a function (net, rest) -> Head
+    stages      names for nodes; `last` is the one that the head reads
+    weights     given: as they are in `net` | random: nothing was learned | a .safetensors or .pth file to load
+    placement   rf: where the cells look, measured on the network | calibrated: as `attnvis calibrate` found | stretch: the field's habit
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        layer: str | Sequence[str] = "last",
+        head: str | Callable[[nn.Module, Rest], Head | None] = "gradient",
+        stages: Mapping[str, str] | None = None,
+        name: str = "",
+        weights: str = "given",
+        size: int = 224,
+        resize: int | None = None,
+        mean: Sequence[float] = IMAGENET[0],
+        std: Sequence[float] = IMAGENET[1],
+        categories: Sequence[str] = (),
+        placement: str = "rf",
+        device: str = "auto",
+        precision: str = "auto",
+        cut: Cut | None = None,
+    ) -> None:
+        if placement not in PLACEMENTS:
+            raise ValueError(
+                f"unknown placement {placement!r}: rf (where the cells look), calibrated (as `attnvis calibrate` found) "
+                "or stretch (the field's habit)"
+            )
+        self.net, self.weights, self.placement = net.float().eval().requires_grad_(False), weights, placement
+        self.name = name or type(net).__name__
+        if weights not in ("given", "random"):
+            fill(net, weights, self.name)
+        self.digest = digest(net, weights)
+        self.preprocessing = Preprocessing(size, resize=resize, mean=three(mean), std=three(std))
+        self.layers = (layer,) if isinstance(layer, str) else tuple(layer)
+        if len(set(self.layers)) != len(self.layers) or not self.layers:
+            raise ValueError(f"layers {list(self.layers)}: give at least one, and none twice")
+        known, names = dict(stages or {}), None if cut else nodes_of(net)
+        if not cut and any(one in STRIDES and one not in known for one in self.layers):
+            known |= by_stride(net)
+        self.nodes = tuple(pick(one, known, self.name, names) for one in self.layers)
+        trunk, self.rests = self.channels_first(*(cut or divide)(net, self.nodes))
+        self.trunk = trunk.eval()  # images -> maps, layer by layer
+        asked = [head if node == known.get("last", node) else "gradient" if head != "none" else "none" for node in self.nodes]
+        made = [ask(net, rest, one, categories) for rest, one in zip(self.rests, asked, strict=True)]
+        self.certificates = self.certified(made)
+        self.device, self.dtype = settle(device, precision)
+        self._reaches: dict[tuple[int, int, int], geometry.Reach | None] = {}
+        self.unplaced = ""  # why the cells could not be probed
+        self.probed = self.trunk  # as it was loaded
+        self.net.to(self.device)
+        self.heads = [one and heads.moved(one, self.device) for one in made]
+        self.trunk = folded(self.trunk).to(self.device, self.dtype).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> Features:
+        """What the first layer says; what the others say is in its `also`."""
         images = batch.images.to(self.device, self.dtype, memory_format=torch.channels_last)
-        maps = self.encode(images)
-        if maps.ndim != 4:
-            raise ValueError(
-                f"layer {self.layer} of {self.name} gives {tuple(maps.shape)}, not maps [B, D, h, w]: choose a convolutional layer"
-            )
-        maps = maps.float()
-        logits = None if self.head is None else self.head(maps.mean((2, 3)))
+        found = [self.features(number, maps.float(), batch) for number, maps in enumerate(self.trunk(images))]
+        object.__setattr__(found[0], "also", tuple(found[1:]))
+        return found[0]
+
+    def features(self, number: int, maps: Tensor, batch: Batch) -> Features:
         grid = (maps.shape[2], maps.shape[3])
         whole = [
-            geometry.place(view, self.reach or geometry.stretch(view, grid), grid, photo.size)
+            geometry.place(view, self.reach_on(view.size, number) or geometry.stretch(view, grid), grid, photo.size)
             for view, photo in zip(batch.views, batch.photos, strict=True)
         ]
         rows, columns = geometry.visible(whole[0])
-        seen = maps[:, :, rows, columns]
+        seen, head = maps[:, :, rows, columns], self.heads[number]  # the bars of a letterbox are asked nothing, and say nothing of classes
         return Features(
             tokens=seen.flatten(2).mT.contiguous(),  # [B, D, h, w] -> [B, N, D], patch i = row * w + column
             grid=(seen.shape[2], seen.shape[3]),
             placements=tuple(geometry.cut(placement, rows, columns) for placement in whole),
-            head=self.head,
-            logits=logits,
+            head=head,
+            logits=None if head is None else head.logits(seen).float(),
             names=tuple(photo.name for photo in batch.photos),
+            layer=self.layers[number],
         )
 
     @torch.inference_mode()
-    def classify(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C"]:
+    def classify(self, maps: Float[Tensor, "B D h w"], number: int = 0) -> Float[Tensor, "B C"]:
         """The rest of the network on maps put in place of its own: the seed note's V' instead of V."""
-        return self.rest(maps.to(self.device, self.dtype)).float()
+        return self.rests[number](maps.to(self.device, torch.float32))
 
-    @cached_property
-    def reach(self) -> geometry.Reach | None:
-        """Where the cells lie on any input, probed once; None: stretched."""
-        return None if self.placement == "stretch" else geometry.probe(self.encode)
+    def reach_on(self, size: tuple[int, int], number: int = 0) -> geometry.Reach | None:
+        """Where the cells of a layer lie on an input of (height, width), probed once; None: stretched."""
+        if self.placement == "stretch":
+            return None
+        key = (number, size[0] % 64, size[1] % 64)
+        if key not in self._reaches:
+            try:
+                self._reaches[key] = geometry.probe(One(self.probed, number), size)
+            except (ValueError, RuntimeError, AssertionError) as error:
+                self._reaches[key], self.unplaced = None, " ".join(str(error).split())[:200]
+        return self._reaches[key]
+
+    @property
+    def encode(self) -> nn.Module:
+        """Images [B, 3, H, W] -> maps [B, D, h, w] of the first layer."""
+        return One(self.trunk, 0)
+
+    @property
+    def layer(self) -> str:
+        return "+".join(self.layers)
+
+    @property
+    def head(self) -> Head | None:
+        return self.heads[0]
+
+    @property
+    def rest(self) -> Rest:
+        return self.rests[0]
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -82,11 +168,8 @@ class Backbone:
 
     def describe(self) -> dict[str, str]:
         """For the run's record and page."""
-        reach = (
-            "stretched over the input"
-            if self.reach is None
-            else f"cell i at {self.reach.offset[1]:.4g} + {self.reach.stride[1]:.4g} i px of the input"
-        )
+        side = self.preprocessing.size
+        places = [self.placed(self.reach_on((side, side), number)) for number in range(len(self.layers))]
         return {
             "backbone": self.name,
             "weights": self.weights,
@@ -94,30 +177,72 @@ class Backbone:
             "layer": self.layer,
             "precision": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
-            "placement": f"{self.placement}: {reach}",
+            "placement": f"{self.placement}: {'; '.join(places)}",
+            "class scores": "; ".join(str(one or "none: there is no classifier") for one in self.certificates),
         }
+
+    def placed(self, reach: geometry.Reach | None) -> str:
+        if reach is None:
+            return "stretched over the input" + (f", because the cells could not be probed ({self.unplaced})" if self.unplaced else "")
+        return f"cell i at {reach.offset[1]:.4g} + {reach.stride[1]:.4g} i px of the input"
+
+    def channels_first(self, encode: nn.Module, rests: list[Rest]) -> tuple[nn.Module, list[Rest]]:
+        """Maps [B, D, h, w], whatever order the network has: the axis that another size of the input leaves as it was is D."""
+        try:
+            with torch.inference_mode():
+                shapes = [[maps.shape for maps in encode(torch.zeros(1, 3, *size))] for size in ((97, 161), (161, 97))]
+        except (RuntimeError, AssertionError, ValueError):  # a network of one size only; torchvision's have [B, D, h, w]
+            return encode, rests
+        orders = []
+        for node, one, other in zip(self.layers, *shapes, strict=True):
+            if len(one) != 4:
+                raise ValueError(f"layer {node} of {self.name} gives {tuple(one)}, not maps [B, D, h, w]: choose a convolutional layer")
+            orders.append(one[1] != other[1] and one[3] == other[3])
+        if not any(orders):
+            return encode, rests
+        return Reordered(encode, orders), [channels_last(rest) if last else rest for rest, last in zip(rests, orders, strict=True)]
+
+    @torch.inference_mode()
+    def certified(self, made: Sequence[Head | None]) -> list[Certificate | None]:
+        """How nearly each head says what the network says; refuses one that was given as exact and is not."""
+        found: list[Certificate | None] = []
+        for number, head in enumerate(made):
+            if head is None:
+                found.append(None)
+                continue
+            side = min(self.preprocessing.size, 224) if head.kind == "gradient" else 97  # some approximations depend on the grid
+            images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+            maps, truth = self.trunk(images)[number], self.net(images)
+            lively = torch.randn(maps.shape, generator=torch.Generator().manual_seed(1)).abs()  # random networks may give next to nothing
+            certificate = certify(head, torch.cat([maps, lively]), torch.cat([truth, self.rests[number](lively)]))
+            if head.kind != "gradient" and not certificate.exact:
+                raise ValueError(
+                    f"the classifier of {self.name} is not what head says ({head.kind}): class scores miss the logits by "
+                    f"{certificate.relative:.2g}; name its layers right, or use head=gradient"
+                )
+            found.append(certificate)
+        return found
+
+
+# ---------------------------------------------------------------------------------------------------------- where networks come from
 
 
 def embedded(
-    layer: str = "last", weights: str = "shipped", device: str = "auto", precision: str = "auto", placement: str = "rf"
+    layer: str | list = "last", weights: str = "shipped", device: str = "auto", precision: str = "auto", placement: str = "rf"
 ) -> Backbone:
     """The small network that comes with attnvis, or its architecture with `weights` = random or a .safetensors file."""
     net = shipped.EmbeddedNet()
     if weights == "shipped":
         net.load_state_dict(shipped.load_weights())
-    else:
+    elif weights != "random":
         fill(net, weights, "embedded")
-    stages = dict(zip(("stage2", "stage3", "last"), net.stages, strict=True))
-    cut = pick(layer, stages, "embedded")
-    head = Head(net.head.weight.detach(), net.head.bias.detach(), shipped.categories()) if cut == len(net.features) else None
-
-    def rest(maps: Tensor) -> Tensor:
-        return net.head(net.features[cut:](maps).mean((2, 3)))
-
+    stages = dict(zip(("stage2", "stage3", "last"), map(str, net.stages), strict=True))
     backbone = Backbone(
-        "embedded", weights, layer, net.features[:cut], rest, head, Preprocessing(shipped.SIZE), digest(net, weights), placement
-    )
-    return prepared(backbone, net, device, precision)
+        net, layer, "linear:head", stages, "embedded", "random" if weights == "random" else "given", shipped.SIZE,
+        categories=shipped.categories(), placement=placement, device=device, precision=precision, cut=slices,
+    )  # fmt: skip
+    backbone.weights = weights
+    return backbone
 
 
 def torchvision(
@@ -125,7 +250,7 @@ def torchvision(
     stages: Mapping[str, str],
     head: str,
     weights: str = "DEFAULT",
-    layer: str = "last",
+    layer: str | list = "last",
     device: str = "auto",
     precision: str = "auto",
     placement: str = "rf",
@@ -133,11 +258,10 @@ def torchvision(
     """A torchvision classifier by name.
 
     weights    an enum name (DEFAULT, IMAGENET1K_V2, ...: downloaded once), a .safetensors or .pth file, or "random"
-    layer      a stage (last, stage3, ...) or the name of any node of the network's graph
-    stages     stage -> node; head: the linear layer that reads the mean of the last stage
+    layer      a stage (last, stage3, ...), the name of any node of the network's graph, or a list of these
+    stages     stage -> node; head: as in Backbone, what the classifier asks of the last stage
     """
     from torchvision import models
-    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     if name not in models.list_models(module=models):
         near = difflib.get_close_matches(name, models.list_models(module=models), n=4)
@@ -152,42 +276,173 @@ def torchvision(
         net.load_state_dict(downloaded(enum, name))
     elif weights.isidentifier() and weights != "random":
         raise ValueError(f"{name} has no weights called {weights!r}; it has {', '.join(known.__members__)}; or give a file, or random")
-    else:
+    elif weights != "random":
         fill(net, weights, name)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that training would have other nodes: nothing is trained here
-        nodes = get_graph_node_names(net)[1]
-        node = pick(layer, stages, name, nodes)
-        encode = Maps(create_feature_extractor(net, {node: "maps"}))
-        rest = after(create_feature_extractor(net, {node: "maps", nodes[-1]: "logits"}))
-    linear = net.get_submodule(head)
-    categories = tuple(enum.meta["categories"])
-    reads = Head(linear.weight.detach(), linear.bias.detach(), categories if len(categories) == len(linear.weight) else ())
-    how = enum.transforms()
+    how, categories = enum.transforms(), enum.meta["categories"] or ()
     backbone = Backbone(
-        name,
-        str(enum) if weights in known.__members__ else weights,
-        layer,
-        encode,
-        rest,
-        reads if node == stages["last"] else None,
-        Preprocessing(how.crop_size[0], resize=how.resize_size[0], mean=tuple(how.mean), std=tuple(how.std)),
-        digest(net, weights),
-        placement,
-    )
-    return prepared(backbone, net, device, precision)
+        net, layer, head if categories else "none", stages, name, "random" if weights == "random" else "given",
+        how.crop_size[0], how.resize_size[0], how.mean, how.std, categories, placement, device, precision,
+    )  # fmt: skip
+    backbone.weights = str(enum) if weights in known.__members__ else weights
+    return backbone
 
 
-class Maps(nn.Module):
-    """A feature extractor's one output, out of its dict."""
+def timm(
+    name: str = "resnet18",
+    weights: str = "DEFAULT",
+    layer: str | list = "last",
+    device: str = "auto",
+    precision: str = "auto",
+    placement: str = "rf",
+) -> Backbone:
+    """A CNN of timm by name (`pip install attnvis[timm]`); weights: DEFAULT (downloaded once), a file, or "random".
 
-    def __init__(self, extractor: nn.Module) -> None:
+    The stages are timm's own feature_info; `last` is what its classifier reads.  Of the heads that are known, the first that is exact.
+    """
+    try:
+        import timm as library
+    except ImportError:
+        raise ValueError("timm is not installed; pip install 'attnvis[timm]'") from None
+    if not library.is_model(name):
+        near = difflib.get_close_matches(name, library.list_models(), n=4)
+        raise ValueError(
+            f"timm has no network called {name!r}; {'did you mean ' + ', '.join(near) + '?' if near else 'see timm.list_models()'}"
+        )
+    try:
+        net: Any = library.create_model(name, pretrained=weights == "DEFAULT").eval()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"could not get the weights of {name} ({error}); offline, give a file with backbone.weights=FILE") from None
+    if weights not in ("DEFAULT", "random"):
+        fill(net, weights, name)
+    how, said = net.default_cfg, [entry["module"] for entry in getattr(net, "feature_info", [])][-4:]
+    stages = {f"stage{number}": node for number, node in enumerate(said[:-1], 5 - len(said))} | {
+        "last": last_module(net, how["input_size"])
+    }
+    backbone = Backbone(
+        net, layer, exact_head, stages, name, "random" if weights == "random" else "given",
+        how["input_size"][-1], None, how["mean"], how["std"], (), placement, device, precision,
+    )  # fmt: skip
+    backbone.weights = weights
+    return backbone
+
+
+def ask(net: nn.Module, rest: Rest, head: str | Callable, categories: Sequence[str]) -> Head | None:
+    """What a text such as linear:fc names, with the classes' names where they are as many as the classes."""
+    if callable(head):
+        return head(net, rest)
+    if head == "none":
+        return None
+    kind, _, said = head.partition(":")
+    layers = [part.strip() for part in said.split(",")] if said else []
+    if kind not in KINDS:
+        raise ValueError(f"unknown head {head!r}; there are {', '.join(KINDS)} and none")
+    try:
+        made: Any = KINDS[kind](net, rest, *layers)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"head {head}: {error}; name layers of the network, as in linear:fc") from None
+    rows = getattr(made, "weight", None)
+    return replace(made, categories=tuple(categories) if rows is None or len(rows) == len(categories) else ())
+
+
+def exact_head(net: Any, rest: Rest) -> Head | None:
+    """For timm: the first of the known heads that says what the network says; the gradient's where none does."""
+    layer = getattr(net, "default_cfg", {}).get("classifier")
+    for text in (f"linear:{layer}", f"layer_norm:head.norm,{layer}"):
+        try:
+            made = ask(net, rest, text, ())
+            channels = getattr(made, "weight", torch.empty(0, 0)).shape[1]
+            maps = torch.randn(2, channels, 3, 4, generator=torch.Generator().manual_seed(0))
+            if made is not None and certify(made, maps, rest(maps)).exact:
+                return made
+        except (ValueError, RuntimeError):  # other layers, or other shapes
+            continue
+    return heads.gradient(net, rest)
+
+
+# ------------------------------------------------------------------------------------------------------------------ cutting
+
+
+class One(nn.Module):
+    """One of several layers, as `probe` wants it."""
+
+    def __init__(self, encode: nn.Module, number: int) -> None:
         super().__init__()
-        self.extractor = extractor
+        self.encode, self.number = encode, number
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.extractor(images)["maps"]
+        return self.encode(images)[self.number]
+
+
+class Reordered(nn.Module):
+    """Maps [B, h, w, D] turned into [B, D, h, w]."""
+
+    def __init__(self, encode: nn.Module, which: Sequence[bool]) -> None:
+        super().__init__()
+        self.encode, self.which = encode, tuple(which)
+
+    @no_type_check
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found = zip(self.encode(images), self.which, strict=True)
+        return tuple(maps.permute(0, 3, 1, 2) if last else maps for maps, last in found)
+
+
+def channels_last(rest: Rest) -> Rest:
+    return lambda maps: rest(maps.permute(0, 2, 3, 1))
+
+
+class Slices(nn.Module):
+    """The embedded network up to its deepest layer; depths are counted in entries of `features`."""
+
+    def __init__(self, features: nn.Sequential, depths: Sequence[int]) -> None:
+        super().__init__()
+        self.features, self.depths = features[: max(depths)], tuple(depths)
+
+    @no_type_check  # folding traces it, with what is no Tensor
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found = {0: images}
+        for depth, block in enumerate(self.features):
+            found[depth + 1] = block(found[depth])
+        return tuple(found[depth] for depth in self.depths)
+
+
+def slices(net: Any, nodes: Sequence[str]) -> tuple[nn.Module, list[Rest]]:
+    """The embedded network cut without torchvision, whose import takes longer than the network."""
+
+    def after_depth(depth: int) -> Rest:
+        return lambda maps: net.head(net.features[depth:](maps).mean((2, 3)))
+
+    depths = [int(node) for node in nodes]
+    return Slices(net.features, depths), [after_depth(depth) for depth in depths]
+
+
+def nodes_of(net: nn.Module) -> list[str]:
+    """The nodes of the traced graph; of a network that cannot be traced, its submodules."""
+    from torchvision.models.feature_extraction import get_graph_node_names
+
+    try:
+        with TRACING, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that training would have other nodes: nothing is trained here
+            return get_graph_node_names(net)[1]
+    except Exception:  # a network's own code raises what it likes at a tracer
+        return [name for name, _ in net.named_modules() if name]
+
+
+def divide(net: nn.Module, nodes: Sequence[str]) -> tuple[nn.Module, list[Rest]]:
+    """By the traced graph, truncated at the last node that is needed; where it cannot be traced, by hooks."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    names = nodes_of(net)
+    try:
+        with TRACING, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            encode = create_feature_extractor(net, {node: str(number) for number, node in enumerate(nodes)})
+            rests: list[Rest] = [after(create_feature_extractor(net, {node: "maps", names[-1]: "logits"})) for node in nodes]
+        result = next(node for node in encode.graph.nodes if node.op == "output")
+        result.args = (tuple(result.args[0].values()),)  # a tuple for the dict
+        return fx.GraphModule(encode, encode.graph), rests
+    except Exception:
+        hooked = Hooked(net, nodes)
+        return hooked, [hooked.after(node) for node in nodes]
 
 
 def after(whole: fx.GraphModule) -> fx.GraphModule:
@@ -206,35 +461,132 @@ def after(whole: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(whole, graph)
 
 
+class Hooked(nn.Module):
+    """For a network whose Python cannot be traced: run until the last of the layers has spoken."""
+
+    class Enough(Exception):
+        pass
+
+    def __init__(self, net: nn.Module, layers: Sequence[str]) -> None:
+        super().__init__()
+        self.net, self.names, self.side = net, tuple(layers), (97, 97)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found: dict[str, Tensor] = {}
+        self.side = (images.shape[2], images.shape[3])
+
+        def keep(name: str) -> Callable:
+            def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
+                found[name] = output
+                if len(found) == len(self.names):
+                    raise Hooked.Enough
+
+            return hook
+
+        handles = [self.net.get_submodule(name).register_forward_hook(keep(name)) for name in self.names]
+        try:
+            self.net(images)
+        except Hooked.Enough:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        if len(found) < len(self.names):
+            raise ValueError(f"layer {next(name for name in self.names if name not in found)} took no part in the forward pass")
+        return tuple(found[name] for name in self.names)
+
+    def after(self, name: str) -> Rest:
+        """Maps -> logits: the whole network on an empty image, with the layer's answer put in its place."""
+
+        def rest(maps: Tensor) -> Tensor:
+            handle = self.net.get_submodule(name).register_forward_hook(lambda *_: maps)
+            try:
+                return self.net(maps.new_zeros(len(maps), 3, *self.side))
+            finally:
+                handle.remove()
+
+        return rest
+
+
+def folded(encode: nn.Module) -> nn.Module:
+    """A copy with batch norm multiplied into the convolutions before it; a network that cannot be traced again is copied as it is."""
+    from torch.fx.experimental.optimization import fuse
+
+    images = torch.randn(1, 3, 97, 97, generator=torch.Generator().manual_seed(0))
+    made = copied = copy.deepcopy(encode).eval()  # a copy of a traced network thinks that it trains
+    try:
+        images = images.to(next(encode.parameters()))
+        with TRACING, torch.no_grad():  # not inference_mode: what is made in it can do nothing else
+            made = fuse(copied, inplace=True)
+            agree = all(
+                torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max())) for a, b in zip(made(images), encode(images), strict=True)
+            )
+    except Exception:
+        agree = False
+    return made if agree else copy.deepcopy(encode).eval()
+
+
 def arguments(name: str) -> dict[str, object]:
     """What torchvision's builders need beside the name."""
-    return {"init_weights": False, "aux_logits": True, "transform_input": True} if name == "googlenet" else {}
+    takes_aux = name in ("googlenet", "inception_v3")
+    return {"init_weights": False, "aux_logits": True, "transform_input": True} if takes_aux else {}
 
 
-def pick(layer: str, stages: Mapping[str, Any], name: str, nodes: list[str] | None = None) -> Any:
-    """The node (or depth) that a stage's name stands for; any node's own name will do too."""
+@torch.inference_mode()
+def by_stride(net: nn.Module) -> dict[str, str]:
+    """Stages of a network that names none: of its parts and theirs, the last that has a cell every 4, 8 and 16 pixels."""
+    spoken: list[tuple[str, Tensor]] = []
+    parts = [(name, module) for name, module in net.named_modules() if name and name.count(".") < 2]
+    handles = [module.register_forward_hook(lambda _, __, output, name=name: spoken.append((name, output))) for name, module in parts]
+    try:
+        net(torch.zeros(1, 3, 224, 224))
+    finally:
+        for handle in handles:
+            handle.remove()
+    rows = {name: maps.shape[2] for name, maps in spoken if getattr(maps, "ndim", 0) == 4 and maps.shape[2] > 1}
+    found = {
+        stage: [name for name, count in rows.items() if 2 ** round(math.log2(224 / count)) == stride] for stage, stride in STRIDES.items()
+    }
+    return {stage: names[-1] for stage, names in found.items() if names}
+
+
+def last_module(net: Any, size: Sequence[int]) -> str:
+    """Of a timm network: the outermost module whose output its classifier reads."""
+    spoken: list[tuple[str, Tensor]] = []
+    handles = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: spoken.append((name, output)))
+        for name, module in net.named_modules()
+        if name
+    ]
+    try:
+        with torch.inference_mode():
+            maps = net.forward_features(torch.zeros(1, *size))
+    finally:
+        for handle in handles:
+            handle.remove()
+    names = [name for name, output in spoken if output is maps]
+    if not names or maps.ndim != 4:
+        raise ValueError(f"{type(net).__name__} does not end in maps that a module gives; use backbone.layer with one of its modules")
+    return names[-1]
+
+
+def three(numbers: Sequence[float]) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(number) for number in numbers)
+    except (TypeError, ValueError):
+        raise ValueError(f"mean and std have three numbers, red, green and blue, not {numbers}") from None
+    return red, green, blue
+
+
+def pick(layer: str, stages: Mapping[str, str], name: str, nodes: Sequence[str] | None = None) -> str:
+    """The node that a stage's name stands for; any node's own name will do too."""
     if layer in stages:
         return stages[layer]
     if nodes and (layer in nodes or any(node.startswith(f"{layer}.") for node in nodes)):
         return layer
     near = difflib.get_close_matches(layer, nodes or [], n=3, cutoff=0.4)
     more = f"; or a node such as {', '.join(near or nodes[-4:])}" if nodes else ""
-    raise ValueError(f"{name} has no layer {layer!r}; stages are {', '.join(stages)}{more}")
-
-
-def prepared(backbone: Backbone, net: nn.Module, device: str, precision: str) -> Backbone:
-    """Certified, then moved to its device and precision."""
-    if backbone.placement not in ("rf", "stretch"):
-        raise ValueError(f"unknown placement {backbone.placement!r}: rf (where the cells look) or stretch (the field's habit)")
-    net.eval().requires_grad_(False)
-    certify(backbone)
-    where, dtype = settle(device, precision)
-    _ = backbone.reach  # probed on the network as it was loaded, before it is moved
-    head = backbone.head and Head(backbone.head.weight.to(where).clone(), backbone.head.bias.to(where).clone(), backbone.head.categories)
-    net.to(where, dtype).to(memory_format=torch.channels_last)
-    moved = replace(backbone, head=head, device=where, dtype=dtype)
-    moved.__dict__["reach"] = backbone.reach
-    return moved
+    raise ValueError(f"{name} has no layer {layer!r}; {'stages are ' + ', '.join(stages) if stages else 'give layer='}{more}")
 
 
 def settle(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
@@ -249,23 +601,6 @@ def settle(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
     if precision not in dtypes:
         raise ValueError(f"unknown precision {precision!r}: auto, fp32 or bf16")
     return where, dtypes[precision]
-
-
-@torch.inference_mode()
-def certify(backbone: Backbone, tolerance: float = 1e-4) -> float:
-    """max |mean_i s_i + bias - logit| / max |logit| on a fixed probe batch; refuses a head that is not mean, then linear."""
-    if backbone.head is None:
-        return 0.0
-    images = torch.randn(2, 3, 97, 97, generator=torch.Generator().manual_seed(0))
-    maps = backbone.encode(images)
-    own = backbone.rest(maps)
-    residual = float((backbone.head(maps.flatten(2).mT).mean(1) - own).abs().max() / own.abs().max().clamp_min(1e-9))
-    if not residual <= tolerance:
-        raise ValueError(
-            f"the classifier of {backbone.name} is not a mean followed by its linear layer: class scores miss the logits by "
-            f"{residual:.2g}; check `head` and `stages.last` of its yaml"
-        )
-    return residual
 
 
 def fast_bf16(device: torch.device) -> bool:
@@ -287,9 +622,7 @@ def digest(net: nn.Module, weights: str) -> str:
 
 
 def fill(net: nn.Module, weights: str, name: str) -> None:
-    """Weights from a file into a network; "random" leaves what the seed gave."""
-    if weights == "random":
-        return
+    """Weights from a file into a network."""
     state = read_weights(Path(weights))
     try:
         net.load_state_dict(state)

@@ -28,7 +28,7 @@ from attnvis.values import Batch, Features
 
 __all__ = ["Cached", "Entry", "clear", "default_folder", "entries"]
 
-FORMAT = 1  # of the files; another number is another address
+FORMAT = 2  # of the files; another number is another address
 STORAGE = ("exact", "half")
 NETWORK, PICTURE = "[0-9a-f]" * 32, "[0-9a-f]" * 40 + ".safetensors"  # what else lies in the folder is somebody's
 
@@ -67,30 +67,39 @@ class Cached:
         kept = [self.read(place) for place in places]
         if all(kept):
             self.found += len(kept)
-            whole = [features for features in kept if features]
-            logits = [features.logits for features in whole if features.logits is not None]
-            return replace(
-                whole[0],
-                tokens=torch.cat([features.tokens for features in whole]).to(self.backbone.device),
-                placements=tuple(features.placements[0] for features in whole),
-                head=self.backbone.head,
-                logits=torch.cat(logits).to(self.backbone.device) if logits else None,
-                names=tuple(photo.name for photo in batch.photos),
-            )
+            whole = [layers for layers in kept if layers]
+            names = tuple(photo.name for photo in batch.photos)
+            first, *also = (self.joined([features[number] for features in whole], number, names) for number in range(len(whole[0])))
+            return replace(first, also=tuple(also))
         features = self.backbone(batch)  # all of them, in the company they were asked in: kernels differ by a bit with the batch
         self.encoded += len(batch.photos)
-        if self.storage == "half":
-            features = replace(features, tokens=features.tokens.clamp(-65504, 65504).half().float())  # now as it will be read later
+        layers = [self.stored(layer) for layer in (features, *features.also)]
         for number, place in enumerate(places):
-            self.write(place, features, number)
-        return features
+            self.write(place, layers, number)
+        return replace(layers[0], also=tuple(layers[1:]))
+
+    def stored(self, features: Features) -> Features:
+        """Now as it will be read later."""
+        return replace(features, tokens=features.tokens.clamp(-65504, 65504).half().float()) if self.storage == "half" else features
+
+    def joined(self, photos: list[Features], number: int, names: tuple[str, ...]) -> Features:
+        """One layer of several photos as a batch."""
+        logits = [features.logits for features in photos if features.logits is not None]
+        return replace(
+            photos[0],
+            tokens=torch.cat([features.tokens for features in photos]).to(self.backbone.device),
+            placements=tuple(features.placements[0] for features in photos),
+            head=self.backbone.heads[number],
+            logits=torch.cat(logits).to(self.backbone.device) if logits else None,
+            names=names,
+        )
 
     @cached_property
     def network(self) -> Path:
         """The folder for what this network says: named after everything that features depend on beside the picture."""
         own = self.backbone
         about = {
-            "format": FORMAT, "backbone": own.name, "weights": own.digest, "layer": own.layer, "placement": own.placement,
+            "format": FORMAT, "backbone": own.name, "weights": own.digest, "layer": own.layer, "placement": own.describe()["placement"],
             "precision": str(own.dtype), "device": own.device.type, "storage": self.storage,
         }  # fmt: skip
         told = json.dumps(about, sort_keys=True).encode()
@@ -106,26 +115,32 @@ class Cached:
         hasher.update(json.dumps([batch.photos[number].size, asdict(batch.views[number])]).encode())
         return self.network / f"{hasher.hexdigest()[:40]}.safetensors"
 
-    def read(self, path: Path) -> Features | None:
+    def read(self, path: Path) -> list[Features] | None:
+        """A photo's features, layer by layer."""
         try:
             with safe_open(path, "pt") as file:
                 told = json.loads((file.metadata() or {})["attnvis"])
-                grid, placement = tuple(told["grid"]), as_placement(told["placement"])
-                tokens = file.get_tensor("tokens").float().unsqueeze(0)
-                logits = file.get_tensor("logits").unsqueeze(0) if "logits" in file.keys() else None  # noqa: SIM118 - not a dict
+                found = []
+                for number, entry in enumerate(told):
+                    tokens = file.get_tensor(f"tokens.{number}").float().unsqueeze(0)
+                    logits = file.get_tensor(f"logits.{number}").unsqueeze(0) if f"logits.{number}" in file.keys() else None  # noqa: SIM118
+                    placement = as_placement(entry["placement"])
+                    found.append(Features(tokens, tuple(entry["grid"]), (placement,), logits=logits, layer=entry["layer"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):  # absent, evicted meanwhile, or damaged: computed again
             return None
         with contextlib.suppress(OSError):  # somebody else's cache is read, though not touched
             os.utime(path)  # used today
-        return Features(tokens, grid, (placement,), logits=logits)
+        return found
 
-    def write(self, path: Path, features: Features, number: int) -> None:
+    def write(self, path: Path, layers: list[Features], number: int) -> None:
         """Two processes that write one entry write the same; each puts its own whole file in place."""
-        dtype = torch.float16 if self.storage == "half" else self.backbone.dtype
-        tensors = {"tokens": features.tokens[number].to(dtype).cpu().contiguous()}
-        if features.logits is not None:
-            tensors["logits"] = features.logits[number].cpu().contiguous()
-        content = save(tensors, {"attnvis": json.dumps({"grid": features.grid, "placement": asdict(features.placements[number])})})
+        dtype, tensors = torch.float16 if self.storage == "half" else self.backbone.dtype, {}
+        for layer, features in enumerate(layers):
+            tensors[f"tokens.{layer}"] = features.tokens[number].to(dtype).cpu().contiguous()
+            if features.logits is not None:
+                tensors[f"logits.{layer}"] = features.logits[number].cpu().contiguous()
+        told = [{"layer": one.layer, "grid": one.grid, "placement": asdict(one.placements[number])} for one in layers]
+        content = save(tensors, {"attnvis": json.dumps(told)})
         with contextlib.suppress(OSError):  # a full or read-only cache costs time, not results
             write_bytes(path, content)
             self.written += len(content)

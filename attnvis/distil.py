@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from attnvis import backbone as backbones
-from attnvis.embedded import EmbeddedNet
+from attnvis.embedded import EmbeddedNet, load_weights
 from attnvis.photo import fit, load, resample
 from attnvis.render import write_bytes
 from attnvis.values import Preprocessing
@@ -217,14 +217,15 @@ def load_teacher(name: str, weights: str, config: Mapping[str, object], device: 
     known = models.get_model_weights(name)
     if weights in known.__members__:
         net.load_state_dict(backbones.downloaded(known[weights], name))
-    else:
+    elif weights != "random":
         backbones.fill(net, weights, name)
     stages = config["stages"]
     assert isinstance(stages, dict)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that training would have other nodes: nothing is trained here
         cut = create_feature_extractor(net, {stages["stage2"]: "8", stages["stage3"]: "16", stages["last"]: "last"})
-    head = net.get_submodule(str(config["head"]))
+    kind, _, layer = str(config["head"]).partition(":")
+    head = net.get_submodule(layer) if kind == "linear" else None
     probe = torch.randn(2, 3, 97, 97, generator=torch.Generator().manual_seed(0))
     found, logits = cut(probe), net(probe)
     pooled = found["last"].mean((2, 3))
@@ -345,8 +346,13 @@ class Optimiser:
 # -------------------------------------------------------------------------------------------------------------------- loop
 
 
-def distil(lesson: Lesson, teacher: Teacher, paths: Sequence[Path], folder: Path, compile: bool = False) -> Iterator[News]:
-    """Learn, from folder/last.pt on if there is one; yields the losses, and how the held-out photos (every 24th, 40 at most) are judged."""
+def distil(
+    lesson: Lesson, teacher: Teacher, paths: Sequence[Path], folder: Path, compile: bool = False, start: str = "random"
+) -> Iterator[News]:
+    """Learn, from folder/last.pt on if there is one; yields the losses, and how the held-out photos (every 24th, 40 at most) are judged.
+
+    start    random | shipped: the weights that come with attnvis | a .safetensors file
+    """
     held, device = set(paths[::24][:40]), teacher.head.weight.device
     if len(paths) < 2:
         raise ValueError(f"{len(paths)} photo is too few to learn from; give a folder of hundreds")
@@ -354,12 +360,18 @@ def distil(lesson: Lesson, teacher: Teacher, paths: Sequence[Path], folder: Path
     quiz = torch.stack([Views([fit(load(path, short=HOW.size), HOW)[0] for path in sorted(held)], 129, 1)[i] for i in range(QUIZ)])
     fit_bases(teacher, torch.stack([Views(photos, 97, 2)[i] for i in range(QUIZ)]))
     torch.manual_seed(lesson.seed)
-    student = Student(teacher.head.in_features).to(device)
+    student = Student(teacher.head.in_features)
+    if start == "shipped":
+        student.net.load_state_dict(load_weights())
+    elif start != "random":
+        backbones.fill(student.net, start, "the embedded network")
+    student.to(device)
     average = EmbeddedNet().to(device).requires_grad_(False)
     average.load_state_dict(student.net.state_dict())
     optimiser, phases, step, file = Optimiser(student), lesson.phases(), 0, folder / "last.pt"
     digest = f"random {teacher.name}" if teacher.digest == "random" else teacher.digest
     about = {"teacher": digest, "seed": lesson.seed, "batch": lesson.batch, "photos": len(photos)}
+    about["start"] = "random" if start == "random" else backbones.digest(student.net, start)
     if file.exists():
         saved = torch.load(file, map_location=device, weights_only=True)
         if saved["about"] != about:

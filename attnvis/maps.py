@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from torch import Tensor
 
 from attnvis.diagnostics import diagnose
 from attnvis.method import Answer
@@ -17,21 +17,28 @@ from attnvis.values import Attention, Box, Photo, Placement
 
 __all__ = ["as_placement", "read_maps", "write_maps"]
 
+STAGES = ("scores", "logits", "weights")
+
 
 def write_maps(photo: Photo, answers: Sequence[Answer], weights: str = "") -> bytes:
-    """Every answer's raw numbers as safetensors: scores, logits and weights [Q, h, w], the query vectors, and the placement as metadata."""
-    grid = answers[0].placement.grid
+    """Every answer's raw numbers as safetensors: scores.0, logits.0, weights.0 [h, w], query.0 [K], and so on; places as metadata."""
     arrays = {
-        stage: np.stack([getattr(answer.attention, stage).reshape(grid).float().cpu().numpy() for answer in answers])
-        for stage in ("scores", "logits", "weights")
+        f"{stage}.{number}": getattr(answer.attention, stage).reshape(answer.placement.grid).float().cpu().numpy().copy()
+        for number, answer in enumerate(answers)
+        for stage in STAGES
     }
     arrays |= {f"query.{number}": answer.vector.float().cpu().numpy().copy() for number, answer in enumerate(answers)}
     about = {
         "weights": weights,  # of the network, in words: "random" must not be forgotten
         "photo": {"name": photo.name, "digest": photo.digest},
-        "placement": asdict(answers[0].placement),
         "answers": [
-            {"query": answer.query, "label": answer.label, "mark": asdict(answer.mark) if isinstance(answer.mark, Box) else answer.mark}
+            {
+                "query": answer.query,
+                "label": answer.label,
+                "layer": answer.layer,
+                "mark": asdict(answer.mark) if isinstance(answer.mark, Box) else answer.mark,
+                "placement": asdict(answer.placement),
+            }
             for answer in answers
         ],
     }
@@ -44,18 +51,21 @@ def read_maps(path: Path) -> list[Answer]:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})["attnvis"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, KeyError) as error:
+        return [
+            restored(entry, *(tensors[f"{name}.{number}"] for name in (*STAGES, "query"))) for number, entry in enumerate(about["answers"])
+        ]
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise ValueError(f"{path} holds no maps of attnvis or is damaged ({error}); run again to make it") from None
-    placement = as_placement(about["placement"])
-    answers = []
-    for number, entry in enumerate(about["answers"]):
-        scores, logits, weights = (tensors[stage][number].reshape(1, 1, -1) for stage in ("scores", "logits", "weights"))
-        vector = tensors[f"query.{number}"]
-        attention = Attention(scores, logits, weights, values=torch.empty(1, scores.shape[-1], 0), dim=len(vector))
-        mark = Box(**entry["mark"]) if isinstance(entry["mark"], dict) else entry["mark"] and tuple(entry["mark"])
-        numbers = {name: float(value) for name, value in diagnose(attention).items()}
-        answers.append(Answer(entry["query"], entry["label"], attention, placement, numbers, vector, mark))
-    return answers
+
+
+def restored(entry: Mapping[str, Any], scores: Tensor, logits: Tensor, weights: Tensor, vector: Tensor) -> Answer:
+    flat = [stage.reshape(1, 1, -1) for stage in (scores, logits, weights)]
+    attention = Attention(flat[0], flat[1], flat[2], values=torch.empty(1, scores.numel(), 0), dim=len(vector))
+    mark = Box(**entry["mark"]) if isinstance(entry["mark"], dict) else entry["mark"] and tuple(entry["mark"])
+    numbers = {name: float(value) for name, value in diagnose(attention).items()}
+    return Answer(entry["query"], entry["label"], attention, as_placement(entry["placement"]), numbers, vector, mark, entry["layer"])
 
 
 def as_placement(told: Mapping[str, Any]) -> Placement:

@@ -30,6 +30,7 @@ class Answer:
     diagnostics: dict[str, float]
     vector: Tensor  # [K], the query itself
     mark: Box | tuple[float, float] | None = None
+    layer: str = "last"
 
     @property
     def patches(self) -> int:
@@ -67,13 +68,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class Method:
-    """A query, a scaling and a normaliser.  Call it with Features: for each photo, one Answer per query."""
+    """A query, a scaling and a normaliser.  Call it with Features: for each photo, one Answer per layer and query."""
 
     query: QueryFunction = queries.mean
     scaling: Scaling = scalings.inv_sqrt_d
     normalise: Normalise = normalisers.softmax
 
     def __call__(self, features: Features) -> list[list[Answer]]:
+        layers = (features, *features.also)
+        found = [self.answers(layer, named=len(layers) > 1) for layer in layers]
+        return [[answer for answers in photo for answer in answers] for photo in zip(*found, strict=True)]
+
+    def answers(self, features: Features, named: bool) -> list[list[Answer]]:
+        """Of one layer; `named`: the labels say which, because there are others."""
         answers: list[list[Answer]] = [[] for _ in features.tokens]
         for query in queries.ask(self.query, features):
             keys = features.tokens if query.keys is None else query.keys
@@ -81,10 +88,11 @@ class Method:
             numbers = diagnose(attention)
             for photo, column in ((p, q) for p in range(len(answers)) for q in range(query.vectors.shape[1])):
                 one = (slice(photo, photo + 1), slice(column, column + 1))
+                label = query.labels[photo][column]
                 answers[photo].append(
                     Answer(
                         query=query.text,
-                        label=query.labels[photo][column],
+                        label=f"{label}, {features.layer}" if named else label,
                         attention=Attention(
                             attention.scores[one], attention.logits[one], attention.weights[one], attention.values[one[0]], attention.dim
                         ),
@@ -92,6 +100,7 @@ class Method:
                         diagnostics={name: float(values[photo, column]) for name, values in numbers.items()},
                         vector=query.vectors[photo, column],
                         mark=query.marks[column] if query.marks else None,
+                        layer=features.layer,
                     )
                 )
         return answers

@@ -29,24 +29,20 @@ def mean(features: Features) -> Query:
 
 
 def class_(features: Features, name: str | int = "predicted") -> Query:
-    """q = the class's row of the classifier: s_i is the class activation map, mean s_i + bias the class's logit (Zhou et al. 2016).
+    """q = what the classifier asks of the patches for this class.  Its certificate says whether mean s_i + constant is the class's logit;
+    if so the scores are a class activation map (Zhou et al. 2016), else the query is Grad-CAM's and the map an approximation.
 
     `name` is a category, its index, or "predicted": the network's own answer, photo by photo.
     """
-    head = features.head
-    if head is None or features.logits is None:
-        raise ValueError(
-            "a class query needs the layer that the classifier reads; this one is earlier (or the head is not one linear layer): "
-            "use backbone.layer=last, or another query"
-        )
-    photos = len(features.tokens)
+    head, logits = features.head, features.logits
+    if head is None or logits is None:
+        raise ValueError("a class query needs a classifier, and this backbone has none: give it a head, or ask another query")
     if name == "predicted":
-        chosen = features.logits.argmax(-1)
+        chosen = logits.argmax(-1)
     else:
-        chosen = torch.full((photos,), find_class(name, head.categories, len(head.weight)))
-    rows = head.weight[chosen.to(head.weight.device)].to(features.tokens)
+        chosen = torch.full((len(logits),), find_class(name, head.categories, logits.shape[1]), device=logits.device)
     said = tuple((head.category(index),) for index in chosen.tolist())
-    return Query(rows.unsqueeze(1), said)
+    return Query(head.ask(features.maps, chosen)[0].unsqueeze(1), said)
 
 
 def point(features: Features, x: float, y: float) -> Query:

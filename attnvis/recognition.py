@@ -29,6 +29,7 @@ from attnvis.attention import Scaling, at_least_float32, weigh
 from attnvis.backbone import Backbone
 from attnvis.cache import Cached
 from attnvis.figures import Figure, draw
+from attnvis.head import Linear
 from attnvis.query import find_class
 from attnvis.render import write_bytes
 from attnvis.stream import Outcome, stream
@@ -91,12 +92,12 @@ def settings(dim: int, temperatures: Sequence[float] = TEMPERATURES) -> tuple[Se
     return ends[0], *by_tau, ends[1], Setting("zscore", scaling.zscore, None), Setting("minmax", scaling.minmax, None)
 
 
-def attended_logits(tokens: Float[Tensor, "B N D"], head: Head, scaling: Scaling) -> Float[Tensor, "B C"]:
+def attended_logits(tokens: Float[Tensor, "B N D"], head: Linear, scaling: Scaling) -> Float[Tensor, "B C"]:
     """logit_c = w_c . context_c + b_c, where context_c is what class c attends to: each class reads a mean of its own."""
     return attended(tokens, head, [scaling])[0]
 
 
-def attended(tokens: Float[Tensor, "B N D"], head: Head, scalings: Sequence[Scaling]) -> Float[Tensor, "S B C"]:
+def attended(tokens: Float[Tensor, "B N D"], head: Linear, scalings: Sequence[Scaling]) -> Float[Tensor, "S B C"]:
     """`attended_logits` of several scalings, which share one product."""
     tokens = at_least_float32(tokens)
     photos, patches, channels = tokens.shape
@@ -122,10 +123,10 @@ class Recogniser:
         return [[mine] for mine in logits.transpose(0, 1).cpu()]
 
 
-def required(head: Head | None) -> Head:
-    if head is None:
+def required(head: Head | None) -> Linear:
+    if not isinstance(head, Linear):
         raise ValueError(
-            "recognition needs the layer that the classifier reads; this one is earlier (or the head is not one linear layer): "
+            "recognition needs the layer that the classifier reads, and a classifier that is one linear layer on the mean patch: "
             "use backbone.layer=last, or another backbone"
         )
     return head
@@ -134,7 +135,7 @@ def required(head: Head | None) -> Head:
 # -------------------------------------------------------------------------------------------------------------------- truth
 
 
-def read_truth(path: Path, head: Head) -> int:
+def read_truth(path: Path, head: Linear) -> int:
     """The class that a photo's name tells: tabby/1.jpg, 281/1.jpg, 281_tabby/1.jpg or 281_1.jpg; PhotoError where it tells none, or two."""
     folder = path.absolute().parent.name
     name = re.sub(r"^n\d{8}[_ ]", "", folder)  # n02123045_tabby

@@ -34,7 +34,7 @@ __all__ = ["Folder", "draw", "redraw"]
 PACKAGES = ("attnvis", "torch", "torchvision", "hydra-core", "opencv-python", "wandb", "numpy")
 NUMBERS = ("index", "height", "width", "patches", "rows", "columns", "probability", *DESCRIPTIONS)
 COLUMNS = (
-    "index", "photo", "path", "digest", "height", "width", "status", "reason", "query", "label", "weights", "scaling", "normalise",
+    "index", "photo", "path", "digest", "height", "width", "status", "reason", "query", "label", "layer", "weights", "scaling", "normalise",
     "patches", "rows", "columns", "predicted", "probability", *DESCRIPTIONS, "map", "overlay", "panel",
 )  # fmt: skip
 
@@ -103,14 +103,14 @@ class Folder:
         if outcome.predicted:
             row |= {"predicted": outcome.predicted[0][0], "probability": outcome.predicted[0][1]}
         lines = [("predicted", ", ".join(f"{name} {chance:.0%}" for name, chance in outcome.predicted[:3]))] if outcome.predicted else []
-        lines += [("scaling", about(self.scaling)), ("backbone", f"{self.facts['backbone']}, layer {self.facts['layer']}")]
+        lines += [("scaling", about(self.scaling)), *network(self.facts)]
         pictures = draw(self.path, stem, photo, outcome.answers, self.style, lines, self.warnings)
         if self.keep_maps:
             row["map"] = f"maps/{stem}.safetensors"
             self.write(row["map"], write_maps(photo, outcome.answers, self.facts["weights"]))
         rows = []
         for answer, drawn in zip(outcome.answers, pictures, strict=True):
-            found = {"query": answer.query, "label": answer.label, "patches": answer.patches}
+            found = {"query": answer.query, "label": answer.label, "layer": answer.layer, "patches": answer.patches}
             found["rows"], found["columns"] = answer.placement.grid
             rows.append(row | drawn | answer.diagnostics | found)
         return rows
@@ -146,7 +146,7 @@ def draw(
         save(folder / paths["overlay"], render.encode(picture, style.format, style.quality))
         if style.panel:
             paths["panel"] = f"panels/{name}.{style.format}"
-            told = [line for line in lines if line[0] != "predicted" or answer.query.startswith("class")]
+            told = [line for line in lines if line[0] not in ("predicted", "class scores") or answer.query.startswith("class")]
             said = [("query", answer.query), *told, *numbers_of(answer), *(("warning", text) for text in (*warnings, *answer.warnings))]
             picture = render.panel(pixels, values, style, f"{photo.name}: {answer.label}", said, answer.mark)
             save(folder / paths["panel"], render.encode(picture, style.format, style.quality))
@@ -156,6 +156,12 @@ def draw(
 
 def about(scaling: str) -> str:
     return f"{scaling}: this sharpness was asked for" if scaling.startswith("perplexity") else scaling
+
+
+def network(facts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What a panel says of the network; that class scores are approximate only where they are."""
+    nearly = facts.get("class scores", "")
+    return [("backbone", f"{facts['backbone']}, layer {facts['layer']}"), *([("class scores", nearly)] if "approximate" in nearly else [])]
 
 
 def numbers_of(answer: Answer) -> list[tuple[str, str]]:
@@ -173,7 +179,7 @@ def redraw(source: Path, target: Path, style: render.Style, command: str) -> Ite
     told = json.loads((source / "run.json").read_text(encoding="utf-8"))
     config, warnings = told["config"], told["warnings"]
     facts = {key: value for key, value in told.items() if isinstance(value, str)}
-    lines = [("scaling", about(short(config.get("scaling", {})))), ("backbone", f"{facts['backbone']}, layer {facts['layer']}")]
+    lines = [("scaling", about(short(config.get("scaling", {})))), *network(facts)]
     with (source / "records.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not any(row["map"] for row in rows):

@@ -65,6 +65,10 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
     backbone = remembered(build(cfg, "backbone"), settings["cache"])
     for warning in backbone.warnings:
         print(f"attnvis: {warning.upper()}", file=sys.stderr)
+    if len(backbone.layers) > 1:
+        raise ValueError(
+            f"a job of a sweep measures one layer, not {backbone.layer}; give backbone.layer={','.join(backbone.layers)} without brackets"
+        )
     how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     job.axes = {
         "backbone": backbone.name, "weights": backbone.weights, "layer": backbone.layer,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 __all__ = ["Attention", "Batch", "Box", "Features", "Head", "Photo", "PhotoError", "Placement", "Preprocessing", "Query", "Scores", "View"]
@@ -105,16 +105,24 @@ class Placement:
         return Box(middle[0] - self.step[0] / 2, middle[1] - self.step[1] / 2, *self.step)
 
 
-@dataclass(frozen=True)
 class Head:
-    """A classifier that is one linear layer on the mean token: logit_c = weight_c . mean_i v_i + bias_c."""
+    """How a classifier reads the patches.  `attnvis.head` has one for every way that is known.
 
-    weight: Float[Tensor, "C D"]
-    bias: Float[Tensor, " C"]
-    categories: tuple[str, ...] = ()
+    `ask` gives the query vector of one class per photo, and what no patch changes: logit_c = mean_i s_i + constant_c.
+    """
 
-    def __call__(self, tokens: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
-        return tokens @ self.weight.to(tokens).T + self.bias.to(tokens)
+    kind: str
+    categories: tuple[str, ...]
+
+    def logits(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C"]:
+        raise NotImplementedError
+
+    def ask(self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
+        raise NotImplementedError
+
+    def evidence(self, scores: Float[Tensor, "B N"], constants: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """The logits that these scores stand for."""
+        return scores.mean(1) + constants
 
     def category(self, index: int) -> str:
         return self.categories[index] if index < len(self.categories) else f"class {index}"
@@ -127,13 +135,19 @@ class Features:
     tokens: Float[Tensor, "B N D"]
     grid: tuple[int, int]
     placements: tuple[Placement, ...]
-    head: Head | None = None  # None where the layer is not the one that the classifier reads
+    head: Head | None = None  # None where there is no classifier
     logits: Float[Tensor, "B C"] | None = None
     names: tuple[str, ...] = ()  # of the photos, for messages
+    layer: str = "last"
+    also: "tuple[Features, ...]" = ()  # what further layers say, from the same pass
 
     @property
     def mean(self) -> Float[Tensor, "B D"]:
         return self.tokens.mean(1)
+
+    @property
+    def maps(self) -> Float[Tensor, "B D h w"]:
+        return self.tokens.mT.unflatten(2, self.grid)
 
 
 @dataclass(frozen=True)

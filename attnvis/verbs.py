@@ -116,7 +116,7 @@ def pretrain(cfg: "DictConfig", folder: Path) -> int:
     settings = plain(cfg)
     lesson = distil.Lesson(**{field.name: settings[field.name] for field in fields(distil.Lesson)})
     family = catalogue.family(str(cfg.teacher))
-    if family is None:
+    if family is None or "stage2" not in catalogue.settings(f"backbone/{family}")["stages"]:  # its stages are to be learned too
         raise ValueError(f"no teacher {cfg.teacher!r}; {hint(str(cfg.teacher), TEACHERS)}take a network such as {', '.join(TEACHERS)}")
     device, dtype = settle(cfg.device, cfg.precision)
     paths = photos(settings["images"])
@@ -128,7 +128,7 @@ def pretrain(cfg: "DictConfig", folder: Path) -> int:
     weights = folder / "weights.safetensors"
     try:
         with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            for news in shown(distil.distil(lesson, teacher, paths, folder, bool(cfg.compile))):
+            for news in shown(distil.distil(lesson, teacher, paths, folder, bool(cfg.compile), str(cfg.start))):
                 log.write(json.dumps({"step": news.step, "phase": news.phase, **news.numbers}) + "\n")
                 log.flush()
                 tracker.note(news.numbers, news.step)

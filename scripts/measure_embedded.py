@@ -29,7 +29,7 @@ from attnvis import embedded as shipped
 from attnvis import query, render, scaling
 from attnvis.api import Explanation, explain, load_backbone
 from attnvis.attention import attend
-from attnvis.backbone import Backbone
+from attnvis.backbone import Backbone, folded
 from attnvis.photo import PhotoError, collate, find, fit, load
 from attnvis.placement import spread
 from attnvis.stimuli import COLOURS, FILLS, SHAPES, pop_out, scene
@@ -60,14 +60,15 @@ def batches(photos: Sequence[Photo], how: Preprocessing, size: int = 20) -> Iter
 
 def recalibrated(backbone: Backbone, photos: Sequence[Photo]) -> Backbone:
     """Batch norm's statistics taken anew from photos: without, random maps are blown up or die out, and the control is too easy to beat."""
-    norms = [module for module in backbone.encode.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in backbone.net.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain average over the batches
         norm.train()
     for batch in batches(photos, CROP):
-        backbone(batch)
-    backbone.encode.eval()
+        backbone.net(batch.images)
+    backbone.net.eval()
+    backbone.trunk = folded(backbone.probed)
     return backbone
 
 
@@ -165,7 +166,7 @@ def flip_test(backbone: Backbone, photos: Sequence[Photo], rng: np.random.Genera
 
     table = np.stack([correlation(d) for d in shifts], 1)  # [photos, shifts]
     draws = shifts[table[rng.integers(len(table), size=(2000, len(table)))].mean(1).argmax(1)]
-    reach = backbone.reach
+    reach = backbone.reach_on((CROP.size, CROP.size))
     stride = CROP.size / cells if reach is None else reach.stride[1]
     d, (low, high) = shifts[table.mean(0).argmax()], np.quantile(draws, [0.025, 0.975])
     c0, least, most = ((CROP.size - 1 - stride * (cells - 1) - stride * value) / 2 for value in (d, high, low))

@@ -9,10 +9,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from attnvis import backbone, cli
+from attnvis.backbone import Backbone
+from attnvis.values import Preprocessing
 
-LOADED = functools.cache(backbone.embedded)
+EMBEDDED = backbone.embedded
+REMEMBERED = functools.cache(EMBEDDED)
+
+
+@functools.wraps(EMBEDDED)
+def LOADED(layer="last", **settings):
+    return (REMEMBERED if isinstance(layer, str) else EMBEDDED)(layer=layer, **settings)
 
 
 def make_photo(path: Path, size: tuple[int, int] = (70, 90), seed: int = 0) -> Path:
@@ -21,6 +31,47 @@ def make_photo(path: Path, size: tuple[int, int] = (70, 90), seed: int = 0) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, cv2.GaussianBlur(noise, (9, 9), 3))[1].tobytes())
     return path
+
+
+class Whole(nn.Module):
+    """A network of two parts: images -> maps, and a head that reads them."""
+
+    def __init__(self, maps: nn.Module, head=None) -> None:
+        super().__init__()
+        self.maps, self.read = maps, head.logits if head else lambda maps: maps
+
+    def forward(self, images):
+        return self.read(self.maps(images))
+
+
+def fake_backbone(maps: nn.Module, how: Preprocessing, head=None, **changes) -> Backbone:
+    """A backbone of a few lines, in fp32, its maps stretched over the photo unless `changes` says otherwise."""
+    told = {
+        "digest": changes.pop("digest", "f" * 64),
+        "dtype": changes.pop("dtype", torch.float32),
+        "weights": changes.pop("weights", "given"),
+    }
+    settings = {"name": "fake", "placement": "stretch", "precision": "fp32", "layer": "maps"} | changes
+    made = Backbone(
+        Whole(maps, head), head=(lambda net, rest: head) if head else "none", cut=whole_cut, stages={settings["layer"]: "maps"}, **settings
+    )
+    made.trunk, made.preprocessing = Single(maps), how  # not folded, not copied
+    for name, value in told.items():
+        setattr(made, name, value)
+    return made
+
+
+class Single(nn.Module):
+    def __init__(self, maps: nn.Module) -> None:
+        super().__init__()
+        self.maps = maps
+
+    def forward(self, images):
+        return (self.maps(images),)
+
+
+def whole_cut(net: Whole, nodes):
+    return Single(net.maps), [net.read]
 
 
 class Page(HTMLParser):

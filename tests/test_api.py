@@ -98,8 +98,8 @@ def test_mistakes_say_what_there_is(cat):
         ask(cat, "tabbby")
     with pytest.raises(ValueError, match=r"unknown scaling 'cosin'.*did you mean cosine"):
         ask(cat, "mean", "cosin")
-    for name in ("vgg16", "embeddedx"):
-        with pytest.raises(ValueError, match=f"unknown backbone '{name}'; there are densenet"):
+    for name in ("vit_b_16", "embeddedx"):
+        with pytest.raises(ValueError, match=f"unknown backbone '{name}'; there are alexnet"):
             package.explain(cat, backbone=name)
     with pytest.raises(ValueError, match="answers one query and this makes 2"):
         ask(cat, lambda features: query.random(features, count=2))
@@ -151,7 +151,7 @@ def test_python_and_the_command_line_find_the_same_numbers(attnvis, cat):
 
 
 def test_a_backbone_by_name_is_loaded_once_with_the_settings_of_its_config(here):
-    api.load_backbone.cache_clear()
+    api.kept.cache_clear()
     net = api.load_backbone("resnet18", weights="random", placement="stretch")
     assert net.name == "resnet18" and net.digest == "random" and api.load_backbone("resnet18", weights="random", placement="stretch") is net
     assert isinstance(api.load_backbone("embedded", precision="fp32").dtype, torch.dtype)

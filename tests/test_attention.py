@@ -15,7 +15,8 @@ from torch import Tensor
 
 from attnvis import normalise, scaling
 from attnvis.attention import attend, weigh
-from attnvis.values import Attention, Head, Scores
+from attnvis.head import Linear
+from attnvis.values import Attention, Scores
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 B, Q, N, D, E, C = 2, 3, 5, 7, 11, 13  # different primes: a transposed axis cannot pass unnoticed
@@ -121,7 +122,7 @@ def test_every_stage_is_kept_and_the_weighted_rows_add_up_to_the_context(shape, 
 
 
 def test_reinjected_map_through_the_classifier_is_the_classified_context():
-    head = Head(random(C, E, seed=3), random(C, seed=4))
+    head = Linear(random(C, E, seed=3), random(C, seed=4))
     attention = attend(random(B, Q, D), random(B, N, D, seed=1), random(B, N, E, seed=2))
     for b in range(B):
         for q in range(Q):
@@ -133,7 +134,7 @@ def test_reinjected_map_through_the_classifier_is_the_classified_context():
 
 
 def test_uniform_attention_changes_neither_features_nor_logits():
-    head, values = Head(random(C, E, seed=3), random(C, seed=4)), random(B, N, E, seed=2)
+    head, values = Linear(random(C, E, seed=3), random(C, seed=4)), random(B, N, E, seed=2)
     attention = attend(torch.zeros(B, Q, D, dtype=torch.float64), random(B, N, D, seed=1), values)
     close(attention.reinjected, values.unsqueeze(1).expand(B, Q, N, E))
     logits = torch.nn.functional.linear(values.mean(1), head.weight, head.bias)
@@ -213,7 +214,7 @@ def class_logit(scores: list[float], tau: float, bias: float = 0.25) -> float:
     """Of the context that a class query attends to: patches whose evidence for the class are `scores`, weight row e_1."""
     keys = torch.zeros(1, len(scores), D, dtype=torch.float64)
     keys[0, :, 0] = torch.tensor(scores)
-    head = Head(torch.eye(1, D, dtype=torch.float64), torch.tensor([bias], dtype=torch.float64))
+    head = Linear(torch.eye(1, D, dtype=torch.float64), torch.tensor([bias], dtype=torch.float64))
     return float(head(attend(head.weight[None], keys, scaling=partial(scaling.temperature, tau=tau)).context))
 
 

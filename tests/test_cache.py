@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LOADED
+from conftest import LOADED, fake_backbone
 from torch import nn
 
 from attnvis import cache
@@ -39,12 +39,13 @@ class Patches(nn.Module):
 
 
 def fake(**changes) -> Backbone:
-    own = Backbone("fake", "given", "last", Patches(), lambda maps: maps, None, HOW, DIGEST, "stretch")
-    return replace(own, **changes)
+    network = fake_backbone(Patches(), HOW, **({"digest": DIGEST} | changes))
+    passes(network).clear()
+    return network
 
 
 def passes(network: Backbone | Cached) -> list[int]:
-    return network.encode.batches
+    return network.trunk.maps.batches
 
 
 @functools.cache
@@ -141,8 +142,6 @@ def test_random_weights_are_never_kept(tmp_path):
 def test_another_network_has_another_address(tmp_path, changes):
     Cached(fake(), tmp_path)(photos(0))
     network = fake(**changes)
-    if "placement" in changes:
-        network.__dict__["reach"] = None
     other = Cached(network, tmp_path)
     same(other(photos(0)), other.backbone(photos(0)))
     assert other.found == 0 and len(files(tmp_path)) == 2
@@ -216,7 +215,7 @@ def test_half_storage_takes_half_the_room(tmp_path):
 
 def test_half_storage_of_what_float16_cannot_hold_stays_finite(tmp_path):
     network = fake()
-    network.encode.weight *= 1e6
+    network.trunk.maps.weight *= 1e6
     assert network(photos(0)).tokens.abs().max() > 65504
     cached = Cached(network, tmp_path, "half")
     for _ in range(2):
@@ -311,22 +310,22 @@ def test_a_file_that_cannot_be_evicted_stops_nobody(tmp_path, monkeypatch):
 
 def test_threads_that_write_and_read_one_entry_never_see_half_a_file(tmp_path):
     batch, expected = photos(0, 1), fake()(photos(0, 1))
-    trouble, stop = [], threading.Event()
+    trouble, stop, networks = [], threading.Event(), [fake() for _ in range(4)]
 
-    def hammer(writes: bool) -> None:
+    def hammer(network: Backbone, writes: bool) -> None:
         try:
             while not stop.is_set():
-                cached = Cached(fake(), tmp_path)
+                cached = Cached(network, tmp_path)
                 if writes:  # as if it had been cold
                     for number in range(2):
-                        cached.write(cached.place(batch, number), expected, number)
+                        cached.write(cached.place(batch, number), [expected], number)
                 same(cached(batch), expected)
                 assert cached.found == 2, "a reader saw less than a whole file"
         except BaseException as error:
             trouble.append(error)
 
     Cached(fake(), tmp_path)(batch)
-    threads = [threading.Thread(target=hammer, args=(number % 2 == 0,)) for number in range(4)]
+    threads = [threading.Thread(target=hammer, args=(network, number % 2 == 0)) for number, network in enumerate(networks)]
     for thread in threads:
         thread.start()
     stop.wait(1.0)
@@ -350,7 +349,7 @@ sys.stdin.readline()
 for turn in range(100):
     cached = Cached(fake(), folder)
     for number in range(2):
-        cached.write(cached.place(batch, number), expected, number)
+        cached.write(cached.place(batch, number), [expected], number)
     same(cached(batch), expected)
 print(cached.found)
 """
@@ -367,7 +366,7 @@ def test_processes_that_write_one_entry_at_once_end_well_and_each_finds_what_the
         while process.poll() is None:
             cached = Cached(fake(), tmp_path)
             for number in range(2):
-                cached.write(cached.place(batch, number), expected, number)
+                cached.write(cached.place(batch, number), [expected], number)
             same(cached(batch), expected)
         assert process.stdout.read() == "2\n"
     assert process.returncode == 0
@@ -472,7 +471,7 @@ def test_a_network_is_listed_with_what_it_takes(tmp_path):
     Cached(fake(layer="stage2"), tmp_path, "half")(photos(0))
     found = sorted(entries(tmp_path), key=lambda entry: -entry.photos)
     assert [entry.photos for entry in found] == [3, 1]
-    assert [entry.about["layer"] for entry in found] == ["last", "stage2"]
+    assert [entry.about["layer"] for entry in found] == ["maps", "stage2"]
     assert [entry.about["storage"] for entry in found] == ["exact", "half"]
     assert found[0].about["weights"] == DIGEST and found[0].about["precision"] == "torch.float32"
     assert sum(entry.size for entry in found) == size(tmp_path)

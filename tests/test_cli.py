@@ -129,7 +129,7 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("runn cat.png", "unknown verb 'runn'", "did you mean run?"),
         ("run cat.png qurey=mean", "no setting 'qurey'", "did you mean query"),
         ("run cat.png query=claas", "query has no option 'claas'", "did you mean class?"),
-        ("run cat.png backbone=vgg16", "backbone has no option 'vgg16'", "resnet"),
+        ("run cat.png backbone=vit_b_16", "backbone has no option 'vit_b_16'", "resnet"),
         ("run cat.png backbone=embeddedd", "backbone has no option 'embeddedd'", "did you mean embedded?"),
         ("run cat.png bacth_size=4", "no setting 'bacth_size'", "did you mean batch_size?"),
         ("run cat.png query.nmae=tabby", "no setting 'query.nmae'", "did you mean query.name"),
@@ -142,10 +142,10 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("run cat.png query=pca query.component=1.5", "query.component", "must be a whole number, not 1.5"),
         ("run cat.png query=pca query.centred=maybe", "query.centred", "must be true or false, not 'maybe'"),
         ("run cat.png backbone.layer=stage9", "no layer 'stage9'", "stages are stage2, stage3, last"),
-        ("run cat.png backbone.layer=3", "backbone.layer must be a word", "not 3"),
+        ("run cat.png backbone.layer=3", "backbone.layer must be a word or a list", "not 3"),
         ("run cat.png backbone.precision=fp8", "'fp8'", "auto, fp32 or bf16"),
         ("run cat.png backbone.device=banana", "banana", "cpu"),
-        ("run cat.png backbone.placement=nearest", "'nearest'", "rf (where the cells look) or stretch"),
+        ("run cat.png backbone.placement=nearest", "'nearest'", "rf (where the cells look), calibrated"),
         ("run cat.png preprocess.fit=squeeze", "no fit 'squeeze'", "choose resize, crop, letterbox or stretch"),
         ("run cat.png preprocess.size=big", "preprocess.size", "must be a whole number or null, not 'big'"),
         ("run cat.png render.colours=rainbow", "colours 'rainbow'", "choose one of turbo"),
@@ -412,10 +412,11 @@ def test_a_sweep_has_a_folder_for_each_choice_and_outlives_one_that_fails(attnvi
 
 
 def test_a_family_is_found_by_the_longest_name():
-    assert [catalogue.family(name) for name in ("resnet18", "resnext50_32x4d", "wide_resnet50_2", "vgg16", "embedded2")] == [
+    assert [catalogue.family(name) for name in ("resnet18", "resnext50_32x4d", "wide_resnet50_2", "vgg16", "vit_b_16", "embedded2")] == [
         "resnet",
         "resnext",
         "wide_resnet",
+        "vgg",
         None,
         None,
     ]

@@ -20,7 +20,6 @@ from attnvis.api import explain, load_backbone
 from attnvis.attention import attend
 from attnvis.backbone import Backbone
 from attnvis.photo import collate, find, fit, load
-from attnvis.placement import probe
 from attnvis.values import Photo, Preprocessing
 
 SPEC = importlib.util.spec_from_file_location("measure_embedded", Path(__file__).parents[1] / "scripts" / "measure_embedded.py")
@@ -98,7 +97,7 @@ def test_the_mean_class_score_and_the_bias_make_the_logit(backbone, size):
 
 
 def test_cell_i_looks_at_pixel_16_i(backbone):
-    reach = probe(backbone.encode)
+    reach = backbone.reach_on((225, 225))
     assert reach.offset == pytest.approx((0, 0), abs=1e-3)
     assert reach.stride == pytest.approx((16, 16), abs=1e-3)
 

@@ -13,7 +13,8 @@ from attnvis import normalise, query, scaling
 from attnvis.attention import attend
 from attnvis.diagnostics import DESCRIPTIONS, diagnose
 from attnvis.grid import GAPS, PAIRS, RANKS, TEMPERATURES, Grid, Measured, functions, positive_factor
-from attnvis.values import Box, Features, Head, Placement, Scores
+from attnvis.head import Linear
+from attnvis.values import Box, Features, Placement, Scores
 
 B, D, C = 2, 7, 11  # different primes: a transposed axis cannot pass unnoticed
 GRID = (5, 13)
@@ -35,7 +36,7 @@ def tiles(size: tuple[int, int], grid: tuple[int, int]) -> Placement:
 
 def some(tokens: Tensor | None = None, grid: tuple[int, int] = GRID) -> Features:
     tokens = normal(B, N, D) if tokens is None else tokens
-    head = Head(normal(C, tokens.shape[-1], seed=1), normal(C, seed=2), ("zero", "one", "two"))
+    head = Linear(normal(C, tokens.shape[-1], seed=1), normal(C, seed=2), ("zero", "one", "two"))
     placements = tuple(tiles((50 + 5 * photo, 65), grid) for photo in range(len(tokens)))
     return Features(tokens, grid, placements, head, head(tokens.mean(1)), tuple(f"{photo}.jpg" for photo in range(len(tokens))))
 

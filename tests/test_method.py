@@ -11,8 +11,9 @@ from torch import Tensor
 
 from attnvis import normalise, query, scaling
 from attnvis.diagnostics import DESCRIPTIONS
+from attnvis.head import Linear
 from attnvis.method import Answer, Method
-from attnvis.values import Box, Features, Head, Placement, Query
+from attnvis.values import Box, Features, Placement, Query
 
 B, Q, D, C = 2, 3, 7, 11  # different primes: a transposed axis cannot pass unnoticed
 GRID = (5, 13)
@@ -36,7 +37,7 @@ def tiles(size: tuple[int, int], grid: tuple[int, int] = GRID) -> Placement:
 def some(tokens: Tensor | None = None) -> Features:
     tokens = normal(B, N, D) if tokens is None else tokens
     names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-    head = Head(normal(C, D, seed=1), normal(C, seed=2), names)
+    head = Linear(normal(C, D, seed=1), normal(C, seed=2), names)
     return Features(tokens, GRID, (tiles((50, 65)), tiles((45, 130))), head, head(tokens.mean(1)), ("one.jpg", "two.jpg"))
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from attnvis import normalise, scaling
 from attnvis.attention import attend
 from attnvis.diagnostics import diagnose
+from attnvis.head import Linear
 from attnvis.scaling import inv_sqrt_d, none, temperature
-from attnvis.values import Attention, Head, Scores
+from attnvis.values import Attention, Scores
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 B, Q, N, D, E = 2, 3, 5, 7, 11
@@ -118,7 +119,7 @@ def test_s8_and_s9_the_weighted_map_and_its_sum_are_two_things():
 
 
 def test_s10_the_literal_weighted_map_shrinks_the_features_by_n_and_the_reinjected_one_does_not():
-    attention, head = attend(random(B, Q, D), random(B, N, D, seed=1)), Head(random(3, D, seed=2), random(3, seed=3))
+    attention, head = attend(random(B, Q, D), random(B, N, D, seed=1)), Linear(random(3, D, seed=2), random(3, seed=3))
     close(attention.weighted.mean(2), attention.context / N)
     close(head(attention.reinjected.mean(2)), attention.context @ head.weight.T + head.bias)
     uniform = attend(torch.zeros(B, Q, D, dtype=torch.float64), attention.values)

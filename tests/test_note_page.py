@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_photo
+from conftest import fake_backbone, make_photo
 from scipy.optimize import brentq
 from scipy.special import expit
 
 from attnvis import note, query, scaling
-from attnvis.backbone import Backbone
 from attnvis.grid import GAPS, Grid
+from attnvis.head import Linear
 from attnvis.lab import AXES, Job, read_sweep
 from attnvis.normalise import softmax
 from attnvis.note import Asked, duel, measured, verdict, write_note
 from attnvis.stream import stream
-from attnvis.values import Head, Preprocessing
+from attnvis.values import Preprocessing
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())["T1"]
 
@@ -103,8 +103,8 @@ class Tiles(torch.nn.Module):
         return 1.5 * torch.einsum("dc,bchw->bdhw", mix, tiles)
 
 
-def short_head() -> Head:
-    return Head(torch.randn(3, D, generator=torch.Generator().manual_seed(1)) / 40, torch.zeros(3), ("<b>ant</b>", "bee", "cow"))
+def short_head() -> Linear:
+    return Linear(torch.randn(3, D, generator=torch.Generator().manual_seed(1)) / 40, torch.zeros(3), ("<b>ant</b>", "bee", "cow"))
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def folder(tmp_path):
 
 
 def swept(folder: Path, scalings: tuple[str, ...], photos: list[Path]) -> Path:
-    net = Backbone("tiles", "made up", "last", Tiles(), torch.nn.Identity(), short_head(), HOW, "abc", "stretch")
+    net = fake_backbone(Tiles(), HOW, short_head(), name="tiles", weights="made up")
     grid = Grid({"mean": query.mean, "class": query.class_}, {name: getattr(scaling, name) for name in scalings}, {"softmax": softmax})
     with Job(folder, {}) as job:
         job.axes, job.facts = dict.fromkeys(AXES, "x"), net.describe()

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import fake_backbone
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -312,7 +313,7 @@ NETS = {
 
 @cache  # a backbone is probed once
 def fake(name: str, placement: str = "rf") -> Backbone:
-    return Backbone("fake", "none", "last", brightness(*NETS[name]), lambda maps: maps, None, Preprocessing(225), "none", placement)
+    return fake_backbone(brightness(*NETS[name]), Preprocessing(225), placement=placement)
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -14,8 +14,9 @@ from scipy.spatial.distance import mahalanobis
 from torch import Tensor
 
 from attnvis import normalise, query, scaling
+from attnvis.head import Linear
 from attnvis.query import UnknownName, ask, parse, read, spell
-from attnvis.values import Box, Features, Head, PhotoError, Placement, Query, Scores
+from attnvis.values import Box, Features, PhotoError, Placement, Query, Scores
 
 B, Q, D = 2, 3, 7  # different primes: a transposed axis cannot pass unnoticed
 GRID = (5, 11)
@@ -63,7 +64,7 @@ def some(tokens: Tensor | None = None, *placements: Placement) -> Features:
     """Two photos of different shapes, with a classifier on the mean patch."""
     tokens = normal(B, N, D) if tokens is None else tokens
     placements = placements or (whole((60, 90)), whole((100, 77)))
-    head = Head(normal(len(CATEGORIES), D, seed=1), normal(len(CATEGORIES), seed=2), CATEGORIES)
+    head = Linear(normal(len(CATEGORIES), D, seed=1), normal(len(CATEGORIES), seed=2), CATEGORIES)
     names = ("one.jpg", "two.jpg")[: len(tokens)]
     return Features(tokens, placements[0].grid, placements, head, head(tokens.mean(1)), names)
 
@@ -325,7 +326,7 @@ def test_an_unknown_class_is_told_with_what_is_spelled_nearly_so(name, hints):
 
 @pytest.mark.parametrize("lacking", ["head", "logits"])
 def test_a_class_query_needs_the_layer_that_the_classifier_reads(lacking):
-    assert "backbone.layer=last" in complaint(ValueError, query.class_, replace(some(), **{lacking: None}))
+    assert "give it a head" in complaint(ValueError, query.class_, replace(some(), **{lacking: None}))
 
 
 # point

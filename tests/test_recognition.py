@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import LOADED, make_photo
+from conftest import LOADED, fake_backbone, make_photo
 
 from attnvis import recognition, scaling
 from attnvis.attention import attend
-from attnvis.backbone import Backbone
+from attnvis.head import Linear
 from attnvis.photo import collate, load
 from attnvis.recognition import (
     DIVISORS,
@@ -31,7 +31,7 @@ from attnvis.recognition import (
     summarise,
     write_recognition,
 )
-from attnvis.values import Head, PhotoError, Preprocessing
+from attnvis.values import PhotoError, Preprocessing
 
 B, N, D, C = 2, 5, 7, 11
 CATEGORIES = ("tabby", "tiger cat", "crane", "ant", "bee", "fly", "hen", "jay", "owl", "pug", "yak")
@@ -41,7 +41,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-TOKENS, HEAD = noise(B, N, D), Head(3 * noise(C, D, seed=1), noise(C, seed=2), CATEGORIES)
+TOKENS, HEAD = noise(B, N, D), Linear(3 * noise(C, D, seed=1), noise(C, seed=2), CATEGORIES)
 
 
 def by_loops(weigh) -> list[list[float]]:
@@ -263,9 +263,9 @@ def test_a_name_that_tells_no_class_or_two_is_refused_with_advice(path, words):
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 # the mean colours of six tiles, and a classifier that reads them: class 0 is red, class 1 is green, the others are never meant
-COLOURS = Head(torch.tensor([[9.0, 0, 0], [0, 9, 0], *[[-9.0] * 3] * 9]), torch.zeros(11), CATEGORIES)
+COLOURS = Linear(torch.tensor([[9.0, 0, 0], [0, 9, 0], *[[-9.0] * 3] * 9]), torch.zeros(11), CATEGORIES)
 HOW = Preprocessing(40, "stretch", multiple=1)
-NET = Backbone("<i>tiles</i>", "none", "last", torch.nn.AdaptiveAvgPool2d((3, 2)), COLOURS, COLOURS, HOW, "none", "stretch")
+NET = fake_backbone(torch.nn.AdaptiveAvgPool2d((3, 2)), HOW, COLOURS, name="<i>tiles</i>")
 
 
 def plain(path: Path, colour: tuple[int, int, int]) -> Path:
@@ -304,7 +304,7 @@ def test_what_cannot_be_judged_is_one_line(tmp_path, photos):
             measure_recognition(paths, NET, HOW)
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"backbone\.layer=last"):
-        measure_recognition(photos, replace(NET, head=None), HOW)
+        measure_recognition(photos, fake_backbone(torch.nn.AdaptiveAvgPool2d((3, 2)), HOW), HOW)
 
 
 def test_the_folder_holds_a_page_that_needs_nothing_else_and_the_rows(tmp_path, photos):

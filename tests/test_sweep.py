@@ -145,7 +145,7 @@ def test_functions_of_ones_own_are_swept_where_they_are_trusted(sweep, mine):
         ("query=no_such_module.mine trust=no_such_module", "no_such_module", "no_such_module"),
         ("query=my_stages.broken trust=my_stages", "my own mistake", "my own mistake"),
         ("backbone.layer=stage9", "no layer 'stage9'", "stages are stage2, stage3, last"),
-        ("backbone.layer=stage3 query=class", "a class query needs", "earlier"),
+        ("backbone.layer=[stage3,last]", "a job of a sweep measures one layer", "backbone.layer=stage3,last"),
         ("seed=1.5", "seed", "must be a whole number, not 1.5"),
         ("cache.storage=quarter", "unknown cache.storage 'quarter'", "exact or half"),
     ],
@@ -161,7 +161,7 @@ def test_a_mistake_is_one_line_and_the_job_is_told_as_failed(sweep, mine, words,
     "words, given, advice",
     [
         ("qurey=mean", "no setting 'qurey'", "did you mean"),
-        ("backbone=vgg16", "backbone has no option 'vgg16'", "resnet"),
+        ("backbone=vit_b_16", "backbone has no option 'vit_b_16'", "resnet"),
         ("launcher=slrm", "launcher has no option 'slrm'", "did you mean slurm?"),
         ("scaling=[none", "cannot read", "scalings=[none"),
     ],
@@ -211,10 +211,10 @@ def test_several_seeds_ask_different_random_queries(sweep):
 
 
 def test_a_job_that_fails_is_named_and_does_not_stop_the_others(sweep):
-    ended = sweep("query=class", "scaling=none", "backbone.layer=stage3,last")
+    ended = sweep("query=class", "scaling=none", "backbone.layer=stage9,last")
     named, advice = ended.err.splitlines()
     assert ended.code == 1
-    assert named.startswith("attnvis: job 0 (backbone.layer=stage3) failed: a class query needs")
+    assert named.startswith("attnvis: job 0 (backbone.layer=stage9) failed: embedded has no layer")
     assert advice.startswith("attnvis: ") and advice.endswith("attnvis sweep --resume out")
     assert told("out/0")["status"] == "failed" and told("out/1")["status"] == "done" and len(rows("out/1")) == 2
 

@@ -1,5 +1,7 @@
 """The embedded backbone: an RGB batch in, patch features out, pooled and read by one linear layer, so that class queries are exact."""
 
+from typing import no_type_check
+
 from torch import Tensor, nn
 
 __all__ = ["EmbeddedNet"]
@@ -20,6 +22,7 @@ class Residual(nn.Module):
         super().__init__()
         self.branch = branch
 
+    @no_type_check  # backbones trace it, with what is no Tensor
     def forward(self, maps: Tensor) -> Tensor:
         return maps + self.branch(maps)
 
