@@ -72,7 +72,7 @@ class Explanation:
 
     def overlay(self, **style: Any) -> np.ndarray:
         """The photo with the map over it, RGB uint8 [H, W, 3]; settings as in attnvis.render.Style."""
-        return render.overlay(full_pixels(self.photo), self.map, render.Style(**style), self.answer.mark)
+        return render.overlay(full_pixels(self.photo), self.map, render.Style(**style), self.answer.mark, field=self.answer.field)
 
     def panel(self, **style: Any) -> np.ndarray:
         """Photo, heatmap, overlay and the numbers, RGB uint8."""

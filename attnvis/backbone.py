@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 
+from attnvis import calibration
 from attnvis import embedded as shipped
 from attnvis import head as heads
 from attnvis import placement as geometry
@@ -45,7 +46,8 @@ class Backbone:
     """A network cut at one layer, or at several in one pass.  Call it with a Batch.
 
     net         images [B, 3, H, W] -> logits [B, C]; it is taken over: frozen, set to eval, moved to the device
-    layer       a stage, or any submodule or node of the traced graph that gives maps [B, D, h, w] (or [B, h, w, D]); or a list of these
+    layer       a stage, or any submodule or node of the traced graph that gives maps [B, D, h, w] (or [B, h, w, D]); or a list of these;
+                all: every stage
     head        linear:LAYER | layer_norm:NORM,LAYER | conv_relu:LAYER | gradient | none: what the classifier asks of the last stage;
                 other layers are asked by the gradient.  Or a function (net, rest) -> Head
     stages      names for nodes; `last` is the one that the head reads
@@ -82,14 +84,16 @@ class Backbone:
             fill(net, weights, self.name)
         self.digest = digest(net, weights)
         self.preprocessing = Preprocessing(size, resize=resize, mean=three(mean), std=three(std))
-        self.layers = (layer,) if isinstance(layer, str) else tuple(layer)
+        known, names = dict(stages or {}), None if cut else nodes_of(net)
+        wanted = STRIDES if layer == "all" else {layer} if isinstance(layer, str) else set(layer)
+        if not cut and not set(stages or {}) >= {one for one in STRIDES if one in wanted}:
+            known = by_stride(net, known.get("last", "")) | known
+        self.layers = tuple(sorted(known, key=depth)) if layer == "all" else (layer,) if isinstance(layer, str) else tuple(layer)
         if len(set(self.layers)) != len(self.layers) or not self.layers:
             raise ValueError(f"layers {list(self.layers)}: give at least one, and none twice")
-        known, names = dict(stages or {}), None if cut else nodes_of(net)
-        if not cut and any(one in STRIDES and one not in known for one in self.layers):
-            known |= by_stride(net)
         self.nodes = tuple(pick(one, known, self.name, names) for one in self.layers)
-        trunk, self.rests = self.channels_first(*(cut or divide)(net, self.nodes))
+        self.divide = cut or divide
+        trunk, self.rests = self.channels_first(*self.divide(net, self.nodes))
         self.trunk = trunk.eval()  # images -> maps, layer by layer
         asked = [head if node == known.get("last", node) else "gradient" if head != "none" else "none" for node in self.nodes]
         made = [ask(net, rest, one, categories) for rest, one in zip(self.rests, asked, strict=True)]
@@ -97,6 +101,7 @@ class Backbone:
         self.device, self.dtype = settle(device, precision)
         self._reaches: dict[tuple[int, int, int], geometry.Reach | None] = {}
         self.unplaced = ""  # why the cells could not be probed
+        self.calibrations = self.calibrated() if placement == "calibrated" else ()
         self.probed = self.trunk  # as it was loaded
         self.net.to(self.device)
         self.heads = [one and heads.moved(one, self.device) for one in made]
@@ -140,10 +145,21 @@ class Backbone:
         key = (number, size[0] % 64, size[1] % 64)
         if key not in self._reaches:
             try:
-                self._reaches[key] = geometry.probe(One(self.probed, number), size)
+                reach = geometry.probe(One(self.probed, number), size)
+                self._reaches[key] = calibration.shifted(reach, self.calibrations[number]) if self.calibrations else reach
             except (ValueError, RuntimeError, AssertionError) as error:
                 self._reaches[key], self.unplaced = None, " ".join(str(error).split())[:200]
         return self._reaches[key]
+
+    @torch.inference_mode()
+    def cost(self, number: int, size: tuple[int, int]) -> int:
+        """Multiply-adds from one photo of (height, width) to the maps of a layer: what this network costs when it is cut there."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        trunk = self.divide(self.net, self.nodes[number : number + 1])[0].eval()
+        with FlopCounterMode(display=False) as counter:
+            trunk(torch.zeros(1, 3, *size, device=self.device))
+        return counter.get_total_flops() // 2
 
     @property
     def encode(self) -> nn.Module:
@@ -170,6 +186,8 @@ class Backbone:
         """For the run's record and page."""
         side = self.preprocessing.size
         places = [self.placed(self.reach_on((side, side), number)) for number in range(len(self.layers))]
+        if self.calibrations:
+            places = [f"{place}, {found}" for place, found in zip(places, self.calibrations, strict=True)]
         return {
             "backbone": self.name,
             "weights": self.weights,
@@ -180,6 +198,32 @@ class Backbone:
             "placement": f"{self.placement}: {'; '.join(places)}",
             "class scores": "; ".join(str(one or "none: there is no classifier") for one in self.certificates),
         }
+
+    def calibratable(self, size: tuple[int, int]) -> list[float]:
+        """The stride of every layer, in pixels of an input of (height, width); raises ValueError where the flip test would mean nothing."""
+        if self.digest == "random":
+            raise ValueError("random weights cannot be calibrated: nothing was learned; give trained weights")
+        strides = []
+        for number, layer in enumerate(self.layers):
+            reach = self.reach_on(size, number)
+            if reach is None:
+                reason = self.unplaced or f"placement={self.placement}"
+                raise ValueError(f"layer {layer} of {self.name} cannot be calibrated, for its cells could not be probed: {reason}")
+            strides.append(reach.stride[1])
+        return strides
+
+    def calibrated(self) -> tuple[calibration.Calibration, ...]:
+        """What `attnvis calibrate` stored for these weights, layer by layer."""
+        if self.digest == "random":
+            raise ValueError("random weights have no calibrated placement: nothing was learned; use placement=rf")
+        found = [calibration.read(self.digest, node) for node in self.nodes]
+        for layer, one in zip(self.layers, found, strict=True):
+            if one is None:
+                raise ValueError(
+                    f"layer {layer} of {self.name} has not been calibrated with these weights; run attnvis calibrate PHOTOS "
+                    f"backbone={self.name} backbone.layer={layer} (and the same backbone.weights), or use placement=rf"
+                )
+        return tuple(one for one in found if one)
 
     def placed(self, reach: geometry.Reach | None) -> str:
         if reach is None:
@@ -533,8 +577,8 @@ def arguments(name: str) -> dict[str, object]:
 
 
 @torch.inference_mode()
-def by_stride(net: nn.Module) -> dict[str, str]:
-    """Stages of a network that names none: of its parts and theirs, the last that has a cell every 4, 8 and 16 pixels."""
+def by_stride(net: nn.Module, last: str = "") -> dict[str, str]:
+    """Stages of a network that names none: of its parts and theirs before `last`, the last that has a cell every 4, 8 and 16 pixels."""
     spoken: list[tuple[str, Tensor]] = []
     parts = [(name, module) for name, module in net.named_modules() if name and name.count(".") < 2]
     handles = [module.register_forward_hook(lambda _, __, output, name=name: spoken.append((name, output))) for name, module in parts]
@@ -544,6 +588,9 @@ def by_stride(net: nn.Module) -> dict[str, str]:
         for handle in handles:
             handle.remove()
     rows = {name: maps.shape[2] for name, maps in spoken if getattr(maps, "ndim", 0) == 4 and maps.shape[2] > 1}
+    if last in rows:
+        earlier = list(rows)[: list(rows).index(last)]
+        rows = {name: rows[name] for name in earlier if rows[name] != rows[last]}
     found = {
         stage: [name for name, count in rows.items() if 2 ** round(math.log2(224 / count)) == stride] for stage, stride in STRIDES.items()
     }
@@ -576,6 +623,11 @@ def three(numbers: Sequence[float]) -> tuple[float, float, float]:
     except (TypeError, ValueError):
         raise ValueError(f"mean and std have three numbers, red, green and blue, not {numbers}") from None
     return red, green, blue
+
+
+def depth(stage: str) -> tuple[bool, str]:
+    """Stages in order: stage1, stage2, ..., last."""
+    return stage == "last", stage
 
 
 def pick(layer: str, stages: Mapping[str, str], name: str, nodes: Sequence[str] | None = None) -> str:

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from attnvis.backbone import Backbone
+from attnvis.home import default_folder
 from attnvis.maps import as_placement
 from attnvis.render import write_bytes
 from attnvis.values import Batch, Features
@@ -31,12 +32,6 @@ __all__ = ["Cached", "Entry", "clear", "default_folder", "entries"]
 FORMAT = 2  # of the files; another number is another address
 STORAGE = ("exact", "half")
 NETWORK, PICTURE = "[0-9a-f]" * 32, "[0-9a-f]" * 40 + ".safetensors"  # what else lies in the folder is somebody's
-
-
-def default_folder() -> Path:
-    """$ATTNVIS_CACHE, else attnvis/ in the user's own cache."""
-    given, caches = os.environ.get("ATTNVIS_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(given or f"{caches}/attnvis").expanduser()
 
 
 class Cached:

@@ -25,8 +25,13 @@ TAKE_A_WORD = {  # Hydra's flags
 }
 VERBS: dict[str, Callable[..., int]] = {
     "run": verbs.run, "sweep": sweeping.sweep, "redraw": verbs.redraw, "cache": verbs.cache, "pretrain": verbs.pretrain,
+    "backbones": verbs.backbones, "calibrate": verbs.calibrate,
 }  # fmt: skip
-BARE = {"run": "PHOTO ...", "sweep": "PHOTO ...", "redraw": "FOLDER", "cache": "", "pretrain": "FOLDER ..."}
+BARE = {  # what bare words are
+    "run": "PHOTO ...", "sweep": "PHOTO ...", "redraw": "FOLDER", "cache": "", "pretrain": "FOLDER ...", "backbones": "NETWORK ...",
+    "calibrate": "PHOTO ...",
+}  # fmt: skip
+KEYS = {"redraw": "run", "backbones": "names"}  # where bare words go, if not to images
 
 
 # ----------------------------------------------------------------------------------------------------------------- the door
@@ -52,7 +57,7 @@ def main(verb: str | None = None) -> None:
         return
     os.environ["ATTNVIS_COMMAND"] = shlex.join(["attnvis", verb, *words])  # before it is spelled for Hydra
     try:
-        status = launch(verb, spelled(resumed(words) if verb == "sweep" else words, verb))
+        status = launch(verb, spelled(resumed(words, verb), verb))
         if status:
             sys.exit(status)
     except KeyboardInterrupt:
@@ -204,19 +209,23 @@ class Plan:
         raise AttributeError(name)
 
 
-def resumed(words: list[str]) -> list[str]:
-    """--resume FOLDER -> what was typed when that sweep was started, to go on in its folder."""
-    if words[:1] != ["--resume"]:
+def resumed(words: list[str], verb: str) -> list[str]:
+    """--resume FOLDER -> what was typed when that sweep or run was started, to go on in its folder."""
+    if words[:1] != ["--resume"] or verb not in ("run", "sweep"):
         return words
+    example = f"outputs/{verb}/<date>/<time>"
     if len(words) != 2:
-        fail("--resume takes the folder of a sweep and nothing else: attnvis sweep --resume outputs/sweep/<date>/<time>", code=2)
+        fail(f"--resume takes the folder of a {verb} and nothing else: attnvis {verb} --resume {example}", code=2)
+    file = {"run": "run.json", "sweep": "plan.json"}[verb]
     try:
-        plan = json.loads((Path(words[1]) / "plan.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        fail(f"{words[1]} is not the folder of a sweep: it has no plan.json; give one such as outputs/sweep/<date>/<time>")
-    os.environ["ATTNVIS_COMMAND"] = plan["command"]  # it stays the command of this sweep
-    typed = [word for word in shlex.split(plan["command"])[2:] if not word.startswith(("hydra.sweep.dir=", "hydra.run.dir="))]
-    return [*typed, f"hydra.{'sweep' if plan['many'] else 'run'}.dir={quoted(words[1])}"]
+        told = json.loads((Path(words[1]) / file).read_text(encoding="utf-8"))
+        typed = shlex.split(told["command"])[2:]
+    except (OSError, ValueError, KeyError):
+        fail(f"{words[1]} is not the folder of a {verb}: it has no {file}; give one such as {example}")
+    os.environ["ATTNVIS_COMMAND"] = told["command"]  # it stays the command of this run
+    typed = [word for word in typed if not word.startswith(("hydra.sweep.dir=", "hydra.run.dir=", "resume="))]
+    many = verb == "sweep" and told["many"]
+    return [*typed, f"hydra.{'sweep' if many else 'run'}.dir={quoted(words[1])}", *(["resume=true"] if verb == "run" else [])]
 
 
 def axis(value: str) -> str:
@@ -246,7 +255,7 @@ def spelled(words: Iterable[str], verb: str) -> list[str]:
             overrides.append(word)
         else:
             overrides.append(word)
-    key = "run" if verb == "redraw" else "images"  # what bare words are
+    key = KEYS.get(verb, "images")
     if bare and any(override.startswith(f"{key}=") for override in overrides):
         fail(f"{', '.join(bare)} and {key}=... were both given; give one of them", code=2)
     if len(bare) > 1 and verb == "redraw":
@@ -299,7 +308,7 @@ def mistake(error: Exception, verb: str) -> str:
 
 
 def overview() -> str:
-    lines = [f"  attnvis {verb:8} {catalogue.sentence(verb)}" for verb in VERBS]
+    lines = [f"  attnvis {verb:9} {catalogue.sentence(verb)}" for verb in VERBS]
     return "\n".join(
         [
             "attnvis: where a CNN looks, and why",

@@ -70,4 +70,4 @@ def restored(entry: Mapping[str, Any], scores: Tensor, logits: Tensor, weights: 
 
 def as_placement(told: Mapping[str, Any]) -> Placement:
     """What `dataclasses.asdict` made of it, and JSON of that."""
-    return Placement(**{key: tuple(value) for key, value in told.items() if key != "seen"}, seen=Box(**told["seen"]))
+    return Placement(**{key: value and tuple(value) for key, value in told.items() if key != "seen"}, seen=Box(**told["seen"]))

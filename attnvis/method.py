@@ -49,6 +49,13 @@ class Answer:
         """The attention as a density over pixels: it sums to 1."""
         return spread(self.attention.weights.reshape(self.placement.grid).float().cpu().numpy(), self.placement, size, density=True)
 
+    @property
+    def field(self) -> Box | None:
+        """What the cell under the point that was asked about can see of the photo; without a point, the hottest cell."""
+        if isinstance(self.mark, tuple):
+            return self.placement.sees(*self.placement.nearest(*self.mark))
+        return self.placement.sees(*divmod(int(self.attention.weights.argmax()), self.placement.grid[1]))
+
     def top(self, count: int = 5) -> list[tuple[float, Box]]:
         """The hottest patches: weight, and place on the photo."""
         weights, patches = self.attention.weights.flatten().topk(min(count, self.patches))

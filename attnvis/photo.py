@@ -8,8 +8,9 @@ import glob
 import hashlib
 import os
 import re
+import stat
 import warnings
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -38,6 +39,7 @@ NAMES = {Path(file).stem: file for file in SAMPLES.values()} | SAMPLES
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")  # no others: PIL would start Ghostscript for a .jpg that holds PostScript
 MOST_PIXELS = 178_956_970  # where PIL sees a decompression bomb: 512 MiB of RGB
+MOST_BYTES = 8 * MOST_PIXELS  # of a file: so many pixels of four 16-bit channels each, uncompressed
 LONGEST = {"resize": 8, "crop": 64}  # long side : short side; a photo more elongated than this is squeezed, so that memory stays bounded
 
 SWIFT = ("JPEG", "MPO", "PNG", "WEBP", "BMP")  # MPO: a telephone's JPEG that carries a second picture, such as a gain map
@@ -84,17 +86,60 @@ def expand(item: str | Path) -> list[Path]:
         raise PhotoError("an empty name was given for a photo; give a file, a folder, a glob, a .txt list, or samples")
     path = Path(text)
     if os.path.isdir(path):
-        below = (file for file in path.rglob("*") if not any(part.startswith(".") for part in file.relative_to(path).parts))
-        return photos_among(below, f"no photos in the folder {path}")
+        return ordered(below(text), f"no photos in the folder {path}")
     if os.path.isfile(path):
         return listed(path) if path.suffix.lower() == ".txt" else [path]
     if glob.has_magic(text):
-        return photos_among(map(Path, glob.iglob(text, recursive=True)), f"no photos match {text}")
+        return ordered(matching(text), f"no photos match {text}")
     return [path]
 
 
-def photos_among(files: Iterable[Path], otherwise: str) -> list[Path]:
-    found = sorted(file for file in files if file.suffix.lower() in SUFFIXES and not os.path.isdir(file))  # a dangling link is a bad photo
+def tree(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
+    """A folder and the visible ones below it, each with its visible entries or why it cannot be opened.
+
+    Links to folders are not followed, so a loop of links ends; and nothing recurses, so folders may lie deeper than Python calls.
+    """
+    waiting = [root]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as found:
+                entries = [entry for entry in found if not entry.name.startswith(".")]
+        except OSError as error:
+            yield here, error
+            continue
+        yield here, entries
+        waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def below(folder: str) -> Iterator[str]:
+    """The photos of a folder, to the bottom.  A folder in it that cannot be opened is given too: as a photo it fails alone, with a reason."""
+    for here, entries in tree(folder):
+        if not isinstance(entries, OSError):
+            yield from (entry.path for entry in entries if looks_like_a_photo(entry.path) and not entry.is_dir())
+        elif here == folder:
+            raise PhotoError(f"the folder {folder} cannot be opened ({entries.strerror}); name photos or another folder")
+        else:
+            yield here
+
+
+def matching(pattern: str) -> Iterator[str]:
+    """The photos that a glob means; like a folder, ** does not follow links, of which glob.iglob would go round a loop for ever."""
+    start, *rest = re.split(r"(?:^|(?<=/))(?:\*\*(?:/+|$))+", pattern, maxsplit=1)
+    if not rest:
+        yield from (path for path in glob.iglob(pattern) if looks_like_a_photo(path) and not os.path.isdir(path))
+        return
+    for root in glob.iglob(start) if start else ["."]:
+        for here, _ in tree(root):
+            yield from matching(os.path.join(glob.escape(here), rest[0] or "*"))
+
+
+def looks_like_a_photo(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in SUFFIXES
+
+
+def ordered(photos: Iterable[str], otherwise: str) -> list[Path]:
+    found = sorted(map(Path, set(photos)))
     if not found:
         raise PhotoError(f"{otherwise}; looked for {' '.join(SUFFIXES)}")
     return found
@@ -180,16 +225,38 @@ def from_array(array: np.ndarray) -> Pixels:
 
 
 def read(path: Path) -> bytes:
+    """A file's bytes.  Never waits for a pipe, never opens a device, never takes in more than MOST_BYTES."""
     try:
-        return path.read_bytes()
+        check(path, os.stat(path))  # first: to open a device may set something off
+        with open(path, "rb", opener=without_waiting) as file:
+            status = os.fstat(file.fileno())
+            check(path, status)  # again: it may have become another meanwhile
+            return file.read(status.st_size)
     except FileNotFoundError:
         raise missing(path) from None
-    except IsADirectoryError:
-        raise PhotoError(f"{path} is a folder, not a photo; name a photo in it, or let find() list them") from None
     except PermissionError:
         raise PhotoError(f"{path} may not be read (permission denied); allow it with chmod +r") from None
+    except MemoryError:
+        raise PhotoError(f"{path} does not fit into memory; shrink it, or close other programs") from None
+    except PhotoError:
+        raise
     except (OSError, ValueError) as error:
         raise PhotoError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); check the name and the disk") from None
+
+
+def check(path: Path, status: os.stat_result) -> None:
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFDIR:
+        raise PhotoError(f"{path} is a folder, not a photo; name a photo in it, or let find() list them")
+    if kind != stat.S_IFREG:
+        what = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}.get(kind, "a device")
+        raise PhotoError(f"{path} is {what}, not a photo; save the photo to a file and name that")
+    if status.st_size > MOST_BYTES:
+        raise PhotoError(f"{path} has {status.st_size:,} bytes, which is more than any photo's {MOST_BYTES:,}; see whether it is one")
+
+
+def without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def decode(data: bytes, name: str, short: int | None) -> tuple[Pixels, tuple[int, int]]:
@@ -210,6 +277,8 @@ def decode(data: bytes, name: str, short: int | None) -> tuple[Pixels, tuple[int
         raise PhotoError(f"{name} claims more than {MOST_PIXELS:,} pixels; if it is genuine, shrink it first") from None
     except PhotoError as error:
         raise PhotoError(f"{name}: {error}") from None
+    except MemoryError:
+        raise PhotoError(f"{name} does not fit into memory; shrink it, or close other programs") from None
     except Exception as error:  # a damaged file raises whatever its decoder stumbles over
         if kind is None:
             raise PhotoError(f"{name} is no photo: it begins with {data[:8]!r}; save it as JPEG, PNG, WebP, TIFF, GIF or BMP") from None
@@ -256,17 +325,26 @@ def patiently(data: bytes) -> tuple[Pixels, tuple[int, int]]:
     picture = Image.open(BytesIO(data), formats=FORMATS)
     picture.load()
     orientation = orientation_of(picture)
-    if picture.mode.startswith("I;16"):  # PIL's own conversion clips; in 16-bit RGB it keeps the high byte, as OpenCV does
-        pixels = from_array(np.asarray(picture).astype(np.float32) / 65535)
-    elif picture.mode in ("I", "F"):
+    width, height = picture.size
+    if picture.mode in ("I", "F"):
         pixels = from_array(np.asarray(picture))
-    elif picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        pixels = np.array(Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB"))
     else:
-        pixels = np.array(picture.convert("RGB"))
+        pixels = np.empty((height, width, 3), np.uint8)
+        step = max(1, 2**22 // width)  # rows at a time: what lies between is several times the photo
+        for top in range(0, height, step):
+            pixels[top : top + step] = flat(picture.crop((0, top, width, min(top + step, height))))
     pixels = upright(pixels, orientation)
     return pixels, pixels.shape[:2]
+
+
+def flat(picture: Image.Image) -> Pixels:
+    """8 bits of RGB, on white."""
+    if picture.mode.startswith("I;16"):  # PIL's own conversion clips; in 16-bit RGB it keeps the high byte, as OpenCV does
+        return from_array(np.asarray(picture).astype(np.float32) / 65535)
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    return np.asarray(picture.convert("RGB"))
 
 
 def orientation_of(picture: Image.Image) -> int:

@@ -38,7 +38,8 @@ def place(view: View, reach: Reach, grid: tuple[int, int], size: tuple[int, int]
     """A grid on the input -> the same grid on the photo of `size` (height, width)."""
     first = view.to_photo(reach.offset[0] + 0.5, reach.offset[1] + 0.5)  # pixel k is centred at k + .5
     step = (reach.stride[0] / view.scale[0], reach.stride[1] / view.scale[1])
-    return Placement(first, step, grid, size, view.seen)
+    field = reach.field and (reach.field[0] / view.scale[0], reach.field[1] / view.scale[1])
+    return Placement(first, step, grid, size, view.seen, field)
 
 
 def visible(placement: Placement) -> tuple[slice, slice]:
@@ -173,9 +174,7 @@ def averaging(module: nn.Module) -> nn.Module | None:
     if isinstance(module, nn.MaxPool2d):
         return MeanPool(module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
     home = type(module).__module__ in ("torch.nn.modules.activation", "torch.nn.modules.dropout")
-    named = any(
-        word in type(module).__name__ for word in ("SqueezeExc", "SEModule", "Dropout", "DropPath", "StochasticDepth", "FrozenBatchNorm")
-    )
+    named = any(word in type(module).__name__ for word in GATES)
     norm = isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm | nn.InstanceNorm2d | nn.LocalResponseNorm)
     return nn.Identity() if home or named or norm else None
 

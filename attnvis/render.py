@@ -40,6 +40,7 @@ class Style:
     opacity: float = 0.8  # of the hottest colour over the photo
     follow: bool = True  # opacity follows the weight: none at uniform and below, full at the top; False: the same everywhere
     marks: bool = True  # draw what was asked: the point or the box
+    field: bool = False  # outline what the cell that was asked about can see, or the hottest one: its receptive field
     format: str = "jpg"
     quality: int = 92  # of jpg and webp
     longest: int | None = None  # of the overlay's sides, in pixels; None: as large as the photo
@@ -123,11 +124,12 @@ def overlay(
     style: Style,
     mark: Mark = None,
     size: tuple[int, int] | None = None,
+    field: Box | None = None,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """The photo, coloured where the attention is; greyed and dimmed where the network never looked.
 
-    `mark` is in photo coordinates; `size` is the original's (height, width) where `photo` was decoded reduced.  Photo and map each cover
-    the whole photo; a map of another size is stretched to it.
+    `mark` and `field`, a receptive field to be outlined, are in photo coordinates; `size` is the original's (height, width) where `photo`
+    was decoded reduced.  Photo and map each cover the whole photo; a map of another size is stretched to it.
     """
     size = size or photo.shape[:2]
     photo = fit(photo, style.longest) if style.longest and style.longest < max(photo.shape[:2]) else np.ascontiguousarray(photo)
@@ -145,8 +147,11 @@ def overlay(
             unseen = np.isnan(part).astype(np.uint8)
             drawn = cv2.copyTo(cv2.addWeighted(below, 0.15, grey, 0.35, 0), unseen, drawn)  # mixing with grey keeps the hue
         picture[top : top + step] = drawn
+    scale = (picture.shape[0] / size[0], picture.shape[1] / size[1])
+    if style.field and field is not None:
+        draw_mark(picture, field, scale)
     if style.marks and mark is not None:
-        draw_mark(picture, mark, (picture.shape[0] / size[0], picture.shape[1] / size[1]))
+        draw_mark(picture, mark, scale)
     if style.scale == "min_max" and picture.shape[1] >= 80:
         tag(picture, "min–max")
     return picture
@@ -273,6 +278,7 @@ def panel(
     lines: Iterable[tuple[str, object]] = (),
     mark: Mark = None,
     size: tuple[int, int] | None = None,
+    field: Box | None = None,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """Photo | heatmap | overlay with the colour bar and what is known about them; a line named "warning" becomes a banner."""
     size, side, style = size or photo.shape[:2], min(SIDE, 2 * max(photo.shape[:2])), replace(style, longest=None)
@@ -283,7 +289,7 @@ def panel(
     alarms, facts = ([line for line in said if (line[0].lower() == "warning") == loud] for loud in (True, False))
 
     headings = ("photo", "attention, min to max of this photo" if style.scale == "min_max" else "attention", "overlay")
-    pictures = (small, heatmap(chart, style), overlay(small, chart, style, mark, size))
+    pictures = (small, heatmap(chart, style), overlay(small, chart, style, mark, size, field))
     column = max(small.shape[1], NARROW)
     lefts = [MARGIN + i * (column + GAP) for i in range(3)]
     width = lefts[-1] + column + MARGIN

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,12 @@ from attnvis.method import Answer
 from attnvis.photo import full_pixels, load
 from attnvis.stream import Outcome
 from attnvis.tracker import Tracker, printable
-from attnvis.values import Photo, PhotoError
+from attnvis.values import Box, Photo
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not told from one another
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Folder", "draw", "redraw"]
 
@@ -40,29 +45,41 @@ COLUMNS = (
 
 
 class Folder:
-    """A run's folder, open for outcomes; leave the `with` block to have the page written and W&B told."""
+    """A run's folder, open for outcomes; leave the `with` block to have the page written and W&B told.
+
+    `make` draws and writes what one outcome is to leave behind; several threads may do so at once.  `add` records it.
+    `paths` are the photos of the run: their files are named after them, in this order.  A run that goes on (`resume`) gives the same
+    ones; `left` are the indices of those that are still to be done, and outcomes count in these.
+    """
 
     def __init__(
         self,
         path: Path,
+        paths: Sequence[Path],
         style: render.Style,
         facts: Mapping[str, str],
         config: Mapping[str, Any],
         warnings: Sequence[str] = (),
         logger: Mapping[str, Any] | None = None,
         keep_maps: bool = True,
+        resume: bool = False,
     ) -> None:
         self.path, self.style, self.keep_maps, self.warnings = path, style, keep_maps, tuple(warnings)
         self.facts, self.name = dict(facts), str(config.get("name", "run"))
         self.scaling, self.normalise = (short(config.get(group, {})) for group in ("scaling", "normalise"))
-        self.done = self.failed = 0
+        self.failed = 0
         self.reasons: dict[str, int] = {}
-        self.names: dict[str, int] = {}
+        taken: dict[str, int] = {}
+        self.stems = [unique(slug(path.stem), taken) for path in paths]
+        self.lock = locked(path)
+        done = finished(path, self.facts) if resume else {}
+        self.left = [index for index, one in enumerate(paths) if done.get(index) != str(one)]
+        self.done = len(paths) - len(self.left)
         versions = {package: version(package) for package in PACKAGES} | {"python": sys.version.split()[0]}
         self.write(
             "run.json", json.dumps({**self.facts, "versions": versions, "warnings": self.warnings, "config": config}, indent=1).encode()
         )
-        self.rows, self.table = open_records(path / "records.csv")
+        self.rows, self.table = open_records(path / "records.csv", after=set(range(len(paths))) - set(self.left))
         self.tracker = PhotoTracker(path, logger or {"mode": "disabled"}, {**self.facts, "versions": versions, **config})
 
     def __enter__(self) -> "Folder":
@@ -75,28 +92,30 @@ class Folder:
                 if not kind or self.done or self.failed:  # a run that ended before its first photo has nothing to show
                     page(self.path, self.name, self.style, self.facts, self.warnings)
         finally:
+            (self.path / ".lock").unlink(missing_ok=True)
+            self.lock.close()
             self.tracker.finish(crashed=kind is not None)
 
     def add(self, outcome: Outcome[Answer]) -> None:
         """Everything about one photo: to files, then to W&B."""
-        row: dict[str, Any] = {"index": outcome.index, "photo": outcome.path.name, "path": str(outcome.path)}
-        try:
-            if outcome.photo is None or outcome.error:
-                raise PhotoError(outcome.error)
-            rows = self.keep(outcome, outcome.photo, row)
-        except PhotoError as error:
+        if outcome.error:
             self.failed += 1
-            self.reasons[str(error)] = self.reasons.get(str(error), 0) + 1
-            self.record(row | {"status": "failed", "reason": str(error)})
+            self.reasons[outcome.error] = self.reasons.get(outcome.error, 0) + 1
+            self.record([self.about(outcome) | {"status": "failed", "reason": outcome.error}])
             return
-        for numbers, answer in zip(rows, outcome.answers, strict=True):
-            self.record(numbers)
+        self.record(outcome.made)
+        for numbers, answer in zip(outcome.made, outcome.answers, strict=True):
             self.tracker.log(numbers, answer)
         self.done += 1
 
-    def keep(self, outcome: Outcome[Answer], photo: Photo, row: dict[str, Any]) -> list[dict[str, Any]]:
-        """The pictures and maps of one photo; returns its records."""
-        stem = unique(slug(Path(photo.name).stem), self.names)
+    def about(self, outcome: Outcome[Answer]) -> dict[str, Any]:
+        return {"index": self.left[outcome.index], "photo": outcome.path.name, "path": str(outcome.path)}
+
+    def make(self, outcome: Outcome[Answer]) -> list[dict[str, Any]]:
+        """The pictures and maps of one photo; returns its records.  Raises PhotoError for a photo that changed or vanished meanwhile."""
+        photo = outcome.photo
+        assert photo is not None
+        row, stem = self.about(outcome), self.stems[self.left[outcome.index]]
         height, width = photo.size
         row |= {"photo": photo.name, "digest": photo.digest, "height": height, "width": width, "status": "done"}
         row |= {"weights": self.facts["weights"], "scaling": self.scaling, "normalise": self.normalise}
@@ -115,9 +134,10 @@ class Folder:
             rows.append(row | drawn | answer.diagnostics | found)
         return rows
 
-    def record(self, row: Mapping[str, Any]) -> None:
-        self.table.writerow(row)
-        self.rows.flush()  # what is done stays done, whatever comes
+    def record(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A photo's rows go into the file in one piece: a run that is killed leaves whole photos."""
+        self.table.writerows(rows)
+        self.rows.flush()
 
     def write(self, name: str, content: bytes) -> None:
         save(self.path / name, content)
@@ -142,16 +162,27 @@ def draw(
         values = answer.map()
         name = unique(f"{stem}.{slug(answer.label)}", names)
         paths = {"overlay": f"overlays/{name}.{style.format}"}
-        picture = render.overlay(pixels, values, style, answer.mark)
+        picture = render.overlay(pixels, values, style, answer.mark, field=answer.field)
         save(folder / paths["overlay"], render.encode(picture, style.format, style.quality))
         if style.panel:
             paths["panel"] = f"panels/{name}.{style.format}"
             told = [line for line in lines if line[0] not in ("predicted", "class scores") or answer.query.startswith("class")]
-            said = [("query", answer.query), *told, *numbers_of(answer), *(("warning", text) for text in (*warnings, *answer.warnings))]
-            picture = render.panel(pixels, values, style, f"{photo.name}: {answer.label}", said, answer.mark)
+            field = [("outline", seen_by(answer.field))] if style.field and answer.field else []
+            said = [
+                ("query", answer.query),
+                *told,
+                *numbers_of(answer),
+                *field,
+                *(("warning", text) for text in (*warnings, *answer.warnings)),
+            ]
+            picture = render.panel(pixels, values, style, f"{photo.name}: {answer.label}", said, answer.mark, field=answer.field)
             save(folder / paths["panel"], render.encode(picture, style.format, style.quality))
         drawn.append(paths)
     return drawn
+
+
+def seen_by(field: Box) -> str:
+    return f"the {field.width:.0f} x {field.height:.0f} px that one cell can see (its receptive field)"
 
 
 def about(scaling: str) -> str:
@@ -159,9 +190,9 @@ def about(scaling: str) -> str:
 
 
 def network(facts: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What a panel says of the network; that class scores are approximate only where they are."""
-    nearly = facts.get("class scores", "")
-    return [("backbone", f"{facts['backbone']}, layer {facts['layer']}"), *([("class scores", nearly)] if "approximate" in nearly else [])]
+    """What a panel says of the network: its layer, where there are not several (then labels name them); only approximate class scores."""
+    nearly, layer = facts.get("class scores", ""), "" if "+" in facts["layer"] else f", layer {facts['layer']}"
+    return [("backbone", facts["backbone"] + layer), *([("class scores", nearly)] if "approximate" in nearly else [])]
 
 
 def numbers_of(answer: Answer) -> list[tuple[str, str]]:
@@ -216,17 +247,62 @@ def redraw(source: Path, target: Path, style: render.Style, command: str) -> Ite
 def page(folder: Path, name: str, style: render.Style, facts: Mapping[str, str], warnings: Sequence[str]) -> Path:
     bar = render.encode(render.colour_bar(style), "png")
     with (folder / "records.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row | {name: float(row[name]) for name in NUMBERS if row[name]} for row in csv.DictReader(file)]
-    ordered = sorted(rows, key=lambda row: row["index"])
-    return report.write_page(folder, f"attnvis {name}", ordered, facts, warnings, bar, style.scale)
+        rows = (row | {name: float(row[name]) for name in NUMBERS if row[name]} for row in csv.DictReader(file))
+        return report.write_page(folder, f"attnvis {name}", rows, facts, warnings, bar, style.scale)
 
 
-def open_records(path: Path) -> tuple[TextIO, csv.DictWriter]:
-    """A file name that is no Unicode is written with backslashes: one odd photo must not make the table unreadable."""
-    file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+def open_records(path: Path, after: Set[int] = frozenset()) -> tuple[TextIO, csv.DictWriter]:
+    """The table for new rows, behind the old ones of the photos `after`.
+
+    A file name that is no Unicode is written with backslashes: one odd photo must not make the table unreadable.
+    """
+    kept = [row for row in recorded(path) if int(row["index"]) in after] if after else []
+    part = path.with_suffix(".part")
+    file = part.open("w", newline="", encoding="utf-8", errors="backslashreplace", buffering=1 << 20)
     table = csv.DictWriter(file, COLUMNS, restval="")
     table.writeheader()
+    table.writerows(kept)
+    file.flush()
+    part.replace(path)  # a run that is killed right here has not lost what it had
     return file, table
+
+
+def recorded(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a table, but for a last line that a full disk cut off."""
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if all(value is not None for value in row.values()) and row["index"].isdigit():
+                yield row
+
+
+def finished(folder: Path, facts: Mapping[str, str]) -> dict[int, str]:
+    """Index -> path of the photos that a run has done, with all of their files."""
+    if not (folder / "records.csv").is_file():
+        return {}
+    told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    for name in ("weights digest", "layer", "precision", "placement", "size", "fit"):
+        if told.get(name) != facts.get(name):
+            raise ValueError(f"{folder} was begun with {name} {told.get(name)}, and this is {facts.get(name)}; run again in another folder")
+    found: dict[int, tuple[str, bool, int]] = {}
+    for row in recorded(folder / "records.csv"):
+        whole = row["status"] == "done" and all((folder / row[name]).is_file() for name in ("map", "overlay", "panel") if row[name])
+        path, before, count = found.get(int(row["index"]), (row["path"], True, 0))
+        found[int(row["index"])] = (path, whole and before, count + 1)
+    most = max((count for _, _, count in found.values()), default=0)  # rows of a photo; fewer were cut off
+    return {index: path for index, (path, whole, count) in found.items() if whole and count == most}
+
+
+def locked(folder: Path) -> TextIO:
+    """Holds a folder until it is closed, or its process ends: two runs in one folder would write over each other's files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / ".lock").open("w")
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise ValueError(f"another run is writing into {folder}; wait for it, or choose another with hydra.run.dir=FOLDER") from None
+    return file
 
 
 def save(path: Path, content: bytes) -> None:

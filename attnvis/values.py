@@ -95,6 +95,7 @@ class Placement:
     grid: tuple[int, int]  # cells per column, cells per row
     size: tuple[int, int]  # (height, width) of the photo
     seen: Box
+    field: tuple[float, float] | None = None  # what one cell can see of the photo: height, width; None: not known
 
     def centre(self, row: int, column: int) -> tuple[float, float]:
         return self.first[0] + self.step[0] * row, self.first[1] + self.step[1] * column
@@ -103,6 +104,24 @@ class Placement:
         """The step-sized rectangle about a cell's centre; what the network saw of the photo for this cell reaches far beyond it."""
         middle = self.centre(row, column)
         return Box(middle[0] - self.step[0] / 2, middle[1] - self.step[1] / 2, *self.step)
+
+    def nearest(self, down: float, across: float) -> tuple[int, int]:
+        """The cell (row, column) whose centre is next to a place on the photo."""
+        row, column = (
+            min(max(round((place - first) / step), 0), cells - 1)
+            for place, first, step, cells in zip((down, across), self.first, self.step, self.grid, strict=True)
+        )
+        return row, column
+
+    def sees(self, row: int, column: int) -> Box | None:
+        """The receptive field of a cell, as far as it lies on what the network saw; the middle counts for more than the rim."""
+        if self.field is None:
+            return None
+        (down, across), (high, wide) = self.centre(row, column), self.field
+        top, left = max(self.seen.top, down - high / 2), max(self.seen.left, across - wide / 2)
+        bottom = min(self.seen.top + self.seen.height, down + high / 2)
+        right = min(self.seen.left + self.seen.width, across + wide / 2)
+        return Box(top, left, bottom - top, right - left)
 
 
 class Head:

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
     from attnvis.backbone import Backbone
     from attnvis.cache import Cached
+    from attnvis.calibration import Calibration
     from attnvis.distil import News
+    from attnvis.values import Preprocessing
 
-__all__ = ["cache", "command", "complain", "listed", "photos", "pretrain", "progress", "redraw", "remembered", "run"]
+__all__ = [
+    "backbones", "cache", "calibrate", "command", "complain", "flip_test", "listed", "photos", "pretrain", "progress", "redraw",
+    "remembered", "run", "store",
+]  # fmt: skip
 
 TEACHERS = ("mobilenet_v2", "resnet18", "resnet50", "regnet_y_400mf", "efficientnet_b0")
 
@@ -43,10 +48,25 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     facts["command"] = command()
     for warning in backbone.warnings:
         print(f"attnvis: {warning.upper()}", file=sys.stderr)
-    with Folder(folder, style, facts, plain(cfg), backbone.warnings, plain(cfg.logger), cfg.maps) as results:
-        for outcome in progress(stream(paths, backbone, method, preprocessing, cfg.batch_size), len(paths)):
+    with Folder(folder, paths, style, facts, plain(cfg), backbone.warnings, plain(cfg.logger), cfg.maps, cfg.resume) as results:
+        left = [paths[index] for index in results.left]
+        found = stream(left, backbone, method, preprocessing, cfg.batch_size, None, crew_of(cfg.workers, len(left)), results.make, note)
+        for outcome in progress(found, len(left)):
             results.add(outcome)
     return conclude(results.done, results.reasons, folder)
+
+
+def crew_of(workers: int | str, photos: int) -> int:
+    """How many threads `auto` stands for: one a core, none for one photo."""
+    import torch
+
+    if not (workers == "auto" or (isinstance(workers, int) and workers > 0)):
+        raise ValueError(f"workers={workers}: give auto (one a core) or a number from 1 on")
+    return max(1, min(torch.get_num_threads() if workers == "auto" else int(workers), photos))
+
+
+def note(text: str) -> None:
+    print(f"attnvis: {text}", file=sys.stderr)
 
 
 def redraw(cfg: "DictConfig", folder: Path) -> int:
@@ -93,6 +113,79 @@ def cache(cfg: "DictConfig", folder: Path) -> int:
     else:
         print(f"{total / 1e6:10.1f} MB in {place}" + ("; attnvis cache clear=true frees them" if total else ""))
     return 0
+
+
+def backbones(cfg: "DictConfig", folder: Path) -> int:
+    """What every network offers, as a table."""
+    import torch
+
+    from attnvis.survey import survey, table
+
+    torch.manual_seed(0)  # random weights give the same certificates every time
+    for line in table(survey(listed(plain(cfg.names)), int(cfg.size), str(cfg.weights))):
+        print(line, flush=True)
+    return 0
+
+
+def calibrate(cfg: "DictConfig", folder: Path) -> int:
+    """Where the cells of each layer look, by the flip test; stored for placement=calibrated."""
+    import numpy as np
+    import torch
+
+    paths = photos(plain(cfg.images))
+    if len(paths) > cfg.most:
+        paths = [paths[index] for index in sorted(np.random.default_rng(cfg.seed).choice(len(paths), cfg.most, replace=False))]
+    if "placement" in cfg.backbone:
+        cfg.backbone.placement = "rf"  # what the shift is counted from
+    torch.manual_seed(cfg.seed)
+    backbone = build(cfg, "backbone")
+    found, reasons = flip_test(backbone, paths, backbone.preprocessing.changed("resize", cfg.preprocess.size), cfg.batch_size, cfg.seed)
+    complain(reasons)
+    for layer, one in zip(backbone.layers, found, strict=True):
+        (low, high), (first, second) = one.interval, one.halves
+        print(
+            f"{one.backbone}, layer {layer}: cells look {one.shift:.2f} [{low:.2f}, {high:.2f}] px from where geometry centres them "
+            f"(negative: up and left; {one.photos} photos of {one.size} px)\n"
+            f"  held out: maps of photos and of their mirror images correlate by {one.before:.3f} before and {one.after:.3f} after "
+            f"(the halves gave {first:.2f} and {second:.2f} px)\n"
+            f"  stored in {store(one)}; use it with backbone.placement=calibrated"
+        )
+    return 1 if reasons else 0
+
+
+def flip_test(
+    backbone: "Backbone", paths: list[Path], preprocessing: "Preprocessing", batch_size: int = 8, seed: int = 0
+) -> "tuple[list[Calibration], Counter[str]]":
+    """What the photos say of every layer of a backbone whose placement is rf, and why some of them said nothing."""
+    import numpy as np
+
+    from attnvis import calibration
+    from attnvis.stream import stream
+
+    strides = backbone.calibratable((preprocessing.size, preprocessing.size))
+    answers, reasons = [], Counter[str]()
+    both_ways = calibration.both_ways(backbone)
+    for outcome in progress(stream(paths, both_ways, calibration.compare, preprocessing, batch_size), len(paths)):
+        if outcome.error:
+            reasons[outcome.error] += 1
+        else:
+            answers.append(outcome.answers)
+    found = []
+    for number, (node, stride) in enumerate(zip(backbone.nodes, strides, strict=True)):
+        made = calibration.settle(np.array([tables[number] for tables in answers]), stride, seed)
+        found.append(replace(made, backbone=backbone.name, digest=backbone.digest, layer=node, size=preprocessing.size))
+    return found, reasons
+
+
+def store(found: "Calibration") -> Path:
+    """Where `Backbone(placement="calibrated")` looks for it."""
+    from attnvis import calibration
+    from attnvis.render import write_bytes
+
+    path = calibration.address(found.digest, found.layer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, found.text)
+    return path
 
 
 def photos(images: Any) -> list[Path]:

@@ -138,7 +138,11 @@ def attnvis(here, monkeypatch, capsys):
 
     def call(*words: str) -> Ended:
         small = ["preprocess.size=65", "hydra.run.dir=out", "hydra.sweep.dir=out"]
-        usual = [word for word in small if words[0] == "run" and not any(given.startswith(word.partition("=")[0]) for given in words)]
+        usual = [
+            word
+            for word in small
+            if words[0] == "run" and "--resume" not in words and not any(given.startswith(word.partition("=")[0]) for given in words)
+        ]
         monkeypatch.setattr(sys, "argv", ["attnvis", *words, *usual])
         capsys.readouterr()
         code = 0

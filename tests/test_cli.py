@@ -52,7 +52,7 @@ print("HEAVY", *sorted({{"torch", "hydra", "wandb", "cv2", "numpy"}} & set(sys.m
 
 def test_help_names_every_group_every_option_with_its_sentence_and_every_setting(attnvis):
     text = attnvis("run", "--help").out
-    anatomy = {"backbone.stages", "backbone.head"}
+    anatomy = {"backbone.stages", "backbone.head", "backbone.net"}
     for folder in (ROOT / "configs").iterdir():
         if not folder.is_dir():
             continue
@@ -131,7 +131,7 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("run cat.png query=claas", "query has no option 'claas'", "did you mean class?"),
         ("run cat.png backbone=vit_b_16", "backbone has no option 'vit_b_16'", "resnet"),
         ("run cat.png backbone=embeddedd", "backbone has no option 'embeddedd'", "did you mean embedded?"),
-        ("run cat.png bacth_size=4", "no setting 'bacth_size'", "did you mean batch_size?"),
+        ("run cat.png bacth_size=4", "no setting 'bacth_size'", "did you mean batch_size"),
         ("run cat.png query.nmae=tabby", "no setting 'query.nmae'", "did you mean query.name"),
         ("run cat.png query.x=3", "query.x is a setting of", "query=point"),
         ("run cat.png query=point", "query.x and query.y need a value", "query.x=..."),
@@ -399,7 +399,7 @@ def test_a_network_is_named_without_its_family_and_random_weights_are_loud(attnv
 def test_random_weights_are_said_on_the_panels(attnvis, cat, monkeypatch):
     said = []
     panel = results.render.panel
-    monkeypatch.setattr(results.render, "panel", lambda *words: said.append(list(words[4])) or panel(*words))
+    monkeypatch.setattr(results.render, "panel", lambda *words, **more: said.append(list(words[4])) or panel(*words, **more))
     assert attnvis("run", "cat.png", "backbone.weights=random").code == 0
     assert ("warning", "random weights: nothing was learned, the maps mean nothing") in said[0]
 

@@ -32,6 +32,13 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
     group, option = name.split("/")
     needs = [f"{key}={value}" for key, value in GIVEN.items() if catalogue.settings(name).get(key.partition(".")[2]) == "???"]
     network = ["backbone.weights=random", "backbone.placement=stretch", "backbone.precision=fp32"] if group == "backbone" else []
+    if option == "own":
+        network += [
+            "backbone.net._target_=torchvision.models.resnet18",
+            "backbone.layer=layer4",
+            "backbone.head=linear:fc",
+            "trust=[torchvision]",
+        ]
     verb = "sweep" if group == "experiment" and "attnvis sweep " in catalogue.sentence(name) else "run"
     cfg = composed(f"{group}={option}", *needs, *network, *(["images=samples"] if verb == "sweep" else []), verb=verb)
     assemble.require(cfg, verb)
@@ -49,7 +56,8 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_a_config_and_a_script(verb):
-    cfg = composed(*{"redraw": ["run=somewhere"], "pretrain": ["images=somewhere"]}.get(verb, []), verb=verb)
+    given = {"redraw": ["run=somewhere"], "pretrain": ["images=somewhere"], "calibrate": ["images=somewhere"]}
+    cfg = composed(*given.get(verb, []), verb=verb)
     assemble.require(cfg, verb)
     assert "name" in cfg and "trust" in cfg
     assert f'main("{verb}")' in (CONFIGS.parent / "scripts" / f"{verb}.py").read_text(encoding="utf-8")
@@ -70,13 +78,14 @@ def test_the_defaults_of_a_config_are_those_of_its_function(name):
     parameters = inspect.signature(getattr(module, merged["_target_"].rpartition(".")[2])).parameters
     settings = {key: value for key, value in merged.items() if not key.startswith("_")}
     first = [] if group == "backbone" else list(parameters)[:1]  # Features, Scores, or the logits
-    assert set(settings) == set(parameters) - set(first)
+    assert set(settings) == set(parameters) - set(first) - {"cut"}  # how the embedded network is cut is its own affair
     for key, value in settings.items():
         default = parameters[key].default
         if default is inspect.Parameter.empty:
             assert value == "???" or group == "backbone" or name == "query/several", key
         else:
-            assert value == default or (name, key, value) == ("query/random", "seed", "${seed}"), key  # the run's own, 0 too
+            alike = list(value) == list(default or ()) if isinstance(value, list | dict) else value == default
+            assert alike or (name, key, value) == ("query/random", "seed", "${seed}"), key  # the run's own, 0 too
 
 
 def test_the_defaults_of_the_overlay_are_those_of_the_style():

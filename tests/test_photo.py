@@ -317,10 +317,10 @@ def test_each_unreadable_file_has_its_own_reason(tmp_path, monkeypatch):
     assert f"there is no folder {tmp_path / 'nowhere'}" in complaint(tmp_path / "nowhere" / "x.jpg")
     assert "cannot be read" in complaint("nul\0byte.jpg") and "cannot be read" in complaint("x" * 5000)
 
-    def refuse(path):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # chmod does not stop root
+    monkeypatch.setattr(os, "open", refuse)  # chmod does not stop root
     assert "permission denied" in complaint(text)
 
 

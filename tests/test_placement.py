@@ -1,6 +1,7 @@
 """Placement against PyTorch's, OpenCV's and SciPy's interpolation, arithmetic by hand, and spots painted at known places."""
 
 import math
+from dataclasses import replace
 from functools import cache, partial
 
 import cv2
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
+from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from attnvis.backbone import Backbone
 from attnvis.photo import collate, fit
@@ -489,6 +492,46 @@ def test_probe_does_not_care_what_was_learned():
     nn.init.normal_(net[1].running_mean, std=9)
     for precision in (torch.float32, torch.bfloat16):
         assert probe(net.to(precision)) == reaching(1, 4)  # 0, then 1.5 - 1 steps of 2
+
+
+@pytest.mark.parametrize("layer", ["maxpool", "layer1", "layer2", "layer3", "layer4"])
+def test_what_a_cell_can_see_is_what_the_kernels_before_it_span(layer):
+    """resnet18: r grows by (k - 1) j with every convolution, j by its stride."""
+    kernels = {"maxpool": [(7, 2), (3, 2)], "layer1": [(3, 1)] * 4} | {f"layer{n}": [(3, 2), (3, 1), (3, 1), (3, 1)] for n in (2, 3, 4)}
+    field, jump = 1, 1
+    for name, chain in kernels.items():
+        for kernel, stride in chain:
+            field, jump = field + (kernel - 1) * jump, jump * stride
+        if name == layer:
+            break
+    cut = create_feature_extractor(models.resnet18(), {layer: "maps"})
+    assert probe(Only(cut)).field == (field, field)
+
+
+class Only(nn.Module):
+    def __init__(self, cut):
+        super().__init__()
+        self.cut = cut
+
+    def forward(self, images):
+        return self.cut(images)["maps"]
+
+
+def test_a_cell_sees_its_field_as_far_as_it_lies_on_what_was_seen():
+    placement = Placement((10.0, 20.0), (8.0, 16.0), (4, 4), (40, 100), Box(0.0, 5.0, 40.0, 90.0), field=(12.0, 30.0))
+    assert placement.sees(1, 1) == Box(12.0, 21.0, 12.0, 30.0)
+    assert placement.sees(0, 0) == Box(4.0, 5.0, 12.0, 30.0)
+    assert placement.sees(3, 3) == Box(28.0, 53.0, 12.0, 30.0)
+    assert replace(placement, seen=Box(0.0, 30.0, 40.0, 20.0)).sees(3, 1) == Box(28.0, 30.0, 12.0, 20.0)
+    assert replace(placement, field=None).sees(0, 0) is None
+    assert [placement.nearest(*place) for place in ((10.0, 20.0), (13.9, 28.1), (0.0, 0.0), (99.0, 99.0), (26.0, 51.0))] == [
+        (0, 0), (0, 1), (0, 0), (3, 3), (2, 2),
+    ]  # fmt: skip
+
+
+def test_a_field_is_told_in_pixels_of_the_photo():
+    photo_twice_as_large = View((0.5, 0.5), (0.0, 0.0), Box(0.0, 0.0, 128.0, 128.0), (64, 64))
+    assert place(photo_twice_as_large, Reach((0.0, 0.0), (16.0, 16.0), (30.0, 34.0)), (4, 4), (128, 128)).field == (60, 68)
 
 
 def test_probe_is_not_silenced_by_what_a_relu_called_as_a_function_cuts_off():

@@ -1,5 +1,6 @@
 """Photos of like shape share a batch, a bounded number waits, and a bad photo is its own affair."""
 
+import threading
 import weakref
 from pathlib import Path
 
@@ -54,8 +55,7 @@ def test_of_two_hundred_photos_the_twenty_broken_ones_fail_alone_each_with_its_r
     for number, path in enumerate(bad):
         paths.insert(number * 10, path)
     outcomes = list(stream.stream(paths, bands, Method(), HOW))
-    assert sorted(outcome.index for outcome in outcomes) == list(range(200))
-    assert all(paths[outcome.index] == outcome.path for outcome in outcomes)
+    assert [outcome.index for outcome in outcomes] == list(range(200)) and [outcome.path for outcome in outcomes] == paths
     failed = {outcome.path: outcome.error for outcome in outcomes if outcome.error}
     assert set(failed) == set(bad) and all(path.name in reason for path, reason in failed.items())
     assert len({reason.replace(path.stem, "") for path, reason in failed.items()}) >= 5, "each kind has words of its own"
@@ -123,6 +123,99 @@ def test_a_point_outside_one_photo_of_a_batch_fails_that_photo_alone(tmp_path):
     assert "point 150,100 lies outside the 90x70 photo small.png" in outcomes["small.png"].error
 
 
+@pytest.mark.parametrize("workers", [2, 5])
+def test_several_workers_give_the_same_outcomes_in_the_same_order_to_the_bit(tmp_path, workers):
+    net, method = LOADED(precision="fp32"), Method(query.class_, scaling.inv_sqrt_d)
+    paths = [make_photo(tmp_path / f"{number}.png", SIZES[number % 3], number) for number in range(17)]
+    paths.insert(4, tmp_path / "missing.png")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of the workers has
+    try:
+        alone = list(stream.stream(paths, net, method, HOW, 4))
+        others = list(stream.stream(paths, net, method, HOW, 4, workers=workers))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+    assert [outcome.path for outcome in alone] == [outcome.path for outcome in others] == paths
+    for one, other in zip(alone, others, strict=True):
+        assert one.error == other.error and one.predicted == other.predicted and bool(one.error) == (one.path.name == "missing.png")
+        assert all(torch.equal(a.attention.weights, b.attention.weights) for a, b in zip(one.answers, other.answers, strict=True))
+
+
+def test_a_photo_of_an_odd_shape_does_not_hold_the_others_back_for_ever(tmp_path):
+    sizes = [(30, 90)] + [(70, 90)] * 59
+    outcomes = stream.stream((make_photo(tmp_path / f"{n}.png", size, n) for n, size in enumerate(sizes)), bands, Method(), HOW, 4, 10)
+    assert next(outcomes).index == 0
+    assert len(list(tmp_path.iterdir())) == 10, "as many as may wait"
+    assert [outcome.index for outcome in outcomes] == list(range(1, 60))
+
+
+def test_what_is_made_of_outcomes_is_made_by_several_threads_and_given_back_in_order(tmp_path):
+    paths = [make_photo(tmp_path / f"{number}.png", SIZES[number % 3], number) for number in range(24)]
+    barrier = threading.Barrier(3, timeout=30)  # three are drawn at one time, or this breaks
+
+    def drawn(outcome):
+        if outcome.index in (0, 8, 16):
+            barrier.wait()
+        if outcome.index == 5:
+            raise PhotoError("vanished meanwhile")
+        return outcome.path.name
+
+    how = Preprocessing(65, "stretch")
+    outcomes = list(stream.stream(paths, bands, Method(), how, 8, workers=3, after=drawn))
+    assert [outcome.made for outcome in outcomes] == [None if n == 5 else f"{n}.png" for n in range(24)]
+    assert [outcome.error for outcome in outcomes if outcome.error] == ["vanished meanwhile"] and outcomes[5].error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_where_memory_does_not_hold_a_batch_it_is_halved_and_the_run_goes_on(tmp_path, error):
+    paths = [make_photo(tmp_path / f"{number}.png", seed=number) for number in range(20)]
+    asked, said = [], []
+
+    def small(batch):
+        asked.append(len(batch.photos))
+        if len(batch.photos) > 3:
+            raise error
+        return bands(batch)
+
+    outcomes = list(stream.stream(paths, small, Method(), HOW, 8, say=said.append))
+    assert [outcome.index for outcome in outcomes] == list(range(20)) and not any(outcome.error for outcome in outcomes)
+    assert asked[:3] == [8, 4, 2] and max(asked[2:]) == 2, "what was too much once is not tried again"
+    assert len(said) == 2 and "batch_size=2" in said[-1]
+    right = list(stream.stream(paths, bands, Method(), HOW, 8))
+    for one, other in zip(right, outcomes, strict=True):
+        torch.testing.assert_close(one.answers[0].attention.weights, other.answers[0].attention.weights)
+
+
+def test_a_photo_that_memory_does_not_hold_alone_fails_alone(tmp_path):
+    paths = [make_photo(tmp_path / f"{number}.png", (200, 90) if number == 2 else (70, 90), number) for number in range(5)]
+
+    def small(batch):
+        if any(photo.size == (200, 90) for photo in batch.photos):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return bands(batch)
+
+    outcomes = list(stream.stream(paths, small, Method(), HOW, 8, say=lambda text: None))
+    assert [bool(outcome.error) for outcome in outcomes] == [False, False, True, False, False]
+    assert "2.png (200 x 90 px) does not fit into memory; give a smaller preprocess.size" in outcomes[2].error
+
+
+def test_another_runtime_error_is_not_taken_for_a_lack_of_memory(tmp_path):
+    def wrong(batch):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    for workers in (1, 2):
+        with pytest.raises(RuntimeError, match="cannot be multiplied"):
+            list(stream.stream([make_photo(tmp_path / "a.png")], wrong, Method(), HOW, workers=workers))
+
+
 def test_a_mistake_that_is_no_photos_ends_the_run(tmp_path):
     paths = [make_photo(tmp_path / f"{number}.png", seed=number) for number in range(3)]
 
@@ -134,6 +227,8 @@ def test_a_mistake_that_is_no_photos_ends_the_run(tmp_path):
     assert not isinstance(caught.value, PhotoError)
     with pytest.raises(ValueError, match="batch_size 0"):
         list(stream.stream(paths, bands, Method(), HOW, 0))
+    with pytest.raises(ValueError, match="0 workers"):
+        list(stream.stream(paths, bands, Method(), HOW, workers=0))
 
 
 def test_the_first_outcomes_come_before_the_last_photo_is_read(tmp_path):

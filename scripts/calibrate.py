@@ -1,0 +1,6 @@
+"""Find where a network's cells really look, from photos and their mirror images.  The same door as `attnvis calibrate`."""
+
+from attnvis.cli import main
+
+if __name__ == "__main__":
+    main("calibrate")

@@ -1,0 +1,434 @@
+"""Every family of networks: its class scores beside captum's and torch-cam's, its cells beside arithmetic, its weights by name.
+
+The weights are random but lively: every normalisation has a scale and a shift of its own and the statistics of its input, so that no
+layer dies, explodes, or could be left out unnoticed.
+"""
+
+import inspect
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from safetensors.torch import save_file
+from torch import nn
+from torchcam.methods import CAM, GradCAM
+from torchvision import models
+
+from attnvis import backbone, catalogue
+from attnvis.attention import attend
+from attnvis.backbone import Backbone, One
+from attnvis.embedded import EmbeddedNet
+from attnvis.photo import collate
+from attnvis.query import class_
+from attnvis.values import Batch, Features, Photo, Preprocessing
+
+slow = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Member:
+    """What SCIENCE 2.3 and 2.4 say of a network: the module whose output its classifier reads, by which layer, and where the cells lie."""
+
+    name: str
+    node: str
+    layer: str  # "" where no single linear layer reads the mean patch
+    offset: float = 0.0  # of cell 0 from the first pixel's centre
+    stride: float = 32.0
+    size: int = 224
+
+
+EXACT = (
+    Member("resnet18", "layer4", "fc"),
+    Member("resnext50_32x4d", "layer4", "fc"),
+    Member("wide_resnet50_2", "layer4", "fc"),
+    Member("densenet121", "maps", "classifier", 14.0),  # `maps`: see `with_module`
+    Member("mobilenet_v2", "features", "classifier.1"),
+    Member("mnasnet0_5", "layers", "classifier.1"),
+    Member("efficientnet_b0", "features", "classifier.1"),
+    Member("regnet_x_400mf", "trunk_output", "fc"),
+    Member("shufflenet_v2_x0_5", "conv5", "fc"),
+    Member("googlenet", "inception5b", "fc", 22.0),
+    Member("inception_v3", "Mixed_7c", "fc", 37.0, size=299),
+    Member("swin_t", "permute", "head", 15.5),
+)
+NORMED = (Member("convnext_tiny", "features", "", 15.5),)
+GATED = (
+    Member(
+        "squeezenet1_0", "features", "classifier.1", 17.0, 16.0
+    ),  # 3 + 2 + 4 + 8: a 7 wide kernel, then three times 3, at steps 2, 2, 4, 8
+    Member("squeezenet1_1", "features", "classifier.1", 15.0, 16.0),  # 1 + 2 + 4 + 8
+)
+APPROXIMATE = (
+    Member("mobilenet_v3_small", "features", ""),
+    Member("vgg11", "features", "", 15.5),
+    Member("alexnet", "features", "", 31.0),
+)
+MEMBERS = {member.name: member for member in (*EXACT, *NORMED, *GATED, *APPROXIMATE)}
+HEAVY = ("resnext50_32x4d", "wide_resnet50_2", "inception_v3", "vgg11")
+
+
+def each(members: tuple[Member, ...]):
+    """Test with each of these networks, made once for the file; those that take seconds are slow."""
+    params = [pytest.param(one.name, marks=slow if one.name in HEAVY else ()) for one in members]
+    return pytest.mark.parametrize("network", params, indirect=True)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A backbone of attnvis, and torchvision's own network with the same weights."""
+
+    member: Member
+    backbone: Backbone
+    net: nn.Module
+    batch: Batch
+
+    @property
+    def node(self) -> nn.Module:
+        return self.net.get_submodule(self.member.node)
+
+    @property
+    def images(self) -> torch.Tensor:
+        return self.batch.images.clone()
+
+    @property
+    def answers(self) -> list[int]:
+        """The network's own, photo by photo."""
+        return self.net(self.images).argmax(1).tolist()
+
+    def scores(self) -> tuple[Features, torch.Tensor]:
+        """Of the class that was predicted: [B, h, w]."""
+        features = self.backbone(self.batch)
+        return features, attend(class_(features).vectors, features.tokens).scores[:, 0].unflatten(1, features.grid)
+
+
+@pytest.fixture(scope="module")
+def network(request) -> Iterator[Network]:
+    member = MEMBERS[request.param]
+    net = lively(made(member.name), member.size)
+    found = named(member.name, net)
+    found.trunk = found.probed  # batch norm folded in rounds otherwise; see the tests of folding
+    yield Network(member, found, with_module(member, net), photos(member.size))
+
+
+def made(name: str) -> nn.Module:
+    return models.get_model(name, weights=None, **backbone.arguments(name))
+
+
+def named(name: str, net: nn.Module, **settings) -> Backbone:
+    """As `load_backbone` makes it, but never remembered, and with the state of `net` in place of what would be downloaded."""
+    config = {key: value for key, value in catalogue.settings(f"backbone/{catalogue.family(name)}").items() if key != "_target_"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbone, "downloaded", lambda enum, name: net.state_dict())
+        return backbone.torchvision(**config | {"name": name, "precision": "fp32", "device": "cpu"} | settings)
+
+
+def lively(net: nn.Module, size: int = 224, seed: int = 0) -> nn.Module:
+    """Scales, shifts and classifiers at random, and of every batch norm the statistics of noise."""
+    torch.manual_seed(seed)
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=0.3)
+    for name, parameter in net.named_parameters():
+        if name.endswith(("layer_scale", "gamma")):  # ConvNeXt's own start is 1e-6: next to nothing
+            nn.init.uniform_(parameter, 0.2, 0.6)
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        net.train()(torch.randn(4, 3, size, size))
+    for norm, momentum in zip(norms, usual):
+        norm.momentum = momentum
+    return net.eval()
+
+
+def with_module(member: Member, net: nn.Module) -> nn.Module:
+    """DenseNet calls its last ReLU as a function, where no hook can see it: the same network with a module there."""
+    if not member.name.startswith("densenet"):
+        return net
+    whole = nn.Sequential()
+    whole.add_module("maps", nn.Sequential(net.features, nn.ReLU()))
+    whole.add_module("pool", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    whole.add_module("classifier", net.classifier)
+    return whole.eval()
+
+
+def photos(side: int, count: int = 2) -> Batch:
+    """Of noise, in the network's own size."""
+    return collate([picture(side, side, seed) for seed in range(count)], Preprocessing(side))
+
+
+def picture(height: int, width: int, seed: int = 0) -> Photo:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Photo(f"noise {seed}", pixels, (height, width), "")
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, relative: float = 1e-5) -> None:
+    """To so much of the largest value."""
+    torch.testing.assert_close(found, expected.to(found.dtype), rtol=0, atol=relative * float(expected.abs().max()))
+
+
+# ------------------------------------------------------------------------------------------------------ class scores, elsewhere
+
+
+def test_every_family_has_a_member_here_and_its_config_names_the_head_that_the_member_is_tested_for():
+    kinds = {"linear": EXACT, "layer_norm": NORMED, "conv_relu": GATED, "gradient": APPROXIMATE}
+    told = {option: catalogue.settings(f"backbone/{option}") for option in catalogue.options("backbone")}
+    named_after = {
+        option: config["head"].partition(":")[0] for option, config in told.items() if config["_target_"].endswith(".torchvision")
+    }
+    assert named_after == {catalogue.family(member.name): kind for kind, members in kinds.items() for member in members}
+
+
+@each(EXACT)
+def test_class_scores_are_captums_grad_cam_times_n(network):
+    features, scores = network.scores()
+    expected = LayerGradCam(network.net, network.node).attribute(network.images, target=network.answers)[:, 0].detach()
+    assert network.backbone.certificates[0].exact and scores.shape == expected.shape
+    close(scores, expected * expected[0].numel())
+
+
+@each(EXACT)
+def test_class_scores_are_torch_cams_cam(network):
+    with CAM(network.net, network.member.node, network.member.layer) as cam, torch.no_grad():
+        network.net(network.images)
+        (expected,) = cam(class_idx=network.answers, normalized=False)
+    close(network.scores()[1], expected)
+
+
+@each(EXACT)
+def test_class_scores_above_0_are_torch_cams_grad_cam_times_n(network):
+    """torch-cam's Grad-CAM drops what is below 0."""
+    with GradCAM(network.net, network.member.node) as cam:
+        logits = network.net(network.images)
+        (expected,) = cam(class_idx=network.answers, scores=logits, normalized=False)
+    assert (expected > 0).any()
+    close(network.scores()[1].clamp_min(0), expected.detach() * expected[0].numel())
+
+
+@each((*EXACT, *NORMED))
+def test_the_mean_class_score_and_the_constant_make_the_logit(network):
+    features, scores = network.scores()
+    truth = network.net(network.images).detach()
+    _, constants = features.head.ask(features.maps, torch.tensor(network.answers))
+    close(features.logits, truth)
+    close(scores.mean((1, 2)) + constants, truth.max(1).values)
+
+
+@each(NORMED)
+def test_grad_cam_of_convnext_has_mean_0_and_ours_has_not(network):
+    theirs = LayerGradCam(network.net, network.node).attribute(network.images, target=network.answers)[:, 0].detach()
+    ours = network.scores()[1]
+    for map_, mean in ((theirs, 0.0), (ours, None)):
+        share = map_.mean((1, 2)).abs() / map_.abs().amax((1, 2))
+        assert (share < 1e-4).all() if mean == 0.0 else (share > 1e-2).all(), share
+    assert network.backbone.certificates[0].exact and network.backbone.heads[0].kind == "layer_norm"
+
+
+@each(GATED)
+def test_squeezenets_class_scores_are_what_its_last_convolution_says_before_the_relu(network):
+    features, scores = network.scores()
+    with torch.no_grad():
+        said = network.net.classifier[1](network.net.features(network.images))
+    expected = torch.stack([maps[answer] for maps, answer in zip(said, network.answers)])
+    _, constants = features.head.ask(features.maps, torch.tensor(network.answers))
+    close(scores + constants[:, None, None], expected)
+    close(features.logits, network.net(network.images).detach())
+    assert network.backbone.certificates[0].exact and (expected < 0).any()  # the ReLU has something to do
+
+
+@each(APPROXIMATE)
+def test_where_no_head_is_exact_the_query_is_grad_cams(network):
+    features, scores = network.scores()
+    spoken = {}
+    handle = network.node.register_forward_hook(lambda module, inputs, output: spoken.update(maps=output))
+    logits = network.net(network.images)
+    handle.remove()
+    chosen = logits[range(len(logits)), network.answers].sum()
+    weights = torch.autograd.grad(chosen, spoken["maps"])[0].mean((2, 3))  # Grad-CAM's alpha
+    close(class_(features).vectors[:, 0], weights * scores[0].numel())
+    expected = LayerGradCam(network.net, network.node).attribute(network.images, target=network.answers)[:, 0].detach()
+    close(scores, expected * expected[0].numel())
+
+
+@each(APPROXIMATE)
+def test_where_no_head_is_exact_the_certificate_says_so_and_by_how_much(network):
+    certificate = network.backbone.certificates[0]
+    said = network.backbone.describe()["class scores"]
+    assert not certificate.exact and certificate.relative > 0.01
+    assert said == str(certificate) and said.startswith("approximate, by the gradient")
+    assert f"{certificate.absolute:.2g}" in said and "class activation map" not in said
+
+
+# ----------------------------------------------------------------------------------------------------------------- placement
+
+
+@each((*EXACT, *NORMED, *GATED, *APPROXIMATE))
+def test_cells_lie_where_the_table_says(network):
+    member = network.member
+    reach = network.backbone.reach_on((member.size, member.size))
+    assert reach.offset == pytest.approx((member.offset,) * 2, abs=0.05)
+    assert reach.stride == pytest.approx((member.stride,) * 2, abs=0.005)
+
+
+# ------------------------------------------------------------------------------------------------------------ weights by name
+
+OTHERS = {"maxvit_t", "vit_b_16", "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32"}  # transformers without maps, and one without a family
+CLASSIFIERS = [name for name in models.list_models(module=models) if name not in OTHERS]
+WEIGHTS = [(name, enum.name) for name in CLASSIFIERS for enum in models.get_model_weights(name)]
+
+
+class Recorded(Backbone):
+    """What a backbone was to be made of."""
+
+    def __init__(self, *given, **settings) -> None:
+        self.given = SimpleNamespace(**inspect.signature(Backbone.__init__).bind(self, *given, **settings).arguments)
+
+
+def test_every_classifier_but_the_transformers_without_maps_has_a_family():
+    assert {name for name in models.list_models(module=models) if catalogue.family(name) is None} == OTHERS
+
+
+@pytest.mark.parametrize("name, weights", WEIGHTS)
+def test_all_weights_that_torchvision_lists_come_by_name_with_their_own_preprocessing(name, weights, monkeypatch):
+    """The network itself is left out, so that the largest cost nothing."""
+    fetched = []
+    monkeypatch.setattr(models, "get_model", lambda name, **settings: nn.Identity())
+    monkeypatch.setattr(backbone, "downloaded", lambda enum, name: fetched.append(enum) or {})
+    monkeypatch.setattr(backbone, "Backbone", Recorded)
+    config = {key: value for key, value in catalogue.settings(f"backbone/{catalogue.family(name)}").items() if key != "_target_"}
+    found = backbone.torchvision(**config | {"name": name, "weights": weights})
+    enum = models.get_model_weights(name)[weights]
+    how = enum.transforms()
+    assert fetched == [enum] and found.weights == str(enum)
+    assert ([found.given.size], [found.given.resize]) == (how.crop_size, how.resize_size)
+    assert (list(found.given.mean), list(found.given.std)) == (list(how.mean), list(how.std))
+    assert list(found.given.categories) == enum.meta["categories"] and len(found.given.categories) == 1000
+
+
+@each((MEMBERS["resnet18"], MEMBERS["efficientnet_b0"], MEMBERS["swin_t"], MEMBERS["inception_v3"]))
+def test_what_was_downloaded_is_what_the_network_says(network):
+    how = models.get_model_weights(network.member.name).DEFAULT.transforms()
+    settings = network.backbone.preprocessing
+    assert ([settings.size], [settings.resize], list(settings.mean)) == (how.crop_size, how.resize_size, how.mean)
+    close(network.backbone.net(network.images), network.net(network.images).detach())
+
+
+def test_densenets_weights_load_with_the_names_that_torchvisions_files_have():
+    """Its files say denselayer1.norm.1.weight; torchvision's builder renames them to denselayer1.norm1.weight."""
+    net = made("densenet121")
+    old = {
+        key.replace(".norm1.", ".norm.1.")
+        .replace(".norm2.", ".norm.2.")
+        .replace(".conv1.", ".conv.1.")
+        .replace(".conv2.", ".conv.2."): value
+        for key, value in net.state_dict().items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    loaded = named("densenet121", SimpleNamespace(state_dict=lambda: old))
+    assert torch.equal(
+        loaded.net.state_dict()["features.denseblock4.denselayer16.conv2.weight"], net.features.denseblock4.denselayer16.conv2.weight
+    )
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("name", ["mnasnet0_5", "shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"])
+def test_weights_from_a_file_are_those_of_the_network_that_was_saved(name, suffix, tmp_path):
+    net, path = made(name), tmp_path / f"saved{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(net.state_dict(), path)
+    loaded = named(name, net, weights=str(path)).net.state_dict()
+    assert loaded.keys() == net.state_dict().keys()
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in net.state_dict().items())
+
+
+# ------------------------------------------------------------------------------------------------------ several layers in one pass
+
+LAYERS = {  # layers, what every photo goes through first, what lies behind the deepest of them
+    "resnet18": (["stage1", "stage3", "stage2"], "conv1", "layer4"),
+    "densenet121": (["stage2", "stage3"], "features.conv0", "features.transition3"),
+    "swin_t": (["stage1", "stage2", "stage3"], "features.0.0", "features.6"),
+    "embedded": (["stage2", "stage3"], "features.0.0", "features.9"),
+}
+
+
+def lively_backbone(name: str, **settings) -> Backbone:
+    if name == "embedded":
+        return backbone.embedded(precision="fp32", device="cpu", **settings)
+    return named(name, lively(made(name)), **settings)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_several_layers_in_one_pass_say_what_each_says_alone(name):
+    layers, first, behind = LAYERS[name]
+    together = lively_backbone(name, layer=layers)
+    batch, called = photos(225 if name == "embedded" else 224), []
+    for network in (together.trunk, together.net):
+        for path, module in network.named_modules():
+            module.register_forward_hook(lambda module, inputs, output, path=path: called.append(path))
+    features = together(batch)
+    assert [one.layer for one in (features, *features.also)] == layers
+    assert called.count(next(path for path in called if path.endswith(first))) == 1
+    assert not [path for path in called if f".{behind}." in f".{path}."]
+    for number, layer in enumerate(layers):
+        alone = lively_backbone(name, layer=layer)
+        expected, found = alone(batch), (features, *features.also)[number]
+        assert found.grid == expected.grid and found.placements == expected.placements
+        close(found.tokens, expected.tokens, 1e-6)
+
+
+# ----------------------------------------------------------------------------------------------------------- batch norm folded in
+
+FOLDED = ("embedded", "resnet18", "mobilenet_v2", "googlenet")
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_no_batch_norm_is_left_where_one_follows_a_convolution(name):
+    found = lively_backbone(name)
+    norms = [module for module in found.probed.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms and not [module for module in found.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
+    images = photos(225).images
+    with torch.no_grad():
+        close(found.trunk(images)[0], found.probed(images)[0], 1e-4)
+        precise = deepcopy(found.probed).double()
+        close(backbone.folded(precise)(images.double())[0], precise(images.double())[0], 1e-10)
+
+
+# -------------------------------------------------------------------------------------------------------------------- letterbox
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_tiny", "squeezenet1_1"])
+@pytest.mark.parametrize("height, width", [(100, 400), (400, 150)])
+def test_logits_of_a_letterboxed_photo_come_from_the_cells_that_touch_it(name, height, width):
+    member, net = MEMBERS[name], lively(made(name))
+    found = named(name, net)
+    batch = collate([picture(height, width)], Preprocessing(224, fit="letterbox"))
+    features = found(batch)
+    scale = 224 / max(height, width)
+    kept = []
+    for length in (height, width):
+        start = (224 - round(length * scale)) / 2
+        cells = range((224 // 16 - 1) if member.stride == 16 else 7)  # SqueezeNet pads nothing: 13
+        where = [member.offset + 0.5 + member.stride * cell for cell in cells]
+        kept.append([cell for cell, at in zip(cells, where) if start - member.stride / 2 < at < 224 - start + member.stride / 2])
+    rows, columns = kept
+    assert features.grid == (len(rows), len(columns)) != found.encode(batch.images).shape[2:]
+    with torch.no_grad():
+        maps = net.features(batch.images) if name != "resnet18" else found.encode(batch.images)
+        maps = maps[:, :, rows][:, :, :, columns]
+        if name == "resnet18":
+            expected = net.fc(maps.mean((2, 3)))
+        else:
+            expected = net.classifier(net.avgpool(maps)) if name == "convnext_tiny" else net.classifier(maps).flatten(1)
+        whole = net(batch.images)
+    close(features.logits, expected, 1e-4)
+    assert (expected - whole).abs().max() > 1e-2 * whole.abs().max()  # the bars would have had their say
