@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 
 from attnvis import calibration
 from attnvis import embedded as shipped
+from attnvis import engine as engines
 from attnvis import head as heads
 from attnvis import placement as geometry
 from attnvis.head import Certificate, Rest, certify
@@ -39,6 +40,7 @@ KINDS: dict[str, Callable[..., Head]] = {
 }
 STRIDES = {"stage1": 4, "stage2": 8, "stage3": 16}
 TRACING = threading.Lock()  # torch.fx patches nn.Module while it traces
+STARTING = threading.Lock()  # of an engine
 Cut = Callable[[nn.Module, Sequence[str]], tuple[nn.Module, list[Rest]]]
 
 
@@ -52,6 +54,7 @@ class Backbone:
                 other layers are asked by the gradient.  Or a function (net, rest) -> Head
     stages      names for nodes; `last` is the one that the head reads
     weights     given: as they are in `net` | random: nothing was learned | a .safetensors or .pth file to load
+    engine      eager | compile | openvino | auto: what `prepare` chooses for so many photos, eager until then
     placement   rf: where the cells look, measured on the network | calibrated: as `attnvis calibrate` found | stretch: the field's habit
     """
 
@@ -71,6 +74,7 @@ class Backbone:
         placement: str = "rf",
         device: str = "auto",
         precision: str = "auto",
+        engine: str = "auto",
         cut: Cut | None = None,
     ) -> None:
         if placement not in PLACEMENTS:
@@ -106,12 +110,31 @@ class Backbone:
         self.net.to(self.device)
         self.heads = [one and heads.moved(one, self.device) for one in made]
         self.trunk = folded(self.trunk).to(self.device, self.dtype).to(memory_format=torch.channels_last)
+        if engine not in engines.ENGINES:
+            raise ValueError(f"unknown engine {engine!r}: {', '.join(engines.ENGINES)}")
+        self.wanted, self.engine, self.said = engine, "eager", ""
+        self.run: engines.Run | None = self.trunk if engine in ("auto", "eager") else None  # None: started by `prepare`, or the first call
+
+    def prepare(self, photos: int, workers: int = 1, sample: Batch | None = None) -> None:
+        """Start the engine for so many photos and threads; `sample` photos tell how well it agrees with eager float32."""
+        engine, reason = engines.choose(photos, self.device) if self.wanted == "auto" else (self.wanted, "")
+        self.run = self.trunk if engine == "eager" else engines.start(engine, folded(self.probed), self.dtype, self.device, workers)
+        said = [f"auto: {reason}"] if reason else []
+        if sample is not None and (engine, self.dtype) != ("eager", torch.float32):
+            exact = folded(self.probed).to(self.device)
+            said.append(agreement(self.run, exact, sample.images.to(self.device), self.dtype))
+        self.engine, self.said = engine, "; ".join(said)
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> Features:
         """What the first layer says; what the others say is in its `also`."""
+        if self.run is None:
+            with STARTING:
+                if self.run is None:
+                    self.prepare(1, torch.get_num_threads())
+        run: Any = self.run
         images = batch.images.to(self.device, self.dtype, memory_format=torch.channels_last)
-        found = [self.features(number, maps.float(), batch) for number, maps in enumerate(self.trunk(images))]
+        found = [self.features(number, maps.float(), batch) for number, maps in enumerate(run(images))]
         object.__setattr__(found[0], "also", tuple(found[1:]))
         return found[0]
 
@@ -194,6 +217,7 @@ class Backbone:
             "weights digest": self.digest,
             "layer": self.layer,
             "precision": str(self.dtype).removeprefix("torch."),
+            "engine": self.engine + (f" ({self.said})" if self.said else ""),
             "device": str(self.device),
             "placement": f"{self.placement}: {'; '.join(places)}",
             "class scores": "; ".join(str(one or "none: there is no classifier") for one in self.certificates),
@@ -272,7 +296,12 @@ class Backbone:
 
 
 def embedded(
-    layer: str | list = "last", weights: str = "shipped", device: str = "auto", precision: str = "auto", placement: str = "rf"
+    layer: str | list = "last",
+    weights: str = "shipped",
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    placement: str = "rf",
 ) -> Backbone:
     """The small network that comes with attnvis, or its architecture with `weights` = random or a .safetensors file."""
     net = shipped.EmbeddedNet()
@@ -283,7 +312,7 @@ def embedded(
     stages = dict(zip(("stage2", "stage3", "last"), map(str, net.stages), strict=True))
     backbone = Backbone(
         net, layer, "linear:head", stages, "embedded", "random" if weights == "random" else "given", shipped.SIZE,
-        categories=shipped.categories(), placement=placement, device=device, precision=precision, cut=slices,
+        categories=shipped.categories(), placement=placement, device=device, precision=precision, engine=engine, cut=slices,
     )  # fmt: skip
     backbone.weights = weights
     return backbone
@@ -297,6 +326,7 @@ def torchvision(
     layer: str | list = "last",
     device: str = "auto",
     precision: str = "auto",
+    engine: str = "auto",
     placement: str = "rf",
 ) -> Backbone:
     """A torchvision classifier by name.
@@ -325,7 +355,7 @@ def torchvision(
     how, categories = enum.transforms(), enum.meta["categories"] or ()
     backbone = Backbone(
         net, layer, head if categories else "none", stages, name, "random" if weights == "random" else "given",
-        how.crop_size[0], how.resize_size[0], how.mean, how.std, categories, placement, device, precision,
+        how.crop_size[0], how.resize_size[0], how.mean, how.std, categories, placement, device, precision, engine,
     )  # fmt: skip
     backbone.weights = str(enum) if weights in known.__members__ else weights
     return backbone
@@ -337,6 +367,7 @@ def timm(
     layer: str | list = "last",
     device: str = "auto",
     precision: str = "auto",
+    engine: str = "auto",
     placement: str = "rf",
 ) -> Backbone:
     """A CNN of timm by name (`pip install attnvis[timm]`); weights: DEFAULT (downloaded once), a file, or "random".
@@ -364,7 +395,7 @@ def timm(
     }
     backbone = Backbone(
         net, layer, exact_head, stages, name, "random" if weights == "random" else "given",
-        how["input_size"][-1], None, how["mean"], how["std"], (), placement, device, precision,
+        how["input_size"][-1], None, how["mean"], how["std"], (), placement, device, precision, engine,
     )  # fmt: skip
     backbone.weights = weights
     return backbone
@@ -568,6 +599,19 @@ def folded(encode: nn.Module) -> nn.Module:
     except Exception:
         agree = False
     return made if agree else copy.deepcopy(encode).eval()
+
+
+@torch.inference_mode()
+def agreement(run: engines.Run, exact: nn.Module, images: Tensor, dtype: torch.dtype) -> str:
+    """How the attention of the mean query differs from that of eager float32: correlation of the weights, relative error of perplexity."""
+    lanes, tokens = images.to(dtype, memory_format=torch.channels_last), []
+    for maps in (run(lanes)[-1], exact(images)[-1]):
+        tokens.append(maps.float().flatten(2).mT)
+    weights = [torch.softmax((v @ v.mean(1, keepdim=True).mT).squeeze(-1) / v.shape[-1] ** 0.5, -1) for v in tokens]
+    correlation = min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(*weights, strict=True))
+    perplexity = [torch.special.entr(w.double()).sum(-1).exp() for w in weights]
+    missed = float((perplexity[0] / perplexity[1] - 1).abs().max())
+    return f"attention correlates with that of eager float32 by {correlation:.5f}, perplexity is off by {missed:.1e} ({len(images)} photos)"
 
 
 def arguments(name: str) -> dict[str, object]:

@@ -95,7 +95,7 @@ class Cached:
         own = self.backbone
         about = {
             "format": FORMAT, "backbone": own.name, "weights": own.digest, "layer": own.layer, "placement": own.describe()["placement"],
-            "precision": str(own.dtype), "device": own.device.type, "storage": self.storage,
+            "precision": str(own.dtype), "engine": own.engine, "device": own.device.type, "storage": self.storage,
         }  # fmt: skip
         told = json.dumps(about, sort_keys=True).encode()
         folder = self.folder / hashlib.sha256(told).hexdigest()[:32]

@@ -46,7 +46,7 @@ class Calibration:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"which is {self.shift:.2f} [{low:.2f}, {high:.2f}] px from geometry, by {self.photos} photos of {self.size} px"
+        return f"shifted by {self.shift:.2f} [{low:.2f}, {high:.2f}] px, as {self.photos} photos of {self.size} px say"
 
     @property
     def text(self) -> bytes:

@@ -4,13 +4,16 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from attnvis import catalogue, sweeping, verbs
+from attnvis import catalogue, filming, sweeping, verbs
 from attnvis.assemble import hint, leaves, plain, require, settings_of
 
 if TYPE_CHECKING:
@@ -25,13 +28,14 @@ TAKE_A_WORD = {  # Hydra's flags
 }
 VERBS: dict[str, Callable[..., int]] = {
     "run": verbs.run, "sweep": sweeping.sweep, "redraw": verbs.redraw, "cache": verbs.cache, "pretrain": verbs.pretrain,
-    "backbones": verbs.backbones, "calibrate": verbs.calibrate,
+    "backbones": verbs.backbones, "calibrate": verbs.calibrate, "video": filming.video,
 }  # fmt: skip
 BARE = {  # what bare words are
     "run": "PHOTO ...", "sweep": "PHOTO ...", "redraw": "FOLDER", "cache": "", "pretrain": "FOLDER ...", "backbones": "NETWORK ...",
-    "calibrate": "PHOTO ...",
+    "calibrate": "PHOTO ...", "video": "FILE",
 }  # fmt: skip
-KEYS = {"redraw": "run", "backbones": "names"}  # where bare words go, if not to images
+KEYS = {"redraw": "run", "backbones": "names", "video": "clip"}  # where bare words go, if not to images
+ALONE = {"redraw": "the folder of one run", "video": "one file"}  # verbs of one bare word
 
 
 # ----------------------------------------------------------------------------------------------------------------- the door
@@ -57,13 +61,45 @@ def main(verb: str | None = None) -> None:
         return
     os.environ["ATTNVIS_COMMAND"] = shlex.join(["attnvis", verb, *words])  # before it is spelled for Hydra
     try:
-        status = launch(verb, spelled(resumed(words, verb), verb))
+        with ended_in_order():
+            status = launch(verb, spelled(resumed(words, verb), verb))
         if status:
             sys.exit(status)
+    except Stopped as stop:
+        fail(f"stopped by {stop.sign.name}; what was done is kept in the run's folder", code=128 + stop.sign)
     except KeyboardInterrupt:
         fail("stopped; what was done is kept in the run's folder", code=130)
     finally:
         os.environ.pop("ATTNVIS_COMMAND", None)
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C by other means."""
+
+    def __init__(self, sign: signal.Signals) -> None:
+        super().__init__(sign.name)
+        self.sign = sign
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """A kill, or a terminal that is closed, ends a run as Ctrl-C does: with its page.  What is ignored (nohup) stays ignored."""
+
+    def stop(number: int, frame: object) -> None:
+        for sign in changed:
+            signal.signal(sign, signal.SIG_IGN)  # a second one would cut the page short
+        raise Stopped(signal.Signals(number))
+
+    signs = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    here = threading.current_thread() is threading.main_thread()
+    changed = [sign for sign in signs if here and signal.getsignal(sign) is signal.SIG_DFL]
+    for sign in changed:
+        signal.signal(sign, stop)
+    try:
+        yield
+    finally:
+        for sign in changed:
+            signal.signal(sign, signal.SIG_DFL)
 
 
 def launch(verb: str, overrides: list[str]) -> int:
@@ -75,6 +111,10 @@ def launch(verb: str, overrides: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints every exception itself, with a traceback
     try:
         return compared(overrides, bool(debugging)) if verb == "sweep" else hand_over(verb, overrides, bool(debugging))
+    except RecursionError:
+        if debugging:
+            raise
+        fail("the settings are nested deeper than can be read; give them flatter")
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         if debugging:
             raise
@@ -117,7 +157,7 @@ class Task:
             if self.verb == "sweep":
                 sweeping.unmeasured(folder, sentence_of(error))  # what is wrong is said at the end, for all jobs
             else:
-                print(f"attnvis: {sentence_of(error)}", file=sys.stderr)
+                print(f"attnvis: {verbs.visible(sentence_of(error))}", file=sys.stderr)
             status = 1
         self.statuses.append(status)
         return status
@@ -238,8 +278,11 @@ def spelled(words: Iterable[str], verb: str) -> list[str]:
     bare, flags, overrides = [], [], []
     words = list(words)
     sweeps = "-m" in words or "--multirun" in words
-    theirs = (Path(word.rpartition("=")[2]) / "backbone" for word in words)  # -cd FOLDER: networks of the user's
-    offered = {*catalogue.options("backbone"), *(path.stem for folder in theirs for path in folder.glob("*.yaml"))}
+    theirs = (os.path.join(word.rpartition("=")[2], "backbone") for word in words)  # -cd FOLDER: networks of the user's
+    offered = {
+        *catalogue.options("backbone"),
+        *(path.stem for folder in theirs if os.path.isdir(folder) for path in Path(folder).glob("*.yaml")),
+    }
     for word, before in zip(words, ["", *words], strict=False):
         key, equals, value = word.partition("=")
         if word.startswith("-") or before in TAKE_A_WORD:
@@ -248,8 +291,10 @@ def spelled(words: Iterable[str], verb: str) -> list[str]:
             bare.append(quoted(word))
         elif verb == "sweep" and key in {*sweeping.AXES, *sweeping.AXES.values()}:
             overrides.append(f"{sweeping.AXES.get(key, key)}={value if value[:1] == '[' else axis(value)}")
-        elif key in ("images", "query.name", "run") and value[:1] not in ("[", "'", '"') and not (sweeps and "," in value):
+        elif key in ("images", "query.name", "run", "clip") and value[:1] not in ("[", "'", '"') and not (sweeps and "," in value):
             overrides.append(f"{key}={quoted(value)}")
+        elif key.lstrip("+") == "name" and ".." in re.split(r"[^\w.-]", value):
+            fail(f"name={value} leads out of outputs/; give a name without .., or choose any folder with hydra.run.dir=FOLDER", code=2)
         elif key == "backbone":
             offer([name for name in value.split(",") if name not in offered])
             overrides.append(word)
@@ -258,9 +303,9 @@ def spelled(words: Iterable[str], verb: str) -> list[str]:
     key = KEYS.get(verb, "images")
     if bare and any(override.startswith(f"{key}=") for override in overrides):
         fail(f"{', '.join(bare)} and {key}=... were both given; give one of them", code=2)
-    if len(bare) > 1 and verb == "redraw":
-        fail(f"redraw takes the folder of one run, not {len(bare)}: {', '.join(bare)}", code=2)
-    value = "".join(bare) if verb == "redraw" else f"[{','.join(bare)}]"
+    if len(bare) > 1 and verb in ALONE:
+        fail(f"{verb} takes {ALONE[verb]}, not {len(bare)}: {', '.join(bare)}", code=2)
+    value = "".join(bare) if verb in ALONE else f"[{','.join(bare)}]"
     if verb == "sweep" and not sweeps and any("," in re.sub(r"\[.*\]|\{.*\}|'.*'|\".*\"", "", override) for override in overrides):
         flags.append("--multirun")
     return [*flags, *([f"{key}={value}"] if bare else []), *overrides]  # Hydra wants its flags together
@@ -384,5 +429,5 @@ def sentence_of(error: BaseException) -> str:
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    print(f"attnvis: {message}", file=sys.stderr)
+    print(f"attnvis: {verbs.visible(message)}", file=sys.stderr)
     sys.exit(code)

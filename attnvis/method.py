@@ -92,7 +92,7 @@ class Method:
         for query in queries.ask(self.query, features):
             keys = features.tokens if query.keys is None else query.keys
             attention = attend(query.vectors, keys, features.tokens, self.scaling, self.normalise)
-            numbers = diagnose(attention)
+            numbers = {name: values.tolist() for name, values in diagnose(attention).items()}
             for photo, column in ((p, q) for p in range(len(answers)) for q in range(query.vectors.shape[1])):
                 one = (slice(photo, photo + 1), slice(column, column + 1))
                 label = query.labels[photo][column]
@@ -104,7 +104,7 @@ class Method:
                             attention.scores[one], attention.logits[one], attention.weights[one], attention.values[one[0]], attention.dim
                         ),
                         placement=features.placements[photo],
-                        diagnostics={name: float(values[photo, column]) for name, values in numbers.items()},
+                        diagnostics={name: values[photo][column] for name, values in numbers.items()},
                         vector=query.vectors[photo, column],
                         mark=query.marks[column] if query.marks else None,
                         layer=features.layer,

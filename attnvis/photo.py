@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -113,10 +114,10 @@ def tree(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
 
 
 def below(folder: str) -> Iterator[str]:
-    """The photos of a folder, to the bottom.  A folder in it that cannot be opened is given too: as a photo it fails alone, with a reason."""
+    """The photos of a folder, to the bottom.  A folder in it that cannot be opened is given too: it fails alone, with a reason."""
     for here, entries in tree(folder):
         if not isinstance(entries, OSError):
-            yield from (entry.path for entry in entries if looks_like_a_photo(entry.path) and not entry.is_dir())
+            yield from (entry.path for entry in entries if looks_like_a_photo(entry.path) and not os.path.isdir(entry.path))
         elif here == folder:
             raise PhotoError(f"the folder {folder} cannot be opened ({entries.strerror}); name photos or another folder")
         else:
@@ -139,7 +140,7 @@ def looks_like_a_photo(path: str) -> bool:
 
 
 def ordered(photos: Iterable[str], otherwise: str) -> list[Path]:
-    found = sorted(map(Path, set(photos)))
+    found = [Path(path) for path in sorted(set(photos), key=lambda path: path.split(os.sep))]
     if not found:
         raise PhotoError(f"{otherwise}; looked for {' '.join(SUFFIXES)}")
     return found
@@ -167,7 +168,8 @@ def missing(path: Path) -> PhotoError:
     if not os.path.isdir(path.parent):
         return PhotoError(f"no such photo: {path}; there is no folder {path.parent}")
     try:
-        names = [name for name in os.listdir(path.parent)[:10_000] if name != path.name]  # a link that leads nowhere is there itself
+        with os.scandir(path.parent) as entries:  # not all: a list may name thousands that are missing, in a folder of a million
+            names = [entry.name for entry in islice(entries, 1000) if entry.name != path.name]  # a dangling link is there itself
     except OSError:
         names = []
     return PhotoError(f"no such photo: {path}{suggest(path.name, names) or f'; see what lies in {path.parent.absolute()}'}")

@@ -98,9 +98,9 @@ def thumbnail(folder: Path, row: Mapping[str, object]) -> dict[str, object] | No
         return None
     try:
         with Image.open(folder / str(row["overlay"])) as whole:
-            whole.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))  # a big jpg is decoded reduced
+            whole.draft("RGB", (THUMBNAIL, THUMBNAIL))  # a jpg is decoded reduced: to what still holds the thumbnail
             picture = whole.convert("RGB")
-            picture.thumbnail((THUMBNAIL, THUMBNAIL))
+            picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     file = io.BytesIO()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.assemble import build, plain, vet
-from attnvis.verbs import command, complain, listed, photos, progress, remembered
+from attnvis.verbs import command, complain, listed, photos, progress, remembered, sample
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -70,6 +70,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
             f"a job of a sweep measures one layer, not {backbone.layer}; give backbone.layer={','.join(backbone.layers)} without brackets"
         )
     how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    backbone.prepare(len(paths), 1, sample(paths, how))
     job.axes = {
         "backbone": backbone.name, "weights": backbone.weights, "layer": backbone.layer,
         "fit": how.fit, "size": str(how.size), "seed": str(cfg.seed),

@@ -1,5 +1,6 @@
 """What each verb does with its config: a function (config, folder) -> exit code.  Heavy imports wait until a verb is called."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from attnvis.cache import Cached
     from attnvis.calibration import Calibration
     from attnvis.distil import News
-    from attnvis.values import Preprocessing
+    from attnvis.values import Batch, Photo, Preprocessing
 
 __all__ = [
     "backbones", "cache", "calibrate", "command", "complain", "flip_test", "listed", "photos", "pretrain", "progress", "redraw",
-    "remembered", "run", "store",
+    "remembered", "run", "store", "visible",
 ]  # fmt: skip
 
 TEACHERS = ("mobilenet_v2", "resnet18", "resnet50", "regnet_y_400mf", "efficientnet_b0")
@@ -44,13 +45,15 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     torch.manual_seed(cfg.seed)
     backbone = remembered(build(cfg, "backbone"), plain(cfg.cache))
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    workers = crew_of(cfg.workers, len(paths))
+    backbone.prepare(len(paths), workers, sample(paths, preprocessing))
     facts = backbone.describe() | {"fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed)}
     facts["command"] = command()
     for warning in backbone.warnings:
         print(f"attnvis: {warning.upper()}", file=sys.stderr)
     with Folder(folder, paths, style, facts, plain(cfg), backbone.warnings, plain(cfg.logger), cfg.maps, cfg.resume) as results:
         left = [paths[index] for index in results.left]
-        found = stream(left, backbone, method, preprocessing, cfg.batch_size, None, crew_of(cfg.workers, len(left)), results.make, note)
+        found = stream(left, backbone, method, preprocessing, cfg.batch_size, None, workers, results.make, note)
         for outcome in progress(found, len(left)):
             results.add(outcome)
     return conclude(results.done, results.reasons, folder)
@@ -63,6 +66,21 @@ def crew_of(workers: int | str, photos: int) -> int:
     if not (workers == "auto" or (isinstance(workers, int) and workers > 0)):
         raise ValueError(f"workers={workers}: give auto (one a core) or a number from 1 on")
     return max(1, min(torch.get_num_threads() if workers == "auto" else int(workers), photos))
+
+
+def sample(paths: list[Path], preprocessing: "Preprocessing", count: int = 2) -> "Batch | None":
+    """Photos of one shape among the first, by which engines are compared; none where there is but one photo."""
+    from attnvis.photo import PhotoError, collate, load, shape_key
+
+    found: list[Photo] = []
+    for path in paths[:8] if len(paths) > 1 else []:
+        if len(found) == count:
+            break
+        with contextlib.suppress(PhotoError):
+            photo = load(path, short=preprocessing.size)
+            if not found or shape_key(photo, preprocessing) == shape_key(found[0], preprocessing):
+                found.append(photo)
+    return collate(found, preprocessing) if found else None
 
 
 def note(text: str) -> None:
@@ -260,15 +278,21 @@ def progress(items: Iterable[Any], total: int | None) -> Iterable[Any]:
     return tqdm(items, total=total, unit="photo", disable=not sys.stderr.isatty(), leave=False)
 
 
+def visible(text: str) -> str:
+    """As it may be shown in one line of a terminal: a file's name can hold line ends, and characters that a terminal obeys."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def complain(reasons: Mapping[str, int]) -> None:
     """Why photos failed, the commonest reasons first."""
     for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:10]:
-        print(f"attnvis: {reason}" + (f" ({count} photos)" if count > 1 else ""), file=sys.stderr)
+        print(f"attnvis: {visible(reason)}" + (f" ({count} photos)" if count > 1 else ""), file=sys.stderr)
 
 
 def conclude(done: int, reasons: dict[str, int], folder: Path) -> int:
     """The last words of a run; its exit code."""
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    short = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    shown = Path(visible(str(short)))
     failed = sum(reasons.values())
     complain(reasons)
     if done + failed > 1 and failed:

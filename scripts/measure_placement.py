@@ -84,7 +84,7 @@ def centre_map(size: tuple[int, int]) -> Map:
 def summit(drawn: Map) -> tuple[float, float]:
     """Where a map is largest, as shares of its height and width; of a level stretch at the border, the middle."""
     rows, columns = np.nonzero(drawn == np.nanmax(drawn))
-    return (rows.mean() + 0.5) / drawn.shape[0], (columns.mean() + 0.5) / drawn.shape[1]
+    return float(rows.mean() + 0.5) / drawn.shape[0], float(columns.mean() + 0.5) / drawn.shape[1]
 
 
 def box_scores(drawn: Map, photo: Photo, found: Sequence[Box]) -> tuple[float, float]:
@@ -197,7 +197,7 @@ class Disc:
 def disc(seed: int, size: int, radius: float = 11.0) -> Disc:
     """Far enough from the borders that the cells about it respond to nothing else."""
     rng = np.random.default_rng(seed)
-    row, column = rng.uniform(0.35, 0.65, 2) * size
+    row, column = (float(share * size) for share in rng.uniform(0.35, 0.65, 2))
     ground = 0.28 + 0.24 * clouds(rng, size)[..., None] * np.array([0.9, 1.0, 0.85])
     away = np.hypot(np.arange(size)[:, None] + 0.5 - row, np.arange(size) + 0.5 - column)
     share = np.clip(radius + 0.5 - away, 0, 1)[..., None]

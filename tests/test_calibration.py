@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Whole, make_photo, whole_cut
+from conftest import EMBEDDED, Whole, make_photo, whole_cut
 from scipy.ndimage import map_coordinates
 from torch import nn
 
@@ -256,7 +256,7 @@ def test_it_says_by_how_much_and_how_it_knows():
     digest = network(Learned(1.0)).digest
     store(replace(FOUND, digest=digest))
     said = network(Learned(1.0), "calibrated").describe()["placement"]
-    assert said == "calibrated: cell i at -2.5 + 8 i px of the input, which is -2.50 [-3.00, -2.00] px from geometry, by 40 photos of 97 px"
+    assert said == "calibrated: cell i at -2.5 + 8 i px of the input, shifted by -2.50 [-3.00, -2.00] px, as 40 photos of 97 px say"
 
 
 def test_without_a_calibration_it_names_the_command():
@@ -276,6 +276,15 @@ def test_every_layer_has_its_own(kept):
         assert np.subtract(offsets[1], offsets[0]) == pytest.approx([shift, shift])
 
 
+def test_layers_measured_in_one_pass_are_what_they_are_alone(paths):
+    def found(layer):
+        return flip_test(backbones.embedded(layer, device="cpu", precision="fp32"), paths, SIZE)[0]
+
+    together, alone = found(["stage2", "stage3"]), found("stage3")
+    assert len(together) == 2 and together[1] == alone[0]
+    assert together[0].layer != together[1].layer and together[0].before != together[1].before
+
+
 def test_the_verb_measures_stores_and_says_what_to_do_next(attnvis, here, paths):
     (here / "bad.jpg").write_text("no photo")
     ended = attnvis("calibrate", *map(str, paths), "bad.jpg", "backbone.layer=stage2", "preprocess.size=97")
@@ -288,10 +297,11 @@ def test_the_verb_measures_stores_and_says_what_to_do_next(attnvis, here, paths)
     assert told["photos"] == 24 and told["size"] == 97
     assert attnvis("run", str(paths[0]), "backbone.layer=stage2", "backbone.placement=calibrated").code == 0
     said = json.loads((here / "out" / "run.json").read_text())["placement"]
-    assert said.startswith("calibrated: ") and f"which is {told['shift']:.2f} [" in said
+    assert said.startswith("calibrated: ") and f"shifted by {told['shift']:.2f} [" in said
 
 
-def test_the_verb_takes_no_more_photos_than_it_was_told(attnvis, here, paths):
+def test_the_verb_counts_from_geometry_and_takes_no_more_photos_than_it_was_told(attnvis, here, paths, monkeypatch):
+    monkeypatch.setattr(backbones, "embedded", EMBEDDED)  # loaded anew: one that is kept from before may know an earlier calibration
     words = (*map(str, paths), "backbone.layer=stage2", "preprocess.size=97", "backbone.placement=calibrated")
     ended = attnvis("calibrate", *words, "most=20")
     assert ended.code == 0 and "20 photos of 97 px" in ended.out
@@ -317,19 +327,17 @@ def test_the_summit_of_a_level_stretch_is_its_middle(measure):
     assert measure.summit(drawn) == (0.2, 0.95)
 
 
-def test_box_scores_are_counted_pixel_by_pixel(measure):
-    photo = load(np.zeros((200, 400, 3), np.uint8))
-    drawn, box = np.random.default_rng(0).random((200, 400)), Box(50, 100, 60, 80)
-    drawn[60, 150] = 2.0
-    hit, area = measure.box_scores(drawn, photo, [box])
-    inside = np.zeros((200, 400), bool)
-    inside[50:110, 100:180] = True
-    from sklearn.metrics import roc_auc_score
-
-    assert hit == 1 and area == pytest.approx(roc_auc_score(inside.ravel(), drawn.ravel()))
-    drawn[5, 5] = 3.0
+def test_box_scores_are_counted_pair_by_pair(measure):
+    photo, box = load(np.zeros((200, 400, 3), np.uint8)), Box(50.0, 100.0, 60.0, 80.0)
+    drawn = np.random.default_rng(0).integers(0, 9, (20, 40)).astype(float)  # ties too; a pixel of the map is ten of the photo
+    drawn[7, 12] = 20.0
+    inside = [(row, column) for row in range(5, 11) for column in range(10, 18)]
+    outside = [(row, column) for row in range(20) for column in range(40) if (row, column) not in inside]
+    won = [(drawn[one] > drawn[other]) + 0.5 * (drawn[one] == drawn[other]) for one in inside for other in outside]
+    assert measure.box_scores(drawn, photo, [box]) == pytest.approx((1, np.mean(won)))
+    drawn[0, 0] = 30.0
     assert measure.box_scores(drawn, photo, [box])[0] == 0
-    assert np.isnan(measure.box_scores(drawn, photo, [Box(0, 0, 200, 400)])[1])
+    assert np.isnan(measure.box_scores(drawn, photo, [Box(0.0, 0.0, 200.0, 400.0)])[1])
 
 
 def test_nss_is_the_mean_z_score_at_the_fixations(measure):

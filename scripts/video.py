@@ -1,0 +1,6 @@
+"""A video in, the same video with the attention drawn over it out.  The same door as `attnvis video`."""
+
+from attnvis.cli import main
+
+if __name__ == "__main__":
+    main("video")
