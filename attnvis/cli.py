@@ -43,7 +43,15 @@ ALONE = {"redraw": "the folder of one run", "video": "one file"}  # verbs of one
 
 def main(verb: str | None = None) -> None:
     """`verb` None: the first word of the command line says it."""
-    words = sys.argv[1:]
+    try:
+        enter(verb, sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # `attnvis backbones | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def enter(verb: str | None, words: list[str]) -> None:
     if verb is None:
         if not words or words[0] in ("-h", "--help", "help"):
             print(overview())
@@ -116,7 +124,7 @@ def launch(verb: str, overrides: list[str]) -> int:
             raise
         fail("the settings are nested deeper than can be read; give them flatter")
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-        if debugging:
+        if debugging or isinstance(error, BrokenPipeError):
             raise
         fail(mistake(error, verb) if isinstance(error, HydraException | OmegaConfBaseException) else sentence_of(error))
     finally:
@@ -152,7 +160,11 @@ class Task:
             require(cfg, self.verb)
             status = VERBS[self.verb](cfg, folder)
         except Exception as error:
-            if self.debugging or not (self.verb == "sweep" or isinstance(error, ValueError | OSError)):
+            if (
+                self.debugging
+                or isinstance(error, BrokenPipeError)
+                or not (self.verb == "sweep" or isinstance(error, ValueError | OSError))
+            ):
                 raise
             if self.verb == "sweep":
                 sweeping.unmeasured(folder, sentence_of(error))  # what is wrong is said at the end, for all jobs
@@ -345,7 +357,7 @@ def mistake(error: Exception, verb: str) -> str:
         offered = catalogue.options(group) if group in catalogue.groups() else []
         return f"{group} has no option {option!r}; {hint(option, offered)}there are {', '.join(offered)}"
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: {text}"
+        return f"cannot read {str(error.override)[:200]!r}: {text[:300]}"
     return text
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.assemble import build, plain
-from attnvis.verbs import command, note
+from attnvis.verbs import command, note, visible
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,7 +27,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.tracker import Tracker
     from attnvis.video import Film, as_batch, examine, frames, shoot, steady
 
-    start, stop = cfg.start, cfg.stop or math.inf
+    start, stop = float(cfg.start), float(cfg.stop) or math.inf
     if not 0 <= start < stop:  # NaN fails too
         raise ValueError(f"start={start:g} and stop={stop:g} leave nothing of a video; give seconds, the first below the second")
     clip = examine(Path(str(cfg.clip)))
@@ -46,7 +46,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     try:
         with film, tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar:
             reel = frames(clip, start, stop)
-            shots = shoot(reel, backbone, method, how, cfg.batch_size, cfg.every, cfg.smooth, film.add, clip.path.name)
+            shots = shoot(reel, backbone, method, how, cfg.batch_size, cfg.every, float(cfg.smooth), film.add, clip.path.name)
             with contextlib.closing(shots):
                 for chunk in shots:
                     bar.update(len(chunk))
@@ -68,13 +68,13 @@ def conclude(film: "Film", clip: "Clip", start: float, stop: float) -> int:
         lasts = clip.promised / clip.rate
         raise ValueError(f"no frame of {clip.path} lies between start={start:g} and stop={stop:g}; it lasts {lasts:.2f} s")
     if film.uneven:
-        note(film.uneven)
+        note(visible(film.uneven))
     cut = math.isinf(stop) and clip.promised - film.last - 1 > max(2, clip.promised // 100)  # what some containers promise is an estimate
     if cut:
-        note(f"{film.last + 1} of the {clip.promised} frames that {clip.path} promises could be read; it is cut off or damaged there")
+        note(visible(f"{film.last + 1} of the {clip.promised} frames that {clip.path} promises could be read; it is cut off or damaged"))
     print(f"{drawn} frame{'s' * (drawn != 1)} drawn: {shown(film.movie.path)}")
     return int(cut)
 
 
-def shown(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def shown(path: Path) -> str:
+    return visible(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import cv2
 import torch
 
 from attnvis.photo import collate, load, shape_key
@@ -174,13 +175,15 @@ def crew(workers: int) -> Iterator[Callable[..., Future]]:
     if workers == 1:
         yield here
         return
-    before = torch.get_num_threads()
+    before, cv2s = torch.get_num_threads(), cv2.getNumThreads()
+    cv2.setNumThreads(1)  # for the whole process; PyTorch is told in each thread
     pool = ThreadPoolExecutor(workers, "attnvis", initializer=torch.set_num_threads, initargs=(1,))
     try:
         yield pool.submit
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(before)
+        cv2.setNumThreads(cv2s)
 
 
 def here(work: Callable, *arguments: Any) -> Future:

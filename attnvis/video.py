@@ -55,7 +55,7 @@ __all__ = [
 
 CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2", "vp09": "VP9"}
 USUAL = 25.0  # frames a second of a file that does not say how many it has
-SAME = 0.3  # cosine; two principal directions that are less alike than this are not one that moved: the scene was cut
+SAME = 0.5  # cosine; two principal directions that are less alike than this are not one that moved: the scene was cut
 COLUMNS = (
     "frame", "time", "attended", "query", "label", "predicted", "probability", "patches", "perplexity", "max_times_uniform", "x", "y",
     "drawn_perplexity", "drawn_max_times_uniform", "drawn_x", "drawn_y",
@@ -362,12 +362,15 @@ class Film:
                 f"scale={style.scale} colours each frame by itself, and a video would flicker; use times_uniform, with its low and high"
             )
         self.movie = Movie(folder / "overlay.mp4", clip.rate, codec)
+        if self.movie.path.resolve() == clip.path.resolve():
+            raise ValueError(f"{clip.path} would be written over; draw it into another folder with hydra.run.dir=FOLDER")
         self.folder, self.clip, self.style = folder, clip, style
         self.times: list[float] = []  # of the first and the last frame
         self.last = -1  # the index of the last frame
         self.sums = dict.fromkeys(("perplexity", "max_times_uniform"), 0.0)
         self.attended = 0
         self.lock = locked(folder)
+        self.movie.path.unlink(missing_ok=True)  # of an earlier run in this folder, as the numbers are
         self.look: Look | None = None
         self.map = np.zeros((0, 0), np.float32)
         versions = {package: version(package) for package in PACKAGES} | {"python": sys.version.split()[0]}

@@ -22,7 +22,8 @@ from attnvis.photo import PhotoError, find, load
 
 FLAVOURS: list[tuple[str, str, dict[str, object]]] = [
     ("JPEG", "RGB", {"quality": 80}), ("JPEG", "L", {"progressive": True}), ("JPEG", "CMYK", {}), ("PNG", "RGB", {}), ("PNG", "P", {}),
-    ("PNG", "RGBA", {}), ("PNG", "I;16", {}), ("WEBP", "RGB", {}), ("WEBP", "RGBA", {"lossless": True}), ("GIF", "P", {}), ("BMP", "RGB", {}),
+    ("PNG", "RGBA", {}), ("PNG", "I;16", {}), ("WEBP", "RGB", {}), ("WEBP", "RGBA", {"lossless": True}), ("GIF", "P", {}),
+    ("BMP", "RGB", {}),
     ("TIFF", "RGB", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}), ("TIFF", "RGBA", {"compression": "tiff_deflate"}),
 ]  # fmt: skip
 EXTREMES = [b"\0", b"\xff", b"\x80", b"\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\1\0"]
@@ -60,7 +61,7 @@ def changed(number: int) -> bytes:
                 data[at : at + 8] = dice.randbytes(dice.randrange(16))
             case 5:
                 other = whole("cat", dice.randrange(len(FLAVOURS)))
-                data[at:] = other[dice.randrange(len(other)) :] if dice.random() < 0.3 else b""
+                data[at:] = other[dice.randrange(len(other)) :] if dice.random() < 0.2 else data[at:]
     return bytes(data)
 
 
@@ -94,7 +95,9 @@ def main() -> int:
             print(error)
         return 0
     current, photos = multiprocessing.Value("q", told.first), multiprocessing.Value("q", 0)
-    crashes, hangs, reader = [], [], None
+    crashes: list[int] = []
+    hangs: list[int] = []
+    reader = None
     end, seen, since = time.monotonic() + 60 * told.minutes, -1, time.monotonic()
     while time.monotonic() < end:
         if reader is None:
@@ -110,9 +113,8 @@ def main() -> int:
             reader, current.value = None, current.value + 1
     if reader:
         reader.kill()
-    print(
-        f"{current.value - told.first:,} inputs, {photos.value:,} of them photos; {len(crashes)} crashes {crashes}, {len(hangs)} hangs {hangs}"
-    )
+    read, broken = current.value - told.first, f"{len(crashes)} crashes {crashes}, {len(hangs)} hangs {hangs}"
+    print(f"{read:,} inputs, {photos.value:,} of them photos; {broken}")
     return 1 if crashes or hangs else 0
 
 

@@ -56,7 +56,7 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_a_config_and_a_script(verb):
-    given = {"redraw": ["run=somewhere"], "pretrain": ["images=somewhere"], "calibrate": ["images=somewhere"]}
+    given = {"redraw": ["run=somewhere"], "pretrain": ["images=somewhere"], "calibrate": ["images=somewhere"], "video": ["clip=somewhere"]}
     cfg = composed(*given.get(verb, []), verb=verb)
     assemble.require(cfg, verb)
     assert "name" in cfg and "trust" in cfg

@@ -9,7 +9,18 @@ import pytest
 from conftest import make_photo
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/backbones.md", "docs/placement.md", "attnvis/embedded/MODEL_CARD.md")]
+DOCUMENTS = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/design.md",
+        "docs/backbones.md",
+        "docs/placement.md",
+        "docs/faults.md",
+        "attnvis/embedded/MODEL_CARD.md",
+    )
+]
 
 
 def test_the_example_of_a_users_own_query_and_scaling_runs_as_printed(attnvis, here):

@@ -247,7 +247,7 @@ def complaint(**settings) -> str:
 
 
 def test_a_wrong_layer_is_refused_with_names_like_it():
-    assert "no layer 'boddy'" in (said := complaint(layer="boddy")) and "body" in said.partition("such as")[2]
+    assert "no layer 'brigt'" in (said := complaint(layer="brigt")) and "bright" in said.partition("such as")[2]
     assert "not maps" in complaint(layer="fc")
 
 
@@ -329,3 +329,19 @@ def test_maps_with_their_channels_last_are_turned(head):
     torch.testing.assert_close(features.tokens.unflatten(1, features.grid), expected)
     torch.testing.assert_close(found.classify(features.maps), features.logits)
     assert found.reach_on(batch.views[0].size) == Reach((1.5, 1.5), (4.0, 4.0))
+
+
+class ByColumn(ChannelsLast):
+    """Reads the columns from the left, so that rows and columns cannot be exchanged."""
+
+    def forward(self, images):
+        return self.fc(self.norm(self.turn(self.stem(images))).cumsum(2).mean((1, 2)))
+
+
+def test_turned_maps_are_turned_back_for_the_rest_of_the_network():
+    found = Backbone(ByColumn(), layer="norm", head="gradient", size=64, precision="fp32", device="cpu")
+    batch = show(190)
+    with torch.no_grad():
+        expected = ByColumn()(batch.images)
+    torch.testing.assert_close(found.classify(found(batch).maps), expected, rtol=1e-5, atol=1e-5)
+    assert not found.certificates[0].exact
