@@ -3,13 +3,17 @@
 A backbone is cut in two at the chosen layer: `encode` (images -> maps) and `rest` (maps -> logits).
 """
 
+import contextlib
 import copy
 import difflib
 import hashlib
+import io
 import math
 import pickle
+import re
 import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,8 +43,9 @@ KINDS: dict[str, Callable[..., Head]] = {
     "gradient": heads.gradient,
 }
 STRIDES = {"stage1": 4, "stage2": 8, "stage3": 16}
+OLD_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 TRACING = threading.Lock()  # torch.fx patches nn.Module while it traces
-STARTING = threading.Lock()  # of an engine
+STARTING, PROBING = threading.Lock(), threading.Lock()  # an engine, a network's reach: once, however many threads ask
 Cut = Callable[[nn.Module, Sequence[str]], tuple[nn.Module, list[Rest]]]
 
 
@@ -100,6 +105,7 @@ class Backbone:
         trunk, self.rests = self.channels_first(*self.divide(net, self.nodes))
         self.trunk = trunk.eval()  # images -> maps, layer by layer
         asked = [head if node == known.get("last", node) else "gradient" if head != "none" else "none" for node in self.nodes]
+        self.reads = [node == known.get("last", node) for node in self.nodes]  # earlier layers' logits cost the rest of the network
         made = [ask(net, rest, one, categories) for rest, one in zip(self.rests, asked, strict=True)]
         self.certificates = self.certified(made)
         self.device, self.dtype = settle(device, precision)
@@ -109,30 +115,31 @@ class Backbone:
         self.probed = self.trunk  # as it was loaded
         self.net.to(self.device)
         self.heads = [one and heads.moved(one, self.device) for one in made]
-        self.trunk = folded(self.trunk).to(self.device, self.dtype).to(memory_format=torch.channels_last)
+        self.trunk = channels_last_memory(folded(self.trunk).to(self.device, self.dtype))
         if engine not in engines.ENGINES:
             raise ValueError(f"unknown engine {engine!r}: {', '.join(engines.ENGINES)}")
         self.wanted, self.engine, self.said = engine, "eager", ""
-        self.run: engines.Run | None = self.trunk if engine in ("auto", "eager") else None  # None: started by `prepare`, or the first call
+        self.ready = engine in ("auto", "eager")  # else started by `prepare`, or the first call
+        self.run: engines.Run | None = None  # None: the trunk itself
 
     def prepare(self, photos: int, workers: int = 1, sample: Batch | None = None) -> None:
         """Start the engine for so many photos and threads; `sample` photos tell how well it agrees with eager float32."""
         engine, reason = engines.choose(photos, self.device) if self.wanted == "auto" else (self.wanted, "")
-        self.run = self.trunk if engine == "eager" else engines.start(engine, folded(self.probed), self.dtype, self.device, workers)
+        self.run = None if engine == "eager" else engines.start(engine, folded(self.probed), self.dtype, self.device, workers)
         said = [f"auto: {reason}"] if reason else []
         if sample is not None and (engine, self.dtype) != ("eager", torch.float32):
             exact = folded(self.probed).to(self.device)
-            said.append(agreement(self.run, exact, sample.images.to(self.device), self.dtype))
-        self.engine, self.said = engine, "; ".join(said)
+            said.append(agreement(self.run or self.trunk, exact, sample.images.to(self.device), self.dtype))
+        self.engine, self.said, self.ready = engine, "; ".join(said), True
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> Features:
         """What the first layer says; what the others say is in its `also`."""
-        if self.run is None:
+        if not self.ready:
             with STARTING:
-                if self.run is None:
+                if not self.ready:
                     self.prepare(1, torch.get_num_threads())
-        run: Any = self.run
+        run = self.run or self.trunk
         images = batch.images.to(self.device, self.dtype, memory_format=torch.channels_last)
         found = [self.features(number, maps.float(), batch) for number, maps in enumerate(run(images))]
         object.__setattr__(found[0], "also", tuple(found[1:]))
@@ -151,7 +158,7 @@ class Backbone:
             grid=(seen.shape[2], seen.shape[3]),
             placements=tuple(geometry.cut(placement, rows, columns) for placement in whole),
             head=head,
-            logits=None if head is None else head.logits(seen).float(),
+            logits=head.logits(seen).float() if head and self.reads[number] else None,
             names=tuple(photo.name for photo in batch.photos),
             layer=self.layers[number],
         )
@@ -166,9 +173,14 @@ class Backbone:
         if self.placement == "stretch":
             return None
         key = (number, size[0] % 64, size[1] % 64)
+        with PROBING:
+            return self.probed_on(key, size, number)
+
+    def probed_on(self, key: tuple[int, int, int], size: tuple[int, int], number: int) -> geometry.Reach | None:
         if key not in self._reaches:
             try:
-                reach = geometry.probe(One(self.probed, number), size)
+                with quietly():
+                    reach = geometry.probe(One(self.probed, number), size)
                 self._reaches[key] = calibration.shifted(reach, self.calibrations[number]) if self.calibrations else reach
             except (ValueError, RuntimeError, AssertionError) as error:
                 self._reaches[key], self.unplaced = None, " ".join(str(error).split())[:200]
@@ -257,7 +269,7 @@ class Backbone:
     def channels_first(self, encode: nn.Module, rests: list[Rest]) -> tuple[nn.Module, list[Rest]]:
         """Maps [B, D, h, w], whatever order the network has: the axis that another size of the input leaves as it was is D."""
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), quietly():
                 shapes = [[maps.shape for maps in encode(torch.zeros(1, 3, *size))] for size in ((97, 161), (161, 97))]
         except (RuntimeError, AssertionError, ValueError):  # a network of one size only; torchvision's have [B, D, h, w]
             return encode, rests
@@ -270,6 +282,18 @@ class Backbone:
             return encode, rests
         return Reordered(encode, orders), [channels_last(rest) if last else rest for rest, last in zip(rests, orders, strict=True)]
 
+    def noise(self, number: int, exact: bool) -> tuple[Tensor, Tensor]:
+        """Maps of a layer on noise, and the logits; of small pictures where that makes no difference, as it may to an approximation."""
+        sides = (97, self.preprocessing.size) if exact else (min(self.preprocessing.size, 224),)
+        for side in sides[:-1]:
+            with contextlib.suppress(RuntimeError, AssertionError, ValueError), quietly():  # a network of one size only
+                return self.both(number, side)
+        return self.both(number, sides[-1])
+
+    def both(self, number: int, side: int) -> tuple[Tensor, Tensor]:
+        images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+        return self.trunk(images)[number], self.net(images)
+
     @torch.inference_mode()
     def certified(self, made: Sequence[Head | None]) -> list[Certificate | None]:
         """How nearly each head says what the network says; refuses one that was given as exact and is not."""
@@ -278,11 +302,15 @@ class Backbone:
             if head is None:
                 found.append(None)
                 continue
-            side = min(self.preprocessing.size, 224) if head.kind == "gradient" else 97  # some approximations depend on the grid
-            images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-            maps, truth = self.trunk(images)[number], self.net(images)
+            maps, truth = self.noise(number, exact=head.kind != "gradient")
             lively = torch.randn(maps.shape, generator=torch.Generator().manual_seed(1)).abs()  # random networks may give next to nothing
-            certificate = certify(head, torch.cat([maps, lively]), torch.cat([truth, self.rests[number](lively)]))
+            try:
+                certificate = certify(head, torch.cat([maps, lively]), torch.cat([truth, self.rests[number](lively)]))
+            except (RuntimeError, TypeError) as error:
+                raise ValueError(
+                    f"the classifier of {self.name} is not what head says ({head.kind}: {first_line(error)}); "
+                    "name its layers right, or use head=gradient"
+                ) from None
             if head.kind != "gradient" and not certificate.exact:
                 raise ValueError(
                     f"the classifier of {self.name} is not what head says ({head.kind}): class scores miss the logits by "
@@ -347,7 +375,7 @@ def torchvision(
     enum = known[weights] if weights in known.__members__ else known["DEFAULT"]
     net = models.get_model(name, weights=None, **arguments(name)).eval()
     if weights in known.__members__:
-        net.load_state_dict(downloaded(enum, name))
+        pour(downloaded(enum, name), net)
     elif weights.isidentifier() and weights != "random":
         raise ValueError(f"{name} has no weights called {weights!r}; it has {', '.join(known.__members__)}; or give a file, or random")
     elif weights != "random":
@@ -414,9 +442,13 @@ def ask(net: nn.Module, rest: Rest, head: str | Callable, categories: Sequence[s
     try:
         made: Any = KINDS[kind](net, rest, *layers)
     except (AttributeError, TypeError) as error:
-        raise ValueError(f"head {head}: {error}; name layers of the network, as in linear:fc") from None
+        raise ValueError(f"head {head}: {first_line(error)}; name layers of the network, as in linear:fc, or use head=gradient") from None
     rows = getattr(made, "weight", None)
     return replace(made, categories=tuple(categories) if rows is None or len(rows) == len(categories) else ())
+
+
+def first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def exact_head(net: Any, rest: Rest) -> Head | None:
@@ -459,6 +491,12 @@ class Reordered(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         found = zip(self.encode(images), self.which, strict=True)
         return tuple(maps.permute(0, 3, 1, 2) if last else maps for maps, last in found)
+
+
+def channels_last_memory(net: nn.Module) -> nn.Module:
+    with contextlib.suppress(RuntimeError):  # a parameter of five axes belongs to no convolution in two dimensions
+        net.to(memory_format=torch.channels_last)
+    return net
 
 
 def channels_last(rest: Rest) -> Rest:
@@ -513,7 +551,7 @@ def divide(net: nn.Module, nodes: Sequence[str]) -> tuple[nn.Module, list[Rest]]
             encode = create_feature_extractor(net, {node: str(number) for number, node in enumerate(nodes)})
             rests: list[Rest] = [after(create_feature_extractor(net, {node: "maps", names[-1]: "logits"})) for node in nodes]
         result = next(node for node in encode.graph.nodes if node.op == "output")
-        result.args = (tuple(result.args[0].values()),)  # a tuple for the dict
+        result.args = (tuple(result.args[0][str(number)] for number in range(len(nodes))),)  # in the order that was asked for
         return fx.GraphModule(encode, encode.graph), rests
     except Exception:
         hooked = Hooked(net, nodes)
@@ -529,6 +567,9 @@ def after(whole: fx.GraphModule) -> fx.GraphModule:
         maps = graph.placeholder("maps")
     result.args = (outputs["logits"],)
     outputs["maps"].replace_all_uses_with(maps)
+    for node in list(graph.nodes):
+        if node.target is torch._assert:  # about the images, which are no longer there
+            graph.erase_node(node)
     graph.eliminate_dead_code()
     for node in list(graph.nodes):
         if node.op == "placeholder" and node is not maps and not node.users:
@@ -591,7 +632,7 @@ def folded(encode: nn.Module) -> nn.Module:
     made = copied = copy.deepcopy(encode).eval()  # a copy of a traced network thinks that it trains
     try:
         images = images.to(next(encode.parameters()))
-        with TRACING, torch.no_grad():  # not inference_mode: what is made in it can do nothing else
+        with TRACING, torch.no_grad(), quietly():  # not inference_mode: what is made in it can do nothing else
             made = fuse(copied, inplace=True)
             agree = all(
                 torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max())) for a, b in zip(made(images), encode(images), strict=True)
@@ -612,6 +653,11 @@ def agreement(run: engines.Run, exact: nn.Module, images: Tensor, dtype: torch.d
     perplexity = [torch.special.entr(w.double()).sum(-1).exp() for w in weights]
     missed = float((perplexity[0] / perplexity[1] - 1).abs().max())
     return f"attention correlates with that of eager float32 by {correlation:.5f}, perplexity is off by {missed:.1e} ({len(images)} photos)"
+
+
+def quietly() -> contextlib.AbstractContextManager:
+    """torch.fx prints a traceback of its own for what a traced network raises."""
+    return contextlib.redirect_stderr(io.StringIO())
 
 
 def arguments(name: str) -> dict[str, object]:
@@ -721,11 +767,19 @@ def fill(net: nn.Module, weights: str, name: str) -> None:
     """Weights from a file into a network."""
     state = read_weights(Path(weights))
     try:
-        net.load_state_dict(state)
+        pour(state, net)
     except RuntimeError as error:
         complaints = "; ".join(line.strip() for line in str(error).splitlines()[1:])
         shown = complaints if len(complaints) <= 200 else f"{complaints[:200]} ..."
         raise ValueError(f"the weights {weights} do not fit {name}: {shown}; give a file saved from this architecture") from None
+
+
+def pour(state: Mapping[str, Tensor], net: nn.Module) -> None:
+    """A state dict into its network: DenseNets of before 2017 by their names of today, MNASNet with the version that it asks for."""
+    held: Any = OrderedDict((OLD_NAMES.sub(r"\1\2", name), tensor) for name, tensor in state.items())
+    metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
+    held._metadata = {key: value for key, value in metadata.items() if not isinstance(net.get_submodule(key), nn.BatchNorm2d)}
+    net.load_state_dict(held)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

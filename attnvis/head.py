@@ -167,10 +167,11 @@ class Certificate:
 def certify(head: Head, maps: Float[Tensor, "B D h w"], truth: Float[Tensor, "B C"]) -> Certificate:
     """What a head says of maps, beside what the network itself said: of its best and worst classes, and of some between."""
     order, count = truth[0].argsort(), 3 if head.kind == "gradient" else 9  # gradients take their time
-    worst = evidence = 0.0
+    missed, evidence = [torch.zeros((), dtype=torch.float64)], 0.0
     for index in order[torch.linspace(0, len(order) - 1, count).long()].unique().tolist():
         vectors, constants = head.ask(maps, torch.full((len(maps),), index, device=maps.device))
         scores = (vectors.unsqueeze(1) @ maps.flatten(2)).squeeze(1)
-        worst = max(worst, float((head.evidence(scores, constants) - truth[:, index]).abs().max()))
+        missed.append((head.evidence(scores, constants) - truth[:, index]).abs().max().double().cpu())
         evidence = max(evidence, float((truth[:, index] - constants).abs().max()))
+    worst = float(torch.stack(missed).max())  # NaN stays NaN, and is not exact
     return Certificate(head.kind, worst, worst / max(evidence, 1e-9))

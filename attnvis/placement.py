@@ -119,10 +119,10 @@ def probe(net: nn.Module, size: tuple[int, int] = (0, 0), length: int = 1024, br
     left corner, so one probe holds for every size - but for nets that pad by their input's size, as TensorFlow does: `size` is the input's
     (height, width), and the strip leaves the same remainder.  Raises ValueError where the cells do not lie on a line at equal distances.
     """
-    averager = linearised(net)
+    averager, attends = linearised(net)
     rows, columns = (along(averager, axis, length + size[axis - 2] % 64, breadth) for axis in (2, 3))
     (top, down, high), (left, across, wide) = rows, columns
-    return Reach((top, left), (down, across), (high, wide))
+    return Reach((top, left), (down, across), None if attends else (high, wide))
 
 
 def along(net: nn.Module, axis: int, length: int, breadth: int) -> tuple[float, float, float]:
@@ -151,8 +151,12 @@ def along(net: nn.Module, axis: int, length: int, breadth: int) -> tuple[float, 
     return offset, stride, float(torch.count_nonzero(fields[middle]))
 
 
-def linearised(net: nn.Module) -> nn.Module:
-    """A copy that only averages: convolutions with equal positive weights, pooling by mean, no normalisation, no activation, no gates."""
+def linearised(net: nn.Module) -> tuple[nn.Module, bool]:
+    """A copy that only averages: convolutions with equal positive weights, pooling by mean, no normalisation, no activation, no gates.
+
+    And whether attention was left out, which sees farther than what stays.
+    """
+    attends = False
     copied = nn.Sequential(copy.deepcopy(net)).double().cpu().eval().requires_grad_(False)
     for parent in list(copied.modules()):
         for name, child in list(parent._modules.items()):  # named_children would tell a layer that serves twice only once
@@ -160,8 +164,8 @@ def linearised(net: nn.Module) -> nn.Module:
             if substitute is not None:
                 setattr(parent, name, substitute)
         if isinstance(parent, fx.GraphModule):
-            average_functions(parent)
-    return copied
+            attends |= average_functions(parent)
+    return copied, attends
 
 
 def averaging(module: nn.Module) -> nn.Module | None:
@@ -195,8 +199,9 @@ class MeanPool(nn.Module):
         return nn.functional.avg_pool2d(maps, *self.settings)
 
 
-def average_functions(traced: fx.GraphModule) -> None:
-    """What a traced network calls as functions: max pooling becomes the mean, normalisation nothing."""
+def average_functions(traced: fx.GraphModule) -> bool:
+    """What a traced network calls as functions: max pooling becomes the mean, normalisation nothing; whether there was attention."""
+    attends = False
     for node in list(traced.graph.nodes):
         called = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
         if called == "max_pool2d":
@@ -209,4 +214,6 @@ def average_functions(traced: fx.GraphModule) -> None:
         ):  # Swin's windows have no middle of their own
             node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
             traced.graph.erase_node(node)
+            attends |= "attention" in called
     traced.recompile()
+    return attends

@@ -35,8 +35,10 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
     `name` is a category, its index, or "predicted": the network's own answer, photo by photo.
     """
     head, logits = features.head, features.logits
-    if head is None or logits is None:
+    if head is None:
         raise ValueError("a class query needs a classifier, and this backbone has none: give it a head, or ask another query")
+    if logits is None:  # of an earlier layer: the rest of the network is asked only now
+        logits = head.logits(features.maps).float()
     if name == "predicted":
         chosen = logits.argmax(-1)
     else:

@@ -200,7 +200,9 @@ def exhausted(error: Exception) -> bool:
 
 
 def predictions(features: Features, photo: int, count: int = 5) -> tuple[tuple[str, float], ...]:
-    if features.head is None or features.logits is None:
-        return ()
-    chances, classes = features.logits[photo].softmax(-1).topk(min(count, features.logits.shape[-1]))
-    return tuple((features.head.category(index), chance) for chance, index in zip(chances.tolist(), classes.tolist(), strict=True))
+    """Of the layer that the classifier reads, where it is among those that were asked for."""
+    for layer in (features, *features.also):
+        if layer.head and layer.logits is not None:
+            chances, classes = layer.logits[photo].softmax(-1).topk(min(count, layer.logits.shape[-1]))
+            return tuple((layer.head.category(index), chance) for chance, index in zip(chances.tolist(), classes.tolist(), strict=True))
+    return ()

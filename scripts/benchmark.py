@@ -239,7 +239,7 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
     net.prepare(args.count, cores)
     how, style = net.preprocessing, Style(panel=False)
     method = Method(parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax"))
-    run: Any = net.run
+    run = net.run or net.trunk
 
     # Every piece alone, on what the piece before it left.
     def measure(block: list[Path]) -> dict[str, float]:
@@ -557,7 +557,7 @@ def compare_engines(args: argparse.Namespace) -> Iterator[str]:
                 net = load_backbone(name, **({} if name == "embedded" else {"weights": args.weights}), precision=precision, engine=engine)
                 photos = collate([load(path) for path in paths], replace(net.preprocessing, fit="stretch"))
                 net.prepare(1, 1)
-                run: Any = net.run
+                run = net.run or net.trunk
                 said = agreement(run, folded(net.probed), photos.images, net.dtype)
                 yield f"| {name} | {engine} {precision} | {said} |"
 

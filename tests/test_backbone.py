@@ -30,6 +30,12 @@ TOO_LARGE = {"regnet_y_128gf"}  # 2.6 GB of weights
 ALL = [name for name in models.list_models(module=models) if catalogue.family(name) and name not in (*ONE_EACH, *TOO_LARGE)]
 
 
+def fresh(name: str, **settings):
+    """Not one that an earlier test has made, with other random weights."""
+    api.kept.cache_clear()
+    return api.load_backbone(name, **settings)
+
+
 def picture(height: int, width: int, seed: int = 0) -> Photo:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Photo(f"noise {width}x{height}", pixels, (height, width), "")
@@ -37,7 +43,7 @@ def picture(height: int, width: int, seed: int = 0) -> Photo:
 
 def class_scores_mean_the_logits(name: str) -> None:
     torch.manual_seed(0)
-    backbone = api.load_backbone.__wrapped__(name, weights="random", precision="fp32")
+    backbone = fresh(name, weights="random", precision="fp32")
     for height, width in ((224, 224), (224, 416)):
         batch = collate([picture(height, width)], Preprocessing(224))
         features = backbone(batch)
@@ -71,7 +77,7 @@ def test_so_do_those_of_every_other_member(name):
 )
 def test_earlier_stages_are_finer_and_their_class_query_is_called_approximate(name, layer, stride):
     torch.manual_seed(0)
-    backbone = api.load_backbone.__wrapped__(name, weights="random", layer=layer, precision="fp32")
+    backbone = fresh(name, weights="random", layer=layer, precision="fp32")
     features = backbone(collate([picture(225, 289)], Preprocessing(225)))
     assert backbone.reach_on((225, 289)).stride == (stride, stride)
     assert features.grid == (-(-225 // stride), -(-289 // stride))
@@ -83,7 +89,7 @@ def test_earlier_stages_are_finer_and_their_class_query_is_called_approximate(na
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "embedded"])
 def test_uniform_attention_put_back_into_the_network_changes_nothing_and_any_other_classifies_the_context(name):
     torch.manual_seed(0)
-    backbone = api.load_backbone.__wrapped__(name, weights="random", precision="fp32")
+    backbone = fresh(name, weights="random", precision="fp32")
     features = backbone(collate([picture(225, 321)], Preprocessing(225)))
     for scaling in (lambda scores: torch.zeros_like(scores.values), inv_sqrt_d):
         attention = attend(mean(features).vectors, features.tokens, scaling=scaling)
@@ -99,7 +105,7 @@ def test_uniform_attention_put_back_into_the_network_changes_nothing_and_any_oth
 
 def test_an_earlier_stage_runs_the_rest_of_the_network():
     torch.manual_seed(3)
-    backbone = api.load_backbone.__wrapped__("resnet18", weights="random", layer="stage2", precision="fp32")
+    backbone = fresh("resnet18", weights="random", layer="stage2", precision="fp32")
     images = torch.randn(1, 3, 97, 129)
     torch.manual_seed(3)
     whole = models.resnet18(weights=None).eval()
@@ -163,7 +169,7 @@ def test_an_unknown_class_suggests_names_that_hold_the_word_before_names_that_ho
 
 def test_preprocessing_is_the_weights_own():
     weights = models.get_model_weights("efficientnet_v2_s")["DEFAULT"].transforms()
-    found = api.load_backbone.__wrapped__("efficientnet_v2_s", weights="random").preprocessing
+    found = fresh("efficientnet_v2_s", weights="random").preprocessing
     assert (found.size, found.resize) == (weights.crop_size[0], weights.resize_size[0]) == (384, 384)
     assert (found.mean, found.std) == (tuple(weights.mean), tuple(weights.std))
 

@@ -199,7 +199,7 @@ def test_a_linear_probe_reads_what_is_there_and_nothing_else():
 def untrained() -> Backbone:
     """The same architecture with random weights; batch norm's statistics are those of the sample photos, else its maps would die out."""
     torch.manual_seed(0)
-    control = load_backbone.__wrapped__("embedded", weights="random", device="cpu", precision="fp32")
+    control = load_backbone("embedded", weights="random", device="cpu", precision="fp32")
     for module in control.encode.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()

@@ -333,7 +333,6 @@ def test_what_was_downloaded_is_what_the_network_says(network):
     close(network.backbone.net(network.images.float()), network.net(network.images).detach(), 1e-3)
 
 
-@pytest.mark.xfail(reason="the names of torchvision's files are not translated: densenet cannot be had with its own weights")
 def test_densenets_weights_load_with_the_names_that_torchvisions_files_have():
     """Its files say denselayer1.norm.1.weight; torchvision's builder renames them to denselayer1.norm1.weight."""
     net = made("densenet121")
@@ -355,7 +354,7 @@ def test_densenets_weights_load_with_the_names_that_torchvisions_files_have():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("mnasnet0_5", marks=pytest.mark.xfail(reason="MNASNet reads its version from the state's metadata, which is dropped")),
+        "mnasnet0_5",
         *("shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"),
     ],
 )
@@ -403,7 +402,7 @@ def test_several_layers_in_one_pass_say_what_each_says_alone(name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param("resnet18", marks=pytest.mark.xfail(reason="maps come in the order of the network, not of the layers")), "embedded"],
+    ["resnet18", "embedded"],
 )
 def test_layers_come_in_the_order_in_which_they_were_asked_for(name):
     together = several(name, None if name == "embedded" else made(name), layer=["stage3", "stage2"])
@@ -469,10 +468,7 @@ def test_logits_of_a_letterboxed_photo_come_from_the_cells_that_touch_it(name, h
     [
         ("resnet18", "layer4", "linear"),
         ("convnext_femto", "stages.3", "layer_norm"),
-        pytest.param(
-            *("mobilenetv3_small_050", "", "gradient"),
-            marks=pytest.mark.xfail(reason="an assertion in the traced graph keeps the images as an input of what follows the cut"),
-        ),
+        ("mobilenetv3_small_050", "", "gradient"),
     ],
 )
 def test_a_network_of_timm_says_what_timm_says(name, node, kind, tmp_path):

@@ -324,9 +324,13 @@ def test_an_unknown_class_is_told_with_what_is_spelled_nearly_so(name, hints):
     assert all(hint in message for hint in hints) and "11 " in message, message
 
 
-@pytest.mark.parametrize("lacking", ["head", "logits"])
-def test_a_class_query_needs_the_layer_that_the_classifier_reads(lacking):
-    assert "give it a head" in complaint(ValueError, query.class_, replace(some(), **{lacking: None}))
+def test_a_class_query_needs_a_classifier():
+    assert "give it a head" in complaint(ValueError, query.class_, replace(some(), head=None))
+
+
+def test_an_earlier_layer_is_asked_for_its_logits_only_when_they_are_needed():
+    features = some()
+    assert torch.equal(query.class_(replace(features, logits=None)).vectors, query.class_(features).vectors)
 
 
 # point

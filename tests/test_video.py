@@ -231,13 +231,13 @@ def test_equal_weights_have_equal_colours_in_every_frame_whatever_the_others_are
     pictures = []
     monkeypatch.setattr(video.Movie, "add", lambda movie, picture: pictures.append(picture))
     clip = video.Clip(Path("clip"), (16, 64), 10.0, 3, "")
-    looks = [look_of(weights, clip.size) for weights in ([0.5, 0.3, 0.1, 0.1], [0.5, 0.0, 0.0, 0.5], [0.5, 0.3, 0.1, 0.1])]
+    looks = [look_of(weights, clip.size) for weights in ([0.4, 0.5, 0.1, 0.0], [0.4, 0.0, 0.0, 0.6], [0.4, 0.5, 0.1, 0.0])]
     with video.Film(here / "out", clip, render.Style(), {}, {}) as film:
         grey = np.full((16, 64, 3), 90, np.uint8)
         film.add([video.Shot(video.Frame(number, number / 10, grey), look, True) for number, look in enumerate(looks)])
     first, second, third = pictures
     np.testing.assert_array_equal(first, third)
-    np.testing.assert_array_equal(first[:, :8], second[:, :8])  # twice uniform: as hot beside one of its kind as alone
+    np.testing.assert_array_equal(first[:, :8], second[:, :8])  # 1.6 times uniform, whatever the hottest is
     assert np.abs(first[:, 56:].astype(int) - second[:, 56:]).max() > 40
 
 
@@ -277,6 +277,20 @@ def test_the_sign_of_pca_stays_from_frame_to_frame_and_over_batches(batch):
     assert (neighbours(held) > 0.9).all()
     torch.testing.assert_close(held[0], alone[0])  # the first frame's own sign
     assert all(torch.equal(one, two) or torch.equal(one, -two) for one, two in zip(alone, held))
+
+
+def test_the_verb_asks_pca_with_a_steady_sign(film, monkeypatch):
+    make_clip("clip.avi", 3)
+    shoot, asked = video.shoot, []
+
+    def spied(*arguments, **settings):
+        asked.append(arguments[2].query)
+        return shoot(*arguments, **settings)
+
+    monkeypatch.setattr(video, "shoot", spied)
+    for words in (["query=pca"], ["query=mean"]):
+        assert film("clip.avi", *words).code == 0
+    assert [isinstance(one, video.Steady) for one in asked] == [True, False]
 
 
 def test_after_a_cut_the_sign_is_the_new_scenes_own():
