@@ -81,7 +81,8 @@ def spread(
     outside = [unseen(placement.seen, axis, zoom[axis], length) for axis, length in enumerate((height, width))]
     if density:
         rows, columns = dealt(rows, outside[0]), dealt(columns, outside[1])
-    drawn = (rows @ np.asarray(cells, np.float32)) @ columns.T
+    grid = np.ascontiguousarray(cells, np.float32)
+    drawn = (torch.from_numpy(rows) @ torch.from_numpy(grid) @ torch.from_numpy(columns).T).numpy()  # numpy's own threads would spin
     drawn[outside[0]] = np.nan
     drawn[:, outside[1]] = np.nan
     return drawn
