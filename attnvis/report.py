@@ -25,7 +25,7 @@ from attnvis.method import NEARLY_UNIFORM
 __all__ = ["write_page"]
 
 THUMBNAIL = 360  # the longest side, in pixels
-CARDS = 500  # rows with a thumbnail; the page of a long run stays one that a browser opens
+CARDS = 200  # rows with a thumbnail; the page of a long run stays one that a browser opens
 SHOWN = ("photo", "query", "label", "status", "reason", "scaling", "normalise", "overlay", "panel")  # not repeated under "all numbers"
 
 

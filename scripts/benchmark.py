@@ -324,7 +324,7 @@ def job(path):
         images = images.to(memory_format=torch.channels_last)
     place = out + "/" + path.rsplit("/", 1)[-1]
     if which == "pytorch-grad-cam":
-        heat = cam(input_tensor=images)[0]
+        heat = cam(input_tensor=images, targets=None)[0]
         heat = cv2.resize(heat, photo.size)
         drawn = show_cam_on_image(np.asarray(photo, np.float32) / 255, heat, use_rgb=True)
         cv2.imwrite(place, drawn[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
@@ -374,16 +374,7 @@ class Peer:
             venv.create(home, with_pip=True)
             site = next(home.glob("lib/python*/site-packages"))
             (site / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
-            pip = [
-                str(home / "bin" / "python"),
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--no-deps",
-                "--disable-pip-version-check",
-                *PEERS[which],
-            ]
+            pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", *PEERS[which]]
             subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
         script.write_text(PEER)
         out = folder / f"out-{which}"

@@ -18,6 +18,7 @@ DOCUMENTS = [
         "docs/backbones.md",
         "docs/placement.md",
         "docs/faults.md",
+        "docs/performance.md",
         "attnvis/embedded/MODEL_CARD.md",
     )
 ]
