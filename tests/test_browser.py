@@ -89,7 +89,7 @@ def test_the_page_of_a_sweep(attnvis, visit):
 def test_the_page_of_a_sweep_of_which_a_job_failed(attnvis, visit, here):
     make_photo(here / "cat.png")
     words = ["query=class", "scaling=none,inv_sqrt_d", "preprocess.size=65", "hydra.sweep.dir=out", "cache.folder=cache"]
-    assert attnvis("sweep", "cat.png", "backbone.layer=stage3,last", *words).code == 1
+    assert attnvis("sweep", "cat.png", "backbone.layer=stage9,last", *words).code == 1
     whole(visit, Path("out/index.html"), least=1)
 
 

@@ -245,7 +245,10 @@ def test_folders_deeper_than_python_calls_are_searched_to_the_bottom(tmp_path, m
         os.chdir("d")
     make_photo(Path("cat.png"))
     os.chdir(tmp_path)
-    assert [path.name for path in find(".")] == ["cat.png"] == [path.name for path in find("**/*.png")]
+    try:
+        assert [path.name for path in find(".")] == ["cat.png"] == [path.name for path in find("**/*.png")]
+    finally:
+        subprocess.run(["rm", "-rf", "d"], check=True)  # pytest's own way of clearing up is recursive, and ends its session
 
 
 def test_every_entry_of_a_folder_is_looked_at_once(tmp_path, monkeypatch):
