@@ -111,7 +111,7 @@ def explain(
     query: str | Callable = "pca",
     scaling: str | Callable = "perplexity",
     normalise: str | Callable = "softmax",
-    backbone: str | Backbone = "embedded",
+    backbone: str | Backbone = "efficientnet_lite0",
     fit: str = "resize",
     size: int | None = None,
     **settings: Any,
@@ -121,7 +121,7 @@ def explain(
     photo      a file, "samples/cat", bytes, or an RGB array [H, W, 3]
     query      mean, class, "class:tabby", "point:120,80", "box:10,20,100,50", rarity, pca, or a class's name, or a function of Features
     scaling    a name of attnvis.scaling ("temperature:2" sets its first argument), or a function of Scores; normalise likewise
-    backbone   embedded, a torchvision name (its weights are downloaded once), or a loaded Backbone
+    backbone   efficientnet_lite0, a torchvision name (its weights are downloaded once), or a loaded Backbone
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
     """
     if settings and not isinstance(backbone, str):

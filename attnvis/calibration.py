@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 
 from attnvis.home import default_folder
-from attnvis.placement import Reach
+from attnvis.placement import Shift
 from attnvis.values import Batch, Features
 
-__all__ = ["SHIFTS", "Calibration", "address", "agreement", "both_ways", "compare", "energy", "read", "settle", "shifted"]
+__all__ = ["SHIFTS", "Calibration", "address", "agreement", "both_ways", "compare", "energy", "read", "settle"]
 
 FEWEST = 20  # photos
 WIDEST = 0.5  # strides, of an interval that is still worth something
@@ -44,19 +44,15 @@ class Calibration:
     layer: str = ""  # the node of the network
     size: int = 0  # short side of the input in pixels
 
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"shifted by {self.shift:.2f} [{low:.2f}, {high:.2f}] px, as {self.photos} photos of {self.size} px say"
+    @property
+    def measured(self) -> Shift:
+        """As a backbone applies it."""
+        return Shift(self.shift, self.interval, f"attnvis calibrate, {self.photos} photos of {self.size} px")
 
     @property
     def text(self) -> bytes:
         """What its file holds."""
         return (json.dumps({"format": FORMAT} | asdict(self), indent=2) + "\n").encode()
-
-
-def shifted(reach: Reach, found: Calibration) -> Reach:
-    """Where the cells look."""
-    return replace(reach, offset=(reach.offset[0] + found.shift, reach.offset[1] + found.shift))
 
 
 # ------------------------------------------------------------------------------------------------------------ the flip test

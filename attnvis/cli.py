@@ -27,11 +27,11 @@ TAKE_A_WORD = {  # Hydra's flags
     *("--config-dir", "--config-name", "--config-path", "--cfg", "--package", "--info"),
 }
 VERBS: dict[str, Callable[..., int]] = {
-    "run": verbs.run, "sweep": sweeping.sweep, "redraw": verbs.redraw, "cache": verbs.cache, "pretrain": verbs.pretrain,
+    "run": verbs.run, "sweep": sweeping.sweep, "redraw": verbs.redraw, "cache": verbs.cache,
     "backbones": verbs.backbones, "calibrate": verbs.calibrate, "video": filming.video,
 }  # fmt: skip
 BARE = {  # what bare words are
-    "run": "PHOTO ...", "sweep": "PHOTO ...", "redraw": "FOLDER", "cache": "", "pretrain": "FOLDER ...", "backbones": "NETWORK ...",
+    "run": "PHOTO ...", "sweep": "PHOTO ...", "redraw": "FOLDER", "cache": "", "backbones": "NETWORK ...",
     "calibrate": "PHOTO ...", "video": "FILE",
 }  # fmt: skip
 KEYS = {"redraw": "run", "backbones": "names", "video": "clip"}  # where bare words go, if not to images

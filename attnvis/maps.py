@@ -68,6 +68,7 @@ def restored(entry: Mapping[str, Any], scores: Tensor, logits: Tensor, weights: 
     return Answer(entry["query"], entry["label"], attention, as_placement(entry["placement"]), numbers, vector, mark, entry["layer"])
 
 
-def as_placement(told: Mapping[str, Any]) -> Placement:
+def as_placement(entry: Mapping[str, Any]) -> Placement:
     """What `dataclasses.asdict` made of it, and JSON of that."""
-    return Placement(**{key: value and tuple(value) for key, value in told.items() if key != "seen"}, seen=Box(**told["seen"]))
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+    return Placement(**fields | {"seen": Box(**entry["seen"])})

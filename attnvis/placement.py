@@ -16,7 +16,7 @@ from torch import fx, nn
 
 from attnvis.values import Box, Placement, View
 
-__all__ = ["Reach", "place", "probe", "spread", "stretch", "visible"]
+__all__ = ["Reach", "Shift", "place", "probe", "shifted", "spread", "stretch", "visible"]
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,40 @@ class Reach:
     field: tuple[float, float] | None = dataclasses.field(default=None, compare=False)  # what one cell can see: height, width
 
 
+@dataclass(frozen=True)
+class Shift:
+    """How far the cells of one layer, with one set of weights, look from where geometry centres them; in pixels of the input.
+
+    Negative: up and to the left.  The same on both axes: nothing that was measured on photos tells them apart (docs/placement.md).
+    """
+
+    pixels: float
+    interval: tuple[float, float]  # 95 %
+    source: str  # how it was found
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"shifted by {self.pixels:.4g} [{low:.4g}, {high:.4g}] px ({self.source})"
+
+
+def shifted(reach: Reach, shift: Shift) -> Reach:
+    """Where the cells look."""
+    rows, columns = reach.offset
+    return replace(reach, offset=(rows + shift.pixels, columns + shift.pixels))
+
+
 def stretch(view: View, grid: tuple[int, int]) -> Reach:
     """What upsampling the map to the input's size assumes (interpolate, align_corners=False)."""
     strides = (view.size[0] / grid[0], view.size[1] / grid[1])
     return Reach(((strides[0] - 1) / 2, (strides[1] - 1) / 2), strides)
 
 
-def place(view: View, reach: Reach, grid: tuple[int, int], size: tuple[int, int]) -> Placement:
-    """A grid on the input -> the same grid on the photo of `size` (height, width)."""
+def place(view: View, reach: Reach, grid: tuple[int, int], size: tuple[int, int], source: str = "") -> Placement:
+    """A grid on the input -> the same grid on the photo of `size` (height, width); `source` says how its cells' place is known."""
     first = view.to_photo(reach.offset[0] + 0.5, reach.offset[1] + 0.5)  # pixel k is centred at k + .5
     step = (reach.stride[0] / view.scale[0], reach.stride[1] / view.scale[1])
     field = reach.field and (reach.field[0] / view.scale[0], reach.field[1] / view.scale[1])
-    return Placement(first, step, grid, size, view.seen, field)
+    return Placement(first, step, grid, size, view.seen, field, source)
 
 
 def visible(placement: Placement) -> tuple[slice, slice]:
@@ -155,7 +177,8 @@ def along(net: nn.Module, axis: int, length: int, breadth: int) -> tuple[float, 
 def linearised(net: nn.Module) -> tuple[nn.Module, bool]:
     """A copy that only averages: convolutions with equal positive weights, pooling by mean, no normalisation, no activation, no gates.
 
-    And whether attention was left out, which sees farther than what stays.
+    And whether attention was left out, which sees farther than what stays.  No trained value is left in the copy, wherever it is used: a
+    convolution may be called as a function of a bare parameter.
     """
     attends = False
     copied = nn.Sequential(copy.deepcopy(net)).double().cpu().eval().requires_grad_(False)
@@ -166,16 +189,21 @@ def linearised(net: nn.Module) -> tuple[nn.Module, bool]:
                 setattr(parent, name, substitute)
         if isinstance(parent, fx.GraphModule):
             attends |= average_functions(parent)
+    for name, parameter in copied.named_parameters():
+        level(name, parameter)
     return copied, attends
+
+
+def level(name: str, parameter: torch.Tensor) -> None:
+    """Nothing trained is left: a kernel or matrix takes the mean of its inputs, a bias adds nothing, a scale changes nothing."""
+    if parameter.ndim > 1:
+        nn.init.constant_(parameter, 1 / parameter[0].numel())
+    else:
+        nn.init.constant_(parameter, 0.0 if "bias" in name.rpartition(".")[2] else 1.0)
 
 
 def averaging(module: nn.Module) -> nn.Module | None:
     """The linear stand-in of one layer; None: leave it.  Gates are known by name: their classes live in torchvision and elsewhere."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.constant_(module.weight, 1 / module.weight[0].numel())
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-        return None
     if isinstance(module, nn.MaxPool2d):
         return MeanPool(module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
     home = type(module).__module__ in ("torch.nn.modules.activation", "torch.nn.modules.dropout")

@@ -40,7 +40,7 @@ def members() -> dict[str, str]:
 def families() -> list[str]:
     """What needs neither another package nor code of the user's."""
     known = catalogue.options("backbone")
-    return [name for name in known if catalogue.settings(f"backbone/{name}")["_target_"].endswith((".embedded", ".torchvision"))]
+    return [name for name in known if catalogue.settings(f"backbone/{name}")["_target_"].endswith((".efficientnet_lite", ".torchvision"))]
 
 
 def survey(names: Sequence[str], size: int = 224, weights: str = "random") -> Iterator[Row]:

@@ -96,6 +96,7 @@ class Placement:
     size: tuple[int, int]  # (height, width) of the photo
     seen: Box
     field: tuple[float, float] | None = None  # what one cell can see of the photo: height, width; None: not known
+    source: str = ""  # how the cells' place is known: rf, stretch, or a shift in pixels of the input and who measured it
 
     def centre(self, row: int, column: int) -> tuple[float, float]:
         return self.first[0] + self.step[0] * row, self.first[1] + self.step[1] * column

@@ -1,18 +1,15 @@
 """What each verb does with its config: a function (config, folder) -> exit code.  Heavy imports wait until a verb is called."""
 
 import contextlib
-import json
 import os
-import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnvis import catalogue
-from attnvis.assemble import build, hint, plain
+from attnvis.assemble import build, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -20,15 +17,12 @@ if TYPE_CHECKING:
     from attnvis.backbone import Backbone
     from attnvis.cache import Cached
     from attnvis.calibration import Calibration
-    from attnvis.distil import News
     from attnvis.values import Batch, Photo, Preprocessing
 
 __all__ = [
-    "backbones", "cache", "calibrate", "command", "complain", "flip_test", "listed", "photos", "pretrain", "progress", "redraw",
-    "remembered", "run", "store", "visible",
+    "backbones", "cache", "calibrate", "command", "complain", "flip_test", "listed", "photos", "progress", "redraw", "remembered",
+    "run", "store", "visible",
 ]  # fmt: skip
-
-TEACHERS = ("mobilenet_v2", "resnet18", "resnet50", "regnet_y_400mf", "efficientnet_b0")
 
 
 def run(cfg: "DictConfig", folder: Path) -> int:
@@ -214,57 +208,6 @@ def photos(images: Any) -> list[Path]:
 
 def listed(value: Any) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
-
-
-def pretrain(cfg: "DictConfig", folder: Path) -> int:
-    """A teacher and photos in, the weights of the embedded network out."""
-    import torch
-
-    from attnvis import distil
-    from attnvis.backbone import settle
-    from attnvis.tracker import Tracker
-
-    settings = plain(cfg)
-    lesson = distil.Lesson(**{field.name: settings[field.name] for field in fields(distil.Lesson)})
-    family = catalogue.family(str(cfg.teacher))
-    if family is None or "stage2" not in catalogue.settings(f"backbone/{family}")["stages"]:  # its stages are to be learned too
-        raise ValueError(f"no teacher {cfg.teacher!r}; {hint(str(cfg.teacher), TEACHERS)}take a network such as {', '.join(TEACHERS)}")
-    device, dtype = settle(cfg.device, cfg.precision)
-    paths = photos(settings["images"])
-    torch.manual_seed(cfg.seed)  # for weights=random
-    teacher = distil.load_teacher(cfg.teacher, str(cfg.weights), catalogue.settings(f"backbone/{family}"), device, dtype)
-    told = {"teacher": cfg.teacher, "command": command(), "torch": torch.__version__, "device": str(device), "precision": str(dtype)}
-    folder.mkdir(parents=True, exist_ok=True)
-    tracker, crashed = Tracker(folder, settings["logger"], told | settings, "pretrain"), True
-    weights = folder / "weights.safetensors"
-    try:
-        with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            for news in shown(distil.distil(lesson, teacher, paths, folder, bool(cfg.compile), str(cfg.start))):
-                log.write(json.dumps({"step": news.step, "phase": news.phase, **news.numbers}) + "\n")
-                log.flush()
-                tracker.note(news.numbers, news.step)
-        crashed = False
-    finally:
-        tracker.finish(crashed)
-    digest = distil.export(folder, weights, {"teacher": cfg.teacher})
-    print(f"{weights}: sha256 {digest}\ntry it: attnvis run backbone.weights={shlex.quote(str(weights))}")
-    return 0
-
-
-def shown(news: "Iterable[News]") -> "Iterator[News]":
-    """A progress bar at a terminal, a line now and then elsewhere."""
-    from tqdm import tqdm
-
-    with tqdm(unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
-        for item in news:
-            short = {name: item.numbers[name] for name in ("hint8", "hint16", "cells", "kl", "held-out top-1") if name in item.numbers}
-            said = ", ".join(f"{name} {value:.3g}" for name, value in short.items())
-            bar.total, bar.n = item.steps, item.step
-            bar.set_postfix_str(f"{item.phase}: {said}")
-            if bar.disable and item.saved:
-                speed = f"{item.numbers['views per second']:.0f} views a second"
-                print(f"{item.step} of {item.steps}, {item.phase}, {speed}: {said}", flush=True)
-            yield item
 
 
 def command() -> str:
