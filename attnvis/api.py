@@ -108,8 +108,8 @@ class Explanation:
 
 def explain(
     photo: str | Path | bytes | np.ndarray,
-    query: str | Callable = "pca",
-    scaling: str | Callable = "perplexity",
+    query: str | Callable = "mean",
+    scaling: str | Callable = "inv_sqrt_d",
     normalise: str | Callable = "softmax",
     backbone: str | Backbone = "efficientnet_lite0",
     fit: str = "resize",
@@ -119,7 +119,8 @@ def explain(
     """Ask one question of one photo.
 
     photo      a file, "samples/cat", bytes, or an RGB array [H, W, 3]
-    query      mean, class, "class:tabby", "point:120,80", "box:10,20,100,50", rarity, pca, or a class's name, or a function of Features
+    query      mean, class, "class:tabby", "point:120,80", "box:10,20,100,50", distance, norm, rarity, pca, or a class's name;
+               or a function of Features
     scaling    a name of attnvis.scaling ("temperature:2" sets its first argument), or a function of Scores; normalise likewise
     backbone   efficientnet_lite0, a torchvision name (its weights are downloaded once), or a loaded Backbone
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
@@ -136,7 +137,7 @@ def explain(
         raise ValueError(f"explain() answers one query and this makes {len(answers)}; call it once for each, or use attnvis.method.Method")
     said = scaling if isinstance(scaling, str) else getattr(scaling, "__name__", "own function")
     about = f"{net.name}, layer {net.layer}, weights {net.weights}"
-    return Explanation(loaded, answers[0], said, about, predictions(features, 0), (*net.warnings, *answers[0].warnings))
+    return Explanation(loaded, answers[0], said, about, predictions(features, 0), (*net.warnings_at(how), *answers[0].warnings))
 
 
 def one(photo: str | Path) -> Path:

@@ -229,6 +229,11 @@ class Backbone:
     def warnings(self) -> tuple[str, ...]:
         return ("random weights: nothing was learned, the maps mean nothing",) if self.digest == "random" else ()
 
+    def warnings_at(self, how: Preprocessing) -> tuple[str, ...]:
+        """Of the network, and of the size of the input."""
+        off_size = self.size_warning(how)
+        return (*self.warnings, off_size) if off_size else self.warnings
+
     def describe(self) -> dict[str, str]:
         """For the run's record and page."""
         side = self.preprocessing.size
@@ -286,6 +291,11 @@ class Backbone:
             return "stretch"
         shift = self.shift[number]
         return f"rf {shift.pixels:+.4g} px" if shift else "rf"
+
+    def cautions(self, how: Preprocessing) -> dict[str, str]:
+        """What to say of class scores at this size of the input; nothing at the size that the classifier was tested at."""
+        own = self.preprocessing.size
+        return {} if how.size == own else {"class size": f"class scores at {how.size} px: the classifier was tested at {own} px"}
 
     def size_warning(self, how: Preprocessing) -> str:
         """What an input of that size costs; nothing where it is right.

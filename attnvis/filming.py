@@ -39,9 +39,10 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     backbone.prepare(max(1, count // max(1, cfg.every)), torch.get_num_threads(), as_batch(islice(frames(clip), 1), how, clip.path.name))
     facts = backbone.describe() | {"fit": how.fit, "size": str(how.size), "seed": str(cfg.seed), "command": command()}
-    for warning in backbone.warnings:
+    warnings = backbone.warnings_at(how)
+    for warning in warnings:
         note(warning.upper())
-    film = Film(folder, clip, style, facts, plain(cfg), backbone.warnings, cfg.codec)
+    film = Film(folder, clip, style, facts, plain(cfg), warnings, cfg.codec)
     tracker, stopped = Tracker(folder, plain(cfg.logger), film.told, "video"), True
     try:
         with film, tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attnvis.diagnostics import diagnose
 from attnvis.method import Answer
-from attnvis.values import Attention, Box, Photo, Placement
+from attnvis.values import Attention, Box, ClassScore, Photo, Placement
 
 __all__ = ["as_placement", "read_maps", "write_maps"]
 
@@ -38,6 +38,8 @@ def write_maps(photo: Photo, answers: Sequence[Answer], weights: str = "") -> by
                 "layer": answer.layer,
                 "mark": asdict(answer.mark) if isinstance(answer.mark, Box) else answer.mark,
                 "placement": asdict(answer.placement),
+                "class_score": answer.class_score and asdict(answer.class_score),
+                "sign_margin": answer.sign_margin,
             }
             for answer in answers
         ],
@@ -65,10 +67,22 @@ def restored(entry: Mapping[str, Any], scores: Tensor, logits: Tensor, weights: 
     attention = Attention(flat[0], flat[1], flat[2], values=torch.empty(1, scores.numel(), 0), dim=len(vector))
     mark = Box(**entry["mark"]) if isinstance(entry["mark"], dict) else entry["mark"] and tuple(entry["mark"])
     numbers = {name: float(value) for name, value in diagnose(attention).items()}
-    return Answer(entry["query"], entry["label"], attention, as_placement(entry["placement"]), numbers, vector, mark, entry["layer"])
+    score = entry.get("class_score")  # maps of before version 0.2 have none
+    return Answer(
+        query=entry["query"],
+        label=entry["label"],
+        attention=attention,
+        placement=as_placement(entry["placement"]),
+        diagnostics=numbers,
+        vector=vector,
+        mark=mark,
+        layer=entry["layer"],
+        class_score=ClassScore(**score) if score else None,
+        sign_margin=entry.get("sign_margin"),
+    )
 
 
 def as_placement(entry: Mapping[str, Any]) -> Placement:
     """What `dataclasses.asdict` made of it, and JSON of that."""
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
     return Placement(**fields | {"seen": Box(**entry["seen"])})

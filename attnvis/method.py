@@ -12,11 +12,13 @@ from attnvis.attention import Normalise, Scaling, attend
 from attnvis.diagnostics import diagnose
 from attnvis.placement import spread
 from attnvis.query import QueryFunction
-from attnvis.values import Attention, Box, Features, Placement
+from attnvis.values import Attention, Box, ClassScore, Features, Placement, percent
 
 __all__ = ["NEARLY_UNIFORM", "Answer", "Method"]
 
 NEARLY_UNIFORM = 0.95  # of the patches: an attention spread over more than this share prefers almost nothing
+UNLIKELY = 0.01  # probability: a class below it is drawn all the same, and said
+FREE_SIGN = 0.1  # |correlation| of scores and norms: below it a mirror image may get the opposite map
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,8 @@ class Answer:
     vector: Tensor  # [K], the query itself
     mark: Box | tuple[float, float] | None = None
     layer: str = "last"
+    class_score: ClassScore | None = None  # of a class query
+    sign_margin: float | None = None  # of a query whose sign is free, 0 ... 1
 
     @property
     def patches(self) -> int:
@@ -70,6 +74,11 @@ class Answer:
             said.append(f"nearly uniform: spread over {self.diagnostics['perplexity']:.1f} of {self.patches} patches")
         if self.diagnostics["saturated"]:
             said.append("one-hot: more than 99 % of the attention is on one patch")
+        if self.class_score and self.class_score.probability < UNLIKELY:
+            score = self.class_score
+            said.append(f"unlikely: the network gives {score.name} {percent(score.probability)} here, rank {score.rank}")
+        if self.sign_margin is not None and self.sign_margin < FREE_SIGN:
+            said.append(f"free sign: the opposite map fits nearly as well (margin {self.sign_margin:.2f})")
         return tuple(said)
 
 
@@ -108,6 +117,8 @@ class Method:
                         vector=query.vectors[photo, column],
                         mark=query.marks[column] if query.marks else None,
                         layer=features.layer,
+                        class_score=query.classes[photo][column] if query.classes else None,
+                        sign_margin=None if query.sign_margin is None else float(query.sign_margin[photo, column]),
                     )
                 )
         return answers

@@ -11,12 +11,12 @@ from functools import partial
 from typing import get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from attnvis.values import Box, Features, PhotoError, Placement, Query
+from attnvis.values import Box, ClassScore, Features, Head, PhotoError, Placement, Query
 
-__all__ = ["UnknownName", "box", "class_", "mean", "parse", "pca", "point", "random", "rarity", "read", "several"]
+__all__ = ["UnknownName", "box", "class_", "distance", "mean", "norm", "parse", "pca", "point", "random", "rarity", "read", "several"]
 
 YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 
@@ -24,7 +24,10 @@ QueryFunction = Callable[[Features], Query | Tensor | list[Query]]
 
 
 def mean(features: Features) -> Query:
-    """q = the mean patch: what is typical of this photo.  It marks objects only as far as the network has learned to silence background."""
+    """q = the mean patch: what is typical of this photo.  It marks objects only as far as the network has learned to silence background.
+
+    Under 1/sqrt(d) this is SimPool (Psomas et al. 2023) without its learned matrices.
+    """
     return Query(features.mean.unsqueeze(1), labels(features, "mean"))
 
 
@@ -43,8 +46,18 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
         chosen = logits.argmax(-1)
     else:
         chosen = torch.full((len(logits),), find_class(name, head.categories, logits.shape[1]), device=logits.device)
-    said = tuple((head.category(index),) for index in chosen.tolist())
-    return Query(head.ask(features.maps, chosen)[0].unsqueeze(1), said)
+    scores = class_scores(head, logits, chosen)
+    names = tuple((score.name,) for score in scores)
+    return Query(head.ask(features.maps, chosen)[0].unsqueeze(1), names, classes=tuple((score,) for score in scores))
+
+
+def class_scores(head: Head, logits: Float[Tensor, "B C"], classes: Int[Tensor, " B"]) -> list[ClassScore]:
+    """What the network says of one class per photo."""
+    chosen = logits.double().gather(1, classes.unsqueeze(1))  # [B, 1]
+    probabilities = (chosen - logits.double().logsumexp(1, keepdim=True)).exp().flatten()
+    ranks = 1 + (logits > chosen).sum(1)
+    rows = zip(classes.tolist(), probabilities.tolist(), chosen.flatten().tolist(), ranks.tolist(), strict=True)
+    return [ClassScore(index, head.category(index), probability, logit, rank) for index, probability, logit, rank in rows]
 
 
 def point(features: Features, x: float, y: float) -> Query:
@@ -86,8 +99,27 @@ def random(features: Features, seed: int = 0, count: int = 1) -> Query:
     return Query(vectors, (said,) * len(features.tokens), marks=(None,) * count)
 
 
+def distance(features: Features) -> Query:
+    """How far a patch lies from the mean patch: s_i = ||v_i - g||.  K != V: the key is that one number, the query is 1."""
+    return one_number(features, (features.tokens - features.mean.unsqueeze(1)).norm(dim=-1), "distance")
+
+
+def norm(features: Features) -> Query:
+    """How strongly the network answers at a patch: s_i = ||v_i||.  K != V: the key is that one number, the query is 1."""
+    return one_number(features, features.tokens.norm(dim=-1), "norm")
+
+
+def one_number(features: Features, scores: Float[Tensor, "B N"], text: str) -> Query:
+    """A query of which the scores are known: d_k = 1, so that 1/sqrt(d_k) and 1/d_k leave them as they are."""
+    keys = scores.unsqueeze(-1)
+    return Query(torch.ones_like(keys[:, :1]), labels(features, text), keys=keys)
+
+
 def pca(features: Features, component: int = 1, centred: bool = True) -> Query:
-    """q = a principal direction of the photo's patches (EigenCAM takes the first); its free sign points to the patches of larger norm."""
+    """q = a principal direction of the photo's patches (EigenCAM takes the first); its free sign points to the patches of larger norm.
+
+    `sign_margin` is how clearly it does: |correlation| of scores and norms.  Near 0 the mirror image may get the opposite sign.
+    """
     patches, channels = features.tokens.shape[1:]
     available = min(patches - centred, channels)  # centred patches sum to zero: one direction less
     if not 1 <= component <= available:
@@ -97,9 +129,11 @@ def pca(features: Features, component: int = 1, centred: bool = True) -> Query:
     direction = directions[..., component - 1]  # [B, D]
     scores = (features.tokens @ direction.unsqueeze(-1)).squeeze(-1)
     norms = features.tokens.norm(dim=-1)
-    agreement = ((scores - scores.mean(1, keepdim=True)) * (norms - norms.mean(1, keepdim=True))).sum(1)
+    scores, norms = (values - values.mean(1, keepdim=True) for values in (scores, norms))
+    agreement = (scores * norms).sum(1)
     signed = direction * torch.where(agreement < 0, -1.0, 1.0).unsqueeze(-1)
-    return Query(signed.unsqueeze(1), labels(features, f"pca {component}"))
+    margin = (agreement.abs() / (scores.norm(dim=1) * norms.norm(dim=1)).clamp_min(1e-30)).unsqueeze(1)
+    return Query(signed.unsqueeze(1), labels(features, f"pca {component}"), sign_margin=margin)
 
 
 def rarity(features: Features, components: int = 16, shrinkage: float = 0.01) -> Query:

@@ -27,7 +27,7 @@ from attnvis.method import Answer
 from attnvis.photo import full_pixels, load
 from attnvis.stream import Outcome
 from attnvis.tracker import Tracker, printable
-from attnvis.values import Box, Photo
+from attnvis.values import Box, ClassScore, Photo, percent
 
 try:
     import fcntl
@@ -37,10 +37,11 @@ except ImportError:  # Windows: two runs in one folder are not told from one ano
 __all__ = ["Folder", "draw", "redraw"]
 
 PACKAGES = ("attnvis", "torch", "torchvision", "hydra-core", "opencv-python", "wandb", "numpy")
-NUMBERS = ("index", "height", "width", "patches", "rows", "columns", "probability", *DESCRIPTIONS)
+CLASS = ("class_index", "class_probability", "class_logit", "class_rank")  # of the class that was asked for
+NUMBERS = ("index", "height", "width", "patches", "rows", "columns", "probability", *CLASS, "sign_margin", *DESCRIPTIONS)
 COLUMNS = (
     "index", "photo", "path", "digest", "height", "width", "status", "reason", "query", "label", "layer", "weights", "scaling", "normalise",
-    "patches", "rows", "columns", "predicted", "probability", *DESCRIPTIONS, "map", "overlay", "panel",
+    "patches", "rows", "columns", "placement", "predicted", "probability", *CLASS, "sign_margin", *DESCRIPTIONS, "map", "overlay", "panel",
 )  # fmt: skip
 
 
@@ -121,8 +122,7 @@ class Folder:
         row |= {"weights": self.facts["weights"], "scaling": self.scaling, "normalise": self.normalise}
         if outcome.predicted:
             row |= {"predicted": outcome.predicted[0][0], "probability": outcome.predicted[0][1]}
-        lines = [("predicted", ", ".join(f"{name} {chance:.0%}" for name, chance in outcome.predicted[:3]))] if outcome.predicted else []
-        lines += [("scaling", about(self.scaling)), *network(self.facts)]
+        lines = [*taken_for(outcome.predicted, self.facts), ("scaling", about(self.scaling)), *network(self.facts)]
         pictures = draw(self.path, stem, photo, outcome.answers, self.style, lines, self.warnings)
         if self.keep_maps:
             row["map"] = f"maps/{stem}.safetensors"
@@ -131,6 +131,9 @@ class Folder:
         for answer, drawn in zip(outcome.answers, pictures, strict=True):
             found = {"query": answer.query, "label": answer.label, "layer": answer.layer, "patches": answer.patches}
             found["rows"], found["columns"] = answer.placement.grid
+            found |= {"placement": answer.placement.source, **class_columns(answer.class_score)}
+            if answer.sign_margin is not None:
+                found["sign_margin"] = answer.sign_margin
             rows.append(row | drawn | answer.diagnostics | found)
         return rows
 
@@ -166,10 +169,11 @@ def draw(
         save(folder / paths["overlay"], render.encode(picture, style.format, style.quality))
         if style.panel:
             paths["panel"] = f"panels/{name}.{style.format}"
-            told = [line for line in lines if line[0] not in ("predicted", "class scores") or answer.query.startswith("class")]
+            told = [line for line in lines if line[0] not in ABOUT_CLASSES or answer.class_score]
             field = [("outline", seen_by(answer.field))] if style.field and answer.field else []
             said = [
                 ("query", answer.query),
+                *([("this class", answer.class_score)] if answer.class_score else []),
                 *told,
                 *numbers_of(answer),
                 *field,
@@ -189,10 +193,32 @@ def about(scaling: str) -> str:
     return f"{scaling}: this sharpness was asked for" if scaling.startswith("perplexity") else scaling
 
 
+ABOUT_CLASSES = ("class scores", "warning")  # lines for class queries alone
+
+
 def network(facts: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What a panel says of the network: its layer, where there are not several (then labels name them); only approximate class scores."""
-    nearly, layer = facts.get("class scores", ""), "" if "+" in facts["layer"] else f", layer {facts['layer']}"
-    return [("backbone", facts["backbone"] + layer), *([("class scores", nearly)] if "approximate" in nearly else [])]
+    """What a panel says of the network: its layer, where there are not several (then labels name them), and what class scores lack."""
+    layer = "" if "+" in facts["layer"] else f", layer {facts['layer']}"
+    lines = [("backbone", facts["backbone"] + layer)]
+    certificate, off_size = facts.get("class scores", ""), facts.get("class size", "")
+    if "approximate" in certificate:
+        lines.append(("class scores", certificate))
+    if off_size:
+        lines.append(("warning", off_size))
+    return lines
+
+
+def taken_for(predicted: Sequence[tuple[str, float]], facts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What the network takes the photo for."""
+    if not predicted:
+        return []
+    classes = ", ".join(f"{name} {percent(probability)}" for name, probability in predicted[:3])
+    return [("predicted", classes + (" (off its size)" if facts.get("class size") else ""))]
+
+
+def class_columns(score: ClassScore | None) -> dict[str, float]:
+    """How likely the class is that was asked for."""
+    return dict(zip(CLASS, (score.index, score.probability, score.logit, score.rank), strict=True)) if score else {}
 
 
 def numbers_of(answer: Answer) -> list[tuple[str, str]]:

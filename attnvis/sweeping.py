@@ -63,19 +63,20 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
     paths = photos(settings["images"])
     torch.manual_seed(cfg.seed)
     backbone = remembered(build(cfg, "backbone"), settings["cache"])
-    for warning in backbone.warnings:
+    how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    warnings = backbone.warnings_at(how)
+    for warning in warnings:
         print(f"attnvis: {warning.upper()}", file=sys.stderr)
     if len(backbone.layers) > 1:
         raise ValueError(
             f"a job of a sweep measures one layer, not {backbone.layer}; give backbone.layer={','.join(backbone.layers)} without brackets"
         )
-    how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     backbone.prepare(len(paths), 1, sample(paths, how))
     job.axes = {
         "backbone": backbone.name, "weights": backbone.weights, "layer": backbone.layer,
         "fit": how.fit, "size": str(how.size), "seed": str(cfg.seed),
     }  # fmt: skip
-    job.facts = backbone.describe() | {"warnings": backbone.warnings}
+    job.facts = backbone.describe() | {"warnings": warnings}
     group = job.folder.parent.name if job.folder.name.isdigit() else job.folder.name
     tracker, crashed = Tracker(job.folder, settings["logger"] | {"group": group}, job.axes | settings, "sweep"), True
     try:
@@ -116,7 +117,7 @@ def recognise(
     job.done = findings.photos
     print(as_text(findings))
     facts = backbone.describe() | {"fit": how.fit, "size": str(how.size), "command": command()}
-    write_recognition(findings, job.folder, facts, backbone.warnings)
+    write_recognition(findings, job.folder, facts, backbone.warnings_at(how))
     return {f"{row.name}/{name}": getattr(row, name).value for row in findings.rows for name in ("top1", "top5", "nll", "rescaled")}
 
 

@@ -14,7 +14,10 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-__all__ = ["Attention", "Batch", "Box", "Features", "Head", "Photo", "PhotoError", "Placement", "Preprocessing", "Query", "Scores", "View"]
+__all__ = [
+    "Attention", "Batch", "Box", "ClassScore", "Features", "Head", "Photo", "PhotoError",
+    "Placement", "Preprocessing", "Query", "Scores", "View", "percent",
+]  # fmt: skip
 
 
 class PhotoError(ValueError):
@@ -171,10 +174,32 @@ class Features:
 
 
 @dataclass(frozen=True)
+class ClassScore:
+    """How likely one class is on one photo, says the network."""
+
+    index: int
+    name: str
+    probability: float  # softmax over all classes
+    logit: float
+    rank: int  # 1: no class is likelier
+
+    def __str__(self) -> str:
+        return f"{self.name}: {percent(self.probability)} (rank {self.rank}, logit {self.logit:.1f})"
+
+
+def percent(share: float) -> str:
+    """Two significant digits, so that an unlikely class does not read as 0 %: 0.0163 -> 1.6%; below a millionth as a power of ten."""
+    if 0 < share < 1e-6:
+        return f"{100 * share:.0e}%"
+    value = float(f"{100 * share:.2g}")
+    return f"{value:.6f}".rstrip("0").rstrip(".") + "%"
+
+
+@dataclass(frozen=True)
 class Query:
     """What is asked of the patches: vectors, one label per photo and query, and what to draw on the photo.
 
-    `keys` replaces the tokens where the question needs keys of its own (K != V), as rarity does.
+    `keys` replaces the tokens where the question needs keys of its own (K != V), as rarity, distance and norm do.
     """
 
     vectors: Float[Tensor, "B Q K"]
@@ -182,6 +207,8 @@ class Query:
     keys: Float[Tensor, "B N K"] | None = None
     text: str = ""  # as `query.parse` reads it: class:tabby, point:120,80
     marks: tuple[Box | tuple[float, float] | None, ...] = ()  # [Q]: a box, a (row, column), or nothing
+    classes: tuple[tuple[ClassScore, ...], ...] = ()  # [B][Q], of a class query: how likely each class is
+    sign_margin: Float[Tensor, "B Q"] | None = None  # of a query whose sign is free, 0 ... 1: how clearly it was chosen
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,12 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     workers = crew_of(cfg.workers, len(paths))
     backbone.prepare(len(paths), workers, sample(paths, preprocessing))
     facts = backbone.describe() | {"fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed)}
+    facts |= backbone.cautions(preprocessing)
     facts["command"] = command()
-    for warning in backbone.warnings:
+    warnings = backbone.warnings_at(preprocessing)
+    for warning in warnings:
         print(f"attnvis: {warning.upper()}", file=sys.stderr)
-    with Folder(folder, paths, style, facts, plain(cfg), backbone.warnings, plain(cfg.logger), cfg.maps, cfg.resume) as results:
+    with Folder(folder, paths, style, facts, plain(cfg), warnings, plain(cfg.logger), cfg.maps, cfg.resume) as results:
         left = [paths[index] for index in results.left]
         found = stream(left, backbone, method, preprocessing, cfg.batch_size, None, workers, results.make, note)
         for outcome in progress(found, len(left)):
