@@ -390,7 +390,8 @@ def efficientnet_lite(
     """
     if name not in lite.VARIANTS:
         raise ValueError(f"there is no EfficientNet-Lite called {name!r}; there are {', '.join(lite.VARIANTS)}")
-    variant, shifts = lite.VARIANTS[name], {}
+    variant = lite.VARIANTS[name]
+    shifts: Mapping[str, geometry.Shift] = {}
     net = lite.EfficientNetLite(variant.width, variant.depth)
     if weights == "DEFAULT":
         net.load_state_dict(lite.load_weights(name))
