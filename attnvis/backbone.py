@@ -406,6 +406,7 @@ def efficientnet_lite(
         name=name,
         weights="random" if weights == "random" else "given",
         size=variant.size,
+        resize=variant.size + 32,  # TensorFlow's central crop of size / (size + 32)
         mean=lite.MEAN,
         std=lite.STD,
         categories="imagenet",

@@ -216,7 +216,7 @@ def taken_for(predicted: Sequence[tuple[str, float]], facts: Mapping[str, str]) 
     return [("predicted", classes + (" (off its size)" if facts.get("class size") else ""))]
 
 
-def class_columns(score: ClassScore | None) -> dict[str, float]:
+def class_columns(score: ClassScore | None) -> dict[str, int | float]:
     """How likely the class is that was asked for."""
     return dict(zip(CLASS, (score.index, score.probability, score.logit, score.rank), strict=True)) if score else {}
 

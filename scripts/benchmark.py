@@ -51,7 +51,7 @@ from attnvis.results import Folder
 from attnvis.stream import stream
 from attnvis.values import Batch, Photo
 
-NETWORKS = ("embedded", "resnet18", "resnet50", "mobilenet_v2")
+NETWORKS = ("efficientnet_lite0", "resnet18", "resnet50", "mobilenet_v2")
 SCALINGS = (
     "none", "inv_sqrt_d", "inv_d", "log_n", "ssmax", "zscore", "robust_z", "minmax", "cosine:0.01", "cosine:0.07", "cosine:1",
     "perplexity:0.03", "perplexity:0.1", "perplexity:0.3", *(f"temperature:{2.0**power:g}" for power in range(-2, 10, 2)),
@@ -72,7 +72,7 @@ def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 def networks(args: argparse.Namespace) -> Iterator[str]:
     names = args.networks
     loaded = {
-        name: load_backbone(name, **({} if name == "embedded" else {"weights": "random"}), precision=args.precision) for name in names
+        name: load_backbone(name, **({} if name == "efficientnet_lite0" else {"weights": "random"}), precision=args.precision) for name in names
     }
     precision = {str(net.dtype).removeprefix("torch.") for net in loaded.values()}
     how = f"{torch.get_num_threads()} threads, {', '.join(precision)}, batches of {args.batch}; medians of {args.rounds} rounds"
@@ -124,7 +124,7 @@ def sweep(args: argparse.Namespace) -> Iterator[str]:
         ratio = statistics.median(a / b for a, b in zip(seconds, base, strict=True))
         yield f"| {name} | {statistics.median(seconds):.2f} | {ratio:.3f} |"
     with tempfile.TemporaryDirectory() as folder:
-        pretrained = load_backbone("embedded", precision=args.precision)
+        pretrained = load_backbone("efficientnet_lite0", precision=args.precision)
         for storage in ("exact", "half"):
             for backbone in (pretrained, net):
                 object.__setattr__(backbone, "digest", backbone.digest.replace("random", "benchmark"))  # else they are not kept
@@ -184,10 +184,10 @@ def plain_network(name: str) -> tuple[torch.nn.Module, tuple[str, torch.Tensor]]
     """The network as it is, the layer that is explained, and rows of weights that stand for its classes."""
     from torchvision import models
 
-    from attnvis.embedded import EmbeddedNet
+    from attnvis.efficientnet_lite import EfficientNetLite
 
     torch.manual_seed(0)
-    net: Any = EmbeddedNet() if name == "embedded" else models.get_model(name)
+    net: Any = EfficientNetLite() if name == "efficientnet_lite0" else models.get_model(name)
     node = "layer4" if name.startswith("resnet") else "features"
     with torch.no_grad():
         channels = dict(net.named_children())  # every part up to the layer, in order
@@ -235,7 +235,7 @@ def pipeline(args: argparse.Namespace) -> Iterator[str]:
 def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.Namespace, cores: int) -> str:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    net = load_backbone(name, **({} if name == "embedded" else {"weights": "random"}), precision=args.precision, engine=engine)
+    net = load_backbone(name, **({} if name == "efficientnet_lite0" else {"weights": "random"}), precision=args.precision, engine=engine)
     net.prepare(args.count, cores)
     how, style = net.preprocessing, Style(panel=False)
     method = Method(parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax"))
@@ -409,7 +409,7 @@ def peers(args: argparse.Namespace) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         paths = make_photos(Path(folder), args.block * 2)
         for name in args.networks:
-            settings = {"weights": "random", "layer": "last"} if name != "embedded" else {}
+            settings = {"weights": "random", "layer": "last"} if name != "efficientnet_lite0" else {}
             sides: dict[str, Callable[[Sequence[Path]], tuple[float, float]]] = {}
             started = []
             for which in PEERS:
@@ -485,7 +485,7 @@ def memory(args: argparse.Namespace) -> Iterator[str]:
                 os.link(first[number % 1000], place / f"{number:06}.jpg")
             words = ("run", str(place), "render.panel=false", f"hydra.run.dir={folder}/run-{count}", "logger.mode=disabled")
             seconds, peak = command(
-                *words, f"backbone={args.networks[0]}", *(["backbone.weights=random"] if args.networks[0] != "embedded" else [])
+                *words, f"backbone={args.networks[0]}", *(["backbone.weights=random"] if args.networks[0] != "efficientnet_lite0" else [])
             )
             found.append(peak)
             yield f"| {count} | {peak / 1e6:.0f} | {seconds:.0f} | {count / seconds:.0f} |"
@@ -514,7 +514,7 @@ def latency(args: argparse.Namespace) -> Iterator[str]:
 
 def queries(args: argparse.Namespace) -> Iterator[str]:
     name, counts = args.networks[0], (1, 8, 64)
-    net = load_backbone(name, **({} if name == "embedded" else {"weights": "random"}), precision=args.precision)
+    net = load_backbone(name, **({} if name == "efficientnet_lite0" else {"weights": "random"}), precision=args.precision)
     with tempfile.TemporaryDirectory() as folder:
         batch = collate([load(path) for path in make_photos(Path(folder), args.batch)], net.preprocessing)
     features = net(batch)
@@ -545,7 +545,7 @@ def compare_engines(args: argparse.Namespace) -> Iterator[str]:
         for engine in args.engines:
             for precision in ("fp32", "bf16"):
                 torch.manual_seed(0)
-                net = load_backbone(name, **({} if name == "embedded" else {"weights": args.weights}), precision=precision, engine=engine)
+                net = load_backbone(name, **({} if name == "efficientnet_lite0" else {"weights": args.weights}), precision=precision, engine=engine)
                 photos = collate([load(path) for path in paths], replace(net.preprocessing, fit="stretch"))
                 net.prepare(1, 1)
                 run = net.run or net.trunk
@@ -558,8 +558,8 @@ VERBS = {
     "agreement": compare_engines,
 }  # fmt: skip
 USUAL = {
-    "networks": list(NETWORKS), "pipeline": ["resnet50", "mobilenet_v3_large", "embedded"], "peers": ["resnet50", "mobilenet_v3_large"],
-    "agreement": list(NETWORKS), "memory": ["embedded"],
+    "networks": list(NETWORKS), "pipeline": ["resnet50", "mobilenet_v3_large", "efficientnet_lite0"], "peers": ["resnet50", "mobilenet_v3_large"],
+    "agreement": list(NETWORKS), "memory": ["efficientnet_lite0"],
 }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=("queries", "scalings"))
     parser.add_argument("file", type=Path)
-    parser.add_argument("--backbone", default="embedded")
+    parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--weights")
     parser.add_argument("--samples", nargs="+", default=["cat", "astronaut", "coffee", "rocket"], help=f"of {', '.join(SAMPLES)}")
     asked = parser.parse_args()

@@ -16,13 +16,13 @@ from attnvis import backbone, cli
 from attnvis.backbone import Backbone
 from attnvis.values import Preprocessing
 
-EMBEDDED = backbone.embedded
-REMEMBERED = functools.cache(EMBEDDED)
+PRETRAINED = backbone.efficientnet_lite
+REMEMBERED = functools.cache(PRETRAINED)
 
 
-@functools.wraps(EMBEDDED)
+@functools.wraps(PRETRAINED)
 def LOADED(layer="last", **settings):
-    return (REMEMBERED if isinstance(layer, str) else EMBEDDED)(layer=layer, **settings)
+    return (REMEMBERED if isinstance(layer, str) else PRETRAINED)(layer=layer, **settings)
 
 
 def make_photo(path: Path, size: tuple[int, int] = (70, 90), seed: int = 0) -> Path:
@@ -122,11 +122,11 @@ class Ended:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty working directory; W&B off; the embedded network loaded once in a session."""
+    """An empty working directory; W&B off; the default network loaded once in a session."""
     for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "HYDRA_FULL_ERROR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setattr(backbone, "embedded", LOADED)
+    monkeypatch.setattr(backbone, "efficientnet_lite", LOADED)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -137,7 +137,7 @@ def attnvis(here, monkeypatch, capsys):
     """`attnvis WORDS` in this process; a run is small and goes to ./out unless the words say otherwise."""
 
     def call(*words: str) -> Ended:
-        small = ["preprocess.size=65", "hydra.run.dir=out", "hydra.sweep.dir=out"]
+        small = ["preprocess.size=96", "hydra.run.dir=out", "hydra.sweep.dir=out"]
         usual = [
             word
             for word in small

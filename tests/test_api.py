@@ -29,7 +29,7 @@ def cat(here):
 
 
 def ask(photo, *words, backbone=None, **settings):
-    return package.explain(photo, *words, backbone=backbone or LOADED(precision="fp32"), size=65, **settings)
+    return package.explain(photo, *words, backbone=backbone or LOADED(precision="fp32"), size=96, **settings)
 
 
 def test_importing_attnvis_imports_no_torch():
@@ -98,7 +98,7 @@ def test_mistakes_say_what_there_is(cat):
         ask(cat, "tabbby")
     with pytest.raises(ValueError, match=r"unknown scaling 'cosin'.*did you mean cosine"):
         ask(cat, "mean", "cosin")
-    for name in ("vit_b_16", "embeddedx"):
+    for name in ("vit_b_16", "embedded"):
         with pytest.raises(ValueError, match=f"unknown backbone '{name}'; there are alexnet"):
             package.explain(cat, backbone=name)
     with pytest.raises(ValueError, match="answers one query and this makes 2"):
@@ -154,4 +154,4 @@ def test_a_backbone_by_name_is_loaded_once_with_the_settings_of_its_config(here)
     api.kept.cache_clear()
     net = api.load_backbone("resnet18", weights="random", placement="stretch")
     assert net.name == "resnet18" and net.digest == "random" and api.load_backbone("resnet18", weights="random", placement="stretch") is net
-    assert isinstance(api.load_backbone("embedded", precision="fp32").dtype, torch.dtype)
+    assert isinstance(api.load_backbone("efficientnet_lite0", precision="fp32").dtype, torch.dtype)

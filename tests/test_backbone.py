@@ -80,7 +80,7 @@ def test_so_do_those_of_every_other_member(name):
 
 
 @pytest.mark.parametrize(
-    "name, layer, stride", [("resnet18", "stage3", 16.0), ("mobilenet_v2", "stage2", 8.0), ("embedded", "stage3", 16.0)]
+    "name, layer, stride", [("resnet18", "stage3", 16.0), ("mobilenet_v2", "stage2", 8.0), ("efficientnet_lite0", "stage3", 16.0)]
 )
 def test_earlier_stages_are_finer_and_their_class_query_is_called_approximate(name, layer, stride):
     torch.manual_seed(0)
@@ -93,7 +93,7 @@ def test_earlier_stages_are_finer_and_their_class_query_is_called_approximate(na
     assert class_(features, 0).vectors.shape == (1, 1, features.tokens.shape[-1])
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "embedded"])
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_lite0"])
 def test_uniform_attention_put_back_into_the_network_changes_nothing_and_any_other_classifies_the_context(name):
     torch.manual_seed(0)
     backbone = fresh(name, weights="random", precision="fp32")
@@ -120,7 +120,7 @@ def test_an_earlier_stage_runs_the_rest_of_the_network():
 
 
 def test_results_do_not_depend_on_the_batch():
-    backbone = api.load_backbone("embedded", precision="fp32")
+    backbone = api.load_backbone("efficientnet_lite0", precision="fp32")
     photos = [picture(97, 129, seed) for seed in range(3)]
     together = backbone(collate(photos, Preprocessing(97))).tokens
     for number, photo in enumerate(photos):
@@ -128,10 +128,10 @@ def test_results_do_not_depend_on_the_batch():
 
 
 def test_the_cells_of_a_letterbox_are_those_that_touch_the_photo():
-    backbone = api.load_backbone("embedded", precision="fp32")
+    backbone = api.load_backbone("efficientnet_lite0", layer="stage3", precision="fp32", placement="rf")
     features = backbone(collate([picture(100, 400)], Preprocessing(225, fit="letterbox")))  # 56 rows of photo amid 225
     height = 225 * 100 / 400
-    centres = [row for row in range(15) if abs(16 * row + 0.5 - 112.5) < height / 2 + 8]  # 16 i is the reach of the last layer
+    centres = [row for row in range(15) if abs(16 * row + 0.5 - 112.5) < height / 2 + 8]  # at 225 px stage3 centres cell i at 16 i
     assert features.grid == (len(centres), 15)
     assert features.placements[0].centre(0, 0)[0] == pytest.approx((16 * centres[0] + 0.5 - (225 - height) / 2) * 400 / 225, abs=1.0)
 
@@ -139,22 +139,22 @@ def test_the_cells_of_a_letterbox_are_those_that_touch_the_photo():
 def test_bf16_features_are_those_of_fp32_within_its_rounding():
     photo = load(api.find("samples/cat")[0])
     exact, rounded = (
-        api.load_backbone("embedded", precision=precision)(collate([photo], Preprocessing(225))) for precision in ("fp32", "bf16")
+        api.load_backbone("efficientnet_lite0", precision=precision)(collate([photo], Preprocessing(224))) for precision in ("fp32", "bf16")
     )
     assert rounded.tokens.dtype == torch.float32
     difference = (exact.tokens - rounded.tokens).norm() / exact.tokens.norm()
-    assert 0 < difference < 0.03
+    assert 0 < difference < 0.06  # two decimal digits a number; some 50 layers
 
 
 def test_random_weights_are_called_so():
-    assert "random weights" in api.load_backbone("embedded", weights="random").warnings[0]
-    assert api.load_backbone("embedded", weights="random").describe()["weights digest"] == "random"
-    assert not api.load_backbone("embedded").warnings
+    assert "random weights" in api.load_backbone("efficientnet_lite0", weights="random").warnings[0]
+    assert api.load_backbone("efficientnet_lite0", weights="random").describe()["weights digest"] == "random"
+    assert not api.load_backbone("efficientnet_lite0").warnings
 
 
 def test_a_stretched_placement_is_what_interpolate_assumes():
     photo = picture(225, 289)
-    features = api.load_backbone("embedded", placement="stretch", precision="fp32")(collate([photo], Preprocessing(225)))
+    features = api.load_backbone("efficientnet_lite0", placement="stretch", precision="fp32")(collate([photo], Preprocessing(225)))
     found = features.placements[0]
     cells = torch.arange(features.grid[1], dtype=torch.float64)[None, None, None]  # each cell holds its own number
     drawn = F.interpolate(cells.expand(1, 1, 2, -1), (2, 289), mode="bilinear", align_corners=False)[0, 0, 0]
@@ -169,7 +169,7 @@ def test_a_state_dict_may_lie_under_a_key_and_carry_the_prefix_of_data_parallel(
 
 
 def test_an_unknown_class_suggests_names_that_hold_the_word_before_names_that_hold_its_letters():
-    features = api.load_backbone("embedded", precision="fp32")(collate([picture(97, 97)], Preprocessing(97)))
+    features = api.load_backbone("efficientnet_lite0", precision="fp32")(collate([picture(97, 97)], Preprocessing(97)))
     with pytest.raises(ValueError, match="did you mean tiger cat, persian cat, siamese cat"):
         class_(features, "cat")
 
@@ -238,5 +238,5 @@ class TestRealWeights:
 
 
 def test_the_fit_and_size_are_the_users_to_change():
-    backbone = api.load_backbone("embedded", precision="fp32")
-    assert backbone(collate([picture(300, 300)], replace(backbone.preprocessing, size=449))).grid == (29, 29)
+    backbone = api.load_backbone("efficientnet_lite0", precision="fp32")
+    assert backbone(collate([picture(300, 300)], replace(backbone.preprocessing, size=448))).grid == (14, 14)

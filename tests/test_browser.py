@@ -81,14 +81,14 @@ def test_the_page_of_a_run_with_a_bad_photo_and_names_that_look_like_code(attnvi
 
 
 def test_the_page_of_a_sweep(attnvis, visit):
-    words = ["query=class,mean", "scaling=none,inv_sqrt_d,cosine:0.07", "preprocess.size=65", "hydra.run.dir=out", "cache.folder=cache"]
+    words = ["query=class,mean", "scaling=none,inv_sqrt_d,cosine:0.07", "preprocess.size=96", "hydra.run.dir=out", "cache.folder=cache"]
     assert attnvis("sweep", "samples/cat", "samples/rocket", *words).code == 0
     whole(visit, Path("out/index.html"), least=2)
 
 
 def test_the_page_of_a_sweep_of_which_a_job_failed(attnvis, visit, here):
     make_photo(here / "cat.png")
-    words = ["query=class", "scaling=none,inv_sqrt_d", "preprocess.size=65", "hydra.sweep.dir=out", "cache.folder=cache"]
+    words = ["query=class", "scaling=none,inv_sqrt_d", "preprocess.size=96", "hydra.sweep.dir=out", "cache.folder=cache"]
     assert attnvis("sweep", "cat.png", "backbone.layer=stage9,last", *words).code == 1
     whole(visit, Path("out/index.html"), least=1)
 

@@ -85,7 +85,7 @@ def test_the_words_alone_say_what_verbs_there_are(attnvis, monkeypatch):
 def test_the_script_is_the_same_door(cat, monkeypatch, capsys):
     import runpy
 
-    monkeypatch.setattr(sys, "argv", ["run.py", "cat.png", "preprocess.size=65", "hydra.run.dir=out"])
+    monkeypatch.setattr(sys, "argv", ["run.py", "cat.png", "preprocess.size=96", "hydra.run.dir=out"])
     runpy.run_path(str(ROOT / "scripts" / "run.py"), run_name="__main__")
     assert "1 photo done" in capsys.readouterr().out and len(records()) == 1
     monkeypatch.setattr(sys, "argv", ["run.py", "--help"])
@@ -130,7 +130,7 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("run cat.png qurey=mean", "no setting 'qurey'", "did you mean query"),
         ("run cat.png query=claas", "query has no option 'claas'", "did you mean class?"),
         ("run cat.png backbone=vit_b_16", "backbone has no option 'vit_b_16'", "resnet"),
-        ("run cat.png backbone=embeddedd", "backbone has no option 'embeddedd'", "did you mean embedded?"),
+        ("run cat.png backbone=efficentnet_lite", "backbone has no option 'efficentnet_lite'", "did you mean efficientnet_lite"),
         ("run cat.png bacth_size=4", "no setting 'bacth_size'", "did you mean batch_size"),
         ("run cat.png query.nmae=tabby", "no setting 'query.nmae'", "did you mean query.name"),
         ("run cat.png query.x=3", "query.x is a setting of", "query=point"),
@@ -141,11 +141,11 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("run cat.png query=box query.x=1 query.y=1 query.width=0 query.height=2", "not 0x2", "above 0"),
         ("run cat.png query=pca query.component=1.5", "query.component", "must be a whole number, not 1.5"),
         ("run cat.png query=pca query.centred=maybe", "query.centred", "must be true or false, not 'maybe'"),
-        ("run cat.png backbone.layer=stage9", "no layer 'stage9'", "stages are stage2, stage3, last"),
+        ("run cat.png backbone.layer=stage9", "no layer 'stage9'", "stages are stage1, stage2, stage3, last"),
         ("run cat.png backbone.layer=3", "backbone.layer must be a word or a list", "not 3"),
         ("run cat.png backbone.precision=fp8", "'fp8'", "auto, fp32 or bf16"),
         ("run cat.png backbone.device=banana", "banana", "cpu"),
-        ("run cat.png backbone.placement=nearest", "'nearest'", "rf (where the cells look), calibrated"),
+        ("run cat.png backbone.placement=nearest", "'nearest'", "rf (the middle of the receptive field), calibrated"),
         ("run cat.png preprocess.fit=squeeze", "no fit 'squeeze'", "choose resize, crop, letterbox or stretch"),
         ("run cat.png preprocess.size=big", "preprocess.size", "must be a whole number or null, not 'big'"),
         ("run cat.png render.colours=rainbow", "colours 'rainbow'", "choose one of turbo"),
@@ -188,8 +188,8 @@ def test_weights_that_cannot_be_used_are_one_line_and_run_no_code(attnvis, cat):
     Path("cut.safetensors").write_bytes(Path("small.safetensors").read_bytes()[:20])
     for file, reason in {
         "pickled.pth": "could run code",
-        "small.pth": "do not fit embedded",
-        "small.safetensors": "do not fit embedded",
+        "small.pth": "do not fit efficientnet_lite0",
+        "small.safetensors": "do not fit efficientnet_lite0",
         "cut.pth": "damaged or cut short",
         "cut.safetensors": "not a readable safetensors file",
         "nosuch.pth": "no weights file",
@@ -208,7 +208,7 @@ def test_a_download_that_fails_says_where_to_put_the_file(attnvis, cat, monkeypa
     monkeypatch.setattr(ResNet18_Weights, "get_state_dict", unreachable)
     complaint = attnvis("run", "cat.png", "backbone=resnet18").complaint
     assert "could not download ResNet18_Weights.IMAGENET1K_V1" in complaint and "no route to host" in complaint
-    assert "resnet18-f37072fd.pth" in complaint and "backbone=embedded" in complaint
+    assert "resnet18-f37072fd.pth" in complaint and "backbone=efficientnet_lite0" in complaint
 
 
 def test_with_hydra_full_error_the_traceback_is_shown(attnvis, cat, monkeypatch):
@@ -263,7 +263,7 @@ def test_code_of_others_runs_only_where_it_is_trusted(attnvis, mine):
 def test_a_network_of_ones_own_is_not_taken_for_a_member_of_a_family(attnvis, mine):
     file = Path("confs/backbone/resnet_of_mine.yaml")
     file.parent.mkdir()
-    file.write_text("# mine\n_target_: attnvis.backbone.embedded\nweights: random\n")
+    file.write_text("# mine\n_target_: attnvis.backbone.efficientnet_lite\nweights: random\n")
     assert attnvis("run", "-cd", mine, "cat.png", "backbone=resnet_of_mine").code == 0
 
 
@@ -323,7 +323,7 @@ import resource, sys
 from attnvis import cli
 import hydra, torch, wandb
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-sys.argv = ["attnvis", "run", "cat.png", "big.png", "preprocess.size=65", "batch_size=1", "render.format=png", "hydra.run.dir=out"]
+sys.argv = ["attnvis", "run", "cat.png", "big.png", "preprocess.size=96", "batch_size=1", "render.format=png", "hydra.run.dir=out"]
 cli.main()
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -412,7 +412,7 @@ def test_a_sweep_has_a_folder_for_each_choice_and_outlives_one_that_fails(attnvi
 
 
 def test_a_family_is_found_by_the_longest_name():
-    assert [catalogue.family(name) for name in ("resnet18", "resnext50_32x4d", "wide_resnet50_2", "vgg16", "vit_b_16", "embedded2")] == [
+    assert [catalogue.family(name) for name in ("resnet18", "resnext50_32x4d", "wide_resnet50_2", "vgg16", "vit_b_16", "embedded")] == [
         "resnet",
         "resnext",
         "wide_resnet",

@@ -19,7 +19,6 @@ DOCUMENTS = [
         "docs/placement.md",
         "docs/faults.md",
         "docs/performance.md",
-        "attnvis/embedded/MODEL_CARD.md",
     )
 ]
 
@@ -36,7 +35,7 @@ def test_the_example_of_a_users_own_query_and_scaling_runs_as_printed(attnvis, h
     assert attnvis(*command).code == 0
     with Path("out/records.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert (row["status"], row["query"], row["scaling"]) == ("done", "corner:3", "root(power=0.5)")
+    assert (row["status"], row["query"], row["scaling"]) == ("done", "corner:1", "root(power=0.5)")
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

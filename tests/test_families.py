@@ -372,21 +372,21 @@ LAYERS = {  # layers, what every photo goes through first, what lies behind the 
     "resnet18": (["stage1", "stage2", "stage3"], "conv1", "layer4"),
     "densenet121": (["stage2", "stage3"], "features.conv0", "features.transition3"),
     "swin_t": (["stage1", "stage2", "stage3"], "features.0.0", "features.6"),
-    "embedded": (["stage2", "stage3"], "features.0.0", "features.12"),
+    "efficientnet_lite0": (["stage2", "stage3"], "features.0.convolution", "features.12"),
 }
 
 
 def several(name: str, net: nn.Module | None, **settings) -> Backbone:
     """Stretched: nothing is probed.  Without a head where that can be said: nothing behind the layers is asked."""
     if net is None:
-        return backbone.embedded(precision="fp32", device="cpu", placement="stretch", **settings)
+        return backbone.efficientnet_lite(precision="fp32", device="cpu", placement="stretch", **settings)
     return named(name, net, head="none", placement="stretch", **settings)
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_several_layers_in_one_pass_say_what_each_says_alone(name):
     layers, first, behind = LAYERS[name]
-    net = None if name == "embedded" else lively(made(name), 97)
+    net = None if name == "efficientnet_lite0" else lively(made(name), 97)
     together, batch, called = several(name, net, layer=layers), photos(97), []
     for path, module in together.trunk.named_modules():
         module.register_forward_hook(lambda module, inputs, output, path=path: called.append(path.removeprefix("encode.")))
@@ -402,22 +402,22 @@ def test_several_layers_in_one_pass_say_what_each_says_alone(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet18", "embedded"],
+    ["resnet18", "efficientnet_lite0"],
 )
 def test_layers_come_in_the_order_in_which_they_were_asked_for(name):
-    together = several(name, None if name == "embedded" else made(name), layer=["stage3", "stage2"])
+    together = several(name, None if name == "efficientnet_lite0" else made(name), layer=["stage3", "stage2"])
     features = together(photos(97, 1))
     assert [(one.layer, one.grid) for one in (features, *features.also)] == [("stage3", (7, 7)), ("stage2", (13, 13))]
 
 
 # ----------------------------------------------------------------------------------------------------------- batch norm folded in
 
-FOLDED = ("embedded", "resnet18", "mobilenet_v2", "googlenet")
+FOLDED = ("efficientnet_lite0", "resnet18", "mobilenet_v2", "googlenet")
 
 
 @pytest.mark.parametrize("name", FOLDED)
 def test_no_batch_norm_is_left_where_one_follows_a_convolution(name):
-    found = backbone.embedded(precision="fp32", device="cpu") if name == "embedded" else named(name, lively(made(name)))
+    found = backbone.efficientnet_lite(precision="fp32", device="cpu") if name == "efficientnet_lite0" else named(name, lively(made(name)))
     norms = [module for module in found.probed.modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms and not [module for module in found.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
     images = photos(225).images

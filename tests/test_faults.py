@@ -20,7 +20,7 @@ from attnvis.maps import read_maps
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the signals and file systems are Unix'")
 
 DOOR = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from attnvis.cli import main; main()"
-WORDS = ["preprocess.size=65", "logger.mode=disabled", "batch_size=1", "workers=1", "backbone.engine=eager"]
+WORDS = ["preprocess.size=96", "logger.mode=disabled", "batch_size=1", "workers=1", "backbone.engine=eager"]
 ROOT = os.name == "posix" and os.geteuid() == 0
 
 

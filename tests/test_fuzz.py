@@ -141,7 +141,7 @@ def test_five_thousand_changed_photos_are_photos_or_one_line_in_bounded_memory_a
 
 WORDS = [
     "query=class", "query.name=tabby", "query=point", "query.x=5", "query.y=6", "scaling=temperature", "scaling.tau=0.5", "normalise=top_k",
-    "normalise.k=3", "preprocess.size=65", "preprocess.fit=crop", "render.opacity=0.5", "render.colours=magma", "batch_size=2", "seed=1",
+    "normalise.k=3", "preprocess.size=96", "preprocess.fit=crop", "render.opacity=0.5", "render.colours=magma", "batch_size=2", "seed=1",
     "name=run", "maps=false", "logger.mode=disabled", "backbone.layer=stage3", "backbone.precision=fp32", "query=several",
     "query.of=[mean,'box:1,2,3,4']", "cache.limit=1.5", "experiment=queries",
 ]  # fmt: skip

@@ -108,8 +108,8 @@ def test_a_photo_that_changes_during_the_run_fails_alone(attnvis, here, monkeypa
 def test_maps_read_again_are_what_the_network_found_and_where(attnvis, photos):
     asked = ["mean", "point:20,30", "box:5,6,30,20", "rarity"]
     assert attnvis("run", "a", "query=several", f"query.of={json.dumps(asked)}", "scaling=inv_sqrt_d", "backbone.precision=fp32").code == 0
-    photo = load(Path("a/cat.png"), short=65)
-    expected = Method(lambda features: several(features, asked))(LOADED(precision="fp32")(collate([photo], Preprocessing(65))))[0]
+    photo = load(Path("a/cat.png"), short=96)
+    expected = Method(lambda features: several(features, asked))(LOADED(precision="fp32")(collate([photo], LOADED(precision="fp32").preprocessing.changed("resize", 96))))[0]
     again = read_maps(Path("out") / records()[0]["map"])
     assert [answer.query for answer in again] == asked
     for found, true in zip(again, expected, strict=True):
@@ -141,7 +141,7 @@ def test_redraw_gives_the_same_overlays_without_the_network(attnvis, photos, mon
     assert attnvis("run", "a", "b", "c", "query=several", 'query.of=[mean,"point:20,30"]').code == 0
     from attnvis import backbone
 
-    monkeypatch.setattr(backbone, "embedded", None)
+    monkeypatch.setattr(backbone, "efficientnet_lite", None)
     monkeypatch.setattr(backbone.Backbone, "__call__", None)
     assert attnvis("redraw", "out", "hydra.run.dir=again").code == 0
     first = {path.name: path.read_bytes() for path in Path("out/overlays").iterdir()}

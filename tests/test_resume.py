@@ -8,7 +8,7 @@ import pytest
 from conftest import make_photo
 
 PHOTOS = tuple(f"{number}.png" for number in range(5))
-WORDS = ("preprocess.size=65", "query=class", "hydra.run.dir=out", "batch_size=1")  # one at a time: kernels differ by a bit with the batch
+WORDS = ("preprocess.size=96", "query=class", "hydra.run.dir=out", "batch_size=1")  # one at a time: kernels differ by a bit with the batch
 
 
 @pytest.fixture

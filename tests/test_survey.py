@@ -41,17 +41,17 @@ def test_stages_that_a_config_does_not_name_are_found_by_their_stride():
 def test_members_are_all_the_convolutional_classifiers_of_torchvision():
     transformers = {name for name in models.list_models(module=models) if name.startswith(("vit", "maxvit"))}
     assert set(members()) == set(models.list_models(module=models)) - transformers
-    assert set(members().values()) | {"embedded"} == set(families()) == set(catalogue.options("backbone")) - {"own", "timm"}
+    assert set(members().values()) | {"efficientnet_lite"} == set(families()) == set(catalogue.options("backbone")) - {"own", "timm"}
 
 
 def test_the_table_says_a_network_once_and_its_layers_below(attnvis):
-    ended = attnvis("backbones", "embedded", "resnet18", "size=65")
+    ended = attnvis("backbones", "efficientnet_lite", "resnet18", "size=96")
     heads, rule, *rows = ended.out.splitlines()
-    assert ended.code == 0 and len(rows) == 3 + 4
+    assert ended.code == 0 and len(rows) == 4 + 4
     assert {len(line) for line in (heads, rule, *rows)} == {len(heads)}, "columns that stand below one another"
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert [row[0] for row in cells] == ["embedded", "", "", "resnet18", "", "", ""]
-    assert cells[2][list(COLUMNS).index("class scores")] == "linear, exact"
+    assert [row[0] for row in cells] == ["efficientnet_lite0", "", "", "", "resnet18", "", "", ""]
+    assert cells[3][list(COLUMNS).index("class scores")] == "linear, exact"
     assert cells[0][list(COLUMNS).index("class scores")] == "gradient, approximate"
 
 

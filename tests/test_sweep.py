@@ -19,7 +19,7 @@ from attnvis import backbone, comparison
 from attnvis.lab import Job, read_sweep
 
 ROOT = Path(package.__file__).resolve().parents[1]
-SMALL = ("cache.folder=cache", "hydra.run.dir=out", "hydra.sweep.dir=out", "preprocess.size=65", "sheets=0")
+SMALL = ("cache.folder=cache", "hydra.run.dir=out", "hydra.sweep.dir=out", "preprocess.size=96", "sheets=0")
 PHOTOS = ("0.png", "1.png")
 
 
@@ -91,12 +91,12 @@ def test_a_sweep_of_scalings_is_one_job_and_the_network_sees_each_photo_once(swe
 
 
 def test_the_settings_as_typed_are_the_settings_that_are_measured(sweep):
-    assert sweep("query=mean", "scaling=none,temperature:4,cosine:0.07", "normalise=softmax,top_k:3").code == 0
+    assert sweep("query=mean", "scaling=none,temperature:64,cosine:0.07", "normalise=softmax,top_k:3").code == 0
     for photo in PHOTOS:
         by = {(row["scaling"], row["normalise"]): row for row in rows() if row["photo"] == photo}
         assert len(by) == 6
-        plain, cooled = by["none", "softmax"], by["temperature:4", "softmax"]
-        assert cooled["sigma_eff"] == pytest.approx(plain["sigma_eff"] / 4, rel=1e-5)
+        plain, cooled = by["none", "softmax"], by["temperature:64", "softmax"]
+        assert cooled["sigma_eff"] == pytest.approx(plain["sigma_eff"] / 64, rel=1e-5)
         assert by["none", "top_k:3"]["perplexity"] <= 3 + 1e-6 < cooled["perplexity"]
 
 
@@ -144,7 +144,7 @@ def test_functions_of_ones_own_are_swept_where_they_are_trusted(sweep, mine):
         ("query=my_stages.nosuch trust=my_stages", "my_stages", "nosuch"),
         ("query=no_such_module.mine trust=no_such_module", "no_such_module", "no_such_module"),
         ("query=my_stages.broken trust=my_stages", "my own mistake", "my own mistake"),
-        ("backbone.layer=stage9", "no layer 'stage9'", "stages are stage2, stage3, last"),
+        ("backbone.layer=stage9", "no layer 'stage9'", "stages are stage1, stage2, stage3, last"),
         ("backbone.layer=[stage3,last]", "a job of a sweep measures one layer", "backbone.layer=stage3,last"),
         ("seed=1.5", "seed", "must be a whole number, not 1.5"),
         ("cache.storage=quarter", "unknown cache.storage 'quarter'", "exact or half"),
@@ -193,8 +193,8 @@ def test_the_atlas_of_all_scalings_runs(sweep, seen):
 
 
 def test_several_layers_and_sizes_are_several_jobs_without_asking_for_it(sweep):
-    assert sweep("query=mean", "scaling=none", "backbone.layer=stage2,last", "preprocess.size=65,97").code == 0
-    asked = [f"backbone.layer={layer}, preprocess.size={size}" for layer, size in product(("stage2", "last"), (65, 97))]
+    assert sweep("query=mean", "scaling=none", "backbone.layer=stage2,last", "preprocess.size=64,96").code == 0
+    asked = [f"backbone.layer={layer}, preprocess.size={size}" for layer, size in product(("stage2", "last"), (64, 96))]
     assert plan() == asked
     assert sorted(path.name for path in Path("out").iterdir() if path.is_dir() and path.name[0] != ".") == ["0", "1", "2", "3"]
     axes = [told(f"out/{number}")["axes"] for number in range(4)]
@@ -214,7 +214,7 @@ def test_a_job_that_fails_is_named_and_does_not_stop_the_others(sweep):
     ended = sweep("query=class", "scaling=none", "backbone.layer=stage9,last")
     named, advice = ended.err.splitlines()
     assert ended.code == 1
-    assert named.startswith("attnvis: job 0 (backbone.layer=stage9) failed: embedded has no layer")
+    assert named.startswith("attnvis: job 0 (backbone.layer=stage9) failed: efficientnet_lite0 has no layer")
     assert advice.startswith("attnvis: ") and advice.endswith("attnvis sweep --resume out")
     assert told("out/0")["status"] == "failed" and told("out/1")["status"] == "done" and len(rows("out/1")) == 2
 
@@ -299,12 +299,12 @@ def test_the_cache_cold_warm_and_off_give_the_same_numbers(sweep, seen):
 
 
 def test_what_sweeps_have_kept_is_listed_and_cleared(attnvis, sweep):
-    assert sweep("query=mean", "scaling=none", "preprocess.size=65,97").code == 0
+    assert sweep("query=mean", "scaling=none", "preprocess.size=64,96").code == 0
     Path("cache/mine.txt").write_text("not of the cache")
     size = sum(path.stat().st_size for path in Path("cache").rglob("*.safetensors")) / 1e6
     listed = attnvis("cache", "folder=cache")
     network, total = listed.out.splitlines()
-    assert listed.code == 0 and network.split()[:4] == [f"{size:.1f}", "MB", "4", "photos"] and "embedded" in network
+    assert listed.code == 0 and network.split()[:4] == [f"{size:.1f}", "MB", "4", "photos"] and "efficientnet_lite0" in network
     assert f"{size:.1f} MB in cache" in total and "clear=true" in total
     cleared = attnvis("cache", "folder=cache", "clear=true")
     assert cleared.code == 0 and f"{size:.1f} MB freed in cache" in cleared.out

@@ -55,7 +55,7 @@ def told(folder=Path("out")):
 @pytest.fixture
 def film(attnvis):
     def call(*words):
-        return attnvis("video", "preprocess.size=65", *([] if "hydra.run.dir" in "".join(words) else ["hydra.run.dir=out"]), *words)
+        return attnvis("video", "preprocess.size=96", *([] if "hydra.run.dir" in "".join(words) else ["hydra.run.dir=out"]), *words)
 
     return call
 
