@@ -1,6 +1,6 @@
 """The README's pictures: photos down and queries across, or queries down and scalings across; one colour scale.
 
-python scripts/contact_sheet.py queries docs/queries.jpg       every query over the samples, with the default scaling
+python scripts/contact_sheet.py queries docs/queries.jpg       every query over the samples, the mean with the default scaling
 python scripts/contact_sheet.py scalings docs/scalings.jpg     seven scalings of three queries on the cat
 """
 
@@ -11,7 +11,7 @@ from attnvis import api, render
 from attnvis.backbone import Backbone
 from attnvis.photo import SAMPLES, find, load
 
-QUERIES = ("class", "mean", "rarity", "pca", "random")
+QUERIES = ("class", "mean", "distance", "norm", "rarity", "pca", "random")
 SCALINGS = ("none", "ssmax", "inv_sqrt_d", "inv_d", "cosine", "zscore", "perplexity")
 
 
@@ -23,7 +23,9 @@ def queries(backbone: Backbone, samples: list[str]) -> list[tuple]:
         height, width = photo.size
         spot = f"point:{width // 2},{height // 2}"
         tiles.append((photo.pixels, name))
-        tiles += [tile(api.explain(f"samples/{name}", asked, backbone=backbone)) for asked in (*QUERIES, spot)]
+        for asked in (*QUERIES, spot):
+            scaling = "inv_sqrt_d" if asked == "mean" else "perplexity"  # under 1/sqrt(d) the others are nearly uniform or nearly one-hot
+            tiles.append(tile(api.explain(f"samples/{name}", asked, scaling, backbone=backbone)))
     return tiles
 
 
@@ -48,14 +50,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=("queries", "scalings"))
     parser.add_argument("file", type=Path)
-    parser.add_argument("--backbone", default="embedded")
+    parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--weights")
     parser.add_argument("--samples", nargs="+", default=["cat", "astronaut", "coffee", "rocket"], help=f"of {', '.join(SAMPLES)}")
     asked = parser.parse_args()
     backbone = api.load_backbone(asked.backbone, **({"weights": asked.weights} if asked.weights else {}))
     made = queries(backbone, asked.samples) if asked.which == "queries" else scalings(backbone, asked.samples[0])
     columns = len(QUERIES) + 2 if asked.which == "queries" else len(SCALINGS)
-    sheet = render.contact_sheet(made, columns=columns, side=300, title=f"{backbone.name}, one colour scale", style=render.Style())
+    sheet = render.contact_sheet(made, columns=columns, side=230, title=f"{backbone.name}, one colour scale", style=render.Style())
     asked.file.parent.mkdir(parents=True, exist_ok=True)
     render.write(asked.file, sheet)
 

@@ -16,7 +16,7 @@ from attnvis import backbone, cli
 from attnvis.backbone import Backbone
 from attnvis.values import Preprocessing
 
-EMBEDDED = backbone.embedded
+EMBEDDED = backbone.efficientnet_lite
 REMEMBERED = functools.cache(EMBEDDED)
 
 
