@@ -19,7 +19,7 @@ __all__ = ["NEARLY_UNIFORM", "Answer", "Method"]
 NEARLY_UNIFORM = 0.95  # of the patches: an attention spread over more than this share prefers almost nothing
 UNLIKELY = 0.01  # probability: a class below it is drawn all the same, and said
 # |correlation| of scores and norms.  On 200 photos, with EfficientNet-Lite0 and with MobileNetV2 (python scripts/choose_question.py
-# DIR/osie/images), pca's map turned over in the mirror or at 320 px on 57 of 152 below it and on 5 of 248 above; .5 would miss 28 of the 62.
+# DIR/osie/images), pca's map turned over in the mirror or at 320 px on 57 of 152 below it, on 5 of 248 above; .5 would miss 28 of the 62.
 FREE_SIGN = 0.75
 
 

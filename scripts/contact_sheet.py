@@ -12,6 +12,7 @@ from attnvis.backbone import Backbone
 from attnvis.photo import SAMPLES, find, load
 
 QUERIES = ("class", "mean", "distance", "norm", "rarity", "pca", "random")
+TITLE = "the patches that each map spreads over, and how often uniform its hottest is; one colour scale"
 SCALINGS = ("none", "ssmax", "inv_sqrt_d", "inv_d", "cosine", "zscore", "perplexity")
 
 
@@ -42,7 +43,7 @@ def tile(found: api.Explanation, said: str = "") -> tuple:
     numbers = found.diagnostics
     return (
         found.overlay(),
-        f"{said or found.label}: {numbers['perplexity']:.0f} of {found.answer.patches} patches, max {numbers['max_times_uniform']:.3g}x",
+        f"{said or found.label}: {numbers['perplexity']:.0f} of {found.answer.patches}, {numbers['max_times_uniform']:.3g}x",
     )
 
 
@@ -57,7 +58,7 @@ def main() -> None:
     backbone = api.load_backbone(asked.backbone, **({"weights": asked.weights} if asked.weights else {}))
     made = queries(backbone, asked.samples) if asked.which == "queries" else scalings(backbone, asked.samples[0])
     columns = len(QUERIES) + 2 if asked.which == "queries" else len(SCALINGS)
-    sheet = render.contact_sheet(made, columns=columns, side=230, title=f"{backbone.name}, one colour scale", style=render.Style())
+    sheet = render.contact_sheet(made, columns=columns, side=230, title=f"{backbone.name}: {TITLE}", style=render.Style())
     asked.file.parent.mkdir(parents=True, exist_ok=True)
     render.write(asked.file, sheet)
 
