@@ -118,7 +118,8 @@ def one_number(features: Features, scores: Float[Tensor, "B N"], text: str) -> Q
 def pca(features: Features, component: int = 1, centred: bool = True) -> Query:
     """q = a principal direction of the photo's patches (EigenCAM takes the first); its free sign points to the patches of larger norm.
 
-    `sign_margin` is how clearly it does: |correlation| of scores and norms.  Near 0 the mirror image may get the opposite sign.
+    `sign_margin` is how clearly it does: |correlation| of scores and norms.  Where it is small, the mirror image or another size of the
+    input may get the opposite sign (docs/question.md).
     """
     patches, channels = features.tokens.shape[1:]
     available = min(patches - centred, channels)  # centred patches sum to zero: one direction less

@@ -1,6 +1,6 @@
 """The README's pictures: photos down and queries across, or queries down and scalings across; one colour scale.
 
-python scripts/contact_sheet.py queries docs/queries.jpg       every query over the samples, with the default scaling
+python scripts/contact_sheet.py queries docs/queries.jpg       every query over the samples, the mean with the default scaling
 python scripts/contact_sheet.py scalings docs/scalings.jpg     seven scalings of three queries on the cat
 """
 
@@ -11,7 +11,8 @@ from attnvis import api, render
 from attnvis.backbone import Backbone
 from attnvis.photo import SAMPLES, find, load
 
-QUERIES = ("class", "mean", "rarity", "pca", "random")
+QUERIES = ("class", "mean", "distance", "norm", "rarity", "pca", "random")
+TITLE = "the patches that each map spreads over, and how often uniform its hottest is; one colour scale"
 SCALINGS = ("none", "ssmax", "inv_sqrt_d", "inv_d", "cosine", "zscore", "perplexity")
 
 
@@ -23,7 +24,9 @@ def queries(backbone: Backbone, samples: list[str]) -> list[tuple]:
         height, width = photo.size
         spot = f"point:{width // 2},{height // 2}"
         tiles.append((photo.pixels, name))
-        tiles += [tile(api.explain(f"samples/{name}", asked, backbone=backbone)) for asked in (*QUERIES, spot)]
+        for asked in (*QUERIES, spot):
+            scaling = "inv_sqrt_d" if asked == "mean" else "perplexity"  # under 1/sqrt(d) the others are nearly uniform or nearly one-hot
+            tiles.append(tile(api.explain(f"samples/{name}", asked, scaling, backbone=backbone)))
     return tiles
 
 
@@ -40,7 +43,7 @@ def tile(found: api.Explanation, said: str = "") -> tuple:
     numbers = found.diagnostics
     return (
         found.overlay(),
-        f"{said or found.label}: {numbers['perplexity']:.0f} of {found.answer.patches} patches, max {numbers['max_times_uniform']:.3g}x",
+        f"{said or found.label}: {numbers['perplexity']:.0f} of {found.answer.patches}, {numbers['max_times_uniform']:.3g}x",
     )
 
 
@@ -55,7 +58,7 @@ def main() -> None:
     backbone = api.load_backbone(asked.backbone, **({"weights": asked.weights} if asked.weights else {}))
     made = queries(backbone, asked.samples) if asked.which == "queries" else scalings(backbone, asked.samples[0])
     columns = len(QUERIES) + 2 if asked.which == "queries" else len(SCALINGS)
-    sheet = render.contact_sheet(made, columns=columns, side=300, title=f"{backbone.name}, one colour scale", style=render.Style())
+    sheet = render.contact_sheet(made, columns=columns, side=230, title=f"{backbone.name}: {TITLE}", style=render.Style())
     asked.file.parent.mkdir(parents=True, exist_ok=True)
     render.write(asked.file, sheet)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from attnvis import normalise, query, scaling
 from attnvis.head import Linear
 from attnvis.query import UnknownName, ask, parse, read, spell
-from attnvis.values import Box, Features, PhotoError, Placement, Query, Scores
+from attnvis.method import FREE_SIGN, Method
+from attnvis.values import Box, ClassScore, Features, PhotoError, Placement, Query, Scores, percent
 
 B, Q, D = 2, 3, 7  # different primes: a transposed axis cannot pass unnoticed
 GRID = (5, 11)
@@ -39,6 +40,7 @@ few = settings(quick, max_examples=8)
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)
 
 TEXTS = ["mean", "class", "class:tiger cat", "class:3", "point:40,31.5", "box:12,3,50.5,20", "random:3", "rarity:4", "pca:2", "pca:2,false"]
+TEXTS += ["distance", "norm"]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -105,7 +107,7 @@ def complaint(kind: type[ValueError], function, *arguments) -> str:
     [
         *("mean", "class", "class:tabby", "class:teddy, teddy bear", "class:281", "random:3", "random:3,2"),
         *("point:120,80", "point:0.5,1234.25", "point:123456.5,1000000", "box:10,20,100,50"),
-        *("rarity", "rarity:8,0.05", "pca", "pca:2", "pca:1,False"),
+        *("rarity", "rarity:8,0.05", "pca", "pca:2", "pca:1,False", "distance", "norm"),
     ],
 )
 def test_a_query_is_spelled_as_it_was_read(text):
@@ -164,7 +166,7 @@ def test_settings_take_the_types_of_the_signature():
 @pytest.mark.parametrize(
     "text, hints",
     [
-        ("meen", ["'meen'", "did you mean mean?", "box, class, mean"]),
+        ("meen", ["'meen'", "did you mean mean?", "box, class, distance, mean"]),
         ("points:1,2", ["'points:1,2'", "did you mean point?"]),
         ("xyzzy", ["'xyzzy'", "class:NAME"]),
         ("several:mean", ["several"]),  # a list cannot be written in one text
@@ -331,6 +333,111 @@ def test_a_class_query_needs_a_classifier():
 def test_an_earlier_layer_is_asked_for_its_logits_only_when_they_are_needed():
     features = some()
     assert torch.equal(query.class_(replace(features, logits=None)).vectors, query.class_(features).vectors)
+
+
+def test_a_class_comes_with_its_probability_logit_and_rank():
+    features = some()
+    for name in (*range(len(CATEGORIES)), "predicted"):
+        asked = query.class_(features, name)
+        for b in range(B):
+            logits = features.logits[b].tolist()
+            chosen = logits.index(max(logits)) if name == "predicted" else name
+            total = math.fsum(math.exp(logit) for logit in logits)
+            (score,) = asked.classes[b]
+            assert (score.index, score.name) == (chosen, CATEGORIES[chosen])
+            assert score.probability == pytest.approx(math.exp(logits[chosen]) / total, rel=1e-12)
+            assert score.logit == pytest.approx(logits[chosen], abs=1e-12)
+            assert score.rank == sorted(logits, reverse=True).index(logits[chosen]) + 1
+
+
+def test_a_class_score_stays_finite_where_exp_would_not():
+    logits = torch.tensor([[1000.0, 999.0, -1000.0] + [0.0] * 8, [0.0] * 11], dtype=torch.float64)
+    features = replace(some(), logits=logits)
+    likely, unlikely = (query.class_(features, name).classes[0][0] for name in (0, 2))
+    assert likely.probability == pytest.approx(1 / (1 + math.exp(-1)), rel=1e-12) and likely.rank == 1
+    assert (unlikely.probability, unlikely.rank) == (0, 11)
+    tied = query.class_(features, 7).classes[1][0]
+    assert tied.probability == pytest.approx(1 / 11) and tied.rank == 1  # no class is likelier
+
+
+def test_a_class_score_reads_as_one_line():
+    assert str(ClassScore(7, "cock", 0.0163, -2.345, 12)) == "cock: 1.6% (rank 12, logit -2.3)"
+
+
+@pytest.mark.parametrize(
+    "share, text",
+    [
+        (0.0163, "1.6%"),
+        (0.000021, "0.0021%"),
+        (1.0, "100%"),
+        (0.0, "0%"),
+        (0.5, "50%"),
+        (0.996, "100%"),
+        (0.994, "99%"),
+        (0.1, "10%"),
+        (1.2e-6, "0.00012%"),
+        (3e-9, "3e-07%"),
+    ],
+)
+def test_a_share_reads_as_a_percentage_of_two_digits_and_never_as_0_unless_it_is(share, text):
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize("text", ["mean", "class:tabby", "random", "rarity", "point:40,31.5", "distance", "norm"])
+def test_only_a_class_has_a_class_score_and_only_a_free_sign_a_margin(text):
+    (answer, _) = (answers[0] for answers in Method(parse(text))(some()))
+    assert (answer.class_score is not None) == text.startswith("class") and answer.sign_margin is None
+
+
+# distance, norm
+
+
+def of_one_number(text: str, features: Features) -> np.ndarray:
+    (asked,) = ask(parse(text), features)
+    assert asked.labels == ((text,),) * B and asked.text == text
+    assert asked.vectors.shape == (B, 1, 1) and asked.keys.shape == (B, N, 1)
+    return Scores(asked.vectors, asked.keys).values[:, 0].numpy()
+
+
+def test_distance_is_how_far_a_patch_lies_from_the_mean_patch():
+    features = some(normal(B, N, D) + 3)
+    for scores, tokens in zip(of_one_number("distance", features), features.tokens.tolist()):
+        mean = [math.fsum(token[d] for token in tokens) / N for d in range(D)]
+        np.testing.assert_allclose(scores, [math.dist(token, mean) for token in tokens], rtol=1e-12)
+
+
+def test_norm_is_the_length_of_a_patch():
+    features = some(normal(B, N, D) + 3)
+    for scores, tokens in zip(of_one_number("norm", features), features.tokens.tolist()):
+        np.testing.assert_allclose(scores, [math.sqrt(math.fsum(value**2 for value in token)) for token in tokens], rtol=1e-12)
+
+
+@pytest.mark.parametrize("text", ["distance", "norm"])
+@pytest.mark.parametrize("scale", [scaling.inv_sqrt_d, scaling.inv_d])
+def test_a_question_of_one_number_is_left_as_it_is_by_the_root_of_d(text, scale):
+    plain, scaled = (Method(parse(text), how)(some()) for how in (scaling.none, scale))
+    for first, second in zip(plain, scaled):
+        assert torch.equal(first[0].attention.logits, second[0].attention.logits)
+
+
+@given(seed=st.integers(0, 999), shift=st.floats(-5, 5), stretch=st.floats(0.1, 10))
+@few
+def test_distance_does_not_see_what_all_patches_share_and_norm_does(seed, shift, stretch):
+    tokens, common = normal(B, N, D, seed=seed), 1 + shift**2 * normal(D, seed=seed + 1).abs()
+    distances, norms = of_one_number("distance", some(tokens)), of_one_number("norm", some(tokens))
+    np.testing.assert_allclose(of_one_number("distance", some(stretch * tokens + common)), stretch * distances, rtol=1e-9)
+    assert not np.allclose(of_one_number("norm", some(tokens + common)), norms)
+    np.testing.assert_allclose(of_one_number("norm", some(-stretch * tokens)), stretch * norms, rtol=1e-12)
+
+
+@given(seed=st.integers(0, 999), text=st.sampled_from(["mean", "distance", "norm", "rarity", "class:tabby"]))
+@quick
+def test_the_mirrored_features_give_the_mirrored_map_and_never_its_negative(seed, text):
+    tokens = normal(B, N, D, seed=seed)
+    mirrored = tokens.unflatten(1, GRID).flip(2).flatten(1, 2)
+    for straight, turned in zip(Method(parse(text))(some(tokens)), Method(parse(text))(some(mirrored))):
+        logits, opposite = (answer[0].attention.logits.reshape(GRID) for answer in (straight, turned))
+        close(opposite.flip(1), logits)
 
 
 # point
@@ -599,6 +706,40 @@ def test_pca_points_to_the_patches_of_larger_norm(seed, component, centred):
     assert all(np.corrcoef(s, n)[0, 1] >= 0 for s, n in zip(scores, norms))
     close(query.pca(some(-features.tokens), component, centred).vectors, -vectors, atol=1e-7, rtol=0)
     close(query.pca(some(features.tokens.flip(1)), component, centred).vectors, vectors, atol=1e-7, rtol=0)
+
+
+@given(seed=st.integers(0, 999), component=st.integers(1, 4), centred=st.booleans())
+@few
+def test_the_margin_of_a_free_sign_is_the_correlation_of_scores_and_norms(seed, component, centred):
+    features = some(normal(B, N, D, seed=seed) + normal(D, seed=seed + 1))
+    asked = query.pca(features, component, centred)
+    assert asked.sign_margin.shape == (B, 1)
+    for photo, tokens in enumerate(features.tokens.numpy()):
+        scores, norms = tokens @ asked.vectors[photo, 0].numpy(), np.linalg.norm(tokens, axis=-1)
+        assert float(asked.sign_margin[photo, 0]) == pytest.approx(np.corrcoef(scores, norms)[0, 1], abs=1e-9)
+
+
+def with_margin(margin: float) -> Features:
+    """Four patches on a cross: PC1 is the long arm, and the larger norm of one of its ends sets the correlation."""
+    low, high = 0.0, 50.0
+    for _ in range(60):
+        ahead = (low + high) / 2
+        norms, scores = np.array([10 + ahead, 10, 3, 3]), np.array([10 + ahead, -10, 0, 0])
+        low, high = (ahead, high) if abs(np.corrcoef(scores, norms)[0, 1]) < margin else (low, ahead)
+    tokens = torch.tensor([[10 + ahead, 0], [-10, 0], [0, 3], [0, -3]], dtype=torch.float64)
+    return Features(tokens.unsqueeze(0), (2, 2), (whole((20, 20), (2, 2)),))
+
+
+@pytest.mark.parametrize("margin, warned", [(0.02, True), (FREE_SIGN - 0.01, True), (FREE_SIGN + 0.01, False), (0.9, False)])
+def test_a_sign_that_is_hardly_chosen_is_warned_of_with_its_margin(margin, warned):
+    ((answer,),) = Method(query.pca, scaling.zscore)(with_margin(margin))
+    assert answer.sign_margin == pytest.approx(margin, abs=1e-6)
+    texts = [text for text in answer.warnings if "free sign" in text]
+    assert len(texts) == warned and all(f"{margin:.2f}" in text for text in texts)
+
+
+def test_the_sign_of_patches_without_contrast_is_free():
+    assert query.pca(some(torch.full((B, N, D), 0.3))).sign_margin.tolist() == [[0.0], [0.0]]
 
 
 def test_on_rectified_features_the_first_uncentred_direction_is_non_negative():
