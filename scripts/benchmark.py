@@ -256,8 +256,9 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
             seconds["network"] = core_seconds(lambda: [run(one) for one in images])
         features = [net(batch) for batch in batches]
         seconds["attention"] = core_seconds(lambda: answers.extend(answer for one in features for (answer,) in method(one)))
+        drawn = zip(photos, answers, strict=True)
         seconds["draw"] = core_seconds(
-            lambda: pictures.extend(overlay(photo.pixels, answer.map(), style) for photo, answer in zip(photos, answers, strict=True))
+            lambda: pictures.extend(overlay(photo.pixels, answer.cells, style, placement=answer.placement) for photo, answer in drawn)
         )
         seconds["write"] = core_seconds(functools.partial(write_all, pictures, out))
         return seconds
