@@ -173,9 +173,8 @@ class Job:
                     self.write(name, render.encode(drawn, "jpg", 85))
                     told = {"file": name, "photo": photo.name, "query": found.query, "label": found.label, "said": said}
                     self.tiles.append(told | {"setting": setting_name(scaling, normalise)})
-        asked = (found.query if found.query == found.label else f"{found.query} ({found.label})" for found in answers)
-        title = f"{photo.name}: {', '.join(asked)}"
-        sheet = render.contact_sheet(tiles, len(self.settings), TILE, title, self.style)
+        asked = [found.query if found.query == found.label else f"{found.query} ({found.label})" for found in answers]
+        sheet = render.contact_sheet(tiles, len(self.settings), TILE, photo.name, self.style, headings=asked)
         self.write(f"sheets/{stem}.jpg", render.encode(sheet, "jpg", 88))
 
     def medians(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -405,7 +406,8 @@ def label_octaves(canvas: UInt8[np.ndarray, "68 w 3"], style: Style) -> None:
         for sign in ("≤ ", "") if value == style.low else ("≥ ",) if value == style.high else ("",):
             room = measure(sign + times(value), 14, weight)
             left = min(max(0.0, x - room / 2), max(0, width - room))
-            if all(left > end + 5 or left + room < start - 5 for start, end in labelled):
+            apart = 5 if value in (style.high, 1.0, style.low) else 14
+            if all(left > end + apart or left + room < start - apart for start, end in labelled):
                 say(canvas, sign + times(value), round(left), 60, 14, weight, room=width)
                 labelled.append((left, left + room))
                 break
@@ -486,10 +488,12 @@ def contact_sheet(
     title: str = "",
     style: Style | None = None,
     widest: int = 1280,
+    headings: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """Pictures in rows of `columns`, each at most `side` high and wide with its caption below; with a style, its colour bar ends the sheet.
 
     The sheet is at most `widest` pixels wide: tiles shrink, down to TILE pixels, and a row that is too long even then becomes several.
+    `headings`: a line of words above each row of `columns`.
     """
     captioned = list(tiles)
     columns = max(1, min(columns, len(captioned)))
@@ -502,8 +506,12 @@ def contact_sheet(
     head = sheet(MARGIN + 34 if title else MARGIN, width)
     say(head, title, MARGIN, MARGIN + 14, 22, 600, room=width - 2 * MARGIN)
     groups = [fitted[start : start + columns] for start in range(0, len(fitted), columns)]
-    rows = [group[start : start + across] for group in groups for start in range(0, len(group), across)]
-    strips = [sheet_row(row, wide, width) for row in rows]
+    strips = []
+    for heading, group in zip_longest(headings, groups):
+        if heading:
+            strips.append(sheet(30, width))
+            say(strips[-1], heading, MARGIN, 18, 16, 600, room=width - 2 * MARGIN)
+        strips += [sheet_row(group[start : start + across], wide, width) for start in range(0, len(group or ()), across)]
     foot = sheet(MARGIN // 2 + (68 if style else 0), width)
     if style:
         foot[:68, MARGIN : width - MARGIN] = colour_bar(style, width - 2 * MARGIN)
