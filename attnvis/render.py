@@ -225,7 +225,7 @@ def draw_contours(picture: UInt8[np.ndarray, "h w 3"], indices: UInt8[np.ndarray
     beyond = cv2.copyMakeBorder(indices, rim, rim, rim, rim, cv2.BORDER_REPLICATE)  # so no line runs along the picture's edge
     for level in levels:
         inside = cv2.threshold(beyond, 255 * level, 255, cv2.THRESH_BINARY)[1]
-        lines = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE, offset=(-rim, -rim))[0]
+        lines = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE, offset=(-rim, -rim))[0]
         cv2.polylines(picture, lines, isClosed=True, color=(255, 255, 255), thickness=width, lineType=cv2.LINE_AA)
 
 
