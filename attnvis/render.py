@@ -34,7 +34,7 @@ PAPER, INK, QUIET, ALARM, ALARM_PAPER = (252, 252, 250), (24, 27, 33), (108, 113
 LINES = (4.0, 16.0, 64.0)  # times uniform
 HATCH = (np.uint8(222), np.uint8(240))  # two light greys: far from every colour of every colour map
 MARGIN, GAP, SIDE, NARROW = 32, 20, 480, 240  # of a panel, in pixels; SIDE bounds each picture, NARROW its column
-TILE = 180  # pixels: a contact sheet's pictures are not made smaller than that
+TILE = 150  # pixels: a contact sheet's pictures are not made smaller than that
 
 Mark = Box | tuple[float, float] | None
 

@@ -626,13 +626,19 @@ def test_a_contact_sheet_is_never_wider_than_a_page_and_keeps_its_groups(columns
 
 
 def test_captions_on_a_contact_sheet_keep_their_numbers(monkeypatch):
-    captions = [f"class:{'long ' * many}perplexity:0.1: {many + 0.5} of 77 patches, max 2{many}.4x" for many in range(9)]
+    captions = [f"class:{'long ' * 8 * many}perplexity:0.1: {many + 0.5} of 77 patches, max 2{many}.4x" for many in range(9)]
     tiles = [(noise(300, 400, seed), caption) for seed, caption in enumerate(captions)]
     lines = written(monkeypatch, lambda: contact_sheet(tiles, columns=9, side=320))
     words = " ".join(text for text, *_ in lines)
     assert all(f"2{many}.4x" in words for many in range(9))
-    for many in range(5):
-        assert captions[many] in words
+    assert captions[0] in words and captions[1] in words  # what fits three lines is not shortened
+
+
+def test_a_contact_sheet_names_its_groups(monkeypatch):
+    tiles = [(noise(), "") for _ in range(5)]
+    lines = written(monkeypatch, lambda: contact_sheet(tiles, columns=3, headings=("class", "mean")))
+    class_, mean = (baseline for text, _, baseline, _ in lines if text in ("class", "mean"))
+    assert class_ == mean == 18 and len(contact_sheet(tiles, 3, headings=("class", "mean"))) == len(contact_sheet(tiles, 3)) + 2 * 30
 
 
 # ---------------------------------------------------------------------------------------------- files
