@@ -1,8 +1,8 @@
 """A raw map and its photo in, pictures out: RGB, uint8.  The only file that rescales values for the eye.
 
 A map holds N*a_i, "times uniform": 1 = no preference; NaN where the network never looked.  Maps, photos and pictures are rows x columns.
-With its placement a map is one value per cell of the network's grid, else one per pixel.  Only what is coloured is smooth: the cells'
-logarithms are interpolated bicubically, and every number stays what it is.
+With its placement a map is one value per cell of the network's grid, else one per pixel.  Only what is coloured is smooth:
+the cells' logarithms are interpolated bicubically, and every number stays what it is.
 """
 
 import os
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import zip_longest
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from attnvis.values import Box, Placement
 
 __all__ = ["Style", "colour_bar", "contact_sheet", "encode", "heatmap", "level", "limits", "overlay", "panel", "write", "write_bytes"]
 
-# CIELAB at equal steps: cream, gold, orange, red, deep red.  Lightness falls evenly, so a grey print and the colour-blind keep the order,
-# and the reddest is the strongest.  Its mirror image (black, purple, bright red) looked well alone and was lost on dark photos.
+# CIELAB at equal steps: cream, gold, orange, red, deep red.  Lightness falls evenly, so a grey print and the colour-blind keep
+# the order, and the reddest is the strongest.  Black, purple, bright red looked well alone and was lost on dark photos.
 SCORCH = ((97, -3, 20), (83, 10, 58), (69, 41, 64), (55, 68, 58), (41, 66, 52))
 COLOURS = ("scorch", "turbo", "viridis", "magma", "inferno", "plasma", "cividis", "jet")
 FORMATS = ("jpg", "png", "webp")
@@ -47,11 +48,11 @@ class Style:
     scale: str = "times_uniform"  # log2 of the map between low and high | min_max
     low: float = 1 / 4  # times uniform; what lies beyond low or high gets the end's colour
     high: float = 64.0
-    opacity: float = 0.6  # at most, of the colours over the photo: what is hottest stays visible, and red on a photo of any colour
-    follow: bool = True  # opacity follows the weight: none at uniform and below, full from half-way to the top; False: the same everywhere
+    opacity: float = 0.6  # at most: what is hottest stays visible, and from 24 times uniform on red on a photo of any colour
+    follow: bool = True  # opacity follows the weight: none up to uniform, full from half-way to the top; False: the same everywhere
     contours: bool = True  # thin lines at 4, 16 and 64 times uniform; under min_max at a half and three quarters of the way
     marks: bool = True  # draw what was asked: the point or the box
-    field: bool = False  # outline what the cell that was asked about can see, or the hottest one: its receptive field, unless that is all
+    field: bool = False  # outline the receptive field of the cell that was asked about, or of the hottest one; say so if it is all
     format: str = "jpg"
     quality: int = 92  # of jpg and webp
     longest: int | None = None  # of the overlay's sides, in pixels; None: as large as the photo
@@ -113,7 +114,7 @@ def pixel_levels(
 
 
 def contours(style: Style) -> list[float]:
-    """The levels at which an overlay has lines."""
+    """The levels at which an overlay has lines, 0 ... 1."""
     if not style.contours or style.opacity == 0:
         return []
     if style.scale == "min_max":
@@ -143,14 +144,18 @@ def blend(style: Style) -> tuple[UInt8[np.ndarray, "256 1 3"], UInt8[np.ndarray,
     levels = np.linspace(0, 1, 256)
     uniform = np.log2(1 / style.low) / np.log2(style.high / style.low) if style.scale == "times_uniform" else 0.0
     start = np.rint(255 * uniform) / 255
-    weight = np.sin(np.pi / 2 * np.clip(2 * (levels - start) / (1 - start), 0, 1)) if style.follow else np.ones(256)
+    above = np.clip(2 * (levels - start) / (1 - start), 0, 1)
+    weight = np.sin(np.pi / 2 * above) if style.follow else np.ones(256)
     alpha = (style.opacity * weight)[:, None, None]
     paint, keep = table(style.colours) * alpha, np.broadcast_to(255 * (1 - alpha), (256, 1, 3))
     return np.rint(paint).astype(np.uint8), np.rint(keep).astype(np.uint8)
 
 
 def heatmap(
-    values: Float[np.ndarray, "h w"], style: Style, placement: Placement | None = None, size: tuple[int, int] | None = None
+    values: Float[np.ndarray, "h w"],
+    style: Style,
+    placement: Placement | None = None,
+    size: tuple[int, int] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The map in colours, as large as the photo (or `size`, in pixels); never seen is hatched in light grey."""
     size = size or (values.shape if placement is None else placement.size)
@@ -175,9 +180,9 @@ def overlay(
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """The photo, coloured where the attention is; greyed and dimmed where the network never looked.
 
-    `values` are cells with their `placement`, or without one a map that covers the whole photo, stretched to it where the sizes differ.
-    `mark` and `field`, a receptive field to be outlined, are in photo coordinates; `size` is the original's (height, width) where `photo`
-    was decoded reduced.
+    `values` are cells with their `placement`, or without one a map over pixels that covers the whole photo, stretched to it where
+    the sizes differ.  `mark` and `field`, a receptive field to be outlined, are in photo coordinates; `size` is the original's
+    (height, width) where `photo` was decoded reduced.
     """
     size = size or photo.shape[:2]
     photo = fit(photo, style.longest) if style.longest and style.longest < max(photo.shape[:2]) else np.ascontiguousarray(photo)
@@ -192,14 +197,17 @@ def overlay(
     scale = (picture.shape[0] / size[0], picture.shape[1] / size[1])
     words = ["min–max"] if style.scale == "min_max" else []
     if style.field and field is not None:
-        if covers(field, Box(0.0, 0.0, float(size[0]), float(size[1])) if placement is None else placement.seen):
+        whole = Box(0.0, 0.0, float(size[0]), float(size[1])) if placement is None else placement.seen
+        if covers(field, whole):
             words.append("one cell sees all of it")
         else:
             draw_mark(picture, field, scale)
+    taken = None
     if style.marks and mark is not None:
         draw_mark(picture, mark, scale)
+        taken = extent(mark, picture, scale)
     if words and picture.shape[1] >= 80:
-        tag(picture, " · ".join(words), extent(mark, picture, scale) if style.marks and mark is not None else None)
+        tag(picture, " · ".join(words), taken)
     return picture
 
 
@@ -207,7 +215,8 @@ def painted(photo: UInt8[np.ndarray, "H W 3"], indices: UInt8[np.ndarray, "H W"]
     """The photo under the colours of its levels, 0 ... 255."""
     paint, keep = blend(style)
     bare = int((keep[:, 0, 0] == 255).sum())  # levels below this one leave the photo as it is: under softmax most of it
-    left, top, width, height = cv2.boundingRect(cv2.threshold(indices, bare - 1, 255, cv2.THRESH_BINARY)[1])
+    touched = cv2.threshold(indices, bare - 1, 255, cv2.THRESH_BINARY)[1]
+    left, top, width, height = cv2.boundingRect(touched)
     picture, columns = photo.copy(), slice(left, left + width)
     step = max(1, 2**17 // max(1, width))  # rows at a time: what fits the processor's cache is three times as fast
     for start in range(top, top + height, step):
@@ -222,7 +231,8 @@ def draw_contours(picture: UInt8[np.ndarray, "h w 3"], indices: UInt8[np.ndarray
     """A thin white line where the levels (0 ... 255) pass each of `levels` (0 ... 1)."""
     width = max(1, round(min(picture.shape[:2]) / 500))
     rim = width + 2
-    beyond = cv2.copyMakeBorder(indices, rim, rim, rim, rim, cv2.BORDER_REPLICATE)  # so no line runs along the picture's edge
+    # with a rim, a line that leaves the picture does not come back along its edge
+    beyond = cv2.copyMakeBorder(indices, rim, rim, rim, rim, cv2.BORDER_REPLICATE)
     for level in levels:
         inside = cv2.threshold(beyond, 255 * level, 255, cv2.THRESH_BINARY)[1]
         lines = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE, offset=(-rim, -rim))[0]
@@ -321,22 +331,21 @@ def say(
 
 
 def tag(picture: UInt8[np.ndarray, "h w 3"], text: str, taken: Box | None = None) -> None:
-    """A small label in the first corner, from the lower left on, that does not touch what is `taken` (in pixels of the picture)."""
-    (high, wide), size = picture.shape[:2], max(11, min(picture.shape[:2]) // 36)
+    """A small label in the first corner, from the lower left on, that does not touch what is `taken` (pixels of the picture)."""
+    high, wide = picture.shape[:2]
+    size = max(11, min(high, wide) // 36)
     width, height = min(wide, measure(text, size, 500) + size), min(high, round(1.7 * size))
     corners = [(top, left) for top in (high - height, 0) for left in (0, wide - width)]
-    free = [
-        corner
-        for corner in corners
-        if taken is None or not touch(Box(float(corner[0]), float(corner[1]), float(height), float(width)), taken)
-    ]
-    top, left = (free or corners)[0]
+    plates = [Box(float(top), float(left), float(height), float(width)) for top, left in corners]
+    free = [corner for corner, plate in zip(corners, plates, strict=True) if taken is None or not touch(plate, taken)]
+    top, left = free[0] if free else corners[0]
     plate = picture[top : top + height, left : left + width]
     plate[:] = sheet(height, width, INK)
     say(plate, text, size // 2, round(1.2 * size), size, 500, (255, 255, 255), width - size)
 
 
 def touch(one: Box, other: Box) -> bool:
+    """Whether two boxes share any of their area."""
     down = one.top < other.top + other.height and other.top < one.top + one.height
     return down and one.left < other.left + other.width and other.left < one.left + one.width
 
@@ -383,6 +392,7 @@ def longest(texts: Sequence[str], room: int, weight: int = 400) -> str:
 
 
 def label_min_max(canvas: UInt8[np.ndarray, "68 w 3"], seen: tuple[float, float] | None) -> None:
+    """Both ends with their values, or without where there is no room."""
     width = canvas.shape[1]
     low, high = ("min", "max") if seen is None else (f"min {seen[0]:.3g}×", f"max {seen[1]:.3g}×")
     if measure(low, 14) + measure(high, 14) + 8 > width:
@@ -399,14 +409,15 @@ def label_octaves(canvas: UInt8[np.ndarray, "68 w 3"], style: Style) -> None:
     every = max(1, int(np.ceil(24 * (last - first) / width)))
     powers = [2.0**power for power in range(int(np.ceil(first)), int(np.floor(last)) + 1) if power % every == 0]
     labelled: list[tuple[float, float]] = []
-    for value in dict.fromkeys((style.high, 1.0, style.low, *powers)):
+    needed = (style.high, 1.0, style.low)
+    signs = {style.low: ("≤ ", ""), style.high: ("≥ ",)}
+    for value in dict.fromkeys((*needed, *powers)):
         x = round((np.log2(value) - first) / (last - first) * (width - 1))
         canvas[38 : 46 if value == 1 else 42, max(0, x - (value == 1)) : x + 1] = INK if value == 1 else QUIET
-        weight = 600 if value == 1 else 400
-        for sign in ("≤ ", "") if value == style.low else ("≥ ",) if value == style.high else ("",):
+        weight, apart = 600 if value == 1 else 400, 5 if value in needed else 14
+        for sign in signs.get(value, ("",)):
             room = measure(sign + times(value), 14, weight)
             left = min(max(0.0, x - room / 2), max(0, width - room))
-            apart = 5 if value in (style.high, 1.0, style.low) else 14
             if all(left > end + apart or left + room < start - apart for start, end in labelled):
                 say(canvas, sign + times(value), round(left), 60, 14, weight, room=width)
                 labelled.append((left, left + room))
@@ -490,16 +501,16 @@ def contact_sheet(
     widest: int = 1280,
     headings: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Pictures in rows of `columns`, each at most `side` high and wide with its caption below; with a style, its colour bar ends the sheet.
+    """Pictures in rows of `columns`, each at most `side` high and wide with its caption below; a style's colour bar ends the sheet.
 
-    The sheet is at most `widest` pixels wide: tiles shrink, down to TILE pixels, and a row that is too long even then becomes several.
-    `headings`: a line of words above each row of `columns`.
+    The sheet is at most `widest` pixels wide: tiles shrink, down to TILE pixels, and a row that is too long even then becomes
+    several.  `headings`: a line of words above each row of `columns`.
     """
     captioned = list(tiles)
     columns = max(1, min(columns, len(captioned)))
     room = widest - 2 * MARGIN + GAP
-    across = max(1, min(columns, room // (min(side, TILE) + GAP)))
-    across = -(-columns // -(-columns // across))  # 7 in rows of 4 and 3, not of 6 and 1
+    fit_across = max(1, min(columns, room // (min(side, TILE) + GAP)))
+    across = ceil(columns / ceil(columns / fit_across))  # 8 in rows of 4 and 4, not of 7 and 1
     fitted = [(fit(pixels, min(side, room // across - GAP)), caption) for pixels, caption in captioned]
     wide = max([pixels.shape[1] for pixels, _ in fitted], default=side)
     width = 2 * MARGIN + across * wide + (across - 1) * GAP
@@ -511,7 +522,8 @@ def contact_sheet(
         if heading:
             strips.append(sheet(30, width))
             say(strips[-1], heading, MARGIN, 18, 16, 600, room=width - 2 * MARGIN)
-        strips += [sheet_row(group[start : start + across], wide, width) for start in range(0, len(group or ()), across)]
+        rows = [group[start : start + across] for start in range(0, len(group or ()), across)]
+        strips += [sheet_row(row, wide, width) for row in rows]
     foot = sheet(MARGIN // 2 + (68 if style else 0), width)
     if style:
         foot[:68, MARGIN : width - MARGIN] = colour_bar(style, width - 2 * MARGIN)
@@ -519,6 +531,7 @@ def contact_sheet(
 
 
 def sheet_row(row: Sequence[tuple[UInt8[np.ndarray, "_ _ 3"], str]], wide: int, width: int) -> UInt8[np.ndarray, "_ width 3"]:
+    """One row of a contact sheet: pictures at most `wide`, captions below, on paper of `width` pixels."""
     captions = [wrapped(caption, wide) for _, caption in row]
     high = max(pixels.shape[0] for pixels, _ in row)
     strip = sheet(high + 22 + 18 * max(len(lines) for lines in captions), width)
@@ -531,7 +544,7 @@ def sheet_row(row: Sequence[tuple[UInt8[np.ndarray, "_ _ 3"], str]], wide: int, 
 
 
 def wrapped(text: str, room: int, most: int = 3) -> list[str]:
-    """Words on lines that fit `room`; what would take more than `most` lines loses its middle, never its end: there the number stands."""
+    """Words on lines that fit `room`; what takes more than `most` lines loses its middle, never its end: there the number stands."""
     lines: list[str] = []
     for word in clean(text).split():
         if lines and measure(f"{lines[-1]} {word}", 14) <= room:
