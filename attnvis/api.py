@@ -72,7 +72,8 @@ class Explanation:
 
     def overlay(self, **style: Any) -> np.ndarray:
         """The photo with the map over it, RGB uint8 [H, W, 3]; settings as in attnvis.render.Style."""
-        return render.overlay(full_pixels(self.photo), self.map, render.Style(**style), self.answer.mark, field=self.answer.field)
+        pixels, answer = full_pixels(self.photo), self.answer
+        return render.overlay(pixels, answer.cells, render.Style(**style), answer.mark, field=answer.field, placement=answer.placement)
 
     def panel(self, **style: Any) -> np.ndarray:
         """Photo, heatmap, overlay and the numbers, RGB uint8."""
@@ -83,8 +84,8 @@ class Explanation:
             *results.numbers_of(self.answer),
             *(("warning", text) for text in self.warnings),
         ]
-        title = f"{self.photo.name}: {self.label}"
-        return render.panel(full_pixels(self.photo), self.map, render.Style(**style), title, lines, self.answer.mark)
+        pixels, answer, title = full_pixels(self.photo), self.answer, f"{self.photo.name}: {self.label}"
+        return render.panel(pixels, answer.cells, render.Style(**style), title, lines, answer.mark, placement=answer.placement)
 
     def save(self, path: str | Path, **style: Any) -> Path:
         """A picture for .jpg, .png and .webp (the overlay), the raw numbers for .safetensors (`attnvis.maps.read_maps` reads them)."""

@@ -25,7 +25,6 @@ from safetensors.numpy import load_file, save
 from attnvis import render
 from attnvis.diagnostics import DESCRIPTIONS
 from attnvis.grid import Measured
-from attnvis.placement import spread
 from attnvis.results import slug, unique
 from attnvis.stream import Outcome
 from attnvis.values import Photo
@@ -165,8 +164,8 @@ class Job:
         for found in answers:
             times = (found.weights * found.weights.shape[-1]).numpy()
             for (scaling, normalise), weights, perplexity in zip(self.settings, times, found.numbers["perplexity"], strict=True):
-                values = spread(weights.reshape(found.placement.grid), found.placement, pixels.shape[:2])
-                drawn = render.overlay(pixels, values, self.style, found.mark, photo.size)
+                cells = weights.reshape(found.placement.grid)
+                drawn = render.overlay(pixels, cells, self.style, found.mark, photo.size, placement=found.placement)
                 said = f"{perplexity:.3g} of {times.shape[1]} patches"
                 tiles.append((drawn, f"{setting_name(scaling, normalise)}: {said}"))
                 if not self.done:
@@ -174,9 +173,8 @@ class Job:
                     self.write(name, render.encode(drawn, "jpg", 85))
                     told = {"file": name, "photo": photo.name, "query": found.query, "label": found.label, "said": said}
                     self.tiles.append(told | {"setting": setting_name(scaling, normalise)})
-        asked = (found.query if found.query == found.label else f"{found.query} ({found.label})" for found in answers)
-        title = f"{photo.name}: {', '.join(asked)}"
-        sheet = render.contact_sheet(tiles, len(self.settings), TILE, title, self.style)
+        asked = [found.query if found.query == found.label else f"{found.query} ({found.label})" for found in answers]
+        sheet = render.contact_sheet(tiles, len(self.settings), TILE, photo.name, self.style, headings=asked)
         self.write(f"sheets/{stem}.jpg", render.encode(sheet, "jpg", 88))
 
     def medians(self) -> dict[str, float]:

@@ -89,17 +89,23 @@ def cut(placement: Placement, rows: slice, columns: slice) -> Placement:
 
 
 def spread(
-    cells: Float[np.ndarray, "h w"], placement: Placement, size: tuple[int, int] | None = None, density: bool = False
+    cells: Float[np.ndarray, "h w"],
+    placement: Placement,
+    size: tuple[int, int] | None = None,
+    density: bool = False,
+    smooth: bool = False,
 ) -> Float[np.ndarray, "H W"]:
     """Cell values -> a map over the photo: bilinear between the cells' centres, level beyond the outer ones, NaN where nothing was seen.
 
     `density`: every cell's value is spread over its pixels so that the map sums to what the cells summed to.
+    `smooth`: bicubic, for the eye: it passes through the cells' values too, and may swing beyond them in between.
     `size` draws on a grid of (height, width) other than the photo's own.
     """
     height, width = size or placement.size
     zoom = (height / placement.size[0], width / placement.size[1])
-    rows = tent(placement.first[0] * zoom[0], placement.step[0] * zoom[0], placement.grid[0], height)
-    columns = tent(placement.first[1] * zoom[1], placement.step[1] * zoom[1], placement.grid[1], width)
+    between = cubic if smooth else tent
+    rows = between(placement.first[0] * zoom[0], placement.step[0] * zoom[0], placement.grid[0], height)
+    columns = between(placement.first[1] * zoom[1], placement.step[1] * zoom[1], placement.grid[1], width)
     outside = [unseen(placement.seen, axis, zoom[axis], length) for axis, length in enumerate((height, width))]
     if density:
         rows, columns = dealt(rows, outside[0]), dealt(columns, outside[1])
@@ -114,6 +120,18 @@ def tent(first: float, step: float, cells: int, pixels: int) -> Float[np.ndarray
     """Linear interpolation as a matrix: row p holds the shares of the cells at the centre of pixel p."""
     position = np.clip((np.arange(pixels) + 0.5 - first) / step, 0, cells - 1)
     return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(cells))).astype(np.float32)
+
+
+def cubic(first: float, step: float, cells: int, pixels: int) -> Float[np.ndarray, "pixels cells"]:
+    """Cubic interpolation as a matrix (Catmull and Rom 1974): each centre's slope is that between its neighbours, the outer ones' is 0."""
+    position = np.clip((np.arange(pixels) + 0.5 - first) / step, 0, cells - 1)
+    away = (position[:, None] - np.arange(cells)).astype(np.float32)
+    near = np.maximum(0, 1 - np.abs(away))
+    square = near * near
+    values, slopes = square * (3 - 2 * near), square * away / 2  # what a centre's value adds to a pixel, and half its slope
+    values[:, 2:] += slopes[:, 1:-1]
+    values[:, :-2] -= slopes[:, 1:-1]
+    return values
 
 
 def dealt(weights: Float[np.ndarray, "pixels cells"], hidden: Bool[np.ndarray, " pixels"]) -> Float[np.ndarray, "pixels cells"]:

@@ -1,6 +1,8 @@
 """A raw map and its photo in, pictures out: RGB, uint8.  The only file that rescales values for the eye.
 
 A map holds N*a_i, "times uniform": 1 = no preference; NaN where the network never looked.  Maps, photos and pictures are rows x columns.
+With its placement a map is one value per cell of the network's grid, else one per pixel.  Only what is coloured is smooth:
+the cells' logarithms are interpolated bicubically, and every number stays what it is.
 """
 
 import os
@@ -10,21 +12,30 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
+from itertools import zip_longest
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from attnvis.values import Box
+from attnvis.placement import spread
+from attnvis.values import Box, Placement
 
 __all__ = ["Style", "colour_bar", "contact_sheet", "encode", "heatmap", "level", "limits", "overlay", "panel", "write", "write_bytes"]
 
-COLOURS = ("turbo", "viridis", "magma", "inferno", "plasma", "cividis", "jet")
+# CIELAB at equal steps: cream, gold, orange, red, deep red.  Lightness falls evenly, so a grey print and the colour-blind keep
+# the order, and the reddest is the strongest.  Black, purple, bright red looked well alone and was lost on dark photos.
+SCORCH = ((97, -3, 20), (83, 10, 58), (69, 41, 64), (55, 68, 58), (41, 66, 52))
+COLOURS = ("scorch", "turbo", "viridis", "magma", "inferno", "plasma", "cividis", "jet")
 FORMATS = ("jpg", "png", "webp")
 PAPER, INK, QUIET, ALARM, ALARM_PAPER = (252, 252, 250), (24, 27, 33), (108, 113, 122), (138, 44, 8), (255, 233, 214)
+LINES = (4.0, 16.0, 64.0)  # times uniform
 HATCH = (np.uint8(222), np.uint8(240))  # two light greys: far from every colour of every colour map
 MARGIN, GAP, SIDE, NARROW = 32, 20, 480, 240  # of a panel, in pixels; SIDE bounds each picture, NARROW its column
+TILE = 150  # pixels: a contact sheet's pictures are not made smaller than that
 
 Mark = Box | tuple[float, float] | None
 
@@ -33,14 +44,15 @@ Mark = Box | tuple[float, float] | None
 class Style:
     """How maps look.  `times_uniform` compares between photos and runs; `min_max` stretches each photo by itself, and says so."""
 
-    colours: str = "turbo"
+    colours: str = "scorch"
     scale: str = "times_uniform"  # log2 of the map between low and high | min_max
-    low: float = 1 / 8  # times uniform; what lies beyond low or high gets the end's colour
-    high: float = 16.0
-    opacity: float = 0.8  # of the hottest colour over the photo
-    follow: bool = True  # opacity follows the weight: none at uniform and below, full at the top; False: the same everywhere
+    low: float = 1 / 4  # times uniform; what lies beyond low or high gets the end's colour
+    high: float = 64.0
+    opacity: float = 0.6  # at most: what is hottest stays visible, and from 24 times uniform on red on a photo of any colour
+    follow: bool = True  # opacity follows the weight: none up to uniform, full from half-way to the top; False: the same everywhere
+    contours: bool = True  # thin lines at 4, 16 and 64 times uniform; under min_max at a half and three quarters of the way
     marks: bool = True  # draw what was asked: the point or the box
-    field: bool = False  # outline what the cell that was asked about can see, or the hottest one: its receptive field
+    field: bool = False  # outline the receptive field of the cell that was asked about, or of the hottest one; say so if it is all
     format: str = "jpg"
     quality: int = 92  # of jpg and webp
     longest: int | None = None  # of the overlay's sides, in pixels; None: as large as the photo
@@ -86,12 +98,42 @@ def place(values: Float[np.ndarray, "h w"], low: float, high: float, scale: str)
     return (clipped - np.float32(low)) / np.float32(high - low)
 
 
+def pixel_levels(
+    values: Float[np.ndarray, "h w"], style: Style, size: tuple[int, int], placement: Placement | None = None
+) -> Float[np.ndarray, "H W"]:
+    """The level of every pixel of a picture of `size` (height, width), NaN where the network never looked.
+
+    Cells that have a placement: bicubic through the levels of their centres - under times_uniform these are logarithms - and nowhere
+    beyond the coldest and the hottest cell.  Without a placement, a map over pixels: stretched to the size as it is.
+    """
+    if placement is None:
+        return level(resize(np.asarray(values, np.float32), size), style)
+    cells = level(values, style)
+    pixels = spread(cells, placement, size, smooth=True)
+    return np.clip(pixels, cells.min(), cells.max(), out=pixels)
+
+
+def contours(style: Style) -> list[float]:
+    """The levels at which an overlay has lines, 0 ... 1."""
+    if not style.contours or style.opacity == 0:
+        return []
+    if style.scale == "min_max":
+        return [0.5, 0.75]
+    values = np.array([value for value in LINES if value < style.high])
+    return (np.log2(values / style.low) / np.log2(style.high / style.low)).tolist()
+
+
 # ------------------------------------------------------------------------------------------------ 0 ... 1 -> colours
 
 
 @lru_cache
 def table(colours: str) -> UInt8[np.ndarray, "256 1 3"]:
     """Level 0 ... 255 -> RGB; applyColorMap answers in BGR, hence the turn."""
+    if colours == "scorch":
+        levels, points = np.linspace(0, 1, 256), np.linspace(0, 1, len(SCORCH))
+        lab = np.stack([np.interp(levels, points, axis) for axis in zip(*SCORCH, strict=True)], axis=-1)
+        rgb = cv2.cvtColor(lab[:, None].astype(np.float32), cv2.COLOR_Lab2RGB)
+        return np.rint(255 * np.clip(rgb, 0, 1)).astype(np.uint8)
     bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], getattr(cv2, f"COLORMAP_{colours.upper()}"))
     return np.ascontiguousarray(bgr[..., ::-1])
 
@@ -100,20 +142,29 @@ def table(colours: str) -> UInt8[np.ndarray, "256 1 3"]:
 def blend(style: Style) -> tuple[UInt8[np.ndarray, "256 1 3"], UInt8[np.ndarray, "256 1 3"]]:
     """(paint, keep) per level: picture = paint + photo * keep / 255."""
     levels = np.linspace(0, 1, 256)
-    start = np.log2(1 / style.low) / np.log2(style.high / style.low) if style.scale == "times_uniform" else 0.0
-    weight = np.sin(np.pi / 2 * np.clip((levels - start) / (1 - start), 0, 1)) if style.follow else np.ones(256)
+    uniform = np.log2(1 / style.low) / np.log2(style.high / style.low) if style.scale == "times_uniform" else 0.0
+    start = np.rint(255 * uniform) / 255
+    above = np.clip(2 * (levels - start) / (1 - start), 0, 1)
+    weight = np.sin(np.pi / 2 * above) if style.follow else np.ones(256)
     alpha = (style.opacity * weight)[:, None, None]
     paint, keep = table(style.colours) * alpha, np.broadcast_to(255 * (1 - alpha), (256, 1, 3))
     return np.rint(paint).astype(np.uint8), np.rint(keep).astype(np.uint8)
 
 
-def heatmap(values: Float[np.ndarray, "h w"], style: Style) -> UInt8[np.ndarray, "h w 3"]:
-    """The map in colours; never seen is hatched in light grey."""
-    picture = cv2.applyColorMap(cv2.convertScaleAbs(level(values, style), alpha=255), table(style.colours))
-    unseen = np.isnan(values)
+def heatmap(
+    values: Float[np.ndarray, "h w"],
+    style: Style,
+    placement: Placement | None = None,
+    size: tuple[int, int] | None = None,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The map in colours, as large as the photo (or `size`, in pixels); never seen is hatched in light grey."""
+    size = size or (values.shape if placement is None else placement.size)
+    levels = pixel_levels(values, style, size, placement)
+    picture = cv2.applyColorMap(cv2.convertScaleAbs(levels, alpha=255), table(style.colours))
+    unseen = np.isnan(levels)
     if unseen.any():
-        rows, columns = np.ogrid[: values.shape[0], : values.shape[1]]
-        stripe = (rows + columns) // max(3, min(values.shape) // 60) % 2 == 0
+        rows, columns = np.ogrid[: size[0], : size[1]]
+        stripe = (rows + columns) // max(3, min(size) // 60) % 2 == 0
         picture[unseen] = np.where(stripe, *HATCH)[unseen][:, None]
     return picture
 
@@ -125,36 +176,72 @@ def overlay(
     mark: Mark = None,
     size: tuple[int, int] | None = None,
     field: Box | None = None,
+    placement: Placement | None = None,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """The photo, coloured where the attention is; greyed and dimmed where the network never looked.
 
-    `mark` and `field`, a receptive field to be outlined, are in photo coordinates; `size` is the original's (height, width) where `photo`
-    was decoded reduced.  Photo and map each cover the whole photo; a map of another size is stretched to it.
+    `values` are cells with their `placement`, or without one a map over pixels that covers the whole photo, stretched to it where
+    the sizes differ.  `mark` and `field`, a receptive field to be outlined, are in photo coordinates; `size` is the original's
+    (height, width) where `photo` was decoded reduced.
     """
     size = size or photo.shape[:2]
     photo = fit(photo, style.longest) if style.longest and style.longest < max(photo.shape[:2]) else np.ascontiguousarray(photo)
-    values = resize(np.asarray(values, np.float32), photo.shape[:2])
-    (low, high), (paint, keep) = limits(values, style), blend(style)
-    picture = np.empty_like(photo)
-    step = max(1, 2**17 // photo.shape[1])  # rows at a time: what fits the processor's cache is three times as fast
-    for top in range(0, len(photo), step):
-        part, below = values[top : top + step], photo[top : top + step]
-        index = cv2.convertScaleAbs(place(part, low, high, style.scale), alpha=255)
-        drawn = cv2.multiply(below, cv2.applyColorMap(index, keep), scale=1 / 255)
-        drawn = cv2.add(drawn, cv2.applyColorMap(index, paint), dst=drawn)
-        if np.isnan(part.min()):
-            grey = cv2.cvtColor(cv2.cvtColor(below, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-            unseen = np.isnan(part).astype(np.uint8)
-            drawn = cv2.copyTo(cv2.addWeighted(below, 0.15, grey, 0.35, 0), unseen, drawn)  # mixing with grey keeps the hue
-        picture[top : top + step] = drawn
+    levels = pixel_levels(values, style, photo.shape[:2], placement)
+    indices = cv2.convertScaleAbs(levels, alpha=255)
+    picture = painted(photo, indices, style)
+    draw_contours(picture, indices, contours(style))
+    if np.isnan(levels.min()):
+        grey = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        unseen = np.isnan(levels).astype(np.uint8)
+        picture = cv2.copyTo(cv2.addWeighted(photo, 0.15, grey, 0.35, 0), unseen, picture)  # mixing with grey keeps the hue
     scale = (picture.shape[0] / size[0], picture.shape[1] / size[1])
+    words = ["min–max"] if style.scale == "min_max" else []
     if style.field and field is not None:
-        draw_mark(picture, field, scale)
+        whole = Box(0.0, 0.0, float(size[0]), float(size[1])) if placement is None else placement.seen
+        if covers(field, whole):
+            words.append("one cell sees all of it")
+        else:
+            draw_mark(picture, field, scale)
+    taken = None
     if style.marks and mark is not None:
         draw_mark(picture, mark, scale)
-    if style.scale == "min_max" and picture.shape[1] >= 80:
-        tag(picture, "min–max")
+        taken = extent(mark, picture, scale)
+    if words and picture.shape[1] >= 80:
+        tag(picture, " · ".join(words), taken)
     return picture
+
+
+def painted(photo: UInt8[np.ndarray, "H W 3"], indices: UInt8[np.ndarray, "H W"], style: Style) -> UInt8[np.ndarray, "H W 3"]:
+    """The photo under the colours of its levels, 0 ... 255."""
+    paint, keep = blend(style)
+    bare = int((keep[:, 0, 0] == 255).sum())  # levels below this one leave the photo as it is: under softmax most of it
+    touched = cv2.threshold(indices, bare - 1, 255, cv2.THRESH_BINARY)[1]
+    left, top, width, height = cv2.boundingRect(touched)
+    picture, columns = photo.copy(), slice(left, left + width)
+    step = max(1, 2**17 // max(1, width))  # rows at a time: what fits the processor's cache is three times as fast
+    for start in range(top, top + height, step):
+        part = slice(start, min(start + step, top + height)), columns
+        below, index = photo[part], np.ascontiguousarray(indices[part])
+        drawn = cv2.multiply(below, cv2.applyColorMap(index, keep), scale=1 / 255)
+        picture[part] = cv2.add(drawn, cv2.applyColorMap(index, paint), dst=drawn)
+    return picture
+
+
+def draw_contours(picture: UInt8[np.ndarray, "h w 3"], indices: UInt8[np.ndarray, "h w"], levels: Iterable[float]) -> None:
+    """A thin white line where the levels (0 ... 255) pass each of `levels` (0 ... 1)."""
+    width = max(1, round(min(picture.shape[:2]) / 500))
+    rim = width + 2
+    # with a rim, a line that leaves the picture does not come back along its edge
+    beyond = cv2.copyMakeBorder(indices, rim, rim, rim, rim, cv2.BORDER_REPLICATE)
+    for level in levels:
+        inside = cv2.threshold(beyond, 255 * level, 255, cv2.THRESH_BINARY)[1]
+        lines = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE, offset=(-rim, -rim))[0]
+        cv2.polylines(picture, lines, isClosed=True, color=(255, 255, 255), thickness=width, lineType=cv2.LINE_AA)
+
+
+def covers(field: Box, seen: Box) -> bool:
+    """Whether a cell can see all that the network saw, to a pixel: its outline would be a frame that says nothing."""
+    return field.height >= seen.height - 1 and field.width >= seen.width - 1
 
 
 def draw_mark(picture: UInt8[np.ndarray, "h w 3"], mark: Box | tuple[float, float], scale: tuple[float, float]) -> None:
@@ -164,10 +251,9 @@ def draw_mark(picture: UInt8[np.ndarray, "h w 3"], mark: Box | tuple[float, floa
         # photo coordinates put a pixel's centre at .5, cv2 at 0; cv2 takes sixteenths of a pixel and (x, y)
         return round((column * scale[1] - 0.5) * 16), round((row * scale[0] - 0.5) * 16)
 
-    short = min(picture.shape[:2])
-    width, radius = max(1, round(short / 280)), max(6.0, short / 40)
+    width, radius = pen(picture)
     for colour, thick in (((20, 20, 20), width + max(2, width)), ((255, 255, 255), width)):
-        brush = {"color": colour, "thickness": thick, "lineType": cv2.LINE_AA, "shift": 4}
+        brush: dict[str, Any] = {"color": colour, "thickness": thick, "lineType": cv2.LINE_AA, "shift": 4}
         if isinstance(mark, Box):
             (left, top), (right, bottom) = spot(mark.top, mark.left), spot(mark.top + mark.height, mark.left + mark.width)
             cv2.rectangle(picture, (left + 8, top + 8), (right - 8, bottom - 8), **brush)  # along the outermost pixels that it holds
@@ -177,6 +263,21 @@ def draw_mark(picture: UInt8[np.ndarray, "h w 3"], mark: Box | tuple[float, floa
         for across, down in ((1, 0), (-1, 0), (0, 1), (0, -1)):
             start, end = ((x + round(16 * reach * across), y + round(16 * reach * down)) for reach in (0.55 * radius, 1.7 * radius))
             cv2.line(picture, start, end, **brush)
+
+
+def pen(picture: UInt8[np.ndarray, "h w 3"]) -> tuple[int, float]:
+    """(width of a mark's lines, radius of a point's ring) in pixels of the picture."""
+    short = min(picture.shape[:2])
+    return max(1, round(short / 280)), max(6.0, short / 40)
+
+
+def extent(mark: Box | tuple[float, float], picture: UInt8[np.ndarray, "h w 3"], scale: tuple[float, float]) -> Box:
+    """What a mark takes up, in pixels of the picture."""
+    width, radius = pen(picture)
+    box = mark if isinstance(mark, Box) else Box(mark[0], mark[1], 0.0, 0.0)
+    room = 2 * width + (0 if isinstance(mark, Box) else 1.7 * radius)
+    top, left = box.top * scale[0] - room, box.left * scale[1] - room
+    return Box(top, left, box.height * scale[0] + 2 * room, box.width * scale[1] + 2 * room)
 
 
 def fit(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -229,13 +330,24 @@ def say(
     cv2.putText(canvas, text, (left, baseline), ink, cv2.FontFace("sans"), size, weight, wrap=(left, 2**20))
 
 
-def tag(picture: UInt8[np.ndarray, "h w 3"], text: str) -> None:
-    """A small label in the lower left corner."""
-    size = max(11, min(picture.shape[:2]) // 36)
-    width, height = measure(text, size, 500) + size, round(1.7 * size)
-    plate = picture[-height:, :width]
-    plate[:] = sheet(plate.shape[0], plate.shape[1], INK)
-    say(plate, text, size // 2, round(1.2 * size), size, 500, (255, 255, 255))
+def tag(picture: UInt8[np.ndarray, "h w 3"], text: str, taken: Box | None = None) -> None:
+    """A small label in the first corner, from the lower left on, that does not touch what is `taken` (pixels of the picture)."""
+    high, wide = picture.shape[:2]
+    size = max(11, min(high, wide) // 36)
+    width, height = min(wide, measure(text, size, 500) + size), min(high, round(1.7 * size))
+    corners = [(top, left) for top in (high - height, 0) for left in (0, wide - width)]
+    plates = [Box(float(top), float(left), float(height), float(width)) for top, left in corners]
+    free = [corner for corner, plate in zip(corners, plates, strict=True) if taken is None or not touch(plate, taken)]
+    top, left = free[0] if free else corners[0]
+    plate = picture[top : top + height, left : left + width]
+    plate[:] = sheet(height, width, INK)
+    say(plate, text, size // 2, round(1.2 * size), size, 500, (255, 255, 255), width - size)
+
+
+def touch(one: Box, other: Box) -> bool:
+    """Whether two boxes share any of their area."""
+    down = one.top < other.top + other.height and other.top < one.top + one.height
+    return down and one.left < other.left + other.width and other.left < one.left + one.width
 
 
 def times(value: float) -> str:
@@ -244,30 +356,72 @@ def times(value: float) -> str:
     return f"{share}×" if share.numerator == 1 and share == value else f"{value:.3g}×"
 
 
-def colour_bar(style: Style, width: int = 440, seen: tuple[float, float] | None = None) -> UInt8[np.ndarray, "_ w 3"]:
-    """The scale with its limits.  `seen`: the (lowest, highest) value of the one map it stands beside, named under min_max."""
+def colour_bar(style: Style, width: int = 440, seen: tuple[float, float] | None = None, margin: int = 0) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The scale with its limits, what it measures, and the overlay's lines; `margin` of paper around its `width` x 68 pixels.
+
+    `seen`: the (lowest, highest) value of the one map it stands beside, named under min_max.
+    """
     canvas = sheet(68, width)
     ramp = np.linspace(0, 255, width, dtype=np.float32).round().astype(np.uint8)[None].repeat(14, 0)
     canvas[24:38] = cv2.applyColorMap(ramp, table(style.colours))
+    for level in contours(style):
+        canvas[24:38, round(level * (width - 1))] = 255
     if style.scale == "min_max":
-        say(canvas, "min to max of this photo: not comparable between photos", 0, 14, 14, 500, ALARM, width)
-        ends = ("min", "max") if seen is None else (f"min {seen[0]:.3g}×", f"max {seen[1]:.3g}×")
-        say(canvas, ends[0], 0, 57, 14)
-        say(canvas, ends[1], width, 57, 14, align=1.0)
-        return canvas
-    say(canvas, "attention in times uniform, log scale; 1× is no preference", 0, 14, 14, ink=QUIET, room=width)
-    octaves = np.log2([style.low, style.high])
-    every = max(1, int(np.ceil(48 * (octaves[1] - octaves[0]) / width)))  # a label needs 48 pixels
-    powers = [2.0**power for power in range(int(np.ceil(octaves[0])), int(np.floor(octaves[1])) + 1) if power % every == 0]
-    for value in sorted({style.low, style.high, *powers}):
-        at = (np.log2(value) - octaves[0]) / (octaves[1] - octaves[0])
-        x = round(at * (width - 1))
+        say(canvas, longest(MIN_MAX, width, 500), 0, 14, 14, 500, ALARM, width)
+        label_min_max(canvas, seen)
+    else:
+        say(canvas, longest(wordings(style), width), 0, 14, 14, ink=QUIET, room=width)
+        label_octaves(canvas, style)
+    return cv2.copyMakeBorder(canvas, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=PAPER)
+
+
+MIN_MAX = ("min to max of this photo: not comparable between photos", "min to max of this photo", "min–max")
+
+
+def wordings(style: Style) -> tuple[str, ...]:
+    """What a times-uniform scale measures, in ever fewer words."""
+    whole = "attention in times uniform, log scale; 1× is no preference"
+    values = " and ".join(times(value) for value in LINES if value < style.high)
+    lines = (f"{whole}; lines at {values}",) if contours(style) else ()
+    return (*lines, whole, "attention, × uniform (log)", "× uniform (log)", "× uniform")
+
+
+def longest(texts: Sequence[str], room: int, weight: int = 400) -> str:
+    """The first text that fits, else the last."""
+    return next((text for text in texts if measure(text, 14, weight) <= room), texts[-1])
+
+
+def label_min_max(canvas: UInt8[np.ndarray, "68 w 3"], seen: tuple[float, float] | None) -> None:
+    """Both ends with their values, or without where there is no room."""
+    width = canvas.shape[1]
+    low, high = ("min", "max") if seen is None else (f"min {seen[0]:.3g}×", f"max {seen[1]:.3g}×")
+    if measure(low, 14) + measure(high, 14) + 8 > width:
+        low, high = "min", "max"
+    say(canvas, high, width, 57, 14, align=1.0, room=width)
+    if measure(low, 14) + measure(high, 14) + 8 <= width:
+        say(canvas, low, 0, 57, 14)
+
+
+def label_octaves(canvas: UInt8[np.ndarray, "68 w 3"], style: Style) -> None:
+    """Ticks at powers of two, and as many words as have room: the hot end first, then 1x, the cold end, and the others."""
+    width = canvas.shape[1]
+    first, last = np.log2([style.low, style.high])
+    every = max(1, int(np.ceil(24 * (last - first) / width)))
+    powers = [2.0**power for power in range(int(np.ceil(first)), int(np.floor(last)) + 1) if power % every == 0]
+    labelled: list[tuple[float, float]] = []
+    needed = (style.high, 1.0, style.low)
+    signs = {style.low: ("≤ ", ""), style.high: ("≥ ",)}
+    for value in dict.fromkeys((*needed, *powers)):
+        x = round((np.log2(value) - first) / (last - first) * (width - 1))
         canvas[38 : 46 if value == 1 else 42, max(0, x - (value == 1)) : x + 1] = INK if value == 1 else QUIET
-        if value not in (style.low, style.high) and not 72 <= x <= width - 60:
-            continue  # the tick alone: words would touch those of the end
-        label = ("≤ " if value == style.low else "≥ " if value == style.high else "") + times(value)
-        say(canvas, label, x, 60, 14, 600 if value == 1 else 400, align=0.0 if at == 0 else 1.0 if at == 1 else 0.5)
-    return canvas
+        weight, apart = 600 if value == 1 else 400, 5 if value in needed else 14
+        for sign in signs.get(value, ("",)):
+            room = measure(sign + times(value), 14, weight)
+            left = min(max(0.0, x - room / 2), max(0, width - room))
+            if all(left > end + apart or left + room < start - apart for start, end in labelled):
+                say(canvas, sign + times(value), round(left), 60, 14, weight, room=width)
+                labelled.append((left, left + room))
+                break
 
 
 def panel(
@@ -279,17 +433,24 @@ def panel(
     mark: Mark = None,
     size: tuple[int, int] | None = None,
     field: Box | None = None,
+    placement: Placement | None = None,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Photo | heatmap | overlay with the colour bar and what is known about them; a line named "warning" becomes a banner."""
+    """Photo | heatmap | overlay with the colour bar and what is known about them; a line named "warning" becomes a banner.
+
+    Arguments as of `overlay`.
+    """
     size, side, style = size or photo.shape[:2], min(SIDE, 2 * max(photo.shape[:2])), replace(style, longest=None)
     small = fit(photo, side)
-    chart = resize(np.asarray(values, np.float32), small.shape[:2])
     extremes = float(np.fmin.reduce(values, None)), float(np.fmax.reduce(values, None))
     said = [(name, str(value)) for name, value in lines]
     alarms, facts = ([line for line in said if (line[0].lower() == "warning") == loud] for loud in (True, False))
 
     headings = ("photo", "attention, min to max of this photo" if style.scale == "min_max" else "attention", "overlay")
-    pictures = (small, heatmap(chart, style), overlay(small, chart, style, mark, size, field))
+    pictures = (
+        small,
+        heatmap(values, style, placement, small.shape[:2]),
+        overlay(small, values, style, mark, size, field, placement),
+    )
     column = max(small.shape[1], NARROW)
     lefts = [MARGIN + i * (column + GAP) for i in range(3)]
     width = lefts[-1] + column + MARGIN
@@ -332,26 +493,65 @@ def fact_sheet(facts: Sequence[tuple[str, str]], lefts: Sequence[int], column: i
 
 
 def contact_sheet(
-    tiles: Iterable[tuple[UInt8[np.ndarray, "_ _ 3"], str]], columns: int = 4, side: int = 320, title: str = "", style: Style | None = None
+    tiles: Iterable[tuple[UInt8[np.ndarray, "_ _ 3"], str]],
+    columns: int = 4,
+    side: int = 320,
+    title: str = "",
+    style: Style | None = None,
+    widest: int = 1280,
+    headings: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Pictures in a grid, each at most `side` high and wide with its caption below; with a style, its colour bar ends the sheet."""
-    fitted = [(fit(pixels, side), caption) for pixels, caption in tiles]
-    columns = max(1, min(columns, len(fitted)))
+    """Pictures in rows of `columns`, each at most `side` high and wide with its caption below; a style's colour bar ends the sheet.
+
+    The sheet is at most `widest` pixels wide: tiles shrink, down to TILE pixels, and a row that is too long even then becomes
+    several.  `headings`: a line of words above each row of `columns`.
+    """
+    captioned = list(tiles)
+    columns = max(1, min(columns, len(captioned)))
+    room = widest - 2 * MARGIN + GAP
+    fit_across = max(1, min(columns, room // (min(side, TILE) + GAP)))
+    across = ceil(columns / ceil(columns / fit_across))  # 8 in rows of 4 and 4, not of 7 and 1
+    fitted = [(fit(pixels, min(side, room // across - GAP)), caption) for pixels, caption in captioned]
     wide = max([pixels.shape[1] for pixels, _ in fitted], default=side)
-    width = 2 * MARGIN + columns * wide + (columns - 1) * GAP
+    width = 2 * MARGIN + across * wide + (across - 1) * GAP
     head = sheet(MARGIN + 34 if title else MARGIN, width)
     say(head, title, MARGIN, MARGIN + 14, 22, 600, room=width - 2 * MARGIN)
-    rows = [fitted[start : start + columns] for start in range(0, len(fitted), columns)]
-    strips = [sheet(max(pixels.shape[0] for pixels, _ in row) + 40, width) for row in rows]
-    for row, strip in zip(rows, strips, strict=True):
-        for column, (pixels, caption) in enumerate(row):
-            left = MARGIN + column * (wide + GAP)
-            strip[: pixels.shape[0], left : left + pixels.shape[1]] = pixels
-            say(strip, caption, left, pixels.shape[0] + 20, 14, room=wide)
+    groups = [fitted[start : start + columns] for start in range(0, len(fitted), columns)]
+    strips = []
+    for heading, group in zip_longest(headings, groups):
+        if heading:
+            strips.append(sheet(30, width))
+            say(strips[-1], heading, MARGIN, 18, 16, 600, room=width - 2 * MARGIN)
+        rows = [group[start : start + across] for start in range(0, len(group or ()), across)]
+        strips += [sheet_row(row, wide, width) for row in rows]
     foot = sheet(MARGIN // 2 + (68 if style else 0), width)
     if style:
         foot[:68, MARGIN : width - MARGIN] = colour_bar(style, width - 2 * MARGIN)
     return np.vstack([head, *strips, foot])
+
+
+def sheet_row(row: Sequence[tuple[UInt8[np.ndarray, "_ _ 3"], str]], wide: int, width: int) -> UInt8[np.ndarray, "_ width 3"]:
+    """One row of a contact sheet: pictures at most `wide`, captions below, on paper of `width` pixels."""
+    captions = [wrapped(caption, wide) for _, caption in row]
+    high = max(pixels.shape[0] for pixels, _ in row)
+    strip = sheet(high + 22 + 18 * max(len(lines) for lines in captions), width)
+    for column, ((pixels, _), lines) in enumerate(zip(row, captions, strict=True)):
+        left = MARGIN + column * (wide + GAP)
+        strip[: pixels.shape[0], left : left + pixels.shape[1]] = pixels
+        for number, line in enumerate(lines):
+            say(strip, line, left, pixels.shape[0] + 20 + 18 * number, 14, room=wide)
+    return strip
+
+
+def wrapped(text: str, room: int, most: int = 3) -> list[str]:
+    """Words on lines that fit `room`; what takes more than `most` lines loses its middle, never its end: there the number stands."""
+    lines: list[str] = []
+    for word in clean(text).split():
+        if lines and measure(f"{lines[-1]} {word}", 14) <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines if len(lines) <= most else [*lines[: most - 2], f"{lines[most - 2]} …", lines[-1]]
 
 
 # ------------------------------------------------------------------------------------------------ files

@@ -162,30 +162,33 @@ def draw(
     pixels = full_pixels(photo)
     drawn, names = [], dict[str, int]()
     for answer in answers:
-        values = answer.map()
         name = unique(f"{stem}.{slug(answer.label)}", names)
         paths = {"overlay": f"overlays/{name}.{style.format}"}
-        picture = render.overlay(pixels, values, style, answer.mark, field=answer.field)
+        cells, mark, field, placement = answer.cells, answer.mark, answer.field, answer.placement
+        picture = render.overlay(pixels, cells, style, mark, field=field, placement=placement)
         save(folder / paths["overlay"], render.encode(picture, style.format, style.quality))
         if style.panel:
             paths["panel"] = f"panels/{name}.{style.format}"
             told = [line for line in lines if line[0] not in ABOUT_CLASSES or answer.class_score]
-            field = [("outline", seen_by(answer.field))] if style.field and answer.field else []
+            outline = [("outline", seen_by(field, placement.seen))] if style.field and field else []
             said = [
                 ("query", answer.query),
                 *([("this class", answer.class_score)] if answer.class_score else []),
                 *told,
                 *numbers_of(answer),
-                *field,
+                *outline,
                 *(("warning", text) for text in (*warnings, *answer.warnings)),
             ]
-            picture = render.panel(pixels, values, style, f"{photo.name}: {answer.label}", said, answer.mark, field=answer.field)
+            title = f"{photo.name}: {answer.label}"
+            picture = render.panel(pixels, cells, style, title, said, mark, field=field, placement=placement)
             save(folder / paths["panel"], render.encode(picture, style.format, style.quality))
         drawn.append(paths)
     return drawn
 
 
-def seen_by(field: Box) -> str:
+def seen_by(field: Box, seen: Box) -> str:
+    if render.covers(field, seen):
+        return "none: one cell can see all that the network saw (its receptive field)"
     return f"the {field.width:.0f} x {field.height:.0f} px that one cell can see (its receptive field)"
 
 

@@ -30,7 +30,6 @@ from attnvis import query as queries
 from attnvis import render
 from attnvis.method import Answer, Method
 from attnvis.photo import SUFFIXES, collate
-from attnvis.placement import spread
 from attnvis.query import QueryFunction
 from attnvis.results import PACKAGES, locked, save
 from attnvis.stream import exhausted, predictions
@@ -371,12 +370,10 @@ class Film:
         self.attended = 0
         self.lock = locked(folder)
         self.movie.path.unlink(missing_ok=True)  # of an earlier run in this folder, as the numbers are
-        self.look: Look | None = None
-        self.map = np.zeros((0, 0), np.float32)
         versions = {package: version(package) for package in PACKAGES} | {"python": sys.version.split()[0]}
         self.told = {**facts, "versions": versions, "warnings": list(warnings), "config": config}
         self.record()
-        save(folder / "legend.png", render.encode(render.colour_bar(style), "png"))
+        save(folder / "legend.png", render.encode(render.colour_bar(style, margin=16), "png"))
         self.rows = (folder / "numbers.csv").open("w", newline="", encoding="utf-8")
         self.table = csv.DictWriter(self.rows, COLUMNS, restval="")
         self.table.writeheader()
@@ -397,12 +394,10 @@ class Film:
     def add(self, shots: Sequence[Shot]) -> None:
         """Draws and writes frames; their rows follow in one piece."""
         for shot in shots:
-            if shot.look is not self.look:  # what is held need not be spread again
-                self.look, placement = shot.look, shot.look.answer.placement
-                cells = (shot.look.weights * shot.look.weights.size).reshape(placement.grid)
-                self.map = spread(cells, placement)
-            answer = shot.look.answer
-            self.movie.add(render.overlay(shot.frame.pixels, self.map, self.style, answer.mark, field=answer.field))
+            answer, weights = shot.look.answer, shot.look.weights
+            cells = (weights.size * weights).reshape(answer.placement.grid)
+            pixels, field, placement = shot.frame.pixels, answer.field, answer.placement
+            self.movie.add(render.overlay(pixels, cells, self.style, answer.mark, field=field, placement=placement))
             self.times, self.last = [*self.times[:1], shot.frame.time], shot.frame.index
             if shot.attended:
                 self.attended += 1

@@ -72,7 +72,8 @@ def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 def networks(args: argparse.Namespace) -> Iterator[str]:
     names = args.networks
     loaded = {
-        name: load_backbone(name, **({} if name == "efficientnet_lite0" else {"weights": "random"}), precision=args.precision) for name in names
+        name: load_backbone(name, **({} if name == "efficientnet_lite0" else {"weights": "random"}), precision=args.precision)
+        for name in names
     }
     precision = {str(net.dtype).removeprefix("torch.") for net in loaded.values()}
     how = f"{torch.get_num_threads()} threads, {', '.join(precision)}, batches of {args.batch}; medians of {args.rounds} rounds"
@@ -256,8 +257,9 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
             seconds["network"] = core_seconds(lambda: [run(one) for one in images])
         features = [net(batch) for batch in batches]
         seconds["attention"] = core_seconds(lambda: answers.extend(answer for one in features for (answer,) in method(one)))
+        drawn = zip(photos, answers, strict=True)
         seconds["draw"] = core_seconds(
-            lambda: pictures.extend(overlay(photo.pixels, answer.map(), style) for photo, answer in zip(photos, answers, strict=True))
+            lambda: pictures.extend(overlay(photo.pixels, answer.cells, style, placement=answer.placement) for photo, answer in drawn)
         )
         seconds["write"] = core_seconds(functools.partial(write_all, pictures, out))
         return seconds
@@ -545,7 +547,9 @@ def compare_engines(args: argparse.Namespace) -> Iterator[str]:
         for engine in args.engines:
             for precision in ("fp32", "bf16"):
                 torch.manual_seed(0)
-                net = load_backbone(name, **({} if name == "efficientnet_lite0" else {"weights": args.weights}), precision=precision, engine=engine)
+                net = load_backbone(
+                    name, **({} if name == "efficientnet_lite0" else {"weights": args.weights}), precision=precision, engine=engine
+                )
                 photos = collate([load(path) for path in paths], replace(net.preprocessing, fit="stretch"))
                 net.prepare(1, 1)
                 run = net.run or net.trunk
@@ -558,8 +562,8 @@ VERBS = {
     "agreement": compare_engines,
 }  # fmt: skip
 USUAL = {
-    "networks": list(NETWORKS), "pipeline": ["resnet50", "mobilenet_v3_large", "efficientnet_lite0"], "peers": ["resnet50", "mobilenet_v3_large"],
-    "agreement": list(NETWORKS), "memory": ["efficientnet_lite0"],
+    "networks": list(NETWORKS), "pipeline": ["resnet50", "mobilenet_v3_large", "efficientnet_lite0"],
+    "peers": ["resnet50", "mobilenet_v3_large"], "agreement": list(NETWORKS), "memory": ["efficientnet_lite0"],
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import torch
 from conftest import LOADED, make_photo
 
 import attnvis as package
-from attnvis import api, query, scaling
+from attnvis import api, query, render, scaling, video
 from attnvis.maps import read_maps
 from attnvis.photo import load
 from attnvis.values import PhotoError
@@ -132,6 +132,27 @@ def test_save_overlay_and_the_notebooks_picture(cat, here):
     with pytest.raises(ValueError, match="gif"):
         found.save("heat.gif")
     assert "point 20,30" in repr(found) and "patches" in repr(found)
+
+
+def test_run_redraw_python_and_video_draw_one_picture(attnvis, cat, monkeypatch, here):
+    found = ask(cat, "point:20,30")
+    answer, pixels, style = found.answer, load(Path("cat.png")).pixels, render.Style()
+    expected = render.overlay(pixels, answer.cells, style, answer.mark, placement=answer.placement)
+    np.testing.assert_array_equal(found.overlay(), expected)
+    assert not np.array_equal(render.overlay(pixels, found.map, style, answer.mark), expected)  # bilinear, then coloured on a log scale
+    words = ["query=point", "query.x=20", "query.y=30", "render.format=png", "backbone.precision=fp32"]
+    assert attnvis("run", "cat.png", *words).code == 0
+    assert attnvis("redraw", "out", "render.format=png", "hydra.run.dir=again").code == 0
+    for folder in ("out", "again"):
+        (path,) = Path(folder, "overlays").iterdir()
+        drawn = render.cv2.imread(str(path))[..., ::-1].astype(int)
+        assert np.abs(drawn - expected).max() <= 1, folder  # a weight that differs in its last digit may round to the next colour
+    frames = []
+    monkeypatch.setattr(video.Movie, "add", lambda movie, picture: frames.append(picture))
+    look = video.Look(answer, answer.attention.weights.flatten().double().numpy())
+    with video.Film(here / "film", video.Clip(Path("clip"), pixels.shape[:2], 10.0, 1, ""), style, {}, {}) as film:
+        film.add([video.Shot(video.Frame(0, 0.0, pixels), look, True)])
+    assert np.abs(frames[0].astype(int) - expected).max() <= 1
 
 
 def test_python_and_the_command_line_find_the_same_numbers(attnvis, cat):

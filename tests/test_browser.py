@@ -3,8 +3,11 @@
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import make_photo
+
+from attnvis.recognition import Estimate, Findings, Row, write_recognition
 
 pytestmark = pytest.mark.browser
 WIDTHS = (1280, 400)
@@ -91,6 +94,19 @@ def test_the_page_of_a_sweep_of_which_a_job_failed(attnvis, visit, here):
     words = ["query=class", "scaling=none,inv_sqrt_d", "preprocess.size=96", "hydra.sweep.dir=out", "cache.folder=cache"]
     assert attnvis("sweep", "cat.png", "backbone.layer=stage9,last", *words).code == 1
     whole(visit, Path("out/index.html"), least=1)
+
+
+def test_the_page_of_accuracies_shows_every_column_and_hints_at_what_a_telephone_cuts(visit, tmp_path):
+    measured = ("top1", "top5", "nll", "rescaled", "more_top1", "more_top5", "more_nll", "more_rescaled")
+    long = dict.fromkeys(measured, Estimate(0.99999, -10.28888, 11.39999))
+    rows = [Row(name=name, tau=35.8, divisor=0.5, **long) for name in ("GAP", "inv_sqrt_d", "temperature:0.25", "none")]
+    page = write_recognition(Findings(rows, pa.table({}), 9, []), tmp_path, {"command": "attnvis sweep"})
+    tables = "all => all.map(one => [one.scrollWidth - one.clientWidth, getComputedStyle(one).backgroundAttachment])"
+    whole(visit, page, least=2)
+    hidden = [pixels for pixels, _ in visit(page, 1280)[1].locator(".wide").evaluate_all(tables)]
+    assert hidden == [0, 0]
+    for pixels, shadows in visit(page, 400)[1].locator(".wide").evaluate_all(tables):
+        assert pixels == 0 or shadows == "local, local, scroll, scroll"  # shadows stay, and the table's ends cover them
 
 
 # A page that is wrong in each of these ways, so that what stands above cannot pass for want of looking.

@@ -74,7 +74,9 @@ def size(folder: Path) -> int:
 # What comes back
 
 
-@pytest.mark.parametrize("kind", ["fake fp32", "fake bf16", "efficientnet_lite0 fp32", "efficientnet_lite0 bf16", "efficientnet_lite0 stage2"])
+@pytest.mark.parametrize(
+    "kind", ["fake fp32", "fake bf16", "efficientnet_lite0 fp32", "efficientnet_lite0 bf16", "efficientnet_lite0 stage2"]
+)
 def test_off_cold_and_warm_are_the_same_by_the_bit(tmp_path, kind):
     name, told = kind.split()
     if name == "fake":

@@ -148,7 +148,7 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("run cat.png backbone.placement=nearest", "'nearest'", "rf (the middle of the receptive field), calibrated"),
         ("run cat.png preprocess.fit=squeeze", "no fit 'squeeze'", "choose resize, crop, letterbox or stretch"),
         ("run cat.png preprocess.size=big", "preprocess.size", "must be a whole number or null, not 'big'"),
-        ("run cat.png render.colours=rainbow", "colours 'rainbow'", "choose one of turbo"),
+        ("run cat.png render.colours=rainbow", "colours 'rainbow'", "choose one of scorch"),
         ("run cat.png render.opacity=much", "render.opacity", "must be a number, not 'much'"),
         ("run cat.png scaling=temperature scaling.tau=-1", "not -1", "tau must be above 0"),
         ("run cat.png scaling=temperature scaling.tau=abc", "scaling.tau", "must be a number, not 'abc'"),

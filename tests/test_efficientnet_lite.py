@@ -75,7 +75,7 @@ def test_any_layer_of_features_can_be_asked():
     network = PRETRAINED(layer=["features.5", "last"], precision="fp32")
     features = network(collate([load(Path(__file__).parents[1] / "docs" / "panel.jpg")], Preprocessing(96)))
     assert (features.grid[0], features.also[0].grid[0]) == (12, 3)
-    with pytest.raises(ValueError, match="has no layer 'features.99'"):
+    with pytest.raises(ValueError, match=r"has no layer 'features\.99'"):
         PRETRAINED(layer="features.99")
 
 

@@ -24,7 +24,6 @@ from attnvis.maps import read_maps
 from attnvis.method import Method
 from attnvis.photo import collate, load
 from attnvis.query import parse, several
-from attnvis.values import Preprocessing
 
 
 def records(folder="out"):
@@ -109,7 +108,9 @@ def test_maps_read_again_are_what_the_network_found_and_where(attnvis, photos):
     asked = ["mean", "point:20,30", "box:5,6,30,20", "rarity"]
     assert attnvis("run", "a", "query=several", f"query.of={json.dumps(asked)}", "scaling=inv_sqrt_d", "backbone.precision=fp32").code == 0
     photo = load(Path("a/cat.png"), short=96)
-    expected = Method(lambda features: several(features, asked))(LOADED(precision="fp32")(collate([photo], LOADED(precision="fp32").preprocessing.changed("resize", 96))))[0]
+    expected = Method(lambda features: several(features, asked))(
+        LOADED(precision="fp32")(collate([photo], LOADED(precision="fp32").preprocessing.changed("resize", 96)))
+    )[0]
     again = read_maps(Path("out") / records()[0]["map"])
     assert [answer.query for answer in again] == asked
     for found, true in zip(again, expected, strict=True):

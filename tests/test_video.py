@@ -103,6 +103,7 @@ def test_the_drawn_video_has_the_frames_the_rate_and_the_size_of_the_one_that_ca
     assert record["size"] == [48, 64] and record["codec"].split(":")[0] in video.CODECS and "fixed in advance" in record["colours"]
     assert told()["weights digest"] and told()["config"]["clip"] == name and told()["versions"]["opencv-python"]
     assert sorted(path.name for path in Path("out").iterdir() if path.suffix) == ["legend.png", "numbers.csv", "overlay.mp4", "run.json"]
+    assert cv2.imread("out/legend.png").shape == (68 + 2 * 16, 440 + 2 * 16, 3)  # the bar and its margin
 
 
 def test_frames_come_in_order_with_their_own_pictures(film):
