@@ -15,8 +15,8 @@ from torch import Tensor
 
 from attnvis import normalise, query, scaling
 from attnvis.head import Linear
-from attnvis.query import UnknownName, ask, parse, read, spell
 from attnvis.method import FREE_SIGN, Method
+from attnvis.query import UnknownName, ask, parse, read, spell
 from attnvis.values import Box, ClassScore, Features, PhotoError, Placement, Query, Scores, percent
 
 B, Q, D = 2, 3, 7  # different primes: a transposed axis cannot pass unnoticed
