@@ -60,7 +60,7 @@ class Likeness:
 
 
 @dataclass(frozen=True)
-class Found:
+class Finding:
     """What one candidate found on one photo."""
 
     mirror: Likeness  # to the map of the mirrored photo
@@ -86,16 +86,18 @@ def answers(backbone: Backbone, photo: Photo, size: int) -> list[Answer]:
     return [answer for method in methods() for answer in method(features)[0]]
 
 
-def study(backbone: Backbone, photo: Photo, boxes: Sequence[Rectangle], sizes: tuple[int, int]) -> list[Found]:
+def study(backbone: Backbone, photo: Photo, boxes: Sequence[Rectangle], sizes: tuple[int, int]) -> list[Finding]:
     mirrored = replace(photo, pixels=np.ascontiguousarray(photo.pixels[:, ::-1]))
     straight = answers(backbone, photo, sizes[0])
     turned = answers(backbone, mirrored, sizes[0])
     resized = answers(backbone, photo, sizes[1])
-    grid = tuple(round(side * 100 / min(photo.size)) for side in photo.size)
+    height, width = photo.size
+    short = min(photo.size)
+    grid = (round(height * 100 / short), round(width * 100 / short))  # where maps are compared
     results = []
     for answer, flipped, other in zip(straight, turned, resized, strict=True):
         results.append(
-            Found(
+            Finding(
                 mirror=likeness(answer, flipped, grid, mirrored=True),
                 size=likeness(answer, other, grid, mirrored=False),
                 spread=answer.diagnostics["perplexity"] / answer.patches,
@@ -152,36 +154,36 @@ def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> None:
     print()
 
 
-def counts(found: list[list[Found]]) -> Iterator[Sequence[str]]:
+def counts(findings: list[list[Finding]]) -> Iterator[Sequence[str]]:
     """A row per candidate."""
-    for pair, column in zip(CANDIDATES, zip(*found, strict=True), strict=True):
-        shares = np.array([one.spread for one in column])
-        boxed = [one for one in column if one.inside is not None]
-        for_boxes = [str(sum(bool(one.inside) for one in boxed)), str(sum(bool(one.touching) for one in boxed))]
+    for pair, column in zip(CANDIDATES, zip(*findings, strict=True), strict=True):
+        shares = np.array([finding.spread for finding in column])
+        hits_known = [finding for finding in column if finding.inside is not None]
+        for_boxes = [str(sum(bool(finding.inside) for finding in hits_known)), str(sum(bool(finding.touching) for finding in hits_known))]
         yield (
             name(*pair),
-            f"{sum(one.mirror.logs < 0 for one in column)} / {sum(one.size.logs < 0 for one in column)}",
-            f"{sum(one.mirror.maps < 0 for one in column)} / {sum(one.size.maps < 0 for one in column)}",
-            f"{np.median([one.mirror.logs for one in column]):.2f} / {np.median([one.mirror.maps for one in column]):.2f}",
+            f"{sum(finding.mirror.logs < 0 for finding in column)} / {sum(finding.size.logs < 0 for finding in column)}",
+            f"{sum(finding.mirror.maps < 0 for finding in column)} / {sum(finding.size.maps < 0 for finding in column)}",
+            f"{np.median([finding.mirror.logs for finding in column]):.2f} / {np.median([finding.mirror.maps for finding in column]):.2f}",
             " / ".join(f"{100 * share:.2g}" for share in (shares.min(), np.median(shares), shares.max())),
             str(int(((shares >= READABLE[0]) & (shares <= READABLE[1])).sum())),
-            *(for_boxes if boxed else ("-", "-")),
+            *(for_boxes if hits_known else ("-", "-")),
         )
 
 
-def signs(found: list[list[Found]]) -> Iterator[Sequence[str]]:
+def signs(findings: list[list[Finding]]) -> Iterator[Sequence[str]]:
     """Per threshold on pca's margin: how many of the maps that turned over it warns of, and of how many others."""
-    column = [row[CANDIDATES.index(("pca", "perplexity:0.1"))] for row in found]
+    column = [row[CANDIDATES.index(("pca", "perplexity:0.1"))] for row in findings]
     for threshold in THRESHOLDS:
-        warned = [one.margin < threshold for one in column]
-        over = [min(one.mirror.logs, one.size.logs) < 0 for one in column]
+        warned = [finding.margin is not None and finding.margin < threshold for finding in column]
+        over = [min(finding.mirror.logs, finding.size.logs) < 0 for finding in column]
         caught = sum(map(all, zip(warned, over, strict=True)))
         yield f"{threshold:g}", f"{caught} of {sum(over)}", f"{sum(warned) - caught} of {len(over) - sum(over)}"
 
 
-def heats(found: list[list[Found]]) -> Iterator[Sequence[str]]:
-    for pair, column in zip(CANDIDATES, zip(*found, strict=True), strict=True):
-        yield name(*pair), *(f"{value:.3g}" for value in np.quantile([one.hottest for one in column], QUANTILES))
+def heats(findings: list[list[Finding]]) -> Iterator[Sequence[str]]:
+    for pair, column in zip(CANDIDATES, zip(*findings, strict=True), strict=True):
+        yield name(*pair), *(f"{value:.3g}" for value in np.quantile([finding.hottest for finding in column], QUANTILES))
 
 
 def sheet(backbone: Backbone, photos: Sequence[Photo], size: int) -> np.ndarray:
@@ -235,16 +237,16 @@ def main() -> None:
     if args.sheet:
         render.write(args.sheet, sheet(backbone, [load(path) for path in boxes], sizes[0]))
         return
-    found = [study(backbone, load(path), rectangles, sizes) for path, rectangles in boxes.items()]
-    print(f"{backbone.name}, {len(found)} photos at {sizes[0]} px (the other size: {sizes[1]})\n")
+    findings = [study(backbone, load(path), rectangles, sizes) for path, rectangles in boxes.items()]
+    print(f"{backbone.name}, {len(findings)} photos at {sizes[0]} px (the other size: {sizes[1]})\n")
     compared = ("turned over: mirror / size", "moved away: mirror / size", "median r with mirror: log N a / N a")
     alone = ("% of patches: min / median / max", "readable", "hottest cell's centre in a box", "hottest cell touches a box")
-    table(("", *compared, *alone), counts(found))
+    table(("", *compared, *alone), counts(findings))
     if listed:
         middle = sum(covered(0.5, 0.5, rectangles) for rectangles in boxes.values())
         print(f"The photo's middle lies in a box on {middle} of {len(boxes)} photos.\n")
-    table(("pca: margin below", "turned over, and warned of", "not turned over, and warned of"), signs(found))
-    table(("hottest patch, times uniform", *(f"{share:.0%}" for share in QUANTILES)), heats(found))
+    table(("pca: margin below", "turned over, and warned of", "not turned over, and warned of"), signs(findings))
+    table(("hottest patch, times uniform", *(f"{share:.0%}" for share in QUANTILES)), heats(findings))
 
 
 if __name__ == "__main__":
