@@ -17,7 +17,7 @@ from attnvis.maps import write_maps
 from attnvis.method import Answer, Method
 from attnvis.photo import collate, find, full_pixels, load
 from attnvis.stream import predictions
-from attnvis.values import Photo
+from attnvis.values import ClassScore, Photo
 
 __all__ = ["Backbone", "Explanation", "explain", "load_backbone"]
 
@@ -57,6 +57,11 @@ class Explanation:
         return self.answer.attention.context[0, 0].float().cpu().numpy()
 
     @property
+    def class_score(self) -> ClassScore | None:
+        """Of a class query: the class's probability, logit and rank on this photo."""
+        return self.answer.class_score
+
+    @property
     def diagnostics(self) -> dict[str, float]:
         return self.answer.diagnostics
 
@@ -79,6 +84,8 @@ class Explanation:
         """Photo, heatmap, overlay and the numbers, RGB uint8."""
         lines = [
             ("query", self.answer.query),
+            *([("this class", self.answer.class_score)] if self.answer.class_score else []),
+            *results.taken_for(self.predicted),
             ("scaling", results.about(self.scaling)),
             ("backbone", self.backbone),
             *results.numbers_of(self.answer),
@@ -110,7 +117,7 @@ class Explanation:
 def explain(
     photo: str | Path | bytes | np.ndarray,
     query: str | Callable = "mean",
-    scaling: str | Callable = "inv_sqrt_d",
+    scaling: str | Callable | None = None,
     normalise: str | Callable = "softmax",
     backbone: str | Backbone = "efficientnet_lite0",
     fit: str = "resize",
@@ -122,7 +129,8 @@ def explain(
     photo      a file, "samples/cat", bytes, or an RGB array [H, W, 3]
     query      mean, class, "class:tabby", "point:120,80", "box:10,20,100,50", distance, norm, rarity, pca, or a class's name;
                or a function of Features
-    scaling    a name of attnvis.scaling ("temperature:2" sets its first argument), or a function of Scores; normalise likewise
+    scaling    a name of attnvis.scaling ("temperature:2" sets its first argument), or a function of Scores; normalise likewise.
+               None: inv_sqrt_d for the mean, which finds a sharpness of its own; for others perplexity, a tenth of the patches
     backbone   efficientnet_lite0, a torchvision name (its weights are downloaded once), or a loaded Backbone
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
     """
@@ -132,13 +140,17 @@ def explain(
     how = net.preprocessing.changed(fit, size)
     loaded = load(one(photo) if isinstance(photo, str | Path) else photo, short=how.size)
     features = net(collate([loaded], how))
+    if scaling is None:
+        scaling = "inv_sqrt_d" if query == "mean" else "perplexity"
     method = Method(as_query(query), as_function("scaling", scaling), as_function("normalise", normalise))
     answers = method(features)[0]
     if len(answers) != 1:
         raise ValueError(f"explain() answers one query and this makes {len(answers)}; call it once for each, or use attnvis.method.Method")
     said = scaling if isinstance(scaling, str) else getattr(scaling, "__name__", "own function")
     about = f"{net.name}, layer {net.layer}, weights {net.weights}"
-    return Explanation(loaded, answers[0], said, about, predictions(features, 0), (*net.warnings_at(how), *answers[0].warnings))
+    off_size = net.cautions(how).values() if answers[0].class_score else ()
+    warnings = (*net.warnings_at(how), *off_size, *answers[0].warnings)
+    return Explanation(loaded, answers[0], said, about, predictions(features, 0), warnings)
 
 
 def one(photo: str | Path) -> Path:

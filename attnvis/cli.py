@@ -320,7 +320,14 @@ def spelled(words: Iterable[str], verb: str) -> list[str]:
     value = "".join(bare) if verb in ALONE else f"[{','.join(bare)}]"
     if verb == "sweep" and not sweeps and any("," in re.sub(r"\[.*\]|\{.*\}|'.*'|\".*\"", "", override) for override in overrides):
         flags.append("--multirun")
-    return [*flags, *([f"{key}={value}"] if bare else []), *overrides]  # Hydra wants its flags together
+    return [*flags, *([f"{key}={value}"] if bare else []), *overrides, *usual_scaling(overrides, verb)]  # Hydra wants its flags together
+
+
+def usual_scaling(overrides: Iterable[str], verb: str) -> list[str]:
+    """Who names a question and no scaling gets a tenth of the patches: 1/sqrt(d) suits the mean patch, and leaves most others flat."""
+    given = dict(override.partition("=")[::2] for override in overrides)
+    asks = verb in ("run", "video") and given.get("query", "mean") != "mean"
+    return ["scaling=perplexity"] if asks and not {"scaling", "experiment"} & given.keys() else []
 
 
 def offer(names: Iterable[str]) -> None:

@@ -73,7 +73,9 @@ class Answer:
     def warnings(self) -> tuple[str, ...]:
         said = []
         if self.diagnostics["perplexity"] > NEARLY_UNIFORM * self.patches:
-            said.append(f"nearly uniform: spread over {self.diagnostics['perplexity']:.1f} of {self.patches} patches")
+            spread_over = f"{self.diagnostics['perplexity']:.1f} of {self.patches} patches"
+            flat = self.diagnostics["score_range"] <= 0
+            said.append(f"nearly uniform: spread over {spread_over}" + ("" if flat else "; scaling=perplexity shows its order"))
         if self.diagnostics["saturated"]:
             said.append("one-hot: more than 99 % of the attention is on one patch")
         if self.class_score and self.class_score.probability < UNLIKELY:

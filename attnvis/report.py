@@ -20,7 +20,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from attnvis.method import NEARLY_UNIFORM
+from attnvis.method import FREE_SIGN, NEARLY_UNIFORM, UNLIKELY
+from attnvis.values import percent
 
 __all__ = ["write_page"]
 
@@ -40,7 +41,7 @@ def write_page(
 ) -> Path:
     """Writes folder/index.html.  `overlay` and `panel` of a row are paths inside `folder`; `scale` is that of render.Style."""
     pages = Environment(loader=PackageLoader("attnvis", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    pages.filters |= {"figure": figure, "link": link, "image": image}
+    pages.filters |= {"figure": figure, "link": link, "image": image, "percent": percent}
     pieces = pages.get_template("pieces.html").module
     script, sheet = (files("attnvis").joinpath("templates", name).read_text("utf-8") for name in ("report.js", "report.css"))
     counts: Counter[str] = Counter()
@@ -87,7 +88,13 @@ def chunks(file: IO[str]) -> Iterator[Markup]:
 def judge(row: Mapping[str, object]) -> list[str]:
     """What a reader must know before believing the picture."""
     perplexity, patches, saturated = (number(row.get(key)) for key in ("perplexity", "patches", "saturated"))
-    return ["nearly uniform"] * (perplexity > NEARLY_UNIFORM * patches) + ["saturated"] * (saturated == 1)
+    badges = {
+        "nearly uniform": perplexity > NEARLY_UNIFORM * patches,
+        "saturated": saturated == 1,
+        "unlikely": number(row.get("class_probability")) < UNLIKELY,
+        "free sign": number(row.get("sign_margin")) < FREE_SIGN,
+    }
+    return [badge for badge, earned in badges.items() if earned]
 
 
 def thumbnail(folder: Path, row: Mapping[str, object]) -> dict[str, object] | None:

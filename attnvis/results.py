@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, TextIO
 
 import numpy as np
@@ -211,7 +211,7 @@ def network(facts: Mapping[str, str]) -> list[tuple[str, str]]:
     return lines
 
 
-def taken_for(predicted: Sequence[tuple[str, float]], facts: Mapping[str, str]) -> list[tuple[str, str]]:
+def taken_for(predicted: Sequence[tuple[str, float]], facts: Mapping[str, str] = MappingProxyType({})) -> list[tuple[str, str]]:
     """What the network takes the photo for."""
     if not predicted:
         return []
