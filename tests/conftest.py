@@ -16,7 +16,7 @@ from attnvis import backbone, cli
 from attnvis.backbone import Backbone
 from attnvis.values import Preprocessing
 
-EMBEDDED = backbone.embedded
+EMBEDDED = backbone.efficientnet_lite
 REMEMBERED = functools.cache(EMBEDDED)
 
 
@@ -126,7 +126,7 @@ def here(tmp_path, monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "HYDRA_FULL_ERROR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setattr(backbone, "embedded", LOADED)
+    monkeypatch.setattr(backbone, "efficientnet_lite", LOADED)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.chdir(tmp_path)
     return tmp_path
