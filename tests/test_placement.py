@@ -18,6 +18,7 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from attnvis.backbone import Backbone
+from attnvis.efficientnet_lite import EfficientNetLite, load_weights
 from attnvis.photo import collate, fit
 from attnvis.placement import Reach, cut, place, probe, spread, stretch, visible
 from attnvis.values import Box, Photo, Placement, Preprocessing, View
@@ -492,6 +493,93 @@ def test_probe_does_not_care_what_was_learned():
     nn.init.normal_(net[1].running_mean, std=9)
     for precision in (torch.float32, torch.bfloat16):
         assert probe(net.to(precision)) == reaching(1, 4)  # 0, then 1.5 - 1 steps of 2
+
+
+def same_padded(maps, kernel: int):
+    """TensorFlow's padding before a stride of 2, in arithmetic that torch.fx can trace."""
+    rows, columns = (kernel - 2 + maps.shape[axis] % 2 for axis in (2, 3))
+    return F.pad(maps, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
+
+
+class FunctionalConv(nn.Conv2d):
+    """A layer of its own making, which torch.fx does not know to be one: its kernel becomes a bare parameter of the graph."""
+
+    def forward(self, maps):
+        maps = same_padded(maps, self.kernel_size[0]) if self.stride[0] == 2 else maps
+        return F.conv2d(maps, self.weight, self.bias, self.stride, self.padding if self.stride[0] == 1 else 0, 1, self.groups)
+
+
+class BareKernel(nn.Module):
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.zeros(3, 3, kernel, kernel))
+
+    def forward(self, maps):
+        return F.conv2d(same_padded(maps, self.kernel.shape[-1]), self.kernel, stride=2)
+
+
+def lopsided(layers: nn.Sequential) -> nn.Sequential:
+    """Weights that look at the upper left corner of every kernel, and a little elsewhere."""
+    for kernel in layers.parameters():
+        nn.init.constant_(kernel, 0.001)
+        if kernel.ndim == 4:
+            kernel.data[:, :, 0, 0] = 5.0
+    return layers
+
+
+CALLED_AS_FUNCTIONS = {
+    "a subclass of Conv2d": lambda: nn.Sequential(*(FunctionalConv(3, 3, kernel, 2) for kernel in (3, 3, 5, 3, 5))),
+    "a bare parameter": lambda: nn.Sequential(*(BareKernel(kernel) for kernel in (3, 3, 5, 3, 5))),
+}
+
+
+@pytest.mark.parametrize("kind", CALLED_AS_FUNCTIONS)
+def test_no_trained_weight_of_a_convolution_called_as_a_function_moves_the_cells(kind):
+    """At 225 = 7 * 32 + 1 pixels every layer pads alike on both sides, so that cell 0 lies on pixel 0."""
+    net = lopsided(CALLED_AS_FUNCTIONS[kind]())
+    cut = Only(create_feature_extractor(net, {"4": "maps"}))  # traced by torch.fx
+    assert not any(isinstance(module, FunctionalConv | BareKernel) for module in cut.modules())
+    assert probe(cut, (225, 225)) == reaching(0, 32)
+    assert probe(cut, (224, 224)) == reaching(31, 32)  # the smaller half first: each layer adds its stride's worth to the right
+
+
+@torch.no_grad()
+def test_real_weights_in_convolutions_called_as_functions_are_placed_by_geometry_alone():
+    """EfficientNet-Lite0 as another would write it: it says what attnvis' says, and its cells lie where attnvis' do."""
+    net = EfficientNetLite()
+    net.load_state_dict(load_weights("efficientnet_lite0"))
+    trunk = net.features[:6].eval()
+    images = torch.rand(1, 3, 65, 97, generator=torch.Generator().manual_seed(0))
+    expected, known = trunk(images), {size: probe(trunk, (size, size)) for size in (224, 225)}
+    for block in list(trunk.modules()):
+        if isinstance(block, nn.Sequential) and "convolution" in block._modules:
+            plain = block.convolution
+            own = FunctionalConv(
+                plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, plain.kernel_size[0] // 2, groups=plain.groups
+            )
+            own.weight, own.bias = plain.weight, plain.bias
+            block.convolution = own
+            block._modules.pop("padding", None)
+    cut = Only(create_feature_extractor(trunk, {"5.project.norm": "maps"}, suppress_diff_warning=True))
+    torch.testing.assert_close(trunk(images), expected)
+    assert probe(cut, (225, 225)) == reaching(0, 8) == known[225]
+    assert probe(cut, (224, 224)) == reaching(7, 8) == known[224]
+
+
+def test_a_learned_scale_weighs_no_branch():
+    """LayerScale: two branches centred at 0 and .5 count alike, whatever was learned of how much each is worth."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main, self.shortcut = nn.Conv2d(3, 8, 2, 2), nn.Conv2d(3, 8, 1, 2)
+            self.layer_scale = nn.Parameter(torch.full((8, 1, 1), -40.0))
+
+        def forward(self, images):
+            return self.layer_scale * self.main(images) + self.shortcut(images)
+
+    assert probe(Scaled()) == reaching(0.25, 2)
+    assert probe(Only(create_feature_extractor(Scaled(), {"add": "maps"}))) == reaching(0.25, 2)
 
 
 @pytest.mark.parametrize("layer", ["maxpool", "layer1", "layer2", "layer3", "layer4"])
