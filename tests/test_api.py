@@ -14,8 +14,8 @@ from conftest import LOADED, make_photo
 import attnvis as package
 from attnvis import api, query, render, scaling, video
 from attnvis.maps import read_maps
-from attnvis.photo import load
-from attnvis.values import PhotoError
+from attnvis.photo import collate, load
+from attnvis.values import PhotoError, percent
 
 
 @pytest.fixture
@@ -103,6 +103,27 @@ def test_mistakes_say_what_there_is(cat):
             package.explain(cat, backbone=name)
     with pytest.raises(ValueError, match="answers one query and this makes 2"):
         ask(cat, lambda features: query.random(features, count=2))
+
+
+@pytest.mark.parametrize("question, scaling", [("mean", "inv_sqrt_d"), ("tabby", "perplexity"), ("point:20,30", "perplexity")])
+def test_who_names_no_scaling_gets_one_that_suits_the_question(cat, question, scaling):
+    found, named = ask(cat, question), ask(cat, question, scaling)
+    assert found.scaling == scaling
+    np.testing.assert_array_equal(found.weights, named.weights)
+
+
+def test_a_class_says_how_likely_it_is_and_at_which_size_the_classifier_was_tested(cat):
+    """The probability from the network's own logits, by hand."""
+    found = ask(cat, "espresso")
+    network = LOADED(precision="fp32")
+    logits = network(collate([load(cat, short=96)], network.preprocessing.changed("resize", 96))).logits[0].double().numpy()
+    chances = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    assert found.class_score.name == "espresso" and found.class_score.index == 967
+    assert found.class_score.probability == pytest.approx(chances[967], rel=1e-4)
+    assert found.class_score.rank == 1 + int((chances > chances[967]).sum())
+    assert "class scores at 96 px: the classifier was tested at 224 px" in found.warnings
+    assert any(text.startswith(f"unlikely: the network gives espresso {percent(chances[967])}") for text in found.warnings)
+    assert ask(cat, "mean").class_score is None and not any("tested at" in text for text in ask(cat, "mean").warnings)
 
 
 def test_the_result_cannot_be_changed(cat):

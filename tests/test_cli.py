@@ -381,6 +381,31 @@ def test_photos_stand_beside_overrides_and_flags(attnvis, cat):
     assert "query:" in attnvis("run", "cat.png", "--cfg", "job").out
 
 
+@pytest.mark.parametrize(
+    "words, scaling",
+    [
+        ("", "inv_sqrt_d"),
+        ("query=mean", "inv_sqrt_d"),
+        ("query=class", "perplexity(target=0.1)"),
+        ("query=class scaling=inv_sqrt_d", "inv_sqrt_d"),
+        ("query=norm scaling.target=0.3", "perplexity(target=0.3)"),
+        ("experiment=queries", "perplexity(target=0.1)"),
+        ("experiment=queries scaling=zscore", "zscore(tau=1.0)"),
+    ],
+)
+def test_a_question_without_a_scaling_gets_one_that_suits_it(attnvis, cat, words, scaling):
+    assert attnvis("run", "cat.png", "render.panel=false", *words.split()).code == 0
+    assert {row["scaling"] for row in records()} == {scaling}
+
+
+def test_records_say_how_likely_an_asked_class_is_and_how_free_a_sign(attnvis, cat):
+    assert attnvis("run", "cat.png", "query=several", 'query.of=["class:espresso",pca,mean]').code == 0
+    asked, free, plain = records()
+    assert asked["class_index"] == "967" and 0 < float(asked["class_probability"]) < 1 and int(asked["class_rank"]) >= 1
+    assert 0 <= float(free["sign_margin"]) <= 1 and free["class_rank"] == asked["sign_margin"] == ""
+    assert plain["class_rank"] == plain["sign_margin"] == "" and plain["placement"] == "rf -14 px"
+
+
 def test_a_class_is_named_as_it_is_written(attnvis, cat):
     for name in ("jack-o'-lantern", "tabby", "281", "black-and-tan coonhound"):
         assert attnvis("run", "cat.png", "query=class", f"query.name={name}").code == 0, name

@@ -12,6 +12,7 @@ import pytest
 from conftest import Page
 from PIL import Image
 
+from attnvis.method import FREE_SIGN
 from attnvis.report import CARDS, THUMBNAIL, write_page
 
 NASTY = [
@@ -144,12 +145,24 @@ def test_rows_carry_what_the_buttons_sort_by(tmp_path):
         ({"saturated": 1.0}, "saturated"),
         ({"saturated": 0.0}, ""),
         ({"perplexity": math.nan, "patches": 0, "saturated": None}, ""),
+        ({"class_probability": 0.0099, "class_rank": 41.0, "class_logit": 0.5}, "unlikely"),
+        ({"class_probability": 0.011, "class_rank": 9.0, "class_logit": 0.5}, ""),
+        ({"sign_margin": FREE_SIGN - 0.01}, "free sign"),
+        ({"sign_margin": FREE_SIGN + 0.01}, ""),
     ],
 )
 def test_badges_warn_of_maps_that_say_little(tmp_path, numbers, badge):
     page = write(tmp_path, row(**numbers))
-    found = [words for words in ("nearly uniform", "saturated") if words in page.rows("article")[0]["data-text"]]
+    known = ("nearly uniform", "saturated", "unlikely", "free sign")
+    found = [words for words in known if words in page.rows("article")[0]["data-text"]]
     assert found == [badge] * bool(badge)
+
+
+def test_a_card_says_what_the_network_takes_the_photo_for_and_how_likely_the_asked_class_is(tmp_path):
+    likely = {"class_probability": 0.000163, "class_rank": 311.0, "class_logit": 0.1, "predicted": "macaw", "probability": 0.0246}
+    page = write(tmp_path, row(**likely))
+    assert "this class: 0.016%, rank 311, logit 0.1" in page.words and "predicted: macaw 2.5%" in page.words
+    assert "this class" not in write(tmp_path, row()).words
 
 
 def test_further_numbers_are_shown_and_odd_ones_survive(tmp_path):
