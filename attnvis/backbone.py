@@ -67,6 +67,7 @@ class Backbone:
     shifts      node -> how far training moved its cells, for the weights that are given
     categories  the names of the classes, in order, or "imagenet"
     step        sides of the input that suit its padding are `size` plus a multiple of this; None: any side does
+    twin        a network of the same geometry with fewer channels, probed in its stead: where a cell lies does not depend on them
 
     Raises ValueError for a layer, head, placement, engine or list of names that does not fit the network.
     """
@@ -91,6 +92,7 @@ class Backbone:
         cut: Cut | None = None,
         shifts: Mapping[str, geometry.Shift] | None = None,
         step: int | None = None,
+        twin: nn.Module | None = None,
     ) -> None:
         if placement not in PLACEMENTS:
             raise ValueError(
@@ -124,6 +126,7 @@ class Backbone:
         self.unplaced = ""  # why the cells could not be probed
         self.shift = tuple(self.shift_of(node) for node in self.nodes)  # per layer; None: none is known, or none is wanted
         self.probed = self.trunk  # as it was loaded
+        self.geometry = self.divide(twin, self.nodes)[0].eval() if twin else self.trunk
         self.net.to(self.device)
         self.heads = [one and heads.moved(one, self.device) for one in made]
         self.trunk = channels_last_memory(folded(self.trunk).to(self.device, self.dtype))
@@ -191,7 +194,7 @@ class Backbone:
         if key not in self._reaches:
             try:
                 with quietly():
-                    reach = geometry.probe(One(self.probed, number), size)
+                    reach = geometry.probe(One(self.geometry, number), size)
                 shift = self.shift[number]
                 self._reaches[key] = geometry.shifted(reach, shift) if shift else reach
             except (ValueError, RuntimeError, AssertionError) as error:
@@ -437,6 +440,7 @@ def efficientnet_lite(
         cut=slices,
         shifts=shifts,
         step=32,
+        twin=lite.EfficientNetLite(width=0.0, depth=variant.depth, classes=1),
     )
     backbone.weights = weights
     return backbone

@@ -78,7 +78,7 @@ def test_the_defaults_of_a_config_are_those_of_its_function(name):
     parameters = inspect.signature(getattr(module, merged["_target_"].rpartition(".")[2])).parameters
     settings = {key: value for key, value in merged.items() if not key.startswith("_")}
     first = [] if group == "backbone" else list(parameters)[:1]  # Features, Scores, or the logits
-    assert set(settings) == set(parameters) - set(first) - {"cut", "shifts", "step"}  # what only a known network can say of itself
+    assert set(settings) == set(parameters) - set(first) - {"cut", "shifts", "step", "twin"}  # what only a known network can say of itself
     for key, value in settings.items():
         default = parameters[key].default
         if default is inspect.Parameter.empty:

@@ -15,6 +15,7 @@ from attnvis import backbone as backbones
 from attnvis import efficientnet_lite as lite
 from attnvis.backbone import Backbone
 from attnvis.photo import collate, load
+from attnvis.placement import probe
 from attnvis.values import Preprocessing
 
 NAMES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
@@ -77,6 +78,14 @@ def test_any_layer_of_features_can_be_asked():
     assert (features.grid[0], features.also[0].grid[0]) == (12, 3)
     with pytest.raises(ValueError, match=r"has no layer 'features\.99'"):
         PRETRAINED(layer="features.99")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("layer", ["stage2", "last"])
+def test_its_thin_twin_has_the_cells_where_the_network_has_them(name, layer):
+    network = backbones.efficientnet_lite(name, layer=layer, precision="fp32", placement="rf")
+    for size in ((224, 224), (225, 241), (260, 320)):
+        assert network.reach_on(size) == probe(network.encode, size), size
 
 
 # ------------------------------------------------------------------------------------------------ weights
