@@ -52,9 +52,10 @@ def colours() -> Iterable[str]:
             yield f"| {name} | {view} | {' '.join(f'{value:.1f}' for value in along[at])} | {max(0.0, -steps.min()):.2f} |"
 
 
-def saturation(paths: list[Path], query: str, scaling: str, backbone: api.Backbone) -> Iterable[str]:
+def saturation(paths: list[Path], query: str, scaling: str, backbone: api.Backbone, size: int | None) -> Iterable[str]:
     """On how many photos the hottest patch lies beyond a bar that ends at so many times uniform."""
-    hottest = [api.explain(path, query, scaling, backbone=backbone).diagnostics["max_times_uniform"] for path in paths]
+    explanations = (api.explain(path, query, scaling, backbone=backbone, size=size) for path in paths)
+    hottest = [explanation.diagnostics["max_times_uniform"] for explanation in explanations]
     yield f"{query} under {scaling}, {backbone.name}, {len(paths)} photos: hottest patch, percentiles 5, 50, 90, 95, 100:"
     yield "  " + " ".join(f"{value:.1f}" for value in np.percentile(hottest, (5, 50, 90, 95, 100)))
     for high in (16, 32, 48, 64, 128):
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("photos", nargs="*", type=Path)
     parser.add_argument("--query", default="mean")
     parser.add_argument("--scaling", default="inv_sqrt_d")
-    parser.add_argument("--backbone", default="embedded")
+    parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--size", type=int, help="short side of the network's input, in pixels")
     asked = parser.parse_args()
     if asked.what == "colours":
@@ -96,9 +97,8 @@ def main() -> None:
     elif asked.what == "speed":
         lines = speed()
     else:
-        settings = {} if asked.size is None else {"size": asked.size}
         paths = [path for place in asked.photos for path in find(place)]
-        lines = saturation(paths, asked.query, asked.scaling, api.load_backbone(asked.backbone, **settings))
+        lines = saturation(paths, asked.query, asked.scaling, api.load_backbone(asked.backbone), asked.size)
     for line in lines:
         print(line)
 
