@@ -2,24 +2,28 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attnvis import backbone as backbones
-from attnvis import catalogue, render, results
-from attnvis import query as queries
-from attnvis.backbone import Backbone
-from attnvis.grid import functions
-from attnvis.maps import write_maps
-from attnvis.method import Answer, Method
-from attnvis.photo import collate, find, full_pixels, load
-from attnvis.stream import predictions
-from attnvis.values import ClassScore, Photo
+from attnvis.attention.query.language import as_query
+from attnvis.attention.spec import as_function
+from attnvis.backbone.backbone import Backbone
+from attnvis.backbone.sources import load_backbone
+from attnvis.data.decoding import full_pixels, load
+from attnvis.data.paths import find
+from attnvis.data.preprocessing import collate
+from attnvis.files import write_bytes
+from attnvis.methods.answer import Answer, predictions
+from attnvis.methods.attention import Method
+from attnvis.pipeline import drawing
+from attnvis.pipeline.maps import write_maps
+from attnvis.render import overlays, panels
+from attnvis.types import ClassScore, Photo
 
-__all__ = ["Backbone", "Explanation", "explain", "load_backbone"]
+__all__ = ["Explanation", "explain"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,33 +82,33 @@ class Explanation:
     def overlay(self, **style: Any) -> np.ndarray:
         """The photo with the map over it, RGB uint8 [H, W, 3]; settings as in attnvis.render.Style."""
         pixels, answer = full_pixels(self.photo), self.answer
-        return render.overlay(pixels, answer.cells, render.Style(**style), answer.mark, field=answer.field, placement=answer.placement)
+        return overlays.overlay(pixels, answer.cells, overlays.Style(**style), answer.mark, field=answer.field, placement=answer.placement)
 
     def panel(self, **style: Any) -> np.ndarray:
         """Photo, heatmap, overlay and the numbers, RGB uint8."""
         lines = [
             ("query", self.answer.query),
             *([("this class", self.answer.class_score)] if self.answer.class_score else []),
-            *results.taken_for(self.predicted),
-            ("scaling", results.about(self.scaling)),
+            *drawing.taken_for(self.predicted),
+            ("scaling", drawing.about(self.scaling)),
             ("backbone", self.backbone),
-            *results.numbers_of(self.answer),
+            *drawing.numbers_of(self.answer),
             *(("warning", text) for text in self.warnings),
         ]
         pixels, answer, title = full_pixels(self.photo), self.answer, f"{self.photo.name}: {self.label}"
-        return render.panel(pixels, answer.cells, render.Style(**style), title, lines, answer.mark, placement=answer.placement)
+        return panels.panel(pixels, answer.cells, overlays.Style(**style), title, lines, answer.mark, placement=answer.placement)
 
     def save(self, path: str | Path, **style: Any) -> Path:
-        """A picture for .jpg, .png and .webp (the overlay), the raw numbers for .safetensors (`attnvis.maps.read_maps` reads them)."""
+        """A picture for .jpg, .png and .webp (the overlay), raw numbers for .safetensors (`attnvis.pipeline.maps.read_maps`)."""
         path = Path(path)
         if path.suffix == ".safetensors":
-            render.write_bytes(path, write_maps(self.photo, [self.answer], self.backbone))
+            write_bytes(path, write_maps(self.photo, [self.answer], self.backbone))
         else:
-            render.write(path, self.overlay(**style))
+            overlays.write(path, self.overlay(**style))
         return path
 
     def _repr_png_(self) -> bytes:
-        return render.encode(self.panel(longest=960), "png")
+        return overlays.encode(self.panel(longest=960), "png")
 
     def __repr__(self) -> str:
         found = self.diagnostics
@@ -129,7 +133,7 @@ def explain(
     photo      a file, "samples/cat", bytes, or an RGB array [H, W, 3]
     query      mean, class, "class:tabby", "point:120,80", "box:10,20,100,50", distance, norm, rarity, pca, or a class's name;
                or a function of Features
-    scaling    a name of attnvis.scaling ("temperature:2" sets its first argument), or a function of Scores; normalise likewise.
+    scaling    a name of attnvis.attention.scaling ("temperature:2" sets its first argument), or a function of Scores; normalise likewise.
                None: inv_sqrt_d for the mean, which finds a sharpness of its own; for others perplexity, a tenth of the patches
     backbone   efficientnet_lite0, a torchvision name (its weights are downloaded once), or a loaded Backbone
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
@@ -145,7 +149,9 @@ def explain(
     method = Method(as_query(query), as_function("scaling", scaling), as_function("normalise", normalise))
     answers = method(features)[0]
     if len(answers) != 1:
-        raise ValueError(f"explain() answers one query and this makes {len(answers)}; call it once for each, or use attnvis.method.Method")
+        raise ValueError(
+            f"explain() answers one query and this makes {len(answers)}; call it once for each, or use attnvis.methods.attention.Method"
+        )
     said = scaling if isinstance(scaling, str) else getattr(scaling, "__name__", "own function")
     about = f"{net.name}, layer {net.layer}, weights {net.weights}"
     off_size = net.cautions(how).values() if answers[0].class_score else ()
@@ -160,36 +166,3 @@ def one(photo: str | Path) -> Path:
             f"explain() takes one photo and {photo} stands for {len(found)}; call it once for each, or use: attnvis run {photo}"
         )
     return found[0]
-
-
-def load_backbone(name: str, **settings: Any) -> Backbone:
-    """A backbone by name, with the settings of its config; kept for the next call."""
-    return kept(name, tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in settings.items()))
-
-
-@lru_cache(maxsize=4)
-def kept(name: str, settings: tuple[tuple[str, Any], ...]) -> Backbone:
-    family = name if name in catalogue.options("backbone") else catalogue.family(name)
-    if family is None:
-        raise ValueError(
-            f"unknown backbone {name!r}; there are {', '.join(catalogue.options('backbone'))} and their members, such as resnet18"
-        )
-    config = catalogue.settings(f"backbone/{family}")
-    target = config.pop("_target_").rsplit(".", 1)[-1]
-    if "name" in config and name != family:
-        config["name"] = name
-    return getattr(backbones, target)(**config | {key: list(value) if isinstance(value, tuple) else value for key, value in settings})
-
-
-def as_query(text: str | Callable) -> Callable:
-    if callable(text):
-        return text
-    try:
-        return queries.parse(text)
-    except queries.UnknownName:
-        return queries.parse(f"class:{text}")
-
-
-def as_function(kind: str, text: str | Callable) -> Callable:
-    """The function that a text such as temperature:2 names, its first settings filled in."""
-    return text if callable(text) else functions(kind, [text])[text]

@@ -35,21 +35,26 @@ import cv2
 import numpy as np
 import torch
 
-from attnvis import query as query_module
-from attnvis.api import as_function as parse_function
-from attnvis.api import load_backbone
-from attnvis.attention import attend
+from attnvis.attention.dot_product import attend
+from attnvis.attention.query import language as query_module
+from attnvis.attention.query.language import parse
+from attnvis.attention.spec import as_function as parse_function
+from attnvis.attention.spec import functions
 from attnvis.backbone import Backbone
-from attnvis.cache import Cached, entries
-from attnvis.grid import Grid, functions
-from attnvis.lab import Job
-from attnvis.method import Answer, Method
-from attnvis.photo import collate, find, full_pixels, load
-from attnvis.query import parse
-from attnvis.render import Style, encode, overlay, write_bytes
-from attnvis.results import Folder
-from attnvis.stream import stream
-from attnvis.values import Batch, Photo
+from attnvis.backbone.cache import Cached, entries
+from attnvis.backbone.sources import load_backbone
+from attnvis.data.decoding import full_pixels, load
+from attnvis.data.paths import find
+from attnvis.data.preprocessing import collate
+from attnvis.experiments.sweep.job import Job
+from attnvis.files import write_bytes
+from attnvis.methods.answer import Answer
+from attnvis.methods.attention import Method
+from attnvis.methods.settings import Grid
+from attnvis.pipeline.run_folder import Folder
+from attnvis.pipeline.streaming import stream
+from attnvis.render import Style, encode, overlay
+from attnvis.types import Batch, Photo
 
 NETWORKS = ("efficientnet_lite0", "resnet18", "resnet50", "mobilenet_v2")
 SCALINGS = (
@@ -185,7 +190,7 @@ def plain_network(name: str) -> tuple[torch.nn.Module, tuple[str, torch.Tensor]]
     """The network as it is, the layer that is explained, and rows of weights that stand for its classes."""
     from torchvision import models
 
-    from attnvis.efficientnet_lite import EfficientNetLite
+    from attnvis.backbone.lite import EfficientNetLite
 
     torch.manual_seed(0)
     net: Any = EfficientNetLite() if name == "efficientnet_lite0" else models.get_model(name)
@@ -539,7 +544,7 @@ def queries(args: argparse.Namespace) -> Iterator[str]:
 
 
 def compare_engines(args: argparse.Namespace) -> Iterator[str]:
-    from attnvis.backbone import agreement, folded
+    from attnvis.backbone.engines import agreement, folded
 
     yield "| network | engine | what it says of photos |\n|---|---|---|"
     paths = find(args.photos)[:8]

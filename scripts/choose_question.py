@@ -22,14 +22,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from attnvis import query, render
-from attnvis.api import load_backbone
+from attnvis import render
+from attnvis.attention.query import language
+from attnvis.attention.spec import functions
 from attnvis.backbone import Backbone
-from attnvis.grid import functions
-from attnvis.method import Answer, Method
-from attnvis.photo import collate, find, full_pixels, load
-from attnvis.placement import spread
-from attnvis.values import Photo
+from attnvis.backbone.sources import load_backbone
+from attnvis.data.decoding import full_pixels, load
+from attnvis.data.paths import find
+from attnvis.data.preprocessing import collate
+from attnvis.geometry import spread
+from attnvis.methods.answer import Answer
+from attnvis.methods.attention import Method
+from attnvis.types import Photo
 
 CANDIDATES = (
     *(("class", scaling) for scaling in ("inv_sqrt_d", "perplexity:0.1")),
@@ -76,7 +80,7 @@ class Finding:
 
 
 def methods() -> list[Method]:
-    return [Method(query.parse(asked), functions("scaling", [scaling])[scaling]) for asked, scaling in CANDIDATES]
+    return [Method(language.parse(asked), functions("scaling", [scaling])[scaling]) for asked, scaling in CANDIDATES]
 
 
 @torch.inference_mode()

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from attnvis import api, render
-from attnvis.backbone import Backbone
-from attnvis.photo import SAMPLES, find, load
+from attnvis.backbone import Backbone, sources
+from attnvis.data.decoding import load
+from attnvis.data.paths import SAMPLES, find
 
 QUERIES = ("class", "mean", "distance", "norm", "rarity", "pca", "random")
 TITLE = "the patches that each map spreads over, and how often uniform its hottest is; one colour scale"
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--weights")
     parser.add_argument("--samples", nargs="+", default=["cat", "astronaut", "coffee", "rocket"], help=f"of {', '.join(SAMPLES)}")
     asked = parser.parse_args()
-    backbone = api.load_backbone(asked.backbone, **({"weights": asked.weights} if asked.weights else {}))
+    backbone = sources.load_backbone(asked.backbone, **({"weights": asked.weights} if asked.weights else {}))
     if asked.which == "queries":
         made, columns = queries(backbone, asked.samples), len(QUERIES) + 2
     elif asked.which == "scalings":

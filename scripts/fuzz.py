@@ -18,7 +18,9 @@ from multiprocessing.sharedctypes import Synchronized
 import numpy as np
 from PIL import Image
 
-from attnvis.photo import PhotoError, find, load
+from attnvis.data.decoding import load
+from attnvis.data.paths import find
+from attnvis.types import PhotoError
 
 FLAVOURS: list[tuple[str, str, dict[str, object]]] = [
     ("JPEG", "RGB", {"quality": 80}), ("JPEG", "L", {"progressive": True}), ("JPEG", "CMYK", {}), ("PNG", "RGB", {}), ("PNG", "P", {}),

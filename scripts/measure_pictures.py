@@ -16,9 +16,11 @@ import torch
 from jaxtyping import Float
 from skimage.color import rgb2lab
 
-from attnvis import api, render
-from attnvis.photo import find
-from attnvis.values import Box, Placement
+from attnvis import api, backbone, render
+from attnvis.backbone import sources
+from attnvis.data.paths import find
+from attnvis.render import overlays
+from attnvis.types import Box, Placement
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0: on linear RGB
 DEFICIENCIES = {
@@ -43,8 +45,8 @@ def colours() -> Iterable[str]:
     at = np.linspace(0, 255, 9).round().astype(int)
     yield "| colours | as seen with | L* at nine equal steps | largest step backwards of 64 |"
     yield "|---|---|---|---|"
-    for name in render.COLOURS:
-        rgb = render.table(name)[:, 0] / 255
+    for name in overlays.COLOURS:
+        rgb = overlays.table(name)[:, 0] / 255
         views = {"all cones": rgb} | {deficiency: seen_with(deficiency, rgb) for deficiency in DEFICIENCIES}
         for view, shown in views.items():
             along = lightness(shown)
@@ -52,7 +54,7 @@ def colours() -> Iterable[str]:
             yield f"| {name} | {view} | {' '.join(f'{value:.1f}' for value in along[at])} | {max(0.0, -steps.min()):.2f} |"
 
 
-def saturation(paths: list[Path], query: str, scaling: str, backbone: api.Backbone, size: int | None) -> Iterable[str]:
+def saturation(paths: list[Path], query: str, scaling: str, backbone: backbone.Backbone, size: int | None) -> Iterable[str]:
     """On how many photos the hottest patch lies beyond a bar that ends at so many times uniform."""
     explanations = (api.explain(path, query, scaling, backbone=backbone, size=size) for path in paths)
     hottest = [explanation.diagnostics["max_times_uniform"] for explanation in explanations]
@@ -98,7 +100,7 @@ def main() -> None:
         lines = speed()
     else:
         paths = [path for place in asked.photos for path in find(place)]
-        lines = saturation(paths, asked.query, asked.scaling, api.load_backbone(asked.backbone), asked.size)
+        lines = saturation(paths, asked.query, asked.scaling, sources.load_backbone(asked.backbone), asked.size)
     for line in lines:
         print(line)
 

@@ -27,15 +27,17 @@ import torch
 from jaxtyping import Float, UInt8
 
 from attnvis import render
-from attnvis.api import load_backbone
-from attnvis.attention import attend
+from attnvis.attention.dot_product import attend
+from attnvis.attention.scaling import perplexity
 from attnvis.backbone import Backbone
-from attnvis.calibration import Calibration
-from attnvis.photo import collate, find, load, resample
-from attnvis.placement import spread
-from attnvis.scaling import perplexity
-from attnvis.values import Features
-from attnvis.verbs import flip_test, flip_test_of_chance, store
+from attnvis.backbone.calibration import Calibration, store
+from attnvis.backbone.sources import load_backbone
+from attnvis.data.decoding import load
+from attnvis.data.paths import find
+from attnvis.data.preprocessing import collate, resample
+from attnvis.geometry import spread
+from attnvis.pipeline.calibrating import flip_test, flip_test_of_chance
+from attnvis.types import Features
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 Size = tuple[int, int]  # height, width

@@ -14,7 +14,7 @@ from torch import nn
 
 from attnvis import backbone, cli
 from attnvis.backbone import Backbone
-from attnvis.values import Preprocessing
+from attnvis.types import Preprocessing
 
 PRETRAINED = backbone.efficientnet_lite
 REMEMBERED = functools.cache(PRETRAINED)

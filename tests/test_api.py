@@ -12,10 +12,16 @@ import torch
 from conftest import LOADED, make_photo
 
 import attnvis as package
-from attnvis import api, query, render, scaling, video
-from attnvis.maps import read_maps
-from attnvis.photo import collate, load
-from attnvis.values import PhotoError, percent
+from attnvis import render
+from attnvis.attention import query, scaling
+from attnvis.backbone import sources
+from attnvis.data import video as data_video
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate
+from attnvis.pipeline import video, video_file
+from attnvis.pipeline.maps import read_maps
+from attnvis.render import overlays
+from attnvis.types import PhotoError, percent
 
 
 @pytest.fixture
@@ -166,13 +172,13 @@ def test_run_redraw_python_and_video_draw_one_picture(attnvis, cat, monkeypatch,
     assert attnvis("redraw", "out", "render.format=png", "hydra.run.dir=again").code == 0
     for folder in ("out", "again"):
         (path,) = Path(folder, "overlays").iterdir()
-        drawn = render.cv2.imread(str(path))[..., ::-1].astype(int)
+        drawn = overlays.cv2.imread(str(path))[..., ::-1].astype(int)
         assert np.abs(drawn - expected).max() <= 1, folder  # a weight that differs in its last digit may round to the next colour
     frames = []
-    monkeypatch.setattr(video.Movie, "add", lambda movie, picture: frames.append(picture))
+    monkeypatch.setattr(video_file.Movie, "add", lambda movie, picture: frames.append(picture))
     look = video.Look(answer, answer.attention.weights.flatten().double().numpy())
-    with video.Film(here / "film", video.Clip(Path("clip"), pixels.shape[:2], 10.0, 1, ""), style, {}, {}) as film:
-        film.add([video.Shot(video.Frame(0, 0.0, pixels), look, True)])
+    with video.Film(here / "film", data_video.Clip(Path("clip"), pixels.shape[:2], 10.0, 1, ""), style, {}, {}) as film:
+        film.add([video.Shot(data_video.Frame(0, 0.0, pixels), look, True)])
     assert np.abs(frames[0].astype(int) - expected).max() <= 1
 
 
@@ -193,7 +199,11 @@ def test_python_and_the_command_line_find_the_same_numbers(attnvis, cat):
 
 
 def test_a_backbone_by_name_is_loaded_once_with_the_settings_of_its_config(here):
-    api.kept.cache_clear()
-    net = api.load_backbone("resnet18", weights="random", placement="stretch")
-    assert net.name == "resnet18" and net.digest == "random" and api.load_backbone("resnet18", weights="random", placement="stretch") is net
-    assert isinstance(api.load_backbone("efficientnet_lite0", precision="fp32").dtype, torch.dtype)
+    sources.kept.cache_clear()
+    net = sources.load_backbone("resnet18", weights="random", placement="stretch")
+    assert (
+        net.name == "resnet18"
+        and net.digest == "random"
+        and sources.load_backbone("resnet18", weights="random", placement="stretch") is net
+    )
+    assert isinstance(sources.load_backbone("efficientnet_lite0", precision="fp32").dtype, torch.dtype)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from torch import Tensor
 
-from attnvis import normalise, scaling
-from attnvis.attention import attend, weigh
-from attnvis.head import Linear
-from attnvis.values import Attention, Scores
+from attnvis.attention import normalise, scaling
+from attnvis.attention.dot_product import attend, weigh
+from attnvis.backbone.heads import Linear
+from attnvis.types import Attention, Scores
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 B, Q, N, D, E, C = 2, 3, 5, 7, 11, 13  # different primes: a transposed axis cannot pass unnoticed

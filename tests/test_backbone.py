@@ -12,12 +12,15 @@ from PIL import Image
 from torchvision import models, transforms
 
 from attnvis import api, catalogue
-from attnvis.attention import attend
-from attnvis.backbone import read_weights
-from attnvis.photo import collate, load
-from attnvis.query import class_, mean
-from attnvis.scaling import inv_sqrt_d
-from attnvis.values import Photo, Preprocessing
+from attnvis.attention.dot_product import attend
+from attnvis.attention.query import class_, mean
+from attnvis.attention.scaling import inv_sqrt_d
+from attnvis.backbone import sources
+from attnvis.backbone.weights import read_weights
+from attnvis.data import paths
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate
+from attnvis.types import Photo, Preprocessing
 
 MATERIAL = Path(os.environ.get("ATTNVIS_MATERIAL") or Path(__file__).parents[2] / "shared" / "material")
 material = [pytest.mark.material, pytest.mark.skipif(not MATERIAL.is_dir(), reason="no folder ATTNVIS_MATERIAL of real weights and photos")]
@@ -36,8 +39,8 @@ ALL = [name for name in models.list_models(module=models) if catalogue.family(na
 
 def fresh(name: str, **settings):
     """Not one that an earlier test has made, with other random weights."""
-    api.kept.cache_clear()
-    return api.load_backbone(name, **settings)
+    sources.kept.cache_clear()
+    return sources.load_backbone(name, **settings)
 
 
 def picture(height: int, width: int, seed: int = 0) -> Photo:
@@ -120,7 +123,7 @@ def test_an_earlier_stage_runs_the_rest_of_the_network():
 
 
 def test_results_do_not_depend_on_the_batch():
-    backbone = api.load_backbone("efficientnet_lite0", precision="fp32")
+    backbone = sources.load_backbone("efficientnet_lite0", precision="fp32")
     photos = [picture(97, 129, seed) for seed in range(3)]
     together = backbone(collate(photos, Preprocessing(96))).tokens
     rounding = 1e-5 * float(together.abs().max())  # kernels differ with the batch, and fifty layers add it up
@@ -129,7 +132,7 @@ def test_results_do_not_depend_on_the_batch():
 
 
 def test_the_cells_of_a_letterbox_are_those_that_touch_the_photo():
-    backbone = api.load_backbone("efficientnet_lite0", layer="stage3", precision="fp32", placement="rf")
+    backbone = sources.load_backbone("efficientnet_lite0", layer="stage3", precision="fp32", placement="rf")
     features = backbone(collate([picture(100, 400)], Preprocessing(225, fit="letterbox")))  # 56 rows of photo amid 225
     height = 225 * 100 / 400
     centres = [row for row in range(15) if abs(16 * row + 0.5 - 112.5) < height / 2 + 8]  # at 225 px stage3 centres cell i at 16 i
@@ -138,9 +141,10 @@ def test_the_cells_of_a_letterbox_are_those_that_touch_the_photo():
 
 
 def test_bf16_features_are_those_of_fp32_within_its_rounding():
-    photo = load(api.find("samples/cat")[0])
+    photo = load(paths.find("samples/cat")[0])
     exact, rounded = (
-        api.load_backbone("efficientnet_lite0", precision=precision)(collate([photo], Preprocessing(224))) for precision in ("fp32", "bf16")
+        sources.load_backbone("efficientnet_lite0", precision=precision)(collate([photo], Preprocessing(224)))
+        for precision in ("fp32", "bf16")
     )
     assert rounded.tokens.dtype == torch.float32
     difference = (exact.tokens - rounded.tokens).norm() / exact.tokens.norm()
@@ -148,14 +152,14 @@ def test_bf16_features_are_those_of_fp32_within_its_rounding():
 
 
 def test_random_weights_are_called_so():
-    assert "random weights" in api.load_backbone("efficientnet_lite0", weights="random").warnings[0]
-    assert api.load_backbone("efficientnet_lite0", weights="random").describe()["weights digest"] == "random"
-    assert not api.load_backbone("efficientnet_lite0").warnings
+    assert "random weights" in sources.load_backbone("efficientnet_lite0", weights="random").warnings[0]
+    assert sources.load_backbone("efficientnet_lite0", weights="random").describe()["weights digest"] == "random"
+    assert not sources.load_backbone("efficientnet_lite0").warnings
 
 
 def test_a_stretched_placement_is_what_interpolate_assumes():
     photo = picture(225, 289)
-    features = api.load_backbone("efficientnet_lite0", placement="stretch", precision="fp32")(collate([photo], Preprocessing(225)))
+    features = sources.load_backbone("efficientnet_lite0", placement="stretch", precision="fp32")(collate([photo], Preprocessing(225)))
     found = features.placements[0]
     cells = torch.arange(features.grid[1], dtype=torch.float64)[None, None, None]  # each cell holds its own number
     drawn = F.interpolate(cells.expand(1, 1, 2, -1), (2, 289), mode="bilinear", align_corners=False)[0, 0, 0]
@@ -170,7 +174,7 @@ def test_a_state_dict_may_lie_under_a_key_and_carry_the_prefix_of_data_parallel(
 
 
 def test_an_unknown_class_suggests_names_that_hold_the_word_before_names_that_hold_its_letters():
-    features = api.load_backbone("efficientnet_lite0", precision="fp32")(collate([picture(97, 97)], Preprocessing(97)))
+    features = sources.load_backbone("efficientnet_lite0", precision="fp32")(collate([picture(97, 97)], Preprocessing(97)))
     with pytest.raises(ValueError, match="did you mean tiger cat, persian cat, siamese cat"):
         class_(features, "cat")
 
@@ -187,7 +191,7 @@ def test_preprocessing_is_the_weights_own():
 
 @pytest.fixture(scope="module")
 def mobilenet():
-    return api.load_backbone("mobilenet_v2", weights=str(MATERIAL / "weights" / "mobilenet_v2.safetensors"), precision="fp32")
+    return sources.load_backbone("mobilenet_v2", weights=str(MATERIAL / "weights" / "mobilenet_v2.safetensors"), precision="fp32")
 
 
 class TestRealWeights:
@@ -233,11 +237,11 @@ class TestRealWeights:
 
     def test_a_pth_file_of_another_architecture_is_refused_in_one_line(self):
         with pytest.raises(ValueError, match="do not fit mobilenet_v2") as raised:
-            api.load_backbone("mobilenet_v2", weights=str(MATERIAL / "weights" / "squeezenet1_0.pth"))
+            sources.load_backbone("mobilenet_v2", weights=str(MATERIAL / "weights" / "squeezenet1_0.pth"))
         assert "\n" not in str(raised.value)
         assert len(str(raised.value)) < 500
 
 
 def test_the_fit_and_size_are_the_users_to_change():
-    backbone = api.load_backbone("efficientnet_lite0", precision="fp32")
+    backbone = sources.load_backbone("efficientnet_lite0", precision="fp32")
     assert backbone(collate([picture(300, 300)], replace(backbone.preprocessing, size=448))).grid == (14, 14)

@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 from conftest import make_photo
 
-from attnvis.recognition import Estimate, Findings, Row, write_recognition
+from attnvis.experiments.recognition.measure import Findings, Row
+from attnvis.experiments.recognition.page import write_recognition
+from attnvis.metrics.intervals import Estimate
 
 pytestmark = pytest.mark.browser
 WIDTHS = (1280, 400)

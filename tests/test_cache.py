@@ -15,11 +15,12 @@ import torch
 from conftest import LOADED, fake_backbone
 from torch import nn
 
-from attnvis import cache
-from attnvis.backbone import Backbone
-from attnvis.cache import Cached, clear, default_folder, entries
-from attnvis.photo import collate, load
-from attnvis.values import Batch, Features, Preprocessing
+from attnvis.backbone import Backbone, cache
+from attnvis.backbone.cache import Cached, clear, entries
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate
+from attnvis.files import default_folder
+from attnvis.types import Batch, Features, Preprocessing
 
 HOW = Preprocessing(65, "stretch")
 DIGEST = "5" * 64

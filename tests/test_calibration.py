@@ -19,12 +19,14 @@ from torch.nn import functional as F
 
 from attnvis import backbone as backbones
 from attnvis.backbone import Backbone
-from attnvis.calibration import SHIFTS, Calibration, address, agreement, read, settle, spline
-from attnvis.efficientnet_lite import VARIANTS, EfficientNetLite
-from attnvis.photo import collate, load
+from attnvis.backbone.calibration import SHIFTS, Calibration, address, agreement, read, settle, spline, store
+from attnvis.backbone.lite import VARIANTS, EfficientNetLite
+from attnvis.cli.commands.calibrate import described
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate
+from attnvis.pipeline.calibrating import flip_test, flip_test_of_chance
 from attnvis.render import write
-from attnvis.values import Preprocessing
-from attnvis.verbs import described, flip_test, flip_test_of_chance, store
+from attnvis.types import Preprocessing
 
 STRIDE = 8
 SIZE = Preprocessing(97)
@@ -514,7 +516,7 @@ def test_an_imagenet_network_looks_up_and_to_the_left_of_its_geometry():
     if not os.environ.get("ATTNVIS_MATERIAL"):
         pytest.skip("no material: ATTNVIS_MATERIAL names no folder")
     material = Path(os.environ["ATTNVIS_MATERIAL"])
-    from attnvis.api import load_backbone
+    from attnvis.backbone.sources import load_backbone
 
     backbone = load_backbone(
         "mobilenet_v2", weights=str(material / "weights" / "mobilenet_v2.safetensors"), device="cpu", precision="fp32", placement="rf"

@@ -16,7 +16,10 @@ from conftest import make_photo
 from safetensors.torch import save_file
 
 import attnvis as package
-from attnvis import backbone, catalogue, results, stream
+from attnvis import backbone, catalogue, render
+from attnvis.methods import answer
+from attnvis.pipeline import streaming
+from attnvis.render import panels
 
 ROOT = Path(package.__file__).resolve().parents[1]
 
@@ -270,13 +273,13 @@ def test_a_network_of_ones_own_is_not_taken_for_a_member_of_a_family(attnvis, mi
 @pytest.mark.parametrize(
     "target",
     [
-        "attnvis.backbone.pickle.loads",
-        "attnvis.backbone.pickle",
+        "attnvis.backbone.weights.pickle.loads",
+        "attnvis.backbone.weights.pickle",
         "attnvis_evil.x",
-        "attnvis.query_evil.mean",
-        "attnvis.query.torch.load",
-        "attnvis.query.globals",
-        "attnvis.report.write_page",
+        "attnvis.attention.query_evil.mean",
+        "attnvis.attention.query.kinds.torch.load",
+        "attnvis.attention.query.globals",
+        "attnvis.pipeline.run_page.write_page",
         "attnvis.nosuch.x",
         "os.system",
         "mean",
@@ -299,7 +302,7 @@ def test_code_hidden_deeper_in_a_config_is_refused_too(attnvis, cat):
 def test_ctrl_c_keeps_what_was_done(attnvis, here, monkeypatch):
     for number in range(3):
         make_photo(here / f"{number}.png", seed=number)
-    predictions, calls = stream.predictions, []
+    predictions, calls = answer.predictions, []
 
     def tired(*words):
         calls.append(words)
@@ -307,7 +310,7 @@ def test_ctrl_c_keeps_what_was_done(attnvis, here, monkeypatch):
             raise KeyboardInterrupt
         return predictions(*words)
 
-    monkeypatch.setattr(stream, "predictions", tired)
+    monkeypatch.setattr(streaming, "predictions", tired)
     ended = attnvis("run", "0.png", "1.png", "2.png", "batch_size=1")
     assert ended.code == 130 and "stopped" in ended.complaint
     assert [row["photo"] for row in records()] == ["0.png", "1.png"]
@@ -423,8 +426,8 @@ def test_a_network_is_named_without_its_family_and_random_weights_are_loud(attnv
 
 def test_random_weights_are_said_on_the_panels(attnvis, cat, monkeypatch):
     said = []
-    panel = results.render.panel
-    monkeypatch.setattr(results.render, "panel", lambda *words, **more: said.append(list(words[4])) or panel(*words, **more))
+    panel = render.panel
+    monkeypatch.setattr(panels, "panel", lambda *words, **more: said.append(list(words[4])) or panel(*words, **more))
     assert attnvis("run", "cat.png", "backbone.weights=random").code == 0
     assert ("warning", "random weights: nothing was learned, the maps mean nothing") in said[0]
 

@@ -13,13 +13,15 @@ import pytest
 import torch
 from conftest import Page
 
-from attnvis import query as queries
-from attnvis.comparison import write_comparison
-from attnvis.grid import Grid, functions
-from attnvis.lab import Job, read_sweep
-from attnvis.prose import percent
-from attnvis.stream import Outcome
-from attnvis.values import Box, Features, Photo, Placement
+from attnvis.attention.query import language as queries
+from attnvis.attention.spec import functions
+from attnvis.experiments.sweep.folder import read_sweep
+from attnvis.experiments.sweep.job import Job
+from attnvis.experiments.sweep.page import write_comparison
+from attnvis.experiments.wording import percent
+from attnvis.methods.settings import Grid
+from attnvis.pipeline.streaming import Outcome
+from attnvis.types import Box, Features, Photo, Placement
 
 GRID = (5, 7)
 AXES = {"backbone": "fake", "weights": "none", "layer": "last", "fit": "resize", "size": "65", "seed": "0"}

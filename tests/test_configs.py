@@ -9,7 +9,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from attnvis import assemble, backbone, catalogue, cli, normalise, query, render, scaling
+from attnvis import backbone, catalogue, render
+from attnvis.attention import normalise, query, scaling
+from attnvis.cli import config
+from attnvis.cli.commands import registry
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FILES = sorted(file.relative_to(CONFIGS).with_suffix("").as_posix() for file in CONFIGS.rglob("*.yaml"))
@@ -41,10 +44,10 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
         ]
     verb = "sweep" if group == "experiment" and "attnvis sweep " in catalogue.sentence(name) else "run"
     cfg = composed(f"{group}={option}", *needs, *network, *(["images=samples"] if verb == "sweep" else []), verb=verb)
-    assemble.require(cfg, verb)
+    config.require(cfg, verb)
     if group in ("logger", "experiment", "launcher"):
         return
-    made = assemble.build(cfg, group)
+    made = config.build(cfg, group)
     if group == "backbone":
         assert isinstance(made, backbone.Backbone) and made.digest == "random" and made.head is not None
     elif group == "render":
@@ -54,11 +57,11 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
         assert isinstance(made, partial) and made.func is getattr(module, {"class": "class_"}.get(option, option))
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", registry.VERBS)
 def test_every_verb_has_a_config_and_a_script(verb):
     given = {"redraw": ["run=somewhere"], "calibrate": ["images=somewhere"], "video": ["clip=somewhere"]}
     cfg = composed(*given.get(verb, []), verb=verb)
-    assemble.require(cfg, verb)
+    config.require(cfg, verb)
     assert "name" in cfg and "trust" in cfg
     assert f'main("{verb}")' in (CONFIGS.parent / "scripts" / f"{verb}.py").read_text(encoding="utf-8")
 
@@ -103,7 +106,7 @@ def test_the_catalogue_reads_what_hydra_composes():
 
 
 def test_numbers_become_what_the_function_asks_for():
-    made = assemble.build(composed("scaling=temperature", "scaling.tau=2"), "scaling")
+    made = config.build(composed("scaling=temperature", "scaling.tau=2"), "scaling")
     assert type(made.keywords["tau"]) is float
-    made = assemble.build(composed("query=class", "query.name=281"), "query")
+    made = config.build(composed("query=class", "query.name=281"), "query")
     assert made.keywords == {"name": 281}

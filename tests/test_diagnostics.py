@@ -17,10 +17,10 @@ from scipy.stats import entropy, spearmanr
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from attnvis import normalise, scaling
-from attnvis.attention import attend
-from attnvis.diagnostics import DESCRIPTIONS, diagnose, freezing_point
-from attnvis.values import Attention, Scores
+from attnvis.attention import normalise, scaling
+from attnvis.attention.dot_product import attend
+from attnvis.metrics.diagnostics import DESCRIPTIONS, diagnose, freezing_point
+from attnvis.types import Attention, Scores
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 B, Q, N, D = 2, 3, 5, 7  # different primes: a transposed axis cannot pass unnoticed

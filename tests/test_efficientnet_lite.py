@@ -12,11 +12,12 @@ from conftest import PRETRAINED
 from torch import nn
 
 from attnvis import backbone as backbones
-from attnvis import efficientnet_lite as lite
-from attnvis.backbone import Backbone
-from attnvis.photo import collate, load
-from attnvis.placement import probe
-from attnvis.values import Preprocessing
+from attnvis.backbone import Backbone, heads, lite
+from attnvis.backbone.backbone import IMAGENET
+from attnvis.backbone.receptive_field import probe
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate
+from attnvis.types import Preprocessing
 
 NAMES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 
@@ -157,7 +158,7 @@ def test_the_list_called_imagenet_is_torchvisions():
     from torchvision import models
 
     expected = models.get_model_weights("resnet18")["DEFAULT"].meta["categories"]
-    assert backbones.class_names("imagenet") == tuple(expected)
+    assert heads.class_names("imagenet") == tuple(expected)
 
 
 # ------------------------------------------------------------------------------------------------ accuracy on real photos
@@ -191,7 +192,7 @@ def test_wrong_padding_norm_size_or_channels_are_noticed_on_real_photos():
     right = top_1(net)
     assert right >= 0.85
     assert top_1(net, 225) < right
-    assert top_1(net, mean=backbones.IMAGENET[0], std=backbones.IMAGENET[1]) < right - 0.05
+    assert top_1(net, mean=IMAGENET[0], std=IMAGENET[1]) < right - 0.05
     assert top_1(net, order=(2, 1, 0)) < right - 0.02
     for module in net.modules():
         if isinstance(module, lite.SamePadding):

@@ -7,11 +7,10 @@ import torch
 from conftest import fake_backbone, make_photo
 from torch import nn
 
-from attnvis import backbone as backbones
-from attnvis import engine
-from attnvis.backbone import Backbone
-from attnvis.photo import collate, load
-from attnvis.values import Preprocessing
+from attnvis.backbone import Backbone, cutting, engines
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate
+from attnvis.types import Preprocessing
 
 CPU = torch.device("cpu")
 
@@ -32,8 +31,8 @@ SHAPES = ((3, (70, 90)), (1, (70, 90)), (2, (96, 64)))
 
 def agrees(name):
     """Batches and photos of several sizes; the second leaves a batch half full."""
-    trunk = backbones.divide(network(), ("0",))[0]
-    run = engine.start(name, backbones.folded(trunk), torch.float32, CPU, 1)
+    trunk = cutting.divide(network(), ("0",))[0]
+    run = engines.start(name, engines.folded(trunk), torch.float32, CPU, 1)
     for count, size in SHAPES:
         images = batch(count, size)
         with torch.inference_mode():
@@ -58,8 +57,8 @@ def test_compile_says_what_the_network_says():
 
 def test_openvino_gives_several_layers_in_one_pass():
     pytest.importorskip("openvino")
-    trunk = backbones.divide(network(), ("0.2", "0"))[0]
-    run = engine.start("openvino", backbones.folded(trunk), torch.float32, CPU, 1)
+    trunk = cutting.divide(network(), ("0.2", "0"))[0]
+    run = engines.start("openvino", engines.folded(trunk), torch.float32, CPU, 1)
     with torch.inference_mode():
         for found, expected in zip(run(batch()), trunk(batch()), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
@@ -67,8 +66,8 @@ def test_openvino_gives_several_layers_in_one_pass():
 
 def test_an_answer_of_openvino_is_not_overwritten_by_the_next_and_threads_do_not_mix():
     pytest.importorskip("openvino")
-    trunk = backbones.divide(network(), ("0",))[0]
-    run = engine.start("openvino", backbones.folded(trunk), torch.float32, CPU, 2)
+    trunk = cutting.divide(network(), ("0",))[0]
+    run = engines.start("openvino", engines.folded(trunk), torch.float32, CPU, 2)
     first = run(batch(2))[0]
     kept = first.clone()
     run(batch(4)[:2])
@@ -110,7 +109,7 @@ def test_agreement_is_the_correlation_of_weights_and_the_error_of_perplexity():
 
     exact = fake_backbone(nn.Conv2d(3, 4, 8, 8), Preprocessing(65)).trunk
     images = batch(2, (64, 64))
-    text = backbones.agreement(lambda images: tuple(maps.relu() for maps in exact(images)), exact, images, torch.float32)
+    text = engines.agreement(lambda images: tuple(maps.relu() for maps in exact(images)), exact, images, torch.float32)
     worst, missed = 1.0, 0.0
     with torch.inference_mode():
         maps = exact(images)[0].double().flatten(2).mT.numpy()
@@ -130,17 +129,17 @@ def test_agreement_is_the_correlation_of_weights_and_the_error_of_perplexity():
     "photos, installed, chosen", [(1, True, "eager"), (499, True, "eager"), (500, True, "openvino"), (500, False, "eager")]
 )
 def test_auto_chooses_by_the_number_of_photos_and_by_what_is_installed(monkeypatch, photos, installed, chosen):
-    monkeypatch.setattr(engine, "find_spec", lambda name: object() if installed else None)
-    name, reason = engine.choose(photos, CPU)
+    monkeypatch.setattr(engines, "find_spec", lambda name: object() if installed else None)
+    name, reason = engines.choose(photos, CPU)
     assert name == chosen and reason
-    assert engine.choose(10_000, torch.device("cuda"))[0] == "eager"
+    assert engines.choose(10_000, torch.device("cuda"))[0] == "eager"
 
 
 def test_what_cannot_be_is_one_line(attnvis, here, monkeypatch):
     make_photo(here / "a.png")
     ended = attnvis("run", "a.png", "backbone.engine=warp")
     assert ended.code == 1 and "unknown engine 'warp': auto, eager, compile, openvino" in ended.err
-    monkeypatch.setattr(engine.shutil, "which", lambda name: None)
+    monkeypatch.setattr(engines.shutil, "which", lambda name: None)
     ended = attnvis("run", "a.png", "backbone.engine=compile")
     assert ended.code == 1 and "needs a C++ compiler" in ended.err and "engine=openvino or eager" in ended.err
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)

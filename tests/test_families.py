@@ -20,11 +20,11 @@ from torchcam.methods import CAM, GradCAM
 from torchvision import models
 
 from attnvis import backbone, catalogue
-from attnvis.attention import attend
-from attnvis.backbone import Backbone
-from attnvis.photo import collate
-from attnvis.query import class_
-from attnvis.values import Batch, Features, Photo, Preprocessing
+from attnvis.attention.dot_product import attend
+from attnvis.attention.query import class_
+from attnvis.backbone import Backbone, engines, sources
+from attnvis.data.preprocessing import collate
+from attnvis.types import Batch, Features, Photo, Preprocessing
 
 slow = pytest.mark.slow
 
@@ -122,14 +122,14 @@ def precise(found: Backbone) -> None:
 
 def made(name: str) -> nn.Module:
     torch.manual_seed(0)
-    return models.get_model(name, weights=None, **backbone.arguments(name))
+    return models.get_model(name, weights=None, **sources.arguments(name))
 
 
 def named(name: str, net: nn.Module, **settings) -> Backbone:
     """As `load_backbone` makes it, but never remembered, and with the state of `net` in place of what would be downloaded."""
     config = {key: value for key, value in catalogue.settings(f"backbone/{catalogue.family(name)}").items() if key != "_target_"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbone, "downloaded", lambda enum, name: net.state_dict())
+        patch.setattr(sources, "downloaded", lambda enum, name: net.state_dict())
         return backbone.torchvision(**config | {"name": name, "precision": "fp32", "device": "cpu"} | settings)
 
 
@@ -312,8 +312,8 @@ def test_all_weights_that_torchvision_lists_come_by_name_with_their_own_preproce
     """The network itself is left out, so that the largest cost nothing."""
     fetched = []
     monkeypatch.setattr(models, "get_model", lambda name, **settings: nn.Identity())
-    monkeypatch.setattr(backbone, "downloaded", lambda enum, name: fetched.append(enum) or {})
-    monkeypatch.setattr(backbone, "Backbone", Recorded)
+    monkeypatch.setattr(sources, "downloaded", lambda enum, name: fetched.append(enum) or {})
+    monkeypatch.setattr(sources, "Backbone", Recorded)
     config = {key: value for key, value in catalogue.settings(f"backbone/{catalogue.family(name)}").items() if key != "_target_"}
     found = backbone.torchvision(**config | {"name": name, "weights": weights})
     enum = models.get_model_weights(name)[weights]
@@ -424,7 +424,7 @@ def test_no_batch_norm_is_left_where_one_follows_a_convolution(name):
     with torch.no_grad():
         close(found.trunk(images)[0], found.probed(images)[0], 1e-4)
         unfolded = deepcopy(found.probed).double()
-        close(backbone.folded(unfolded)(images.double())[0], unfolded(images.double())[0], 1e-10)
+        close(engines.folded(unfolded)(images.double())[0], unfolded(images.double())[0], 1e-10)
 
 
 # -------------------------------------------------------------------------------------------------------------------- letterbox

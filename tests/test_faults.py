@@ -15,7 +15,7 @@ from conftest import make_photo
 from PIL import Image
 from test_cli import records
 
-from attnvis.maps import read_maps
+from attnvis.pipeline.maps import read_maps
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the signals and file systems are Unix'")
 
@@ -116,7 +116,7 @@ def test_a_run_that_is_told_to_stop_leaves_its_page_and_says_so(here, sign):
 def test_what_nohup_ignores_stays_ignored(here):
     code = DOOR.replace("signal.SIGINT, signal.default_int_handler", "signal.SIGHUP, signal.SIG_IGN")
     code = code.replace(
-        "main()", "import attnvis.cli, os; attnvis.cli.launch = lambda *_: os.kill(os.getpid(), signal.SIGHUP) or 7; main()"
+        "main()", "import attnvis.cli.entry, os; attnvis.cli.entry.launch = lambda *_: os.kill(os.getpid(), signal.SIGHUP) or 7; main()"
     )
     assert subprocess.run([sys.executable, "-c", code, "run", "x"], check=False).returncode == 7
 

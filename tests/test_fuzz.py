@@ -13,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from attnvis.photo import PhotoError, find, fit, load
-from attnvis.values import Preprocessing
+from attnvis.data.decoding import load
+from attnvis.data.paths import find
+from attnvis.data.preprocessing import fit
+from attnvis.types import PhotoError, Preprocessing
 
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6
 KINDS = {
@@ -169,9 +171,9 @@ def composed(given_words: list[str]) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from attnvis import catalogue
-    from attnvis.assemble import build, require
-    from attnvis.cli import mistake, sentence_of, spelled
-    from attnvis.verbs import visible
+    from attnvis.cli.config import build, require
+    from attnvis.cli.messages import mistake, sentence_of, visible
+    from attnvis.cli.words import spelled
 
     said = "nothing"
     try:

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from attnvis import normalise, query, scaling
-from attnvis.attention import attend
-from attnvis.diagnostics import DESCRIPTIONS, diagnose
-from attnvis.grid import GAPS, PAIRS, RANKS, TEMPERATURES, Grid, Measured, functions, positive_factor
-from attnvis.head import Linear
-from attnvis.values import Box, Features, Placement, Scores
+from attnvis.attention import normalise, scaling
+from attnvis.attention.dot_product import attend
+from attnvis.attention.query import language
+from attnvis.attention.scaling import positive_factor
+from attnvis.attention.spec import functions
+from attnvis.backbone.heads import Linear
+from attnvis.methods.settings import GAPS, PAIRS, RANKS, TEMPERATURES, Grid, Measured
+from attnvis.metrics.diagnostics import DESCRIPTIONS, diagnose
+from attnvis.types import Box, Features, Placement, Scores
 
 B, D, C = 2, 7, 11  # different primes: a transposed axis cannot pass unnoticed
 GRID = (5, 13)
@@ -42,7 +45,7 @@ def some(tokens: Tensor | None = None, grid: tuple[int, int] = GRID) -> Features
 
 
 def asking(*texts: str, scalings=SCALINGS, normalisers=NORMALISERS) -> Grid:
-    return Grid({text: query.parse(text) for text in texts}, scalings, normalisers)
+    return Grid({text: language.parse(text) for text in texts}, scalings, normalisers)
 
 
 def scored(*scores: float, scalings=("none",)) -> Measured:
@@ -71,7 +74,7 @@ def perplexity(weights: list[float]) -> float:
 def test_every_setting_is_exactly_what_its_attention_alone_would_be(text):
     features = some()
     grid = asking(text)
-    (asked,) = query.ask(query.parse(text), features)
+    (asked,) = language.ask(language.parse(text), features)
     answers = grid(features)
     assert grid.settings == tuple((one, other) for one in SCALINGS for other in NORMALISERS)
     keys = features.tokens if asked.keys is None else asked.keys
@@ -152,7 +155,7 @@ def test_a_users_bare_vectors_and_two_queries_of_one_text_are_measured():
 
 def test_half_precise_features_are_multiplied_in_float32():
     features = some(normal(B, N, D).bfloat16())
-    (asked,) = query.ask(query.parse("random:0,3"), features)
+    (asked,) = language.ask(language.parse("random:0,3"), features)
     (found, *_), _ = asking("random:0,3", scalings=functions("scaling", ["none"]), normalisers={"softmax": normalise.softmax})(features)
     assert found.scores.dtype == found.weights.dtype == torch.float32
     assert torch.equal(found.whole.scores, asked.vectors.float() @ features.tokens.float().mT)

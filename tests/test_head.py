@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from attnvis.attention import attend
+from attnvis.attention.dot_product import attend
+from attnvis.attention.query import class_
 from attnvis.backbone import Backbone
-from attnvis.head import Certificate, FrozenNorm, Gated, Gradient, Linear, certify
-from attnvis.photo import collate
-from attnvis.placement import Reach
-from attnvis.query import class_
-from attnvis.values import Batch, Photo, Preprocessing
+from attnvis.backbone.heads import Certificate, FrozenNorm, Gated, Gradient, Linear, certify
+from attnvis.data.preprocessing import collate
+from attnvis.geometry import Reach
+from attnvis.types import Batch, Photo, Preprocessing
 
 B, C, D, h, w = 2, 5, 7, 3, 4
 EPS = 1e-6

@@ -18,8 +18,10 @@ from PIL import Image
 from safetensors.torch import save
 from test_cli import records
 
-from attnvis.photo import MOST_BYTES, PhotoError, find, load
-from attnvis.verbs import visible
+from attnvis.cli.messages import visible
+from attnvis.data.decoding import load
+from attnvis.data.paths import MOST_BYTES, find
+from attnvis.types import PhotoError
 
 UNIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no such files on Windows")
 
@@ -112,7 +114,7 @@ def test_the_largest_photo_that_is_read_takes_at_most_nine_bytes_a_pixel(colour,
     (tmp_path / "bomb.png").write_bytes(png(13_000, 13_000, colour, depth))
     code = """
 import resource, sys
-from attnvis.photo import load
+from attnvis.data.decoding import load
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert load(sys.argv[1]).size == (13_000, 13_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -191,7 +193,7 @@ def test_a_run_on_a_pipe_a_device_and_a_photo_draws_the_photo(attnvis, here):
 
 @UNIX
 def test_a_photo_piped_in_is_told_to_go_into_a_file(tmp_path):
-    code = "from attnvis.photo import load\ntry: load('/dev/stdin')\nexcept ValueError as error: print(error)"
+    code = "from attnvis.data.decoding import load\ntry: load('/dev/stdin')\nexcept ValueError as error: print(error)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert "/dev/stdin is a pipe" in process.stdout.readline()  # while nothing has been sent, and the pipe is open
 
@@ -463,7 +465,7 @@ def test_an_alias_in_an_override_is_only_text(attnvis, here):
 
 
 @pytest.mark.parametrize("group", ["query", "scaling", "normalise", "render", "backbone"])
-@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.run", "attnvis.photo.os.system", "attnvis.cli.main"])
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "subprocess.run", "attnvis.data.paths.os.system", "attnvis.cli.main"])
 def test_every_group_refuses_a_target_that_is_not_its_own(attnvis, here, group, target):
     make_photo(here / "cat.png")
     assert f"{target} is not attnvis' own" in attnvis("run", "cat.png", f"{group}._target_={target}").complaint

@@ -11,14 +11,18 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from attnvis import lab, query
-from attnvis.diagnostics import DESCRIPTIONS
-from attnvis.grid import GAPS, RANKS, TEMPERATURES, Grid, Measured, functions
-from attnvis.lab import AXES, Job, Sweep, finished, read_sweep, setting_name
-from attnvis.photo import load
+from attnvis.attention import query
+from attnvis.attention.query import language
+from attnvis.attention.spec import functions
+from attnvis.data.decoding import load
+from attnvis.experiments.sweep import job
+from attnvis.experiments.sweep.folder import AXES, Sweep, finished, read_sweep, setting_name
+from attnvis.experiments.sweep.job import Job
+from attnvis.methods.settings import GAPS, RANKS, TEMPERATURES, Grid, Measured
+from attnvis.metrics.diagnostics import DESCRIPTIONS
+from attnvis.pipeline.streaming import Outcome
 from attnvis.render import Style
-from attnvis.stream import Outcome
-from attnvis.values import Box, Features, Placement
+from attnvis.types import Box, Features, Placement
 
 P, D = 3, 5  # photos, channels
 GRID = (2, 2)
@@ -28,7 +32,7 @@ FACTS = {"precision": "float32", "weights digest": "5" * 64}
 ASKED = {"queries": ["mean"], "scalings": ["none"], "seed": 0}
 SHARPNESS = (0.3, 0.6)
 GRIDDED = Grid(
-    {text: query.parse(text) for text in ("mean", "random:0,3")},
+    {text: language.parse(text) for text in ("mean", "random:0,3")},
     functions("scaling", ["none", "temperature:2"]),
     functions("normalise", ["softmax", "sparsemax"]),
 )
@@ -139,7 +143,7 @@ def test_a_job_whose_photos_all_failed_is_done_with_an_empty_table(tmp_path):
 
 def test_rows_written_in_groups_make_the_same_table(tmp_path, monkeypatch):
     do(tmp_path / "at once", measured())
-    monkeypatch.setattr(lab, "GROUP", 1)
+    monkeypatch.setattr(job, "GROUP", 1)
     do(tmp_path / "in groups", measured())
     whole, parts = (pq.ParquetFile(tmp_path / name / "rows.parquet") for name in ("at once", "in groups"))
     assert whole.num_row_groups == 1 and parts.num_row_groups >= P
@@ -194,7 +198,7 @@ def test_curves_are_means_over_the_photos_and_where_photos_differ_each_photos_ow
 
 def test_of_very_many_photos_the_first_are_kept_one_by_one_and_the_means_are_of_all(tmp_path, monkeypatch):
     do(tmp_path / "all", measured())
-    monkeypatch.setattr(lab, "KEPT", 2)
+    monkeypatch.setattr(job, "KEPT", 2)
     do(tmp_path / "two", measured())
     whole, capped = (load_file(tmp_path / name / "curves.safetensors") for name in ("all", "two"))
     for number in range(len(QUERIES)):
@@ -228,12 +232,12 @@ def test_as_many_photos_get_a_sheet_as_were_asked_for(tmp_path, sheets, drawn):
 def test_a_sheet_has_the_settings_side_by_side_and_the_queries_below_one_another(tmp_path):
     do(tmp_path, measured(1), None)
     sheet = cv2.imread(str(tmp_path / "sheets" / "0.jpg"))
-    assert sheet.shape[1] >= 4 * lab.TILE and sheet.shape[0] >= 4 * lab.TILE * 40 / 60
+    assert sheet.shape[1] >= 4 * job.TILE and sheet.shape[0] >= 4 * job.TILE * 40 / 60
     tiles = told(tmp_path)["tiles"]
     assert [tile["setting"] for tile in tiles] == SETTINGS * 4
     assert [tile["label"] for tile in tiles][::4] == ["mean", "random 0 #1", "random 0 #2", "random 0 #3"]
     first = cv2.imread(str(tmp_path / tiles[0]["file"]))
-    assert first.shape[:2] == (round(lab.TILE * 40 / 60), lab.TILE) or max(first.shape) <= lab.TILE
+    assert first.shape[:2] == (round(job.TILE * 40 / 60), job.TILE) or max(first.shape) <= job.TILE
 
 
 def test_the_hottest_patch_is_the_hottest_corner_of_its_tile(tmp_path):
@@ -292,7 +296,7 @@ def test_a_job_that_stops_in_the_middle_of_a_row_tells_that_and_not_what_came_of
     def stopped(scaling, normalise):
         raise error("ctrl c")
 
-    monkeypatch.setattr(lab, "setting_name", stopped)
+    monkeypatch.setattr(job, "setting_name", stopped)
     with pytest.raises(error):
         do(tmp_path, measured())
     assert (told(tmp_path)["status"], told(tmp_path)["reason"]) == ("failed", "it was stopped" if error is KeyboardInterrupt else "ctrl c")
@@ -303,7 +307,7 @@ def test_a_disk_that_is_full_at_the_end_is_no_job_done(tmp_path, monkeypatch):
     def refuse(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(lab.render, "write_bytes", refuse)
+    monkeypatch.setattr(job, "write_bytes", refuse)
     with pytest.raises(OSError, match="No space"):
         do(tmp_path, measured())
     (part,) = single(tmp_path).parts

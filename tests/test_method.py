@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from attnvis import normalise, query, scaling
-from attnvis.diagnostics import DESCRIPTIONS
-from attnvis.head import Linear
-from attnvis.method import Answer, Method
-from attnvis.values import Box, Features, Placement, Query
+from attnvis.attention import normalise, query, scaling
+from attnvis.attention.query import language
+from attnvis.backbone.heads import Linear
+from attnvis.methods.answer import Answer
+from attnvis.methods.attention import Method
+from attnvis.metrics.diagnostics import DESCRIPTIONS
+from attnvis.types import Box, Features, Placement, Query
 
 B, Q, D, C = 2, 3, 7, 11  # different primes: a transposed axis cannot pass unnoticed
 GRID = (5, 13)
@@ -123,7 +125,7 @@ def test_unless_told_otherwise_the_mean_patch_asks_by_scaled_dot_products():
 def test_several_kinds_of_query_are_answered_at_once_as_one_by_one():
     features = some()
     together = Method(partial(query.several, of=list(SEVERAL)))(features)
-    alone = [Method(query.parse(text))(features) for text in SEVERAL]
+    alone = [Method(language.parse(text))(features) for text in SEVERAL]
     for b in range(B):
         assert tuple(answer.query for answer in together[b]) == ANSWERS
         one_by_one = [answer for answers in alone for answer in answers[b]]

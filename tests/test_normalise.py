@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import expit, logsumexp
 
-from attnvis import normalise
+from attnvis.attention import normalise
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 B, Q, N = 2, 3, 5

@@ -11,12 +11,12 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from torch import Tensor
 
-from attnvis import normalise, scaling
-from attnvis.attention import attend
-from attnvis.diagnostics import diagnose
-from attnvis.head import Linear
-from attnvis.scaling import inv_sqrt_d, none, temperature
-from attnvis.values import Attention, Scores
+from attnvis.attention import normalise, scaling
+from attnvis.attention.dot_product import attend
+from attnvis.attention.scaling import inv_sqrt_d, none, temperature
+from attnvis.backbone.heads import Linear
+from attnvis.metrics.diagnostics import diagnose
+from attnvis.types import Attention, Scores
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 B, Q, N, D, E = 2, 3, 5, 7, 11

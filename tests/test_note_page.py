@@ -13,14 +13,16 @@ from conftest import fake_backbone, make_photo
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from attnvis import note, query, scaling
-from attnvis.grid import GAPS, Grid
-from attnvis.head import Linear
-from attnvis.lab import AXES, Job, read_sweep
-from attnvis.normalise import softmax
-from attnvis.note import Asked, duel, measured, verdict, write_note
-from attnvis.stream import stream
-from attnvis.values import Preprocessing
+from attnvis.attention import query, scaling
+from attnvis.attention.normalise import softmax
+from attnvis.backbone.heads import Linear
+from attnvis.experiments import seed_note
+from attnvis.experiments.seed_note import Asked, duel, measured, verdict, write_note
+from attnvis.experiments.sweep.folder import AXES, read_sweep
+from attnvis.experiments.sweep.job import Job
+from attnvis.methods.settings import GAPS, Grid
+from attnvis.pipeline.streaming import stream
+from attnvis.types import Preprocessing
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())["T1"]
 
@@ -34,20 +36,20 @@ def test_the_page_has_the_true_numbers_of_the_notes_pairs(row):
 
 
 def test_the_claims_stand_beside_what_is():
-    near, far = note.claims()
+    near, far = seed_note.claims()
     assert near.plain.weights[0] == pytest.approx(0.880797077978) and near.divided.weights[0] == pytest.approx(0.511046745542)
     assert near.shares == pytest.approx((51 / 100, 49 / 100)) and round(near.dim_said, 1) == 2499.3
     assert far.plain.weights[1] == pytest.approx(8.7565107627e-27, rel=1e-9, abs=0) and round(far.gap_said, 2) == 18.42
 
 
 def test_the_best_divisor_is_where_the_gradient_peaks():
-    best = note.best_gap()
+    best = seed_note.best_gap()
     assert best == pytest.approx(brentq(lambda x: x * math.tanh(x / 2) - 1, 0.1, 10, xtol=1e-14), abs=1e-12)
     for pair, root in (((80.0, 20.0), 38.875), ((51.0, 49.0), 1.296)):
         gap = pair[0] - pair[1]
         assert gap / best == pytest.approx(root, abs=5e-4)
         divisors = [gap / best * step for step in (0.8, 0.99, 1.0, 1.01, 1.25)]
-        found = note.gradients(pair, divisors)
+        found = seed_note.gradients(pair, divisors)
         assert found == pytest.approx([expit(gap / t) * expit(-gap / t) / t for t in divisors], rel=1e-9)
         assert max(found) == found[2]
 
@@ -73,11 +75,11 @@ def test_the_notes_sentence_holds_where_it_was_wild_and_a_choice_is_left(before,
 
 
 def test_the_judgement_names_the_queries_on_both_sides():
-    said = note.judgement([asked(1.0, 20.0), replace(asked(18.0, 49.0), query="class")], 6)
+    said = seed_note.judgement([asked(1.0, 20.0), replace(asked(18.0, 49.0), query="class")], 6)
     assert re.fullmatch(
         r"On these 6 photos the note's sentence holds for the query mean \(.*\); it does not hold for the query class \(.*\)\.", said
     )
-    assert note.judgement([asked(18.0, 49.0)], 1).startswith("On this photo the note's sentence does not hold for the query mean (")
+    assert seed_note.judgement([asked(18.0, 49.0)], 1).startswith("On this photo the note's sentence does not hold for the query mean (")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_the_judgement_names_the_queries_on_both_sides():
     [((0.51, 0.49), "0.51"), ((1.0, 8.7565e-27), "1 − 8.757·10⁻²⁷"), ((0.999447, 0.000553), "0.9994"), ((0.0, 1.0), "0")],
 )
 def test_a_probability_is_written_so_that_it_can_be_read(weights, words):
-    assert note.probability(weights) == words
+    assert seed_note.probability(weights) == words
 
 
 # ----------------------------------------------------------------------------------------------------------------------- photos
@@ -130,7 +132,8 @@ def spread_over(weights: np.ndarray) -> float:
 
 
 def test_the_medians_are_those_of_the_photos(folder, tmp_path):
-    from attnvis.photo import collate, load
+    from attnvis.data.decoding import load
+    from attnvis.data.preprocessing import collate
 
     shares = {"none": [], "inv_sqrt_d": []}
     for number in range(3):
@@ -151,13 +154,13 @@ def test_dividing_moves_the_gaps_by_the_root_of_d_and_leaves_their_form(folder):
         before, after = found.gaps
         assert before.sum() == pytest.approx(1) and after.sum() == pytest.approx(1)
         assert np.abs(after - np.roll(before, -6)).sum() < 0.05, "10 = one decade = 6 bins; pairs at an edge may fall either way"
-        wide, divided = found.beyond(note.WIDE)
-        assert divided == pytest.approx(found.beyond(10 * note.WIDE)[0], abs=0.05) and divided <= wide
+        wide, divided = found.beyond(seed_note.WIDE)
+        assert divided == pytest.approx(found.beyond(10 * seed_note.WIDE)[0], abs=0.05) and divided <= wide
 
 
 def test_the_odds_at_the_marks_are_what_the_figure_says():
-    assert [round(100 * expit(gap)) for gap in (note.WIDE, note.NARROW)] == [99, 55]
-    assert (note.odds(note.WIDE), note.odds(note.NARROW)) == ("99 : 1", "55 : 45")
+    assert [round(100 * expit(gap)) for gap in (seed_note.WIDE, seed_note.NARROW)] == [99, 55]
+    assert (seed_note.odds(seed_note.WIDE), seed_note.odds(seed_note.NARROW)) == ("99 : 1", "55 : 45")
 
 
 def test_the_page_says_where_the_sentence_holds_and_needs_nothing_else(folder, tmp_path):

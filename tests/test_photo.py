@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from attnvis.photo import PhotoError, collate, find, fit, full_pixels, load, shape_key
-from attnvis.values import Photo, Preprocessing
+from attnvis.data.decoding import full_pixels, load
+from attnvis.data.paths import find
+from attnvis.data.preprocessing import collate, fit, shape_key
+from attnvis.types import Photo, PhotoError, Preprocessing
 
 BLACK = (0.0, 0.0, 0.0)
 FITS = ["resize", "crop", "letterbox", "stretch"]

@@ -18,10 +18,11 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from attnvis.backbone import Backbone
-from attnvis.efficientnet_lite import EfficientNetLite, load_weights
-from attnvis.photo import collate, fit
-from attnvis.placement import Reach, cut, place, probe, spread, stretch, visible
-from attnvis.values import Box, Photo, Placement, Preprocessing, View
+from attnvis.backbone.lite import EfficientNetLite, load_weights
+from attnvis.backbone.receptive_field import probe
+from attnvis.data.preprocessing import collate, fit
+from attnvis.geometry import Reach, cut, place, spread, stretch, visible
+from attnvis.types import Box, Photo, Placement, Preprocessing, View
 
 FITS = ["resize", "crop", "letterbox", "stretch"]
 quick = settings(deadline=None, derandomize=True, max_examples=40)

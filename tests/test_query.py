@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import mahalanobis
 from torch import Tensor
 
-from attnvis import normalise, query, scaling
-from attnvis.head import Linear
-from attnvis.method import FREE_SIGN, Method
-from attnvis.query import UnknownName, ask, parse, read, spell
-from attnvis.values import Box, ClassScore, Features, PhotoError, Placement, Query, Scores, percent
+from attnvis.attention import normalise, query, scaling
+from attnvis.attention.query.language import ask, parse
+from attnvis.attention.spec import UnknownName, read, spell
+from attnvis.backbone.heads import Linear
+from attnvis.methods.answer import FREE_SIGN
+from attnvis.methods.attention import Method
+from attnvis.types import Box, ClassScore, Features, PhotoError, Placement, Query, Scores, percent
 
 B, Q, D = 2, 3, 7  # different primes: a transposed axis cannot pass unnoticed
 GRID = (5, 11)

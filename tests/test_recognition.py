@@ -12,26 +12,28 @@ import pytest
 import torch
 from conftest import LOADED, fake_backbone, make_photo
 
-from attnvis import recognition, scaling
-from attnvis.attention import attend
-from attnvis.head import Linear
-from attnvis.photo import collate, load
-from attnvis.recognition import (
+from attnvis.attention import scaling
+from attnvis.attention.dot_product import attend
+from attnvis.backbone.heads import Linear
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate
+from attnvis.data.truth import read_truth
+from attnvis.experiments.recognition import measure, page
+from attnvis.experiments.recognition import page as recognition_page
+from attnvis.experiments.recognition.measure import (
     DIVISORS,
-    Estimate,
     Findings,
     Row,
     attended_logits,
-    bootstrap,
     judge,
     measure_recognition,
-    read_truth,
     rescale,
     settings,
     summarise,
-    write_recognition,
 )
-from attnvis.values import PhotoError, Preprocessing
+from attnvis.experiments.recognition.page import write_recognition
+from attnvis.metrics.intervals import Estimate, bootstrap
+from attnvis.types import PhotoError, Preprocessing
 
 B, N, D, C = 2, 5, 7, 11
 CATEGORIES = ("tabby", "tiger cat", "crane", "ant", "bee", "fly", "hen", "jay", "owl", "pug", "yak")
@@ -79,7 +81,7 @@ def standardised(scores: list[float]) -> list[float]:
 )
 @pytest.mark.parametrize("most", [2**22, 1, B * D * 4])
 def test_the_logits_are_those_of_plain_loops_in_blocks_of_any_size(monkeypatch, name, weigh, most):
-    monkeypatch.setattr(recognition, "MOST", most)
+    monkeypatch.setattr(measure, "MOST", most)
     function = {setting.name: setting.scaling for setting in settings(D)}[name]
     torch.testing.assert_close(attended_logits(TOKENS, HEAD, function), torch.tensor(by_loops(weigh), dtype=torch.float64))
 
@@ -104,7 +106,7 @@ def test_the_temperatures_lead_from_the_best_patch_to_the_mean():
 def test_uniform_attention_is_the_network_as_it_is(tmp_path):
     net, how = LOADED(precision="fp32"), Preprocessing(65)
     features = net(collate([load(make_photo(tmp_path / "a.png"))], how))
-    torch.testing.assert_close(attended_logits(features.tokens, features.head, recognition.uniform), features.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(attended_logits(features.tokens, features.head, measure.uniform), features.logits, rtol=1e-4, atol=1e-4)
 
 
 def test_half_precision_is_not_what_is_summed_in():
@@ -239,7 +241,7 @@ def test_the_rows_are_means_over_photos_and_gap_is_no_better_than_itself():
     ],
 )
 def test_the_class_is_read_from_the_name_of_the_file_or_of_its_folder(path, truth):
-    assert read_truth(Path(path), HEAD) == truth
+    assert read_truth(Path(path), HEAD.categories, len(HEAD.weight)) == truth
 
 
 @pytest.mark.parametrize(
@@ -254,7 +256,7 @@ def test_the_class_is_read_from_the_name_of_the_file_or_of_its_folder(path, trut
 )
 def test_a_name_that_tells_no_class_or_two_is_refused_with_advice(path, words):
     with pytest.raises(PhotoError) as caught:
-        read_truth(Path(path), HEAD)
+        read_truth(Path(path), HEAD.categories, len(HEAD.weight))
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -314,7 +316,7 @@ def test_the_folder_holds_a_page_that_needs_nothing_else_and_the_rows(tmp_path, 
     assert sorted(file.name for file in path.parent.iterdir()) == ["index.html", "recognition.parquet"]
     assert "http" not in page.replace("http-equiv", "") and "default-src 'none'" in page and "<script" not in page
     assert "&lt;i&gt;tiles&lt;/i&gt;" in page and "attnvis &lt;sweep&gt;" in page and page.count('src="data:image/png') == 2
-    printed = recognition.as_text(findings)
+    printed = recognition_page.as_text(findings)
     assert "| inv_sqrt_d " in printed and "right on 75.0 [" in printed and "right on 75.0 [" in page
     rows = pq.read_table(path.parent / "recognition.parquet").to_pylist()
     assert len(rows) == 4 * len(settings(3)) and sum(row["top1"] for row in rows if row["setting"] == "none") == 3
@@ -345,7 +347,7 @@ def row(name: str, tau: float, **changes: Estimate) -> Row:
 )
 def test_the_words_say_no_more_than_the_interval(more, words):
     found = Findings([row("GAP", math.inf), row("inv_sqrt_d", 2.0, more_top1=more), row("none", 1.0)], pa.table({}), 9, [])
-    assert words in " ".join(recognition.conclusions(found))
+    assert words in " ".join(page.conclusions(found))
 
 
 @pytest.mark.parametrize(
@@ -364,10 +366,10 @@ def test_a_better_nll_is_held_against_plain_rescaling(gap, divided, change, word
         row("inv_sqrt_d", 2.0, nll=Estimate(divided, 0.0, 1.0), more_nll=moved),
         row("none", 1.0),
     ]
-    said = " ".join(recognition.conclusions(Findings(rows, pa.table({}), 9, [])))
+    said = " ".join(page.conclusions(Findings(rows, pa.table({}), 9, [])))
     assert words in said and "is not shown to differ from that of GAP" in said
 
 
 def test_the_figures_are_pictures():
-    top1, nll = recognition.figures(some())
+    top1, nll = page.figures(some())
     assert top1.png[:4] == nll.png[:4] == b"\x89PNG" and top1.png != nll.png

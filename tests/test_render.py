@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-from attnvis import render
-from attnvis.render import COLOURS, Style, colour_bar, contact_sheet, encode, heatmap, level, overlay, panel, pixel_levels, table, write
-from attnvis.values import Box, Placement
+from attnvis.render import Style, colour_bar, contact_sheet, encode, heatmap, lettering, overlay, panel, panels, write
+from attnvis.render.overlays import COLOURS, level, pixel_levels, table
+from attnvis.types import Box, Placement
 
 H, W = 48, 112  # wide, and no multiple of the other: a transposed axis cannot pass unnoticed
 TOPS = {  # matplotlib's tables, last entry, 0 ... 255
@@ -531,15 +531,15 @@ def test_the_colour_bar_shows_the_lines_of_the_overlay():
 def written(monkeypatch, draw):
     """Every line of words that `draw` writes whole, and where: (text, x, baseline, width)."""
     lines = []
-    say = render.say
+    say = lettering.say
 
     def listen(canvas, text, x, baseline, size=15, weight=400, ink=(24, 27, 33), room=2**20, align=0.0):
-        wide = render.measure(text, size, weight)
+        wide = lettering.measure(text, size, weight)
         if wide <= room:
             lines.append((text, x - align * wide, baseline, wide))
         say(canvas, text, x, baseline, size, weight, ink, room, align)
 
-    monkeypatch.setattr(render, "say", listen)
+    monkeypatch.setattr(panels, "say", listen)
     draw()
     return lines
 

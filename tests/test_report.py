@@ -12,8 +12,8 @@ import pytest
 from conftest import Page
 from PIL import Image
 
-from attnvis.method import FREE_SIGN
-from attnvis.report import CARDS, THUMBNAIL, write_page
+from attnvis.methods.answer import FREE_SIGN
+from attnvis.pipeline.run_page import CARDS, THUMBNAIL, write_page
 
 NASTY = [
     "<img src=x onerror=alert(1)>.jpg",

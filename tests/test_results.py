@@ -18,12 +18,15 @@ import pytest
 import torch
 from conftest import LOADED, make_photo
 
-from attnvis import cli, results, tracker
-from attnvis.diagnostics import DESCRIPTIONS
-from attnvis.maps import read_maps
-from attnvis.method import Method
-from attnvis.photo import collate, load
-from attnvis.query import parse, several
+from attnvis import cli, files
+from attnvis.attention.query import several
+from attnvis.attention.query.language import parse
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate
+from attnvis.methods.attention import Method
+from attnvis.metrics.diagnostics import DESCRIPTIONS
+from attnvis.pipeline import tracking
+from attnvis.pipeline.maps import read_maps
 
 
 def records(folder="out"):
@@ -88,9 +91,10 @@ def test_a_failed_photo_has_its_reason_in_the_records_and_on_the_page(attnvis, p
 
 def test_a_photo_that_changes_during_the_run_fails_alone(attnvis, here, monkeypatch):
     make_photo(here / "big.jpg", (600, 800)), make_photo(here / "cat.png")
-    from attnvis import stream
+    from attnvis.data import decoding
+    from attnvis.pipeline import streaming
 
-    read = stream.load
+    read = decoding.load
 
     def load_then_change(path, **settings):
         photo = read(path, **settings)
@@ -98,7 +102,7 @@ def test_a_photo_that_changes_during_the_run_fails_alone(attnvis, here, monkeypa
             make_photo(path, (600, 800), seed=9)
         return photo
 
-    monkeypatch.setattr(stream, "load", load_then_change)
+    monkeypatch.setattr(streaming, "load", load_then_change)
     ended = attnvis("run", "big.jpg", "cat.png")
     assert ended.code == 1 and "1 photo done" in ended.out and "changed since it was read" in ended.err
     assert [(row["photo"], row["status"]) for row in records()] == [("big.jpg", "failed"), ("cat.png", "done")]
@@ -124,15 +128,15 @@ def test_maps_read_again_are_what_the_network_found_and_where(attnvis, photos):
 
 def test_names_stay_unique_where_case_is_ignored_and_counting_does_not_start_again():
     taken: dict[str, int] = {}
-    assert [results.unique(name, taken) for name in ("cat", "Cat", "cat-2", "cat", "dog")] == ["cat", "Cat-2", "cat-2-2", "cat-3", "dog"]
+    assert [files.unique(name, taken) for name in ("cat", "Cat", "cat-2", "cat", "dog")] == ["cat", "Cat-2", "cat-2-2", "cat-3", "dog"]
     started = time.process_time()
-    assert len({results.unique("photo", taken) for _ in range(50_000)}) == 50_000
+    assert len({files.unique("photo", taken) for _ in range(50_000)}) == 50_000
     assert time.process_time() - started < 10  # from 1 each time it is minutes
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "..", "con:", "größe", "<img>", "x" * 300])
 def test_a_slug_is_no_path_and_no_html(name):
-    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}", results.slug(name))
+    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}", files.slug(name))
 
 
 # --------------------------------------------------------------------------------------------------------------- redrawing
@@ -208,7 +212,7 @@ def test_the_log_written_offline_can_be_read_back(attnvis, photos, wandb, monkey
         picture = log / "files" / item["mean/overlay.path"]
         assert picture.read_bytes() == (Path("out") / row["overlay"]).read_bytes()
     text = json.dumps(told)
-    assert '"query"' in text and "attnvis.query.mean" in text and "weights digest" in text
+    assert '"query"' in text and "attnvis.attention.query.mean" in text and "weights digest" in text
     assert any("photos.path" in item for item in history) and any("mean/log2_times_uniform._type" in item for item in history)
     assert "mean/mean_perplexity" in text and "attention-maps" in text and "cat-2.safetensors" in text
     assert not list(Path("out/wandb").rglob("*.safetensors")), "the maps are sent from where they lie"
@@ -239,7 +243,7 @@ def test_without_a_key_or_a_server_a_run_goes_on_offline(attnvis, photos, wandb,
         monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setattr(term, "can_use_terminput", lambda: True)  # as at a terminal, where W&B would ask for a key
     monkeypatch.setattr(wandb.util, "prompt_choices", lambda *_, **__: pytest.fail("a run must not stop to ask"))
-    monkeypatch.setattr(tracker, "PATIENCE", 2)
+    monkeypatch.setattr(tracking, "PATIENCE", 2)
     ended = attnvis("run", "a", "logger.mode=online")
     assert ended.code == 0 and "1 photo done" in ended.out
     assert ended.err.count("\n") == 1 and ended.err.startswith("attnvis: W&B is out of reach (") and "wandb sync" in ended.err
@@ -284,7 +288,7 @@ def test_a_server_lost_during_the_run_does_not_hold_up_its_end(attnvis, photos, 
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    begun, begin = [], tracker.Tracker.begin
+    begun, begin = [], tracking.Tracker.begin
 
     def begin_then_lose(self, *words):
         begin(self, *words)
@@ -292,7 +296,7 @@ def test_a_server_lost_during_the_run_does_not_hold_up_its_end(attnvis, photos, 
         server.shutdown()
         server.server_close()
 
-    monkeypatch.setattr(tracker.Tracker, "begin", begin_then_lose)
+    monkeypatch.setattr(tracking.Tracker, "begin", begin_then_lose)
     monkeypatch.setattr(wandb, "Settings", short_of(wandb.Settings))
     started = time.monotonic()
     ended = attnvis("run", "a", "logger.mode=online")

@@ -102,7 +102,7 @@ def test_what_is_no_run_is_one_line(attnvis, here, folder):
 
 
 def test_two_runs_do_not_write_into_one_folder_at_the_same_time(attnvis, photos):
-    from attnvis.results import locked
+    from attnvis.files import locked
 
     lock = locked(Path("out"))
     ended = attnvis("run", *PHOTOS, *WORDS)

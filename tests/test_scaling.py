@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import softmax as scipy_softmax
 
-from attnvis import scaling
-from attnvis.values import Scores
+from attnvis.attention import scaling
+from attnvis.types import Scores
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 B, Q, N, D = 2, 3, 5, 7  # different primes: a transposed axis cannot pass unnoticed

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from attnvis.diagnostics import DESCRIPTIONS, diagnose
-from attnvis.grid import TEMPERATURES
-from attnvis.statistics import Series, best_common_temperature, mean_interval, median_interval, orders, theory_deviation
-from attnvis.values import Attention
+from attnvis.experiments.sweep.statistics import Series, best_common_temperature, orders, theory_deviation
+from attnvis.methods.settings import TEMPERATURES
+from attnvis.metrics.diagnostics import DESCRIPTIONS, diagnose
+from attnvis.metrics.intervals import mean_interval, median_interval
+from attnvis.types import Attention
 
 RANDOM = np.random.default_rng(0)
 

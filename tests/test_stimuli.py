@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from attnvis.stimuli import COLOURS, FILLS, KINDS, SHAPES, background, pop_out, scene
+from attnvis.data.stimuli import COLOURS, FILLS, KINDS, SHAPES, background, pop_out, scene
 
 SCENES = [scene(seed) for seed in range(60)]
 

@@ -9,10 +9,13 @@ import pytest
 import torch
 from conftest import LOADED, make_photo
 
-from attnvis import query, scaling, stream
-from attnvis.method import Method
-from attnvis.stream import Outcome
-from attnvis.values import Features, PhotoError, Placement, Preprocessing
+from attnvis.attention import query, scaling
+from attnvis.attention.query import language
+from attnvis.data import decoding
+from attnvis.methods.attention import Method
+from attnvis.pipeline import streaming
+from attnvis.pipeline.streaming import Outcome
+from attnvis.types import Features, PhotoError, Placement, Preprocessing
 
 HOW = Preprocessing(65)
 SIZES = ((70, 90), (90, 70), (64, 64), (80, 200))
@@ -54,7 +57,7 @@ def test_of_two_hundred_photos_the_twenty_broken_ones_fail_alone_each_with_its_r
     paths = [*photos]
     for number, path in enumerate(bad):
         paths.insert(number * 10, path)
-    outcomes = list(stream.stream(paths, bands, Method(), HOW))
+    outcomes = list(streaming.stream(paths, bands, Method(), HOW))
     assert [outcome.index for outcome in outcomes] == list(range(200)) and [outcome.path for outcome in outcomes] == paths
     failed = {outcome.path: outcome.error for outcome in outcomes if outcome.error}
     assert set(failed) == set(bad) and all(path.name in reason for path, reason in failed.items())
@@ -75,7 +78,7 @@ def test_a_run_with_broken_photos_ends_with_a_code_that_is_not_0(attnvis, here):
 def test_at_most_waiting_photos_are_decoded_and_waiting(tmp_path, monkeypatch, batch_size, waiting):
     paths = [make_photo(tmp_path / f"{number}.png", (40 + number % 7, 60), number) for number in range(60)]
     alive: list[weakref.ref] = []
-    most, load = 0, stream.load
+    most, load = 0, decoding.load
 
     def counted(*words, **settings):
         nonlocal most
@@ -84,9 +87,9 @@ def test_at_most_waiting_photos_are_decoded_and_waiting(tmp_path, monkeypatch, b
         most = max(most, sum(ref() is not None for ref in alive))
         return photo
 
-    monkeypatch.setattr(stream, "load", counted)
-    done = sum(1 for _ in stream.stream(paths, bands, Method(), Preprocessing(65, "stretch", multiple=1), batch_size, waiting))
-    done += sum(1 for _ in stream.stream(paths, bands, Method(), Preprocessing(64, "letterbox"), batch_size, waiting))
+    monkeypatch.setattr(streaming, "load", counted)
+    done = sum(1 for _ in streaming.stream(paths, bands, Method(), Preprocessing(65, "stretch", multiple=1), batch_size, waiting))
+    done += sum(1 for _ in streaming.stream(paths, bands, Method(), Preprocessing(64, "letterbox"), batch_size, waiting))
     assert done == 120
     allowed = 4 * batch_size if waiting is None else waiting
     assert 1 < most <= allowed + 1  # and the one that whoever reads the outcomes still holds
@@ -100,10 +103,10 @@ def test_results_depend_neither_on_the_batch_size_nor_on_the_order_of_the_photos
     net = LOADED(precision="fp32")
     paths = [make_photo(tmp_path / f"{number}.png", SIZES[number % 3], number) for number in range(9)]
     method = Method(query.class_, scaling.inv_sqrt_d)
-    alone = numbers(list(stream.stream(paths, net, method, HOW, 1)))
+    alone = numbers(list(streaming.stream(paths, net, method, HOW, 1)))
     assert len({tuple(weights.tolist()) for weights in alone.values()}) == 9
     for order, batch_size in ((paths, 4), (paths[::-1], 9), (sorted(paths, key=lambda path: path.name[::-1]), 2)):
-        other = numbers(list(stream.stream(order, net, method, HOW, batch_size)))
+        other = numbers(list(streaming.stream(order, net, method, HOW, batch_size)))
         for name, weights in alone.items():
             torch.testing.assert_close(other[name], weights, rtol=1e-4, atol=1e-6)
 
@@ -116,8 +119,8 @@ def test_a_point_outside_one_photo_of_a_batch_fails_that_photo_alone(tmp_path):
         sizes.append(len(batch.photos))
         return bands(batch)
 
-    ask = query.parse("point:150,100")
-    outcomes = {outcome.path.name: outcome for outcome in stream.stream([large, small, large], net, Method(ask), HOW, batch_size=3)}
+    ask = language.parse("point:150,100")
+    outcomes = {outcome.path.name: outcome for outcome in streaming.stream([large, small, large], net, Method(ask), HOW, batch_size=3)}
     assert sizes[0] == 3, "the two sizes make one input size, or this test tests nothing"
     assert outcomes["large.png"].error == "" and len(outcomes["large.png"].answers) == 1
     assert "point 150,100 lies outside the 90x70 photo small.png" in outcomes["small.png"].error
@@ -131,8 +134,8 @@ def test_several_workers_give_the_same_outcomes_in_the_same_order_to_the_bit(tmp
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as each of the workers has
     try:
-        alone = list(stream.stream(paths, net, method, HOW, 4))
-        others = list(stream.stream(paths, net, method, HOW, 4, workers=workers))
+        alone = list(streaming.stream(paths, net, method, HOW, 4))
+        others = list(streaming.stream(paths, net, method, HOW, 4, workers=workers))
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
@@ -144,7 +147,7 @@ def test_several_workers_give_the_same_outcomes_in_the_same_order_to_the_bit(tmp
 
 def test_a_photo_of_an_odd_shape_does_not_hold_the_others_back_for_ever(tmp_path):
     sizes = [(30, 90)] + [(70, 90)] * 59
-    outcomes = stream.stream((make_photo(tmp_path / f"{n}.png", size, n) for n, size in enumerate(sizes)), bands, Method(), HOW, 4, 10)
+    outcomes = streaming.stream((make_photo(tmp_path / f"{n}.png", size, n) for n, size in enumerate(sizes)), bands, Method(), HOW, 4, 10)
     assert next(outcomes).index == 0
     assert len(list(tmp_path.iterdir())) == 10, "as many as may wait"
     assert [outcome.index for outcome in outcomes] == list(range(1, 60))
@@ -162,7 +165,7 @@ def test_what_is_made_of_outcomes_is_made_by_several_threads_and_given_back_in_o
         return outcome.path.name
 
     how = Preprocessing(65, "stretch")
-    outcomes = list(stream.stream(paths, bands, Method(), how, 8, workers=3, after=drawn))
+    outcomes = list(streaming.stream(paths, bands, Method(), how, 8, workers=3, after=drawn))
     assert [outcome.made for outcome in outcomes] == [None if n == 5 else f"{n}.png" for n in range(24)]
     assert [outcome.error for outcome in outcomes if outcome.error] == ["vanished meanwhile"] and outcomes[5].error
 
@@ -185,11 +188,11 @@ def test_where_memory_does_not_hold_a_batch_it_is_halved_and_the_run_goes_on(tmp
             raise error
         return bands(batch)
 
-    outcomes = list(stream.stream(paths, small, Method(), HOW, 8, say=said.append))
+    outcomes = list(streaming.stream(paths, small, Method(), HOW, 8, say=said.append))
     assert [outcome.index for outcome in outcomes] == list(range(20)) and not any(outcome.error for outcome in outcomes)
     assert asked[:3] == [8, 4, 2] and max(asked[2:]) == 2, "what was too much once is not tried again"
     assert len(said) == 2 and "batch_size=2" in said[-1]
-    right = list(stream.stream(paths, bands, Method(), HOW, 8))
+    right = list(streaming.stream(paths, bands, Method(), HOW, 8))
     for one, other in zip(right, outcomes, strict=True):
         torch.testing.assert_close(one.answers[0].attention.weights, other.answers[0].attention.weights)
 
@@ -202,7 +205,7 @@ def test_a_photo_that_memory_does_not_hold_alone_fails_alone(tmp_path):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return bands(batch)
 
-    outcomes = list(stream.stream(paths, small, Method(), HOW, 8, say=lambda text: None))
+    outcomes = list(streaming.stream(paths, small, Method(), HOW, 8, say=lambda text: None))
     assert [bool(outcome.error) for outcome in outcomes] == [False, False, True, False, False]
     assert "2.png (200 x 90 px) does not fit into memory; give a smaller preprocess.size" in outcomes[2].error
 
@@ -213,7 +216,7 @@ def test_another_runtime_error_is_not_taken_for_a_lack_of_memory(tmp_path):
 
     for workers in (1, 2):
         with pytest.raises(RuntimeError, match="cannot be multiplied"):
-            list(stream.stream([make_photo(tmp_path / "a.png")], wrong, Method(), HOW, workers=workers))
+            list(streaming.stream([make_photo(tmp_path / "a.png")], wrong, Method(), HOW, workers=workers))
 
 
 def test_a_mistake_that_is_no_photos_ends_the_run(tmp_path):
@@ -223,12 +226,12 @@ def test_a_mistake_that_is_no_photos_ends_the_run(tmp_path):
         raise ValueError("no such class")
 
     with pytest.raises(ValueError, match="no such class") as caught:
-        list(stream.stream(paths, bands, wrong, HOW))
+        list(streaming.stream(paths, bands, wrong, HOW))
     assert not isinstance(caught.value, PhotoError)
     with pytest.raises(ValueError, match="batch_size 0"):
-        list(stream.stream(paths, bands, Method(), HOW, 0))
+        list(streaming.stream(paths, bands, Method(), HOW, 0))
     with pytest.raises(ValueError, match="0 workers"):
-        list(stream.stream(paths, bands, Method(), HOW, workers=0))
+        list(streaming.stream(paths, bands, Method(), HOW, workers=0))
 
 
 def test_the_first_outcomes_come_before_the_last_photo_is_read(tmp_path):
@@ -236,16 +239,16 @@ def test_the_first_outcomes_come_before_the_last_photo_is_read(tmp_path):
         for number in range(100):
             yield make_photo(tmp_path / f"{number}.png", seed=number)
 
-    outcomes = stream.stream(paths(), bands, Method(), HOW, batch_size=4)
+    outcomes = streaming.stream(paths(), bands, Method(), HOW, batch_size=4)
     assert next(outcomes).index == 0
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_predictions_are_the_softmax_of_the_networks_own_logits(tmp_path):
     net = LOADED(precision="fp32")
-    (outcome,) = stream.stream([make_photo(tmp_path / "a.png")], net, Method(), HOW)
+    (outcome,) = streaming.stream([make_photo(tmp_path / "a.png")], net, Method(), HOW)
     assert outcome.photo is not None
-    from attnvis.photo import collate
+    from attnvis.data.preprocessing import collate
 
     logits = net(collate([outcome.photo], HOW)).logits[0].double().numpy()
     chances = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()

@@ -4,7 +4,7 @@ import pytest
 from torchvision import models
 
 from attnvis import catalogue
-from attnvis.survey import COLUMNS, families, members, survey, table
+from attnvis.backbone.overview import COLUMNS, families, members, survey, table
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])

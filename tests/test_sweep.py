@@ -15,8 +15,10 @@ import torch
 from conftest import make_photo
 
 import attnvis as package
-from attnvis import backbone, comparison
-from attnvis.lab import Job, read_sweep
+from attnvis import backbone
+from attnvis.experiments.sweep import page
+from attnvis.experiments.sweep.folder import read_sweep
+from attnvis.experiments.sweep.job import Job
 
 ROOT = Path(package.__file__).resolve().parents[1]
 SMALL = ("cache.folder=cache", "hydra.run.dir=out", "hydra.sweep.dir=out", "preprocess.size=96", "sheets=0")
@@ -32,7 +34,7 @@ def photos(here):
 @pytest.fixture
 def sweep(attnvis, photos, monkeypatch):
     """`attnvis sweep 0.png 1.png WORDS` in this process, into ./out; without the page, which has tests of its own."""
-    monkeypatch.setattr(comparison, "write_comparison", lambda found: found.folder / "index.html")
+    monkeypatch.setattr(page, "write_comparison", lambda found: found.folder / "index.html")
 
     def call(*words, photos=PHOTOS):
         return attnvis("sweep", *words) if words[:1] == ("--resume",) else attnvis("sweep", *photos, *words, *small(words))
@@ -329,8 +331,8 @@ def tired(features):
     return features.tokens.mean(1, keepdim=True)
 """
 WITHOUT_A_PAGE = """
-from attnvis import comparison
-comparison.write_comparison = lambda found: found.folder / "index.html"
+from attnvis.experiments.sweep import page
+page.write_comparison = lambda found: found.folder / "index.html"
 from attnvis.cli import main
 main()
 """

@@ -13,10 +13,15 @@ import torch
 from conftest import fake_backbone
 from torch import nn
 
-from attnvis import query, render, video
-from attnvis.method import Method
-from attnvis.scaling import temperature
-from attnvis.values import Box, Features, Placement, Preprocessing, Query
+from attnvis import render
+from attnvis.attention import query
+from attnvis.attention.scaling import temperature
+from attnvis.data import video
+from attnvis.methods import attention
+from attnvis.methods.attention import Method
+from attnvis.pipeline import video as pipeline_video
+from attnvis.pipeline import video_file
+from attnvis.types import Box, Features, Placement, Preprocessing, Query
 
 HOW = Preprocessing(size=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -100,7 +105,7 @@ def test_the_drawn_video_has_the_frames_the_rate_and_the_size_of_the_one_that_ca
         assert [float(row[column]) for row in rows] == pytest.approx([float(row[f"drawn_{column}"]) for row in rows], rel=1e-5)
     record = told()["video"]
     assert (record["frames_promised"], record["frames_drawn"], record["frames_attended"], record["padding"]) == (11, 11, 11, "none")
-    assert record["size"] == [48, 64] and record["codec"].split(":")[0] in video.CODECS and "fixed in advance" in record["colours"]
+    assert record["size"] == [48, 64] and record["codec"].split(":")[0] in video_file.CODECS and "fixed in advance" in record["colours"]
     assert told()["weights digest"] and told()["config"]["clip"] == name and told()["versions"]["opencv-python"]
     assert sorted(path.name for path in Path("out").iterdir() if path.suffix) == ["legend.png", "numbers.csv", "overlay.mp4", "run.json"]
     assert cv2.imread("out/legend.png").shape == (68 + 2 * 16, 440 + 2 * 16, 3)  # the bar and its margin
@@ -118,7 +123,7 @@ def test_frames_come_in_order_with_their_own_pictures(film):
 
 @pytest.mark.parametrize("size, padded", [((47, 64), (48, 64)), ((48, 63), (48, 64)), ((47, 63), (48, 64))])
 def test_an_odd_side_gets_one_more_line_and_that_is_recorded(here, size, padded):
-    movie = video.Movie(here / "odd.mp4", 10.0)
+    movie = video_file.Movie(here / "odd.mp4", 10.0)
     picture = np.zeros((*size, 3), np.uint8)
     picture[-1], picture[:, -1] = 200, 200  # the last row and column: they must not be cut off
     for _ in range(3):
@@ -132,8 +137,8 @@ def test_an_odd_side_gets_one_more_line_and_that_is_recorded(here, size, padded)
 
 def test_the_record_says_that_a_line_was_added(here):
     clip = video.Clip(Path("clip.avi"), (33, 64), 10.0, 2, "")
-    with video.Film(here / "out", clip, render.Style(), {}, {}) as film:
-        for shots in video.shoot(reel(2, (33, 64)), colours(), Method(redness), HOW, after=film.add):
+    with pipeline_video.Film(here / "out", clip, render.Style(), {}, {}) as film:
+        for shots in pipeline_video.shoot(reel(2, (33, 64)), colours(), Method(redness), HOW, after=film.add):
             assert len(shots) == 2
     assert told()["video"]["padding"].startswith("1 row below and 0 column on the right")
 
@@ -176,8 +181,8 @@ def test_the_attention_follows_what_moves(here):
     how = Preprocessing(size=48, multiple=16, mean=HOW.mean, std=HOW.std)
     net = fake_backbone(nn.AvgPool2d(16), how)
     method = Method(redness, partial(temperature, tau=0.1))
-    shots = [shot for chunk in video.shoot(video.frames(clip), net, method, how, 4) for shot in chunk]
-    rows = [video.numbers(shot) for shot in shots]
+    shots = [shot for chunk in pipeline_video.shoot(video.frames(clip), net, method, how, 4) for shot in chunk]
+    rows = [pipeline_video.numbers(shot) for shot in shots]
     assert [(row["drawn_x"], row["drawn_y"]) for row in rows] == [(left + 8.0, 24.0) for left in lefts] and len(set(lefts)) > 3
     assert all((row["x"], row["y"]) == (row["drawn_x"], row["drawn_y"]) for row in rows)
 
@@ -190,18 +195,18 @@ def test_every_third_frame_is_attended_and_the_others_hold_it():
         seen.extend(round(float(image.mean() * 255)) for image in batch.images)
         return net(batch)
 
-    shots = [shot for chunk in video.shoot(reel(11), counted, Method(redness), HOW, 4, every=3) for shot in chunk]
+    shots = [shot for chunk in pipeline_video.shoot(reel(11), counted, Method(redness), HOW, 4, every=3) for shot in chunk]
     assert seen == [0, 3, 6, 9]
     assert [shot.attended for shot in shots] == [number % 3 == 0 for number in range(11)]
     assert all(shots[number].look is shots[number - number % 3].look for number in range(11))
-    held = video.numbers(shots[1])
-    assert "perplexity" not in held and held["drawn_perplexity"] == video.numbers(shots[0])["drawn_perplexity"]
+    held = pipeline_video.numbers(shots[1])
+    assert "perplexity" not in held and held["drawn_perplexity"] == pipeline_video.numbers(shots[0])["drawn_perplexity"]
 
 
 def test_smoothing_is_the_exponential_average_over_time(here):
     make_clip(here / "clip.avi", 10, (48, 128), rate=20.0)
     clip = video.examine(here / "clip.avi")
-    run = partial(video.shoot, backbone=colours(), method=Method(redness, partial(temperature, tau=0.1)), preprocessing=HOW)
+    run = partial(pipeline_video.shoot, backbone=colours(), method=Method(redness, partial(temperature, tau=0.1)), preprocessing=HOW)
     own = [shot.look.weights for chunk in run(video.frames(clip), batch_size=3) for shot in chunk]
     smooth = [shot.look.weights for chunk in run(video.frames(clip), batch_size=4, smooth=0.15) for shot in chunk]
     state = list(own[0])
@@ -218,24 +223,24 @@ def test_smoothing_is_the_exponential_average_over_time(here):
 def test_after_the_same_time_as_much_is_forgotten_at_any_frame_rate(rate):
     state = np.array([1.0, 0.0])
     for _ in range(rate // 2):  # half a second
-        state = video.smoothed(np.array([0.0, 1.0]), state, 1 / rate, 0.2)
+        state = pipeline_video.smoothed(np.array([0.0, 1.0]), state, 1 / rate, 0.2)
     assert state == pytest.approx([math.exp(-0.5 / 0.2), 1 - math.exp(-0.5 / 0.2)])
 
 
 def look_of(weights, size):
     tokens = torch.tensor([[[weight, 0.0] for weight in weights]])
     found = Method(lambda features: torch.ones(1, 1, 2))(features_of(tokens))[0][0]
-    return video.Look(found, np.array(weights))
+    return pipeline_video.Look(found, np.array(weights))
 
 
 def test_equal_weights_have_equal_colours_in_every_frame_whatever_the_others_are(here, monkeypatch):
     pictures = []
-    monkeypatch.setattr(video.Movie, "add", lambda movie, picture: pictures.append(picture))
+    monkeypatch.setattr(video_file.Movie, "add", lambda movie, picture: pictures.append(picture))
     clip = video.Clip(Path("clip"), (16, 64), 10.0, 3, "")
     looks = [look_of(weights, clip.size) for weights in ([0.4, 0.5, 0.1, 0.0], [0.4, 0.0, 0.0, 0.6], [0.4, 0.5, 0.1, 0.0])]
-    with video.Film(here / "out", clip, render.Style(), {}, {}) as film:
+    with pipeline_video.Film(here / "out", clip, render.Style(), {}, {}) as film:
         grey = np.full((16, 64, 3), 90, np.uint8)
-        film.add([video.Shot(video.Frame(number, number / 10, grey), look, True) for number, look in enumerate(looks)])
+        film.add([pipeline_video.Shot(video.Frame(number, number / 10, grey), look, True) for number, look in enumerate(looks)])
     first, second, third = pictures
     np.testing.assert_array_equal(first, third)
     np.testing.assert_array_equal(first[:, :8], second[:, :8])  # 1.6 times uniform, whatever the hottest is
@@ -271,7 +276,7 @@ def neighbours(vectors):
 @pytest.mark.parametrize("batch", [1, 7])
 def test_the_sign_of_pca_stays_from_frame_to_frame_and_over_batches(batch):
     tokens = drifting()
-    bare, kept = query.pca, video.steady(Method(partial(query.pca, component=1))).query
+    bare, kept = query.pca, attention.steady(Method(partial(query.pca, component=1))).query
     alone = [vector for part in tokens.split(batch) for vector in bare(features_of(part)).vectors[:, 0]]
     held = [vector for part in tokens.split(batch) for vector in kept(features_of(part)).vectors[:, 0]]
     assert (neighbours(alone) < -0.9).sum() > 10, "the test has nothing to protect"
@@ -282,31 +287,31 @@ def test_the_sign_of_pca_stays_from_frame_to_frame_and_over_batches(batch):
 
 def test_the_verb_asks_pca_with_a_steady_sign(film, monkeypatch):
     make_clip("clip.avi", 3)
-    shoot, asked = video.shoot, []
+    shoot, asked = pipeline_video.shoot, []
 
     def spied(*arguments, **settings):
         asked.append(arguments[2].query)
         return shoot(*arguments, **settings)
 
-    monkeypatch.setattr(video, "shoot", spied)
+    monkeypatch.setattr(pipeline_video, "shoot", spied)
     for words in (["query=pca"], ["query=mean"]):
         assert film("clip.avi", *words).code == 0
-    assert [isinstance(one, video.Steady) for one in asked] == [True, False]
+    assert [isinstance(one, attention.Steady) for one in asked] == [True, False]
 
 
 def test_after_a_cut_the_sign_is_the_new_scenes_own():
     one = torch.tensor([[[2.0, 0.1], [0.0, 0.1], [0.0, -0.1]]])
     other = torch.tensor([[[0.1, 3.0], [0.3, 0.0], [-0.6, 0.0]]])
     for first, second in ((one, other), (-one, other), (one, -other), (-one, -other)):
-        kept = video.steady(Method(query.pca)).query
+        kept = attention.steady(Method(query.pca)).query
         kept(features_of(first))
         torch.testing.assert_close(kept(features_of(second)).vectors, query.pca(features_of(second)).vectors)
 
 
 def test_a_sign_that_means_something_is_left_alone():
     for asked in (query.mean, query.class_, partial(query.point, x=1.0, y=1.0), redness):
-        assert video.steady(Method(asked)).query is asked
-    assert video.steady(Method(query.pca))(features_of(drifting(2)))[0][0].query == "pca"
+        assert attention.steady(Method(asked)).query is asked
+    assert attention.steady(Method(query.pca))(features_of(drifting(2)))[0][0].query == "pca"
 
 
 # ------------------------------------------------------------------------------------------------ memory
@@ -331,7 +336,7 @@ def test_no_more_than_three_chunks_are_alive_however_slow_the_writer_is(batch, e
             alive -= len(shots)
         order.extend(shot.frame.index for shot in shots)
 
-    chunks = [len(chunk) for chunk in video.shoot(counted(), colours(), Method(redness), HOW, batch, every, after=slow)]
+    chunks = [len(chunk) for chunk in pipeline_video.shoot(counted(), colours(), Method(redness), HOW, batch, every, after=slow)]
     assert order == list(range(50)) and sum(chunks) == 50 and max(chunks) == batch
     assert most <= 3 * batch
 
@@ -395,7 +400,7 @@ def test_a_setting_that_cannot_be_met_is_one_line(film, words, said):
 
 def test_ctrl_c_keeps_what_was_drawn_as_a_file_that_plays(film, monkeypatch):
     make_clip("clip.avi", 30)
-    looks, calls = video.looks, []
+    looks, calls = pipeline_video.looks, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -403,7 +408,7 @@ def test_ctrl_c_keeps_what_was_drawn_as_a_file_that_plays(film, monkeypatch):
             raise KeyboardInterrupt
         return looks(*arguments)
 
-    monkeypatch.setattr(video, "looks", interrupted)
+    monkeypatch.setattr(pipeline_video, "looks", interrupted)
     ended = film("clip.avi", "batch_size=4")
     assert ended.code == 130 and "stopped after 8 frames, which are kept: out/overlay.mp4" in ended.err
     assert len(read_clip("out/overlay.mp4")[1]) == len(read_rows()) == told()["video"]["frames_drawn"] == 8
@@ -417,7 +422,7 @@ def test_an_interrupted_run_does_not_pass_off_the_video_of_an_earlier_one(film, 
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(video, "looks", interrupted)
+    monkeypatch.setattr(pipeline_video, "looks", interrupted)
     ended = film("clip.avi")
     assert ended.code == 130 and "kept: " not in ended.err and read_rows() == [] and not Path("out/overlay.mp4").exists()
 
@@ -440,17 +445,17 @@ def test_a_codec_that_this_opencv_lacks_gives_way_to_the_one_that_all_have(here,
             asked.append(codec)
             return real(path if codec == real.fourcc(*"mp4v") else "/nowhere/at/all.mp4", api, codec, rate, size)
 
-    monkeypatch.setattr(video.cv2, "VideoWriter", Lacking)
-    movie = video.Movie(here / "clip.mp4", 10.0)
+    monkeypatch.setattr(cv2, "VideoWriter", Lacking)
+    movie = video_file.Movie(here / "clip.mp4", 10.0)
     movie.add(np.zeros((32, 32, 3), np.uint8))
     movie.close()
     assert movie.codec == "mp4v" and asked == [real.fourcc(*"avc1"), real.fourcc(*"mp4v")] and len(read_clip(here / "clip.mp4")[1]) == 1
     with pytest.raises(ValueError, match=r"cannot write 32x32 frames as vp09 .* choose mp4v"):
-        video.Movie(here / "other.mp4", 10.0, "vp09").add(np.zeros((32, 32, 3), np.uint8))
+        video_file.Movie(here / "other.mp4", 10.0, "vp09").add(np.zeros((32, 32, 3), np.uint8))
 
 
 def test_a_file_that_lacks_frames_is_not_called_whole(here):
-    movie = video.Movie(here / "clip.mp4", 10.0)
+    movie = video_file.Movie(here / "clip.mp4", 10.0)
     for _ in range(5):
         movie.add(np.zeros((32, 32, 3), np.uint8))
     movie.count += 1  # as if a full disk had swallowed one
@@ -462,7 +467,7 @@ def test_a_file_that_lacks_frames_is_not_called_whole(here):
 def test_frames_at_varying_times_are_played_evenly_and_that_is_said(here):
     clip = video.Clip(Path("clip.mkv"), (32, 64), 10.0, 20, "")
     for times, said in ((lambda number: number / 10, ""), (lambda number: (number / 10) ** 2, "lasts 1.9 s instead of 3.6 s")):
-        with video.Film(here / "out", clip, render.Style(), {}, {}) as film:
+        with pipeline_video.Film(here / "out", clip, render.Style(), {}, {}) as film:
             frames = (video.Frame(frame.index, times(frame.index), frame.pixels) for frame in reel(20))
-            list(video.shoot(frames, colours(), Method(redness), HOW, after=film.add))
+            list(pipeline_video.shoot(frames, colours(), Method(redness), HOW, after=film.add))
         assert said in film.uneven and bool(said) == bool(film.uneven) and told()["video"]["uneven"] == film.uneven

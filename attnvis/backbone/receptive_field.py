@@ -1,0 +1,127 @@
+"""A network in, where its cells are centred on the input out: the receptive field of a copy that does nothing but average."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from attnvis.geometry import Reach
+
+__all__ = ["probe"]
+
+
+@torch.inference_mode(False)  # what is made in inference mode has no gradients
+def probe(net: nn.Module, size: tuple[int, int] = (0, 0), length: int = 1024, breadth: int = 32) -> Reach:
+    """Measure a network's reach: `net` maps images [B, 3, H, W] to maps [B, D, h, w].
+
+    A copy of the network is made to do nothing but average.  The gradient of one of its cells with respect to a long strip is then the
+    cell's receptive field: its centre of mass is where the cell lies (to .02 px where the field is longer than the strip, as in the
+    deepest EfficientNet), its extent what the cell can see.  Two cells in the middle give stride and offset.  Padding counts from the top
+    left corner, so one probe holds for every size - but for nets that pad by their input's size, as TensorFlow does: `size` is the input's
+    (height, width), and the strip leaves the same remainder.  Raises ValueError where the cells do not lie on a line at equal distances.
+    """
+    averager, attends = linearised(net)
+    rows, columns = (along(averager, axis, length + size[axis - 2] % 64, breadth) for axis in (2, 3))
+    (top, down, high), (left, across, wide) = rows, columns
+    return Reach((top, left), (down, across), None if attends else (high, wide))
+
+
+def along(net: nn.Module, axis: int, length: int, breadth: int) -> tuple[float, float, float]:
+    """(offset, stride, extent of the field) along one axis of the input, offset and stride to a thousandth of a pixel."""
+    strip = torch.ones(1, 1, *((length, breadth) if axis == 2 else (breadth, length)), dtype=torch.float64, requires_grad=True)
+    try:
+        with torch.enable_grad():
+            cells = net(strip.expand(-1, 3, -1, -1)).mean(tuple({0, 1, 2, 3} - {axis}))
+    except (RuntimeError, AssertionError):
+        if breadth >= 256:
+            raise
+        return along(net, axis, length, 2 * breadth)  # AlexNet and Inception shrink a narrow strip to nothing
+    position = torch.arange(length, dtype=torch.float64)
+
+    def field(cell: int) -> torch.Tensor:
+        return torch.autograd.grad(cells[cell], strip, retain_graph=True)[0].sum(tuple({0, 1, 2, 3} - {axis}))
+
+    middle = len(cells) // 2
+    fields = {cell: field(cell) for cell in (middle, middle - 1, middle - len(cells) // 8)}
+    where = {cell: float(position @ seen / seen.sum()) for cell, seen in fields.items()}
+    stride = round(where[middle] - where[middle - 1], 3)
+    offset = round(where[middle] - stride * middle, 3) + 0.0
+    missed = max(abs(offset + stride * cell - centre) for cell, centre in where.items())
+    if not (stride > 0 and missed < 0.02 * stride):  # NaN fails too
+        raise ValueError(f"the cells do not lie at equal distances: {', '.join(f'cell {cell} at {at:.1f}' for cell, at in where.items())}")
+    return offset, stride, float(torch.count_nonzero(fields[middle]))
+
+
+def linearised(net: nn.Module) -> tuple[nn.Module, bool]:
+    """A copy that only averages: convolutions with equal positive weights, pooling by mean, no normalisation, no activation, no gates.
+
+    And whether attention was left out, which sees farther than what stays.  No trained value is left in the copy, wherever it is used: a
+    convolution may be called as a function of a bare parameter.
+    """
+    attends = False
+    copied = nn.Sequential(copy.deepcopy(net)).double().cpu().eval().requires_grad_(False)
+    for parent in list(copied.modules()):
+        for name, child in list(parent._modules.items()):  # named_children would tell a layer that serves twice only once
+            substitute = None if child is None else averaging(child)
+            if substitute is not None:
+                setattr(parent, name, substitute)
+        if isinstance(parent, fx.GraphModule):
+            attends |= average_functions(parent)
+    for name, parameter in copied.named_parameters():
+        level(name, parameter)
+    return copied, attends
+
+
+def level(name: str, parameter: torch.Tensor) -> None:
+    """Nothing trained is left: a kernel or matrix takes the mean of its inputs, a bias adds nothing, a scale changes nothing."""
+    if parameter.ndim > 1:
+        nn.init.constant_(parameter, 1 / parameter[0].numel())
+    else:
+        nn.init.constant_(parameter, 0.0 if "bias" in name.rpartition(".")[2] else 1.0)
+
+
+def averaging(module: nn.Module) -> nn.Module | None:
+    """The linear stand-in of one layer; None: leave it.  Gates are known by name: their classes live in torchvision and elsewhere."""
+    if isinstance(module, nn.MaxPool2d):
+        return MeanPool(module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
+    home = type(module).__module__ in ("torch.nn.modules.activation", "torch.nn.modules.dropout")
+    named = any(word in type(module).__name__ for word in GATES)
+    norm = isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm | nn.InstanceNorm2d | nn.LocalResponseNorm)
+    return nn.Identity() if home or named or norm else None
+
+
+GATES = ("SqueezeExc", "SEModule", "Dropout", "DropPath", "StochasticDepth", "FrozenBatchNorm")
+
+
+class MeanPool(nn.Module):
+    """The mean where max pooling takes the maximum; of a dilated window, the mean of all that it spans, which has the same middle."""
+
+    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, *_: Any) -> None:
+        super().__init__()
+        kernel, gaps = ((value, value) if isinstance(value, int) else value for value in (kernel_size, dilation))
+        spanned = tuple((length - 1) * gap + 1 for length, gap in zip(kernel, gaps, strict=True))
+        self.settings = (spanned, kernel_size if stride is None else stride, padding, ceil_mode)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return nn.functional.avg_pool2d(maps, *self.settings)
+
+
+def average_functions(traced: fx.GraphModule) -> bool:
+    """What a traced network calls as functions: max pooling becomes the mean, normalisation nothing; whether there was attention."""
+    attends = False
+    for node in list(traced.graph.nodes):
+        called = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
+        if called == "max_pool2d":
+            settings = {key: value for key, value in node.kwargs.items() if key not in ("input", "return_indices")}
+            traced.add_module(f"mean_of_{node.name}", MeanPool(*node.args[1:], **settings))
+            node.op, node.target = "call_module", f"mean_of_{node.name}"
+            node.args, node.kwargs = (node.args[0] if node.args else node.kwargs["input"],), {}
+        elif (
+            called in ("layer_norm", "batch_norm", "group_norm") or "window_attention" in called
+        ):  # Swin's windows have no middle of their own
+            node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
+            traced.graph.erase_node(node)
+            attends |= "attention" in called
+    traced.recompile()
+    return attends

@@ -1,0 +1,1 @@
+"""One file per command: its config and a folder in, files and an exit code out."""

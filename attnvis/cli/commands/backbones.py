@@ -1,0 +1,24 @@
+"""`attnvis backbones`: what every network offers, as a table."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attnvis.cli.commands.common import listed
+from attnvis.cli.config import plain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["backbones"]
+
+
+def backbones(cfg: "DictConfig", folder: Path) -> int:
+    """What every network offers, as a table."""
+    import torch
+
+    from attnvis.backbone.overview import survey, table
+
+    torch.manual_seed(0)  # random weights give the same certificates every time
+    for line in table(survey(listed(plain(cfg.names)), int(cfg.size), str(cfg.weights))):
+        print(line, flush=True)
+    return 0

@@ -1,0 +1,28 @@
+"""`attnvis cache`: what has been kept, and how to free it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attnvis.cli.config import plain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["cache"]
+
+
+def cache(cfg: "DictConfig", folder: Path) -> int:
+    """What sweeps have kept, network by network."""
+    from attnvis.backbone.cache import clear, entries, place_of
+
+    settings = plain(cfg)
+    place, total = place_of(settings["folder"]), 0
+    for entry in entries(place):
+        network = ", ".join(entry.about[name] for name in ("backbone", "layer", "precision", "storage"))
+        print(f"{entry.size / 1e6:10.1f} MB  {entry.photos:7} photos  {network}")
+        total += entry.size
+    if settings["clear"]:
+        print(f"{clear(place) / 1e6:.1f} MB freed in {place}")
+    else:
+        print(f"{total / 1e6:10.1f} MB in {place}" + ("; attnvis cache clear=true frees them" if total else ""))
+    return 0

@@ -1,0 +1,70 @@
+"""`attnvis calibrate`: where the cells of each layer look."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attnvis.cli.commands.common import photos
+from attnvis.cli.config import build, plain
+from attnvis.cli.messages import complain, progress
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from attnvis.backbone.calibration import Calibration
+
+__all__ = ["calibrate", "described"]
+
+
+def calibrate(cfg: "DictConfig", folder: Path) -> int:
+    """Where the cells of each layer look, by the flip test, beside where those of random weights do; stored for every later run."""
+    import numpy as np
+    import torch
+
+    from attnvis.backbone.calibration import store
+    from attnvis.pipeline.calibrating import flip_test, flip_test_of_chance
+
+    paths = photos(plain(cfg.images))
+    if len(paths) > cfg.most:
+        paths = [paths[index] for index in sorted(np.random.default_rng(cfg.seed).choice(len(paths), cfg.most, replace=False))]
+    if "placement" in cfg.backbone:
+        cfg.backbone.placement = "rf"  # what the shift is counted from
+    torch.manual_seed(cfg.seed)
+    backbone = build(cfg, "backbone")
+    preprocessing = backbone.preprocessing.changed("resize", cfg.preprocess.size)
+    found, reasons = flip_test(backbone, paths, preprocessing, cfg.batch_size, cfg.seed, progress)
+    controls, kept = flip_test_of_chance(backbone, paths, preprocessing, cfg.controls, cfg.batch_size, cfg.seed, progress)
+    complain(reasons)
+    for layer, calibration, shifts in zip(backbone.layers, found, controls, strict=True):
+        calibration = replace(calibration, controls=shifts)
+        for line in described(calibration, layer, cfg.controls, kept):
+            print(line)
+        print(f"  stored in {store(calibration)}; placement=auto and placement=calibrated draw these weights' cells there from now on")
+    return 1 if reasons else 0
+
+
+def described(calibration: "Calibration", layer: str, copies: int, kept: list[str]) -> Iterator[str]:
+    """What a calibration says, in lines for a terminal.  `kept`: parameters that the copies with random weights share."""
+    (low, high), (first, second) = calibration.interval, calibration.halves
+    yield (
+        f"{calibration.backbone}, layer {layer}: cells look {calibration.shift:.2f} [{low:.2f}, {high:.2f}] px from where geometry centres "
+        f"them (negative: up and left; {calibration.photos} photos of {calibration.size} px)"
+    )
+    yield (
+        f"  held out: maps of photos and of their mirror images correlate by {calibration.before:.3f} before and {calibration.after:.3f} "
+        f"after (the halves gave {first:.2f} and {second:.2f} px)"
+    )
+    if not copies:
+        return
+    shifts = ", ".join(f"{shift:.2f}" for shift in calibration.controls)
+    silent = copies - len(calibration.controls)
+    yield (
+        f"  with random weights, {copies} cop{'ies' if copies > 1 else 'y'}: "
+        + (f"{shifts} px" if shifts else "none says where its cells look")
+        + (f" ({silent} said nothing)" if shifts and silent else "")
+        + ("; the learned shift lies among these: it is no more than chance" if calibration.by_chance else "")
+    )
+    if kept:
+        more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
+        yield f"  the copies keep what was learned in {', '.join(kept[:3])}{more}: no reset_parameters"

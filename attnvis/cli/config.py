@@ -1,0 +1,132 @@
+"""A composed config -> checked settings, and the functions and networks that it names.  Hydra's `instantiate` is called here only."""
+
+import difflib
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from pkgutil import resolve_name
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any
+
+from attnvis import catalogue
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["build", "hint", "leaves", "plain", "require", "settings_of", "vet"]
+
+ADDRESSES = {  # group of configs -> the module whose public functions they may call
+    "backbone": "attnvis.backbone",
+    "query": "attnvis.attention.query",
+    "scaling": "attnvis.attention.scaling",
+    "normalise": "attnvis.attention.normalise",
+    "render": "attnvis.render",
+}
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    dict: "left as settings of its own",
+    list: "a list, as in [1,2]",
+    NoneType: "null",
+}
+
+
+def require(cfg: "DictConfig", verb: str) -> None:
+    """Settings that have no default must be given; the others be of their default's kind."""
+    from omegaconf import OmegaConf
+
+    lacking = sorted(OmegaConf.missing_keys(cfg))
+    if lacking:
+        raise ValueError(f"{' and '.join(lacking)} {'needs' if len(lacking) == 1 else 'need'} a value, as in {lacking[0]}=...")
+    defaults = catalogue.settings(verb) | {"logger": catalogue.settings("logger/wandb")}
+    given = dict(leaves(plain(cfg)))
+    for key, default in leaves(defaults):
+        if key in given and type(default) in (bool, int, dict, NoneType):
+            agree(key, given[key], {int, NoneType} if default is None else {type(default)})
+        elif key in given and isinstance(default, list) and {type(item) for item in default} & {int, float}:
+            agree(key, given[key], {list})
+            for value in given[key]:
+                agree(f"each of {key}", value, {type(default[0])})
+
+
+def agree(key: str, value: object, kinds: set[Any]) -> None:
+    if type(value) not in kinds | ({int} if float in kinds else set()):
+        raise ValueError(f"{key} must be {' or '.join(KINDS[kind] for kind in KINDS if kind in kinds)}, not {value!r}")
+
+
+def build(cfg: "DictConfig", group: str) -> Any:
+    """What a config names, made.  A `_target_` is code: called are public functions of the group's own module, and modules in `trust`."""
+    from hydra.errors import HydraException
+    from hydra.utils import instantiate
+
+    settings, trusted = plain(cfg[group]), plain(cfg.trust) or []
+    for target in targets(settings):
+        vet(target, group, [trusted] if isinstance(trusted, str) else trusted)
+    try:
+        return instantiate(fitted(group, settings), _convert_="all")
+    except HydraException as error:  # wraps what the function raised
+        cause = error.__cause__ or error
+        raise ValueError(str(cause) if isinstance(cause, ValueError) else f"{group}: {cause}") from error
+
+
+def vet(target: str, group: str, trusted: Iterable[str]) -> None:
+    module, _, name = target.rpartition(".")
+    if any(f"{module}.".startswith(f"{own}.") for own in trusted):
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))  # a user's own file lies where the user is
+    elif module != ADDRESSES.get(group) or name not in resolve_name(module).__all__:
+        raise ValueError(
+            f"{group}: {target} is not attnvis' own; a config can run any code, so if you trust it add trust=[{module.split('.')[0]}]"
+        )
+
+
+def fitted(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose settings are those of its function, in name and kind: 2 becomes 2.0 where that asks for a float."""
+    given = {key: value for key, value in settings.items() if not key.startswith("_")}
+    try:
+        signature = inspect.signature(resolve_name(str(settings.get("_target_"))))
+        signature.bind(*[None] * bool(settings.get("_partial_")), **given)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ValueError(f"{group}: {settings.get('_target_')} cannot be called with {given}: {error}") from error
+    for name, value in list(given.items()):
+        kind = signature.parameters[name].annotation if name in signature.parameters else None
+        kinds = set(kind.__args__) if isinstance(kind, UnionType) else {kind}
+        if kinds <= KINDS.keys():
+            agree(f"{group}.{name}", value, kinds)
+            given[name] = float(value) if type(value) is int and float in kinds and int not in kinds else value
+    return {**settings, **given}
+
+
+def targets(tree: Any) -> Iterator[str]:
+    if isinstance(tree, dict):
+        if "_target_" in tree:
+            yield str(tree["_target_"])
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for branch in tree:
+            yield from targets(branch)
+
+
+def plain(cfg: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+
+
+def settings_of(group: str, option: str) -> dict[str, Any]:
+    return {} if group == "experiment" else {key: value for key, value in catalogue.settings(f"{group}/{option}").items() if key[0] != "_"}
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=3)
+    return f"did you mean {', '.join(near)}? " if near else ""

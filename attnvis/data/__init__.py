@@ -1,0 +1,1 @@
+"""Files -> photos, batches and what is known of them."""

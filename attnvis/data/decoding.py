@@ -1,0 +1,181 @@
+"""Files, bytes and arrays in, upright 8-bit RGB photos out."""
+
+import hashlib
+import os
+import re
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from attnvis.data.paths import MOST_PIXELS, read
+from attnvis.types import Photo, PhotoError
+
+__all__ = ["full_pixels", "load"]
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")  # no others: PIL would start Ghostscript for a .jpg that holds PostScript
+
+SWIFT = ("JPEG", "MPO", "PNG", "WEBP", "BMP")  # MPO: a telephone's JPEG that carries a second picture, such as a gain map
+SIGNATURE = re.compile(
+    rb"(?P<JPEG>\xff\xd8)|(?P<PNG>\x89PNG)|(?P<WebP>RIFF....WEBP)|(?P<TIFF>II[*+]\0|MM\0[*+])|(?P<GIF>GIF8)|(?P<BMP>BM)", re.DOTALL
+)
+MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+FLIP = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # EXIF orientation -> cv2.flip, after the transposition that 5 to 8 ask for
+REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong comes back as a PhotoError, once
+warnings.filterwarnings("ignore", module=r"PIL\.")  # so does this; and PIL warns of bombs from half of MOST_PIXELS on
+
+
+def load(source: Path | str | bytes | np.ndarray, short: int | None = None, name: str | None = None) -> Photo:
+    """The upright 8-bit RGB photo in a file, in a file's bytes, or in an array (uint8, or float in [0, 1]; RGB or grey).
+
+    Transparency is laid on white, 16 bits become 8, of several frames the first counts.  Where the network needs no more than `short`
+    pixels on the short side, a JPEG file may be decoded to 1/2, 1/4 or 1/8, never below twice that.  Raises PhotoError, nothing else.
+    """
+    if isinstance(source, np.ndarray):
+        pixels = from_array(source)
+        digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        return Photo(name or f"array-{digest[:12]}", pixels, pixels.shape[:2], digest)
+    if isinstance(source, bytes):
+        digest = hashlib.sha256(source).hexdigest()
+        name = name or f"photo-{digest[:12]}"
+        return Photo(name, *decode(source, name, None), digest)  # never reduced: there is no file to go back to
+    path = Path(source)
+    data = read(path)
+    return Photo(name or path.name, *decode(data, str(path), short), hashlib.sha256(data).hexdigest(), path)
+
+
+def full_pixels(photo: Photo) -> Pixels:
+    """The pixels at the photo's own size; a photo that was decoded reduced is read again."""
+    if photo.pixels.shape[:2] == photo.size or photo.path is None:
+        return photo.pixels
+    again = load(photo.path)
+    if again.digest != photo.digest:
+        raise PhotoError(f"{photo.path} changed since it was read; run again")
+    return again.pixels
+
+
+def from_array(array: np.ndarray) -> Pixels:
+    """A copy, so that neither side can change the other's pixels."""
+    given = f"an array {list(array.shape)} of {array.dtype}"
+    if not array.size or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+        raise PhotoError(f"{given} is no photo; give [height, width, 3] in RGB or [height, width] in grey")
+    if np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):  # NaN fails too
+            raise PhotoError(
+                f"{given} reaches from {array.min():g} to {array.max():g}; floats must lie in [0, 1]: divide by the largest value"
+            )
+        array = np.rint(array.astype(np.float32) * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise PhotoError(f"{given} is no photo; give uint8, or floats in [0, 1]")
+    return np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else array.copy(order="C")
+
+
+def decode(data: bytes, name: str, short: int | None) -> tuple[Pixels, tuple[int, int]]:
+    """The upright pixels of a file, and its upright size."""
+    if not data:
+        raise PhotoError(f"{name} is empty (0 bytes); copy or download it again")
+    kind = SIGNATURE.match(data)
+    try:
+        header = Image.open(BytesIO(data), formats=FORMATS)  # reads no pixels
+        if header.width * header.height > MOST_PIXELS:
+            raise Image.DecompressionBombError  # PIL raises it too, unless told otherwise
+        if header.format == "PNG":
+            header.verify()  # the checksums, .2 ms: libpng would complain on stderr
+        if kind and kind.lastgroup == "JPEG" and not ends(data):
+            raise EOFError("no end marker")  # cv2 may return such a photo half grey
+        return swiftly(header, data, short) or patiently(data)
+    except Image.DecompressionBombError:
+        raise PhotoError(f"{name} claims more than {MOST_PIXELS:,} pixels; if it is genuine, shrink it first") from None
+    except PhotoError as error:
+        raise PhotoError(f"{name}: {error}") from None
+    except MemoryError:
+        raise PhotoError(f"{name} does not fit into memory; shrink it, or close other programs") from None
+    except Exception as error:  # a damaged file raises whatever its decoder stumbles over
+        if kind is None:
+            raise PhotoError(f"{name} is no photo: it begins with {data[:8]!r}; save it as JPEG, PNG, WebP, TIFF, GIF or BMP") from None
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # that one tells the address of a BytesIO
+        raise PhotoError(f"{name} is a damaged or truncated {kind.lastgroup}{reason}; copy or download it again") from None
+
+
+def ends(jpeg: bytes) -> bool:
+    """Whether an end marker follows the scan; the thumbnail in the EXIF segment has one of its own, so segments are stepped over."""
+    at = 2
+    while marker := MARKER.search(jpeg, at):
+        code, at = marker[1][0], marker.end()
+        if code == 0xDA:
+            return jpeg.rfind(b"\xff\xd9", at) >= 0
+        if not (code == 0x01 or 0xD0 <= code <= 0xD9):  # those have no body
+            at += int.from_bytes(jpeg[at : at + 2], "big")
+    return False
+
+
+def swiftly(header: Image.Image, data: bytes, short: int | None) -> tuple[Pixels, tuple[int, int]] | None:
+    """By OpenCV, half again as fast as PIL; None for what it gets wrong or cannot read."""
+    jpeg = header.format in ("JPEG", "MPO")
+    plain = header.mode in ("1", "L", "P", "RGB") and not header.has_transparency_data
+    moves = not jpeg and getattr(header, "is_animated", False)
+    late_exif = header.format == "PNG" and b"eXIf" in data and "exif" not in header.info
+    if header.format not in SWIFT or not plain or moves or late_exif:
+        return None
+    reduction = 1
+    if jpeg and short is not None:
+        reduction = next((by for by in (8, 4, 2) if min(header.size) // by >= 2 * short), 1)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    if pixels is None:
+        return None
+    orientation = orientation_of(header)
+    size = header.size if orientation in (5, 6, 7, 8) else header.size[::-1]
+    return upright(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), orientation), size
+
+
+def patiently(data: bytes) -> tuple[Pixels, tuple[int, int]]:
+    """By PIL: TIFF (which it turns upright itself), GIF, CMYK, transparency, and 16 bits of grey."""
+    picture = Image.open(BytesIO(data), formats=FORMATS)
+    picture.load()
+    orientation = orientation_of(picture)
+    width, height = picture.size
+    if picture.mode in ("I", "F"):
+        pixels = from_array(np.asarray(picture))
+    else:
+        pixels = np.empty((height, width, 3), np.uint8)
+        step = max(1, 2**22 // width)  # rows at a time: what lies between is several times the photo
+        for top in range(0, height, step):
+            pixels[top : top + step] = flat(picture.crop((0, top, width, min(top + step, height))))
+    pixels = upright(pixels, orientation)
+    return pixels, pixels.shape[:2]
+
+
+def flat(picture: Image.Image) -> Pixels:
+    """8 bits of RGB, on white."""
+    if picture.mode.startswith("I;16"):  # PIL's own conversion clips; in 16-bit RGB it keeps the high byte, as OpenCV does
+        return from_array(np.asarray(picture).astype(np.float32) / 65535)
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    return np.asarray(picture.convert("RGB"))
+
+
+def orientation_of(picture: Image.Image) -> int:
+    try:
+        value = Image.Image.getexif(picture).get(0x0112)  # the method of the base class: PNG's would decode the picture first
+    except Exception:
+        value = None  # a damaged EXIF block says nothing about a photo that is whole
+    return value if isinstance(value, int) else 1
+
+
+def upright(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "H W 3"]:
+    if orientation in (5, 6, 7, 8):
+        pixels = cv2.transpose(pixels)
+    return cv2.flip(pixels, FLIP[orientation]) if orientation in FLIP else pixels

@@ -1,0 +1,1 @@
+"""Many settings of the same photos -> a finding."""

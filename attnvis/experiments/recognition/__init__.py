@@ -1,0 +1,1 @@
+"""What scaling does to recognition."""

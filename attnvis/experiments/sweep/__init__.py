@@ -1,0 +1,1 @@
+"""A sweep: jobs, their folder, what they found, its page."""

@@ -1,0 +1,168 @@
+"""Features in; every query under every scaling and normaliser out, from one score tensor per query.  What a sweep measures, as tensors.
+
+A *setting* is a scaling and a normaliser, written as they are typed: `temperature:2`, `cosine:0.07 sparsemax`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attnvis.attention import scaling as scalings
+from attnvis.attention.dot_product import Normalise, Scaling
+from attnvis.attention.query.kinds import QueryFunction
+from attnvis.attention.query.language import ask
+from attnvis.metrics.diagnostics import diagnose, frobenius_norm
+from attnvis.types import Attention, Box, Features, Placement, Query, Scores
+
+__all__ = ["GAPS", "RANKS", "TEMPERATURES", "Grid", "Measured", "Measurement"]
+
+TEMPERATURES = tuple(2.0 ** (power / 4) for power in range(-28, 29))  # tau / std of the scores: 2^-7 ... 2^7
+RANKS = 48  # points of a rank-weight curve, from the hottest patch to the coldest
+GAPS = (-6.0, 6.0, 72)  # log10 of the difference of two logits: from, to, bins
+PAIRS = 512  # pairs of patches per photo and query, drawn once
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Call it with Features: for each photo, one `Measured` per query."""
+
+    queries: Mapping[str, QueryFunction]
+    scalings: Mapping[str, Scaling]
+    normalisers: Mapping[str, Normalise]
+
+    @cached_property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        return tuple(product(self.scalings, self.normalisers))
+
+    def __call__(self, features: Features) -> list[list["Measured"]]:
+        found: list[list[Measured]] = [[] for _ in features.tokens]
+        for text, function in self.queries.items():
+            for query in ask(function, features):
+                keys = features.tokens if query.keys is None else query.keys
+                scores = Scores(query.vectors.float(), keys.float())
+                every = self.attend(scores)
+                shape = (len(self.settings), *scores.values.shape)
+                numbers = {name: values.view(shape[:-1]) for name, values in diagnose(every).items()}
+                whole = Measurement(
+                    replace(query, text=query.text or text), scores.values.cpu(), scores.dim, every.logits.view(shape).cpu(),
+                    every.weights.view(shape).cpu(), numbers, features.placements,
+                )  # fmt: skip
+                for photo, column in product(range(len(found)), range(query.vectors.shape[1])):
+                    found[photo].append(Measured(whole, photo, column))
+        return found
+
+    def attend(self, scores: Scores) -> Attention:
+        """All settings in one: [S * B, Q, N], setting by setting."""
+        logits, weights = [], []
+        with torch.autocast(scores.keys.device.type, enabled=False):
+            for scaling in self.scalings.values():
+                scaled = scaling(scores)
+                for normalise in self.normalisers.values():
+                    logits.append(scaled)
+                    weights.append(normalise(scaled))
+        repeated = scores.values.repeat(len(logits), 1, 1)
+        return Attention(repeated, torch.cat(logits), torch.cat(weights), repeated.new_empty(*repeated.shape[::2], 0), scores.dim)
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """One query on a batch of photos under S settings; curves are computed for all of it at once, when somebody asks."""
+
+    query: Query
+    scores: Float[Tensor, "B Q N"]
+    dim: int  # d_k
+    logits: Float[Tensor, "S B Q N"]
+    weights: Float[Tensor, "S B Q N"]
+    numbers: dict[str, Float[Tensor, "S B Q"]]  # the diagnostics
+    placements: tuple[Placement, ...]
+
+    @cached_property
+    def ranked(self) -> Float[Tensor, "S B Q R"]:
+        """log2(N a) from the hottest patch to the coldest, at RANKS equal steps; no less than 2^-30."""
+        ordered = (self.weights.shape[-1] * self.weights.double()).sort(-1, descending=True).values.clamp_min(2.0**-30).log2()
+        return torch.nn.functional.interpolate(ordered.flatten(0, 1), RANKS, mode="linear", align_corners=True).unflatten(
+            0, ordered.shape[:2]
+        )
+
+    @cached_property
+    def gaps(self) -> Float[Tensor, "rows B Q bins"]:
+        """Of PAIRS pairs of patches: how many differ by how much.  The raw scores first, then the logits of every setting."""
+        patches = self.scores.shape[-1]
+        first, second = torch.randint(patches, (2, PAIRS), generator=torch.Generator().manual_seed(patches))
+        rows = torch.cat([self.scores.unsqueeze(0), self.logits]).double()
+        logs = (rows[..., first] - rows[..., second]).abs().clamp_min(1e-300).log10()
+        low, high, bins = GAPS
+        index = ((logs - low) / (high - low) * bins).floor().clamp(0, bins - 1).long()
+        counts = torch.zeros(*rows.shape[:-1], bins, dtype=torch.float64)
+        return counts.scatter_add_(-1, index, (first != second).double().expand_as(logs))
+
+    @cached_property
+    def heated(self) -> tuple[Float[Tensor, "B Q T"], Float[Tensor, "B Q T"]]:
+        """(perplexity / N, gradient) of softmax(s / tau) for tau = TEMPERATURES * std(s).
+
+        The gradient is that of the weights with respect to the scores, in units of 1 / std(s): ||diag(a) - a a^T|| * std(s) / tau.
+        """
+        centred = self.scores.double() - self.scores.double().mean(-1, keepdim=True)
+        spread = centred.std(-1, correction=0, keepdim=True)
+        standard = torch.where(spread > scalings.noise(self.scores), centred / spread.clamp_min(1e-300), 0.0).unsqueeze(-2)
+        tau = torch.tensor(TEMPERATURES, dtype=torch.float64)
+        weights = (standard / tau.unsqueeze(-1)).softmax(-1)  # [B, Q, T, N]
+        perplexity = torch.special.entr(weights).sum(-1).exp()
+        return perplexity / self.scores.shape[-1], frobenius_norm(weights.sort(-1, descending=True).values) / tau
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One photo's and one query's part of a measurement."""
+
+    whole: Measurement
+    photo: int
+    column: int
+
+    @property
+    def at(self) -> tuple[int, int]:
+        return self.photo, self.column
+
+    @property
+    def query(self) -> str:
+        return self.whole.query.text
+
+    @property
+    def label(self) -> str:
+        return self.whole.query.labels[self.photo][self.column]
+
+    @property
+    def mark(self) -> Box | tuple[float, float] | None:
+        return self.whole.query.marks[self.column] if self.whole.query.marks else None
+
+    @property
+    def placement(self) -> Placement:
+        return self.whole.placements[self.photo]
+
+    @property
+    def scores(self) -> Float[Tensor, " N"]:
+        return self.whole.scores[self.at]
+
+    @property
+    def weights(self) -> Float[Tensor, "S N"]:
+        return self.whole.weights[:, *self.at]
+
+    @property
+    def numbers(self) -> dict[str, list[float]]:
+        return {name: values[:, *self.at].tolist() for name, values in self.whole.numbers.items()}
+
+    def temperature_for(self, share: float) -> float:
+        """tau such that softmax(s / tau) is spread over that share of the patches; 0 where the scores have no contrast."""
+        if not 0 < share < 1:
+            raise ValueError(f"a share of the patches lies above 0 and below 1, not at {share}; sharpness=[0.1] asks for a tenth")
+        scores = self.scores.double()
+        spread = float(scores.amax() - scores.amin())
+        if spread <= float(scalings.noise(self.scores.view(1, 1, -1))):  # what rounding alone can give is no contrast
+            return 0.0
+        logits = scalings.perplexity(Scores(torch.ones(1, 1, 1, dtype=torch.float64), scores.view(1, -1, 1)), share)
+        return spread / float(logits.amax() - logits.amin())

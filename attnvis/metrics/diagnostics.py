@@ -1,0 +1,134 @@
+"""Attention -> how sharp it is, per photo and query: {name: [B, Q]}, in float64.  All are cheap, all are logged."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attnvis.types import Attention
+
+__all__ = ["DESCRIPTIONS", "NEARLY_UNIFORM", "diagnose", "freezing_point"]
+
+NEARLY_UNIFORM = 0.95  # of the patches: an attention spread over more than this share prefers almost nothing
+
+DESCRIPTIONS = {
+    "entropy": "H = -sum a ln a, in nats",
+    "perplexity": "e^H: how many patches the attention is spread over, 1 ... N",
+    "entropy_share": "H / ln N: 0 one-hot, 1 uniform",
+    "effective_patches": "1 / sum a^2",
+    "max": "the largest weight",
+    "max_times_uniform": "N max a: how often uniform the hottest patch is",
+    "gini": "Gini coefficient of the weights: 0 uniform, towards 1 one-hot",
+    "top_1_percent": "weight on the top 1 % of the patches (at least one)",
+    "top_5_percent": "weight on the top 5 % of the patches (at least one)",
+    "top_10_percent": "weight on the top 10 % of the patches (at least one)",
+    "above_uniform": "how many patches weigh more than 1 / N",
+    "score_std": "population standard deviation of the raw scores over the patches",
+    "score_range": "max - min of the raw scores",
+    "sigma_eff": "population standard deviation of the logits: what any scaling sets",
+    "margin": "best logit minus second best",
+    "jacobian_norm": "Frobenius norm of d a / d logits (softmax): how much gradient gets through",
+    "jacobian_spectral": "largest eigenvalue of d a / d logits (softmax)",
+    "gradient_norm": "jacobian_norm times d logit / d score: what reaches a raw score",
+    "kl_uniform": "KL(a || uniform) = ln N - H, in nats",
+    "js_inv_sqrt_d": "Jensen-Shannon divergence to softmax(s / sqrt(d_k)) of the same scores, in nats; 0 ... ln 2",
+    "rank_correlation": "Spearman of logits with raw scores: 1 unless a scaling changes ranks",
+    "saturated": "1 where the largest weight exceeds .99",
+    "dead": "1 where the perplexity exceeds .99 N",
+}
+
+
+def diagnose(attention: Attention) -> dict[str, Float[Tensor, "B Q"]]:
+    """Everything in DESCRIPTIONS, in that order; js_inv_sqrt_d is NaN where d_k is not known."""
+    weights, logits, scores = attention.weights.double(), attention.logits.double(), attention.scores.double()
+    patches = weights.shape[-1]
+    ordered = weights.sort(-1, descending=True).values
+    entropy = torch.xlogy(weights, weights).sum(-1).clamp_max(0).abs()  # abs: one-hot is 0, not -0
+    perplexity = entropy.exp()
+    jacobian = frobenius_norm(ordered)
+    score_std, sigma_eff = scores.std(-1, correction=0), logits.std(-1, correction=0)
+    gain = torch.where(score_std > 0, sigma_eff / score_std, torch.zeros_like(score_std))
+    reference = (scores / math.sqrt(attention.dim or math.nan)).softmax(-1)
+    uniform = (1 + 8 * torch.finfo(attention.weights.dtype).eps) / patches  # rounding alone lifts no patch above it
+    best = logits.topk(min(2, patches), -1).values
+    ascending = torch.arange(1, patches + 1, device=weights.device, dtype=weights.dtype)
+
+    def top(share: float) -> Tensor:
+        return ordered[..., : max(1, round(share * patches))].sum(-1)
+
+    return {
+        "entropy": entropy,
+        "perplexity": perplexity,
+        "entropy_share": entropy / math.log(patches) if patches > 1 else torch.ones_like(entropy),
+        "effective_patches": 1 / (weights**2).sum(-1),
+        "max": ordered[..., 0],
+        "max_times_uniform": patches * ordered[..., 0],
+        "gini": ((2 * ascending - patches - 1) * ordered.flip(-1)).sum(-1) / (patches * weights.sum(-1)),
+        "top_1_percent": top(0.01),
+        "top_5_percent": top(0.05),
+        "top_10_percent": top(0.10),
+        "above_uniform": (weights > uniform).sum(-1).double(),
+        "score_std": score_std,
+        "score_range": scores.amax(-1) - scores.amin(-1),
+        "sigma_eff": sigma_eff,
+        "margin": best[..., 0] - best[..., -1],
+        "jacobian_norm": jacobian,
+        "jacobian_spectral": largest_eigenvalue(ordered),
+        "gradient_norm": gain * jacobian,
+        "kl_uniform": math.log(patches) - entropy,
+        "js_inv_sqrt_d": jensen_shannon(weights, reference),
+        "rank_correlation": spearman(scores, logits),
+        "saturated": (ordered[..., 0] > 0.99).double(),
+        "dead": (perplexity > 0.99 * patches).double(),
+    }
+
+
+def jensen_shannon(first: Float[Tensor, "B Q N"], second: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q"]:
+    """The mean of the divergences of two distributions from their average, in nats."""
+    average = (first + second) / 2
+    divergences = [torch.xlogy(a, a / average.clamp_min(1e-300)).sum(-1) for a in (first, second)]
+    return (divergences[0] + divergences[1]) / 2
+
+
+def freezing_point(patches: int) -> float:
+    """sqrt(2 ln N): the sigma_eff beyond which softmax of normal scores sits on single patches (Derrida 1981, random energy model)."""
+    return math.sqrt(2 * math.log(patches))
+
+
+def frobenius_norm(ordered: Float[Tensor, "... N"]) -> Float[Tensor, "..."]:
+    """Of diag(a) - a a^T, weights in falling order: the root of sum_i a_i^2 ((1 - a_i)^2 + sum_{j != i} a_j^2).
+
+    The largest weight stands apart because its 1 - a and p_2 - a^2 would cancel where attention is nearly one-hot.
+    """
+    best, rest = ordered[..., 0], ordered[..., 1:]
+    others = (rest**2).sum(-1)
+    of_rest = rest**2 * ((1 - rest) ** 2 + (best**2 + others).unsqueeze(-1) - rest**2)
+    return (best**2 * (rest.sum(-1) ** 2 + others) + of_rest.sum(-1)).sqrt()
+
+
+def largest_eigenvalue(ordered: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q"]:
+    """Of diag(a) - a a^T, weights in falling order: the root of sum a_i^2 / (a_i - x) = 1 between the two largest weights."""
+    if ordered.shape[-1] == 1:
+        return torch.zeros_like(ordered[..., 0])
+    low, high = ordered[..., 1], ordered[..., 0]  # equal weights: the eigenvalue is that weight
+    for _ in range(45):
+        middle = (low + high) / 2
+        gaps = ordered - middle.unsqueeze(-1)
+        total = torch.where(gaps == 0, 0.0, ordered**2 / torch.where(gaps == 0, 1.0, gaps)).sum(-1)
+        low, high = torch.where(total < 1, middle, low), torch.where(total < 1, high, middle)
+    return (low + high) / 2
+
+
+def spearman(first: Float[Tensor, "B Q N"], second: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q"]:
+    """Rank correlation, ties at mid-rank; 1 where either is constant, since no order is lost."""
+    a, b = (ranks - ranks.mean(-1, keepdim=True) for ranks in (mid_ranks(first), mid_ranks(second)))
+    norms = a.norm(dim=-1) * b.norm(dim=-1)
+    return torch.where(norms > 0, (a * b).sum(-1) / torch.where(norms > 0, norms, 1.0), 1.0)
+
+
+def mid_ranks(values: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q N"]:
+    ordered = values.sort(-1).values.contiguous()
+    below = torch.searchsorted(ordered, values.contiguous(), right=False)
+    upto = torch.searchsorted(ordered, values.contiguous(), right=True)
+    return (below + upto + 1).to(values.dtype) / 2

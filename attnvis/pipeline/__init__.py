@@ -1,0 +1,1 @@
+"""Many photos through one method, into a run's folder."""

@@ -1,0 +1,123 @@
+"""A run's folder and its rows -> one index.html that needs nothing else to be read: no network, no server, no second file.
+
+Rows stream through: at any time one picture is in memory, and the page grows under a temporary name until it is whole.
+"""
+
+import base64
+import hashlib
+import io
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from attnvis.methods.answer import FREE_SIGN, UNLIKELY
+from attnvis.metrics.diagnostics import NEARLY_UNIFORM
+from attnvis.render.html import environment, figure, image, number, read_template
+from attnvis.types import percent
+
+__all__ = ["write_page"]
+
+THUMBNAIL = 360  # the longest side, in pixels
+CARDS = 200  # rows with a thumbnail; the page of a long run stays one that a browser opens
+SHOWN = ("photo", "query", "label", "status", "reason", "scaling", "normalise", "overlay", "panel")  # not repeated under "all numbers"
+
+
+def write_page(
+    folder: Path,
+    title: str,
+    rows: Iterable[Mapping[str, object]],
+    facts: Mapping[str, str],
+    warnings: Sequence[str] = (),
+    colour_bar: bytes | None = None,
+    scale: str = "times_uniform",
+) -> Path:
+    """Writes folder/index.html.  `overlay` and `panel` of a row are paths inside `folder`; `scale` is that of render.Style."""
+    pages = environment("attnvis.pipeline")
+    pages.filters |= {"figure": figure, "link": link, "image": image, "percent": percent}
+    pieces = pages.get_template("pieces.html").module
+    script, sheet = read_template("attnvis.pipeline", "report.js"), read_template("attnvis.render", "report.css")
+    counts: Counter[str] = Counter()
+    part = folder / f".index-{os.getpid()}.part"
+    with ExitStack() as stack:
+        stack.callback(part.unlink, missing_ok=True)
+        spools = {kind: stack.enter_context(spool(folder)) for kind in ("card", "line", "failure")}
+        for order, row in enumerate(rows):
+            kind = "failure" if row.get("status", "done") != "done" else "card" if counts["card"] < CARDS else "line"
+            badges = judge(row)
+            counts.update([kind, *badges])
+            picture = thumbnail(folder, row) if kind == "card" else None
+            spools[kind].write(getattr(pieces, kind)(row, order, badges, picture, numbers(row)))
+        page = pages.get_template("report.html").generate(
+            title=title,
+            facts=facts,
+            warnings=warnings,
+            colour_bar=colour_bar,
+            scale=scale,
+            counts=counts,
+            limit=CARDS,
+            style=Markup(sheet),
+            script=Markup(script),
+            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            **{f"{kind}s": chunks(file) for kind, file in spools.items()},
+        )
+        with part.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.writelines(page)
+        part.replace(folder / "index.html")
+    return folder / "index.html"
+
+
+def spool(folder: Path) -> IO[str]:
+    """A nameless file beside the page: rows wait here while they are counted."""
+    return tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace", newline="\n", dir=folder)
+
+
+def chunks(file: IO[str]) -> Iterator[Markup]:
+    file.seek(0)
+    while text := file.read(1 << 16):
+        yield Markup(text)
+
+
+def judge(row: Mapping[str, object]) -> list[str]:
+    """What a reader must know before believing the picture."""
+    perplexity, patches, saturated = (number(row.get(key)) for key in ("perplexity", "patches", "saturated"))
+    badges = {
+        "nearly uniform": perplexity > NEARLY_UNIFORM * patches,
+        "saturated": saturated == 1,
+        "unlikely": number(row.get("class_probability")) < UNLIKELY,
+        "free sign": number(row.get("sign_margin")) < FREE_SIGN,
+    }
+    return [badge for badge, earned in badges.items() if earned]
+
+
+def thumbnail(folder: Path, row: Mapping[str, object]) -> dict[str, object] | None:
+    """The overlay as {data, width, height}; None where there is none or it cannot be read."""
+    from PIL import Image  # `attnvis --help` need not wait for it
+
+    if not row.get("overlay"):
+        return None
+    try:
+        with Image.open(folder / str(row["overlay"])) as whole:
+            whole.draft("RGB", (THUMBNAIL, THUMBNAIL))  # a jpg is decoded reduced: to what still holds the thumbnail
+            picture = whole.convert("RGB")
+            picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=80)
+    return {"data": base64.b64encode(file.getvalue()).decode(), "width": picture.width, "height": picture.height}
+
+
+def numbers(row: Mapping[str, object]) -> list[tuple[str, object]]:
+    return [(key, value) for key, value in row.items() if key not in SHOWN and value not in (None, "")]
+
+
+def link(path: object) -> str:
+    """A relative address: a file named javascript:x, //x, a?b or 100%.jpg stays a file of this folder."""
+    return "./" + quote(os.fsencode(Path(str(path)).as_posix()), safe="/")

@@ -1,0 +1,200 @@
+"""Paths in, outcomes out, in the order of the paths: decoding, network, attention and drawing overlap on every core, in bounded memory.
+
+Batches are made of photos of like shape, by their order alone: how many workers there are, and which is the quicker, changes no number.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import cv2
+import torch
+
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate, shape_key
+from attnvis.methods.answer import predictions
+from attnvis.types import Batch, Features, Photo, PhotoError, Preprocessing
+
+__all__ = ["Outcome", "stream"]
+
+T = TypeVar("T")
+Group = list[tuple[int, Path, Photo]]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome(Generic[T]):
+    """What became of one photo: its answers, or why there are none."""
+
+    index: int  # in the order the photos were given
+    path: Path
+    photo: Photo | None = None
+    answers: list[T] = field(default_factory=list)
+    predicted: tuple[tuple[str, float], ...] = ()  # the network's first classes and their probabilities
+    error: str = ""
+    made: Any = None  # what `after` made of it
+
+
+def stream(
+    paths: Iterable[Path],
+    backbone: Callable[[Batch], Features],
+    method: Callable[[Features], list[list[T]]],
+    preprocessing: Preprocessing,
+    batch_size: int = 8,
+    waiting: int | None = None,
+    workers: int = 1,
+    after: Callable[[Outcome[T]], Any] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Outcome[T]]:
+    """One Outcome per path, in their order.
+
+    batch_size    photos that go through the network together; halved, and told to `say`, where memory does not hold so many
+    waiting       decoded photos that may wait for others of their shape (None: four batches)
+    workers       threads, each with one core: decode, network and `after` run in all of them; with 1 there are none
+    after         what is to be made of an outcome: drawn, written; the iterator gives it back as `made`
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} holds no photo; give 1 or more")
+    if workers < 1:
+        raise ValueError(f"{workers} workers do nothing; give 1 or more")
+    most = 4 * batch_size if waiting is None else waiting
+    limit = [batch_size]  # what memory holds; smaller after it did not hold a batch
+
+    def read(index: int, path: Path) -> Photo | Outcome[T]:
+        try:
+            return load(path, short=preprocessing.size)
+        except PhotoError as error:
+            return Outcome(index, path, error=str(error))
+
+    def answer(group: Group) -> list[Outcome[T]]:
+        if len(group) > limit[0]:
+            return answer(group[: limit[0]]) + answer(group[limit[0] :])
+        try:
+            features = backbone(collate([photo for _, _, photo in group], preprocessing))
+            answers = method(features)
+        except PhotoError as error:
+            if len(group) > 1:  # one photo's mistake is not its neighbours'
+                return [outcome for member in group for outcome in answer([member])]
+            return [Outcome(*group[0], error=str(error))]
+        except (MemoryError, RuntimeError) as error:
+            if not exhausted(error):
+                raise
+        else:
+            return [Outcome(*member, answers[number], predictions(features, number)) for number, member in enumerate(group)]
+        if len(group) == 1:
+            size = " x ".join(map(str, group[0][2].size))
+            return [Outcome(*group[0], error=f"{group[0][1]} ({size} px) does not fit into memory; give a smaller preprocess.size")]
+        if len(group) // 2 < limit[0]:
+            limit[0] = len(group) // 2
+            say(f"memory does not hold {len(group)} photos at once; going on with {limit[0]}, the same as batch_size={limit[0]}")
+        return answer(group)
+
+    def finish(outcome: Outcome[T]) -> Outcome[T]:
+        if after is None or outcome.error:
+            return outcome
+        try:
+            return replace(outcome, made=after(outcome))
+        except PhotoError as error:
+            return replace(outcome, error=str(error))
+
+    def whole(group: Group) -> list[Outcome[T]]:
+        return [finish(outcome) for outcome in answer(group)]
+
+    with crew(workers) as submit:
+        photos = ahead(enumerate(paths), read, submit, 1 if workers == 1 else workers * batch_size)
+        yield from in_order(batches(photos, preprocessing, batch_size, most), whole, submit, workers)
+
+
+def ahead(items: Iterable[tuple[int, Path]], read: Callable, submit: Callable, count: int) -> Iterator[tuple[int, Path, Any]]:
+    """Photos in order, decoded while those before them are worked on; `count` at a time."""
+    started: deque[tuple[int, Path, Future]] = deque()
+    for index, path in items:
+        started.append((index, path, submit(read, index, path)))
+        if len(started) >= count:
+            index, path, future = started.popleft()
+            yield index, path, future.result()
+    while started:
+        index, path, future = started.popleft()
+        yield index, path, future.result()
+
+
+def batches(photos: Iterable[tuple[int, Path, Any]], how: Preprocessing, batch_size: int, most: int) -> Iterator[Group | Outcome]:
+    """Groups of like shape: full ones, the largest where `most` wait, and any whose first waits for the `most`th time."""
+    groups: dict[Hashable, Group] = {}
+    for index, path, photo in photos:
+        if isinstance(photo, Outcome):
+            yield photo
+        else:
+            shape = shape_key(photo, how)
+            groups.setdefault(shape, []).append((index, path, photo))
+            if len(groups[shape]) >= batch_size:
+                yield groups.pop(shape)
+            elif sum(map(len, groups.values())) >= most:
+                yield groups.pop(max(groups, key=lambda key: len(groups[key])))
+        del photo  # what has been answered is let go before the next is decoded
+        while groups and index + 1 - groups[next(iter(groups))][0][0] >= most:  # the oldest group comes first
+            yield groups.pop(next(iter(groups)))
+    while groups:
+        yield groups.pop(next(iter(groups)))
+
+
+def in_order(found: Iterable[Group | Outcome], work: Callable, submit: Callable, workers: int) -> Iterator[Outcome]:
+    """The outcomes of groups, by index; two groups a worker are under way at a time."""
+    running: deque[Future] = deque()
+    done: dict[int, Outcome] = {}
+    upcoming = 0
+
+    def ready() -> Iterator[Outcome]:
+        nonlocal upcoming
+        while upcoming in done:
+            yield done.pop(upcoming)
+            upcoming += 1
+
+    for group in found:
+        if isinstance(group, Outcome):
+            done[group.index] = group
+        else:
+            running.append(submit(work, group))
+            del group
+            if len(running) >= 2 * workers or workers == 1:
+                done |= {outcome.index: outcome for outcome in running.popleft().result()}
+        while running and running[0].done():
+            done |= {outcome.index: outcome for outcome in running.popleft().result()}
+        yield from ready()
+    while running:
+        done |= {outcome.index: outcome for outcome in running.popleft().result()}
+        yield from ready()
+    yield from ready()
+
+
+@contextlib.contextmanager
+def crew(workers: int) -> Iterator[Callable[..., Future]]:
+    """A function that has something done: by one of several threads, each of which has one core to itself, or here and now."""
+    if workers == 1:
+        yield here
+        return
+    before, cv2s = torch.get_num_threads(), cv2.getNumThreads()
+    cv2.setNumThreads(1)  # for the whole process; PyTorch is told in each thread
+    pool = ThreadPoolExecutor(workers, "attnvis", initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool.submit
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(before)
+        cv2.setNumThreads(cv2s)
+
+
+def here(work: Callable, *arguments: Any) -> Future:
+    future: Future = Future()
+    future.set_result(work(*arguments))
+    return future
+
+
+def exhausted(error: Exception) -> bool:
+    """Whether it says that there is no memory left, as PyTorch, its CPU allocator, oneDNN and Python put it."""
+    said = str(error).lower()
+    words = ("out of memory", "can't allocate memory", "not enough memory", "could not create a memory object", "bad alloc")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in said for word in words)

@@ -1,0 +1,300 @@
+"""The values that travel between the stages.  Axes: B images, N = h*w patches, D channels, Q queries, C classes, H x W pixels.
+
+Two coordinate systems, named wherever they are used:
+*photo* coordinates run over the upright original, (row, column), a pixel k covering [k, k + 1);
+*input* coordinates run over the tensor that the network sees, with the same convention.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+__all__ = [
+    "Attention",
+    "Batch",
+    "Box",
+    "ClassScore",
+    "Features",
+    "Head",
+    "Photo",
+    "PhotoError",
+    "Placement",
+    "Preprocessing",
+    "Query",
+    "Scores",
+    "View",
+    "percent",
+]
+
+
+class PhotoError(ValueError):
+    """What is wrong with one photo, in one line: it is recorded and skipped, the others go on.  Any other ValueError ends the run."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in photo coordinates; the far edges are exclusive."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+    def holds(self, row: float, column: float) -> bool:
+        return self.top <= row < self.top + self.height and self.left <= column < self.left + self.width
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An upright RGB picture.  `pixels` may be smaller than `size` where a huge file was decoded reduced."""
+
+    name: str
+    pixels: UInt8[np.ndarray, "h w 3"]
+    size: tuple[int, int]  # (height, width) of the upright original
+    digest: str  # of the file's bytes, or of the pixels where there is no file
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How photos become network inputs; backbones bring the classifier's own numbers, the user may change fit and size."""
+
+    size: int  # the short side of the input in pixels (the side, for square fits)
+    fit: str = "resize"  # resize | crop | letterbox | stretch
+    resize: int | None = None  # fit=crop: the short side before the centre crop; None: the same as size
+    multiple: int = 32  # fit=resize: the long side is size plus a multiple of this, so that the grid ends where it should
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def changed(self, fit: str, size: int | None) -> "Preprocessing":
+        """With the user's fit, and the user's size if there is one."""
+        return replace(self, fit=fit, size=self.size if size is None else size)
+
+
+@dataclass(frozen=True)
+class View:
+    """How a photo became a network input: input = photo * scale + shift, per axis (rows, columns)."""
+
+    scale: tuple[float, float]
+    shift: tuple[float, float]
+    seen: Box  # the part of the photo that the network saw, in photo coordinates
+    size: tuple[int, int]  # (height, width) of the input
+
+    def to_photo(self, row: float, column: float) -> tuple[float, float]:
+        return (row - self.shift[0]) / self.scale[0], (column - self.shift[1]) / self.scale[1]
+
+    def to_input(self, row: float, column: float) -> tuple[float, float]:
+        return row * self.scale[0] + self.shift[0], column * self.scale[1] + self.shift[1]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photos of one shape, ready for a network."""
+
+    images: Float[Tensor, "B 3 H W"]
+    views: tuple[View, ...]
+    photos: tuple[Photo, ...]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the cells of a grid lie on the photo: cell (i, j) is centred at (first + step * (i, j)), in photo coordinates."""
+
+    first: tuple[float, float]
+    step: tuple[float, float]
+    grid: tuple[int, int]  # cells per column, cells per row
+    size: tuple[int, int]  # (height, width) of the photo
+    seen: Box
+    field: tuple[float, float] | None = None  # what one cell can see of the photo: height, width; None: not known
+    source: str = ""  # how the cells' place is known: rf, stretch, or a shift in pixels of the input and who measured it
+
+    def centre(self, row: int, column: int) -> tuple[float, float]:
+        return self.first[0] + self.step[0] * row, self.first[1] + self.step[1] * column
+
+    def tile(self, row: int, column: int) -> Box:
+        """The step-sized rectangle about a cell's centre; what the network saw of the photo for this cell reaches far beyond it."""
+        middle = self.centre(row, column)
+        return Box(middle[0] - self.step[0] / 2, middle[1] - self.step[1] / 2, *self.step)
+
+    def nearest(self, down: float, across: float) -> tuple[int, int]:
+        """The cell (row, column) whose centre is next to a place on the photo."""
+        row, column = (
+            min(max(round((place - first) / step), 0), cells - 1)
+            for place, first, step, cells in zip((down, across), self.first, self.step, self.grid, strict=True)
+        )
+        return row, column
+
+    def sees(self, row: int, column: int) -> Box | None:
+        """The receptive field of a cell, as far as it lies on what the network saw; the middle counts for more than the rim."""
+        if self.field is None:
+            return None
+        (down, across), (high, wide) = self.centre(row, column), self.field
+        top, left = max(self.seen.top, down - high / 2), max(self.seen.left, across - wide / 2)
+        bottom = min(self.seen.top + self.seen.height, down + high / 2)
+        right = min(self.seen.left + self.seen.width, across + wide / 2)
+        return Box(top, left, bottom - top, right - left)
+
+
+class Head:
+    """How a classifier reads the patches.  `attnvis.backbone.heads` has one for every way that is known.
+
+    `ask` gives the query vector of one class per photo, and what no patch changes: logit_c = mean_i s_i + constant_c.
+    """
+
+    kind: str
+    categories: tuple[str, ...]
+
+    def logits(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C"]:
+        raise NotImplementedError
+
+    def ask(self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
+        raise NotImplementedError
+
+    def evidence(self, scores: Float[Tensor, "B N"], constants: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """The logits that these scores stand for."""
+        return scores.mean(1) + constants
+
+    def category(self, index: int) -> str:
+        return self.categories[index] if index < len(self.categories) else f"class {index}"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone makes of a batch.  The tokens serve as keys and as values (K = V), patch i = row * w + column."""
+
+    tokens: Float[Tensor, "B N D"]
+    grid: tuple[int, int]
+    placements: tuple[Placement, ...]
+    head: Head | None = None  # None where there is no classifier
+    logits: Float[Tensor, "B C"] | None = None
+    names: tuple[str, ...] = ()  # of the photos, for messages
+    layer: str = "last"
+    also: "tuple[Features, ...]" = ()  # what further layers say, from the same pass
+
+    @property
+    def mean(self) -> Float[Tensor, "B D"]:
+        return self.tokens.mean(1)
+
+    @property
+    def maps(self) -> Float[Tensor, "B D h w"]:
+        return self.tokens.mT.unflatten(2, self.grid)
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How likely one class is on one photo, says the network."""
+
+    index: int
+    name: str
+    probability: float  # softmax over all classes
+    logit: float
+    rank: int  # 1: no class is likelier
+
+    def __str__(self) -> str:
+        return f"{self.name}: {percent(self.probability)} (rank {self.rank}, logit {self.logit:.1f})"
+
+
+def percent(share: float) -> str:
+    """Two significant digits, so that an unlikely class does not read as 0 %: 0.0163 -> 1.6%; below a millionth as a power of ten."""
+    if 0 < share < 1e-6:
+        return f"{100 * share:.0e}%"
+    value = float(f"{100 * share:.2g}")
+    return f"{value:.6f}".rstrip("0").rstrip(".") + "%"
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of the patches: vectors, one label per photo and query, and what to draw on the photo.
+
+    `keys` replaces the tokens where the question needs keys of its own (K != V), as rarity, distance and norm do.
+    """
+
+    vectors: Float[Tensor, "B Q K"]
+    labels: tuple[tuple[str, ...], ...]  # [B][Q]
+    keys: Float[Tensor, "B N K"] | None = None
+    text: str = ""  # as `language.parse` reads it: class:tabby, point:120,80
+    marks: tuple[Box | tuple[float, float] | None, ...] = ()  # [Q]: a box, a (row, column), or nothing
+    classes: tuple[tuple[ClassScore, ...], ...] = ()  # [B][Q], of a class query: how likely each class is
+    sign_margin: Float[Tensor, "B Q"] | None = None  # of a query whose sign is free, 0 ... 1: how clearly it was chosen
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The dot products s_i = q . k_i of one query set with the keys: all that any scaling needs."""
+
+    query: Float[Tensor, "B Q K"]
+    keys: Float[Tensor, "B N K"]
+
+    @cached_property
+    def values(self) -> Float[Tensor, "B Q N"]:
+        return self.query @ self.keys.mT
+
+    @property
+    def dim(self) -> int:
+        """d_k."""
+        return self.keys.shape[-1]
+
+    @property
+    def patches(self) -> int:
+        """N."""
+        return self.keys.shape[-2]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Every stage of one attention: scores -> logits -> weights, and the two things that weights make of values.
+
+    The seed note writes both V' = (a_1 v_1, ..., a_N v_N) and its sum as one thing; here they are `weighted` and `context`.
+    """
+
+    scores: Float[Tensor, "B Q N"]
+    logits: Float[Tensor, "B Q N"]
+    weights: Float[Tensor, "B Q N"]
+    values: Float[Tensor, "B N E"]
+    dim: int | None = None  # d_k of the keys that gave the scores
+
+    @property
+    def weighted(self) -> Float[Tensor, "B Q N E"]:
+        """V': row i is a_i v_i; keeps the position of each patch."""
+        return self.weights.unsqueeze(-1) * self.values.unsqueeze(1)
+
+    @property
+    def context(self) -> Float[Tensor, "B Q E"]:
+        """c = sum_i a_i v_i, under autocast too in the precision of the weights."""
+        with torch.autocast(self.values.device.type, enabled=False):
+            return self.weights @ self.values
+
+    @property
+    def reinjected(self) -> Float[Tensor, "B Q N E"]:
+        """N a_i v_i: V' in place of V with the mean kept, so that uniform attention changes nothing (literal a_i v_i shrinks V by N)."""
+        return self.weights.shape[-1] * self.weighted
+
+    @property
+    def times_uniform(self) -> Float[Tensor, "B Q N"]:
+        """N a_i: 1 = no preference."""
+        return self.weights.shape[-1] * self.weights
+
+
+def find_class(name: str | int, categories: Sequence[str], count: int) -> int:
+    """A category by index or by name: case and underscores do not matter; of equal names the first (ImageNet has two cranes)."""
+    text = str(name).strip()
+    if text.isdigit():
+        if int(text) >= count:
+            raise ValueError(f"class index {text} is beyond the {count} classes of this backbone: 0 ... {count - 1}")
+        return int(text)
+    plain = [category.lower().replace("_", " ") for category in categories]
+    wanted = text.lower().replace("_", " ")
+    if wanted in plain:
+        return plain.index(wanted)
+    words = [category for category in plain if wanted in category.replace(",", "").split()]  # cat: tiger cat before crate
+    inside = [category for category in plain if wanted in category]
+    near = list(dict.fromkeys(words + difflib.get_close_matches(wanted, plain, n=5) + inside))[:6]
+    hint = f"did you mean {', '.join(near)}?" if near else "nothing is spelled nearly so"
+    raise ValueError(f"unknown class {text!r} among the {count} of this backbone; {hint}")
