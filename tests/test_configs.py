@@ -1,6 +1,7 @@
 """configs/ and the code agree: every yaml makes what it names, and every public function has one."""
 
 import inspect
+import re
 from functools import partial
 from pathlib import Path
 
@@ -103,6 +104,22 @@ def test_the_catalogue_reads_what_hydra_composes():
         group, option = name.split("/")
         if group not in ("experiment", "logger", "launcher"):
             assert catalogue.settings(name) == OmegaConf.to_container(composed(f"{group}={option}"), resolve=False)[group], name
+
+
+@pytest.mark.parametrize(
+    "group, old, new",
+    [
+        ("query", "attnvis.query.mean", "attnvis.attention.query.mean"),
+        ("scaling", "attnvis.scaling.cosine", "attnvis.attention.scaling.cosine"),
+        ("normalise", "attnvis.normalise.softmax", "attnvis.attention.normalise.softmax"),
+    ],
+)
+def test_an_address_of_before_the_rooms_says_the_new_one(group, old, new):
+    with pytest.raises(ValueError, match=re.escape(f"{old} is now {new}")):
+        config.vet(old, group, [])
+    config.vet(new, group, [])
+    with pytest.raises(ValueError, match="is not attnvis' own"):
+        config.vet(f"attnvis.{group}.resolve_name", group, [])
 
 
 def test_numbers_become_what_the_function_asks_for():
