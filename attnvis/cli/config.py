@@ -78,9 +78,8 @@ def vet(target: str, group: str, trusted: Iterable[str]) -> None:
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))  # a user's own file lies where the user is
     elif module != ADDRESSES.get(group) or name not in resolve_name(module).__all__:
-        if (
-            module == f"attnvis.{group}" and group in ADDRESSES and name in resolve_name(ADDRESSES[group]).__all__
-        ):  # where it was until version 0.1
+        moved = module == f"attnvis.{group}" and group in ADDRESSES  # where it was before there were rooms
+        if moved and name in resolve_name(ADDRESSES[group]).__all__:
             raise ValueError(f"{group}: {target} is now {ADDRESSES[group]}.{name}; write that as _target_")
         raise ValueError(
             f"{group}: {target} is not attnvis' own; a config can run any code, so if you trust it add trust=[{module.split('.')[0]}]"
