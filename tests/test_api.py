@@ -43,6 +43,14 @@ def test_importing_attnvis_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_what_there_is_shows_and_can_be_had():
+    from importlib.metadata import version
+
+    assert {*package.__all__, "__version__"} <= set(dir(package)) and package.__version__ == version("attnvis")
+    for name in package.__all__:
+        assert getattr(package, name).__name__ == name and getattr(package, name).__doc__, name
+
+
 def test_what_attnvis_does_not_have_it_says():
     with pytest.raises(AttributeError, match="explian"):
         package.explian  # noqa: B018
