@@ -9,8 +9,10 @@ Backbone        any torch.nn.Module, cut at layers;  load_backbone: one by name,
 Style           how maps are drawn;  read_maps: a run's raw numbers, back from their file
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from attnvis.lazy import lazily
 
 if TYPE_CHECKING:
     from attnvis.api import Explanation, explain
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from attnvis.render.overlays import Style
 
 __all__ = ["Backbone", "Explanation", "Style", "explain", "load_backbone", "read_maps"]
+
+__version__ = version("attnvis")
 
 HOMES = {
     "Backbone": "attnvis.backbone.backbone",
@@ -31,17 +35,4 @@ HOMES = {
 }
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        """torch is imported when work starts, so that --help and completion answer at once."""
-        if name == "__version__":
-            from importlib.metadata import version
-
-            return version("attnvis")
-        if name in HOMES:
-            return getattr(import_module(HOMES[name]), name)
-        raise AttributeError(f"module 'attnvis' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__, "__version__"])
+    __getattr__, __dir__ = lazily(__name__, HOMES)
