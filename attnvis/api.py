@@ -17,7 +17,7 @@ from attnvis.data.paths import find
 from attnvis.data.preprocessing import collate
 from attnvis.files import write_bytes
 from attnvis.methods.answer import Answer, predictions
-from attnvis.methods.attention import Method
+from attnvis.methods.attention import AttentionMethod
 from attnvis.pipeline import drawing
 from attnvis.pipeline.maps import write_maps
 from attnvis.render import overlays, panels
@@ -77,12 +77,26 @@ class Explanation:
         return values
 
     def on_grid(self, stage: str) -> np.ndarray:
-        return getattr(self.answer.attention, stage).reshape(self.answer.placement.grid).float().cpu().numpy().copy()
+        return (
+            getattr(self.answer.attention, stage)
+            .reshape(self.answer.placement.grid)
+            .float()
+            .cpu()
+            .numpy()
+            .copy()
+        )
 
     def overlay(self, **style: Any) -> np.ndarray:
         """The photo with the map over it, RGB uint8 [H, W, 3]; settings as in attnvis.render.Style."""
         pixels, answer = full_pixels(self.photo), self.answer
-        return overlays.overlay(pixels, answer.cells, overlays.Style(**style), answer.mark, field=answer.field, placement=answer.placement)
+        return overlays.overlay(
+            pixels,
+            answer.cells,
+            overlays.Style(**style),
+            answer.mark,
+            field=answer.field,
+            placement=answer.placement,
+        )
 
     def panel(self, **style: Any) -> np.ndarray:
         """Photo, heatmap, overlay and the numbers, RGB uint8."""
@@ -96,7 +110,15 @@ class Explanation:
             *(("warning", text) for text in self.warnings),
         ]
         pixels, answer, title = full_pixels(self.photo), self.answer, f"{self.photo.name}: {self.label}"
-        return panels.panel(pixels, answer.cells, overlays.Style(**style), title, lines, answer.mark, placement=answer.placement)
+        return panels.panel(
+            pixels,
+            answer.cells,
+            overlays.Style(**style),
+            title,
+            lines,
+            answer.mark,
+            placement=answer.placement,
+        )
 
     def save(self, path: str | Path, **style: Any) -> Path:
         """A picture for .jpg, .png and .webp (the overlay), raw numbers for .safetensors (`attnvis.pipeline.maps.read_maps`)."""
@@ -139,18 +161,22 @@ def explain(
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
     """
     if settings and not isinstance(backbone, str):
-        raise ValueError(f"{', '.join(settings)} would be ignored: the backbone is loaded already; give its name, or leave them out")
+        raise ValueError(
+            f"{', '.join(settings)} would be ignored: the backbone is loaded already; give its name, or leave them out"
+        )
     net = load_backbone(backbone, **settings) if isinstance(backbone, str) else backbone
     how = net.preprocessing.changed(fit, size)
     loaded = load(one(photo) if isinstance(photo, str | Path) else photo, short=how.size)
     features = net(collate([loaded], how))
     if scaling is None:
         scaling = "inv_sqrt_d" if query == "mean" else "perplexity"
-    method = Method(as_query(query), as_function("scaling", scaling), as_function("normalise", normalise))
+    method = AttentionMethod(
+        as_query(query), as_function("scaling", scaling), as_function("normalise", normalise)
+    )
     answers = method(features)[0]
     if len(answers) != 1:
         raise ValueError(
-            f"explain() answers one query and this makes {len(answers)}; call it once for each, or use attnvis.methods.attention.Method"
+            f"explain() answers one query and this makes {len(answers)}; call it once for each, or use attnvis.methods.attention.AttentionMethod"
         )
     said = scaling if isinstance(scaling, str) else getattr(scaling, "__name__", "own function")
     about = f"{net.name}, layer {net.layer}, weights {net.weights}"

@@ -19,7 +19,9 @@ def groups() -> list[str]:
 
 
 def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml") if not path.name.startswith("_"))
+    return sorted(
+        path.stem for path in (config_folder() / group).glob("*.yaml") if not path.name.startswith("_")
+    )
 
 
 def sentence(name: str) -> str:
@@ -30,7 +32,11 @@ def sentence(name: str) -> str:
 
 def family(backbone: str) -> str | None:
     """The backbone config that a network's name belongs to: resnet18 -> resnet, the longest that fits among those that take a name."""
-    fitting = (option for option in options("backbone") if backbone.startswith(option) and "name" in settings(f"backbone/{option}"))
+    fitting = (
+        option
+        for option in options("backbone")
+        if backbone.startswith(option) and "name" in settings(f"backbone/{option}")
+    )
     return max(fitting, key=len, default=None)
 
 

@@ -17,7 +17,9 @@ def default_folder() -> Path:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """The whole file or none: a run that dies here leaves nothing that only looks whole."""
-    part = path.parent / f".{os.getpid()}-{threading.get_ident()}.part"  # short: path.name may use up what a file system allows
+    part = (
+        path.parent / f".{os.getpid()}-{threading.get_ident()}.part"
+    )  # short: path.name may use up what a file system allows
     try:
         part.write_bytes(content)
         part.replace(path)
@@ -42,7 +44,9 @@ def locked(folder: Path) -> TextIO:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.close()
-            raise ValueError(f"another run is writing into {folder}; wait for it, or choose another with hydra.run.dir=FOLDER") from None
+            raise ValueError(
+                f"another run is writing into {folder}; wait for it, or choose another with hydra.run.dir=FOLDER"
+            ) from None
     return file
 
 

@@ -69,7 +69,9 @@ class Preprocessing:
     size: int  # the short side of the input in pixels (the side, for square fits)
     fit: str = "resize"  # resize | crop | letterbox | stretch
     resize: int | None = None  # fit=crop: the short side before the centre crop; None: the same as size
-    multiple: int = 32  # fit=resize: the long side is size plus a multiple of this, so that the grid ends where it should
+    multiple: int = (
+        32  # fit=resize: the long side is size plus a multiple of this, so that the grid ends where it should
+    )
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -112,7 +114,9 @@ class Placement:
     grid: tuple[int, int]  # cells per column, cells per row
     size: tuple[int, int]  # (height, width) of the photo
     seen: Box
-    field: tuple[float, float] | None = None  # what one cell can see of the photo: height, width; None: not known
+    field: tuple[float, float] | None = (
+        None  # what one cell can see of the photo: height, width; None: not known
+    )
     source: str = ""  # how the cells' place is known: rf, stretch, or a shift in pixels of the input and who measured it
 
     def centre(self, row: int, column: int) -> tuple[float, float]:
@@ -127,7 +131,9 @@ class Placement:
         """The cell (row, column) whose centre is next to a place on the photo."""
         row, column = (
             min(max(round((place - first) / step), 0), cells - 1)
-            for place, first, step, cells in zip((down, across), self.first, self.step, self.grid, strict=True)
+            for place, first, step, cells in zip(
+                (down, across), self.first, self.step, self.grid, strict=True
+            )
         )
         return row, column
 
@@ -154,7 +160,9 @@ class Head:
     def logits(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C"]:
         raise NotImplementedError
 
-    def ask(self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
+    def ask(
+        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         raise NotImplementedError
 
     def evidence(self, scores: Float[Tensor, "B N"], constants: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
@@ -222,7 +230,9 @@ class Query:
     text: str = ""  # as `language.parse` reads it: class:tabby, point:120,80
     marks: tuple[Box | tuple[float, float] | None, ...] = ()  # [Q]: a box, a (row, column), or nothing
     classes: tuple[tuple[ClassScore, ...], ...] = ()  # [B][Q], of a class query: how likely each class is
-    sign_margin: Float[Tensor, "B Q"] | None = None  # of a query whose sign is free, 0 ... 1: how clearly it was chosen
+    sign_margin: Float[Tensor, "B Q"] | None = (
+        None  # of a query whose sign is free, 0 ... 1: how clearly it was chosen
+    )
 
 
 @dataclass(frozen=True)
@@ -233,8 +243,13 @@ class Scores:
     keys: Float[Tensor, "B N K"]
 
     @cached_property
-    def values(self) -> Float[Tensor, "B Q N"]:
+    def products(self) -> Float[Tensor, "B Q N"]:
         return self.query @ self.keys.mT
+
+    def __getattr__(self, name: str) -> None:
+        if name == "values":
+            raise AttributeError("Scores.values is now Scores.products: q . k_i; an Attention's values are V")
+        raise AttributeError(f"Scores has no {name!r}")
 
     @property
     def dim(self) -> int:
@@ -287,13 +302,17 @@ def find_class(name: str | int, categories: Sequence[str], count: int) -> int:
     text = str(name).strip()
     if text.isdigit():
         if int(text) >= count:
-            raise ValueError(f"class index {text} is beyond the {count} classes of this backbone: 0 ... {count - 1}")
+            raise ValueError(
+                f"class index {text} is beyond the {count} classes of this backbone: 0 ... {count - 1}"
+            )
         return int(text)
     plain = [category.lower().replace("_", " ") for category in categories]
     wanted = text.lower().replace("_", " ")
     if wanted in plain:
         return plain.index(wanted)
-    words = [category for category in plain if wanted in category.replace(",", "").split()]  # cat: tiger cat before crate
+    words = [
+        category for category in plain if wanted in category.replace(",", "").split()
+    ]  # cat: tiger cat before crate
     inside = [category for category in plain if wanted in category]
     near = list(dict.fromkeys(words + difflib.get_close_matches(wanted, plain, n=5) + inside))[:6]
     hint = f"did you mean {', '.join(near)}?" if near else "nothing is spelled nearly so"

@@ -49,9 +49,9 @@ from attnvis.data.preprocessing import collate
 from attnvis.experiments.sweep.job import Job
 from attnvis.files import write_bytes
 from attnvis.methods.answer import Answer
-from attnvis.methods.attention import Method
-from attnvis.methods.settings import Grid
-from attnvis.pipeline.run_folder import Folder
+from attnvis.methods.attention import AttentionMethod
+from attnvis.methods.settings import SettingGrid
+from attnvis.pipeline.run_folder import RunWriter
 from attnvis.pipeline.streaming import stream
 from attnvis.render import Style, encode, overlay
 from attnvis.types import Batch, Photo
@@ -77,7 +77,9 @@ def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 def networks(args: argparse.Namespace) -> Iterator[str]:
     names = args.networks
     loaded = {
-        name: load_backbone(name, **({} if name == "efficientnet_lite0" else {"weights": "random"}), precision=args.precision)
+        name: load_backbone(
+            name, **({} if name == "efficientnet_lite0" else {"weights": "random"}), precision=args.precision
+        )
         for name in names
     }
     precision = {str(net.dtype).removeprefix("torch.") for net in loaded.values()}
@@ -88,7 +90,9 @@ def networks(args: argparse.Namespace) -> Iterator[str]:
     columns = []
     for size in args.sizes:
         images = torch.randn(args.batch, 3, size, size)
-        ready = {name: images.to(net.dtype, memory_format=torch.channels_last) for name, net in loaded.items()}
+        ready = {
+            name: images.to(net.dtype, memory_format=torch.channels_last) for name, net in loaded.items()
+        }
 
         def forward(name: str, ready: dict[str, torch.Tensor] = ready) -> Callable[[], object]:
             return torch.inference_mode()(lambda: loaded[name].encode(ready[name]))
@@ -96,7 +100,11 @@ def networks(args: argparse.Namespace) -> Iterator[str]:
         found = interleaved({name: forward(name) for name in names}, args.rounds)
         columns.append({name: args.batch / statistics.median(seconds) for name, seconds in found.items()})
     for name in names:
-        yield f"| {name} | " + " | ".join(f"{column[name]:.0f} ({column[name] / column[names[0]]:.2f})" for column in columns) + " |"
+        yield (
+            f"| {name} | "
+            + " | ".join(f"{column[name]:.0f} ({column[name] / column[names[0]]:.2f})" for column in columns)
+            + " |"
+        )
     yield f"\nIn brackets: relative to {names[0]}."
 
 
@@ -105,12 +113,23 @@ def sweep(args: argparse.Namespace) -> Iterator[str]:
     net = load_backbone(args.networks[0], weights="random", precision=args.precision)
     how, grid = (
         net.preprocessing,
-        Grid({args.query: parse(args.query)}, functions("scaling", SCALINGS), functions("normalise", ["softmax"])),
+        SettingGrid(
+            {args.query: parse(args.query)},
+            functions("scaling", SCALINGS),
+            functions("normalise", ["softmax"]),
+        ),
     )
-    axes = {"backbone": net.name, "weights": "random", "layer": net.layer, "fit": how.fit, "size": str(how.size), "seed": "0"}
+    axes = {
+        "backbone": net.name,
+        "weights": "random",
+        "layer": net.layer,
+        "fit": how.fit,
+        "size": str(how.size),
+        "seed": "0",
+    }
 
     def single() -> None:
-        for _ in stream(paths, net, Method(parse(args.query)), how):
+        for _ in stream(paths, net, AttentionMethod(parse(args.query)), how):
             pass
 
     def whole(sheets: int | None) -> None:
@@ -120,7 +139,11 @@ def sweep(args: argparse.Namespace) -> Iterator[str]:
             for outcome in stream(paths, net, grid, how):
                 job.add(outcome)
 
-    sides = {"one run": single, "20 scalings": lambda: whole(0), "20 scalings and sheets": lambda: whole(None)}
+    sides = {
+        "one run": single,
+        "20 scalings": lambda: whole(0),
+        "20 scalings and sheets": lambda: whole(None),
+    }
     found = interleaved(sides, args.rounds)
     yield f"{len(paths)} photos, {net.name}, query {args.query}, {torch.get_num_threads()} threads, medians of {args.rounds} rounds.\n"
     yield "| | seconds | times one run |"
@@ -133,7 +156,9 @@ def sweep(args: argparse.Namespace) -> Iterator[str]:
         pretrained = load_backbone("efficientnet_lite0", precision=args.precision)
         for storage in ("exact", "half"):
             for backbone in (pretrained, net):
-                object.__setattr__(backbone, "digest", backbone.digest.replace("random", "benchmark"))  # else they are not kept
+                object.__setattr__(
+                    backbone, "digest", backbone.digest.replace("random", "benchmark")
+                )  # else they are not kept
                 cached = Cached(backbone, Path(folder) / f"{backbone.name}-{storage}", storage)
                 for path in paths[:16]:
                     cached(collate([load(path, short=how.size)], backbone.preprocessing))
@@ -153,7 +178,9 @@ def make_photos(folder: Path, count: int) -> list[Path]:
         height = int(rng.integers(200, source.shape[0] + 1))
         width = min(source.shape[1], height * 4 // 3)
         top, left = rng.integers(source.shape[0] - height + 1), rng.integers(source.shape[1] - width + 1)
-        part = cv2.resize(source[top : top + height, left : left + width], (640, 480), interpolation=cv2.INTER_LINEAR)
+        part = cv2.resize(
+            source[top : top + height, left : left + width], (640, 480), interpolation=cv2.INTER_LINEAR
+        )
         paths.append(folder / f"{number:05}.jpg")
         cv2.imwrite(str(paths[-1]), part[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     return paths
@@ -165,7 +192,14 @@ def naive(name: str, paths: Sequence[Path], out: Path) -> None:
     from torchvision.transforms import v2
 
     net, (node, weight) = plain_network(name)
-    prepare = v2.Compose([v2.PILToTensor(), v2.Resize((224, 288)), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+    prepare = v2.Compose(
+        [
+            v2.PILToTensor(),
+            v2.Resize((224, 288)),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD),
+        ]
+    )
     kept: list[torch.Tensor] = []
     handle = net.get_submodule(node).register_forward_hook(lambda module, inputs, output: kept.append(output))
     with torch.no_grad():
@@ -174,9 +208,13 @@ def naive(name: str, paths: Sequence[Path], out: Path) -> None:
             logits = net(prepare(photo)[None])
             scores = torch.einsum("d,dhw->hw", weight[logits.argmax()], kept.pop()[0])
             weights = torch.softmax(scores.flatten(), 0).view(scores.shape)
-            heat = torch.nn.functional.interpolate(weights[None, None], photo.size[::-1], mode="bilinear")[0, 0].numpy()
+            heat = torch.nn.functional.interpolate(weights[None, None], photo.size[::-1], mode="bilinear")[
+                0, 0
+            ].numpy()
             heat = (heat - heat.min()) / (heat.max() - heat.min())
-            colours = cv2.cvtColor(cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+            colours = cv2.cvtColor(
+                cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB
+            )
             blended = 0.5 * np.asarray(photo, np.float32) + 0.5 * colours
             Image.fromarray(np.uint8(blended)).save(out / path.name, quality=92)
     handle.remove()
@@ -241,10 +279,17 @@ def pipeline(args: argparse.Namespace) -> Iterator[str]:
 def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.Namespace, cores: int) -> str:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    net = load_backbone(name, **({} if name == "efficientnet_lite0" else {"weights": "random"}), precision=args.precision, engine=engine)
+    net = load_backbone(
+        name,
+        **({} if name == "efficientnet_lite0" else {"weights": "random"}),
+        precision=args.precision,
+        engine=engine,
+    )
     net.prepare(args.count, cores)
     how, style = net.preprocessing, Style(panel=False)
-    method = Method(parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax"))
+    method = AttentionMethod(
+        parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax")
+    )
     run = net.run or net.trunk
 
     # Every piece alone, on what the piece before it left.
@@ -261,10 +306,15 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
         with torch.inference_mode():
             seconds["network"] = core_seconds(lambda: [run(one) for one in images])
         features = [net(batch) for batch in batches]
-        seconds["attention"] = core_seconds(lambda: answers.extend(answer for one in features for (answer,) in method(one)))
+        seconds["attention"] = core_seconds(
+            lambda: answers.extend(answer for one in features for (answer,) in method(one))
+        )
         drawn = zip(photos, answers, strict=True)
         seconds["draw"] = core_seconds(
-            lambda: pictures.extend(overlay(photo.pixels, answer.cells, style, placement=answer.placement) for photo, answer in drawn)
+            lambda: pictures.extend(
+                overlay(photo.pixels, answer.cells, style, placement=answer.placement)
+                for photo, answer in drawn
+            )
         )
         seconds["write"] = core_seconds(functools.partial(write_all, pictures, out))
         return seconds
@@ -272,9 +322,9 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
     def whole(block: list[Path], workers: int) -> None:
         facts = net.describe() | {"fit": how.fit, "size": str(how.size), "seed": "0"}
         target = Path(tempfile.mkdtemp(dir=out))
-        with Folder(target, block, style, facts, {}, keep_maps=False) as results:
-            for outcome in stream(block, net, method, how, args.batch, None, workers, results.make):
-                results.add(outcome)
+        with RunWriter(target, block, style, facts, {}, keep_maps=False) as results:
+            for outcome in stream(block, net, method, how, args.batch, None, workers, results.render):
+                results.record(outcome)
         shutil.rmtree(target)
 
     measure(paths[: 2 * args.batch])
@@ -287,7 +337,9 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
         block = (paths + paths)[start : start + args.block]
         alone.append(measure(block))
         together.append(core_seconds(functools.partial(whole, block, 1)))
-        loops.append(core_seconds(functools.partial(naive, name, block[: args.block // 4], out / "naive")) * 4)
+        loops.append(
+            core_seconds(functools.partial(naive, name, block[: args.block // 4], out / "naive")) * 4
+        )
         begun = time.perf_counter()
         whole(block, cores)
         speeds.append(len(block) / (time.perf_counter() - begun))
@@ -297,10 +349,19 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
     total = scale * statistics.median(sum(one.values()) for one in alone)
     ratio = statistics.median(b / sum(a.values()) for a, b in zip(alone, together, strict=True))
     speed, ideal = statistics.median(speeds), cores * 1000 / total
-    cells = [*(f"{pieces[piece]:.2f}" for piece in ("network", "decode", "fit", "attention", "draw", "write")), f"{total:.2f}"]
-    cells += [f"{scale * statistics.median(together):.2f}", f"{ratio:.2f}", f"{scale * statistics.median(loops):.1f}"]
+    cells = [
+        *(f"{pieces[piece]:.2f}" for piece in ("network", "decode", "fit", "attention", "draw", "write")),
+        f"{total:.2f}",
+    ]
+    cells += [
+        f"{scale * statistics.median(together):.2f}",
+        f"{ratio:.2f}",
+        f"{scale * statistics.median(loops):.1f}",
+    ]
     return (
-        f"| {net.name}, {engine} {str(net.dtype).removeprefix('torch.')} | " + " | ".join(cells) + f" | {speed:.0f} | {speed / ideal:.2f} |"
+        f"| {net.name}, {engine} {str(net.dtype).removeprefix('torch.')} | "
+        + " | ".join(cells)
+        + f" | {speed:.0f} | {speed / ideal:.2f} |"
     )
 
 
@@ -386,7 +447,16 @@ class Peer:
         script.write_text(PEER)
         out = folder / f"out-{which}"
         out.mkdir(exist_ok=True)
-        words = [str(home / "bin" / "python"), "-W", "ignore", str(script), network, which, str(out), "best" if best else "plain"]
+        words = [
+            str(home / "bin" / "python"),
+            "-W",
+            "ignore",
+            str(script),
+            network,
+            which,
+            str(out),
+            "best" if best else "plain",
+        ]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdin and self.process.stdout
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
@@ -445,22 +515,30 @@ def peers(args: argparse.Namespace) -> Iterator[str]:
             }
 
             def ratio(label: str, base: str, found: dict = found) -> float:
-                return statistics.median(a[0] / b[0] for a, b in zip(found[label][1:], found[base][1:], strict=True))
+                return statistics.median(
+                    a[0] / b[0] for a, b in zip(found[label][1:], found[base][1:], strict=True)
+                )
 
-            quickest = min((label for label in mid if label.startswith("attnvis")), key=lambda label: mid[label][0])
+            quickest = min(
+                (label for label in mid if label.startswith("attnvis")), key=lambda label: mid[label][0]
+            )
             for label, (wall, cpu) in mid.items():
                 fair, fast = ratio(label, "attnvis, eager fp32, batch 1"), ratio(label, quickest)
                 yield f"| {name} | {label} | {wall:.2f} | {cpu:.2f} | {fair:.2f} | {fast:.2f} |"
 
 
-def own_loop(net: Backbone, batch: int, workers: int, folder: Path, paths: Sequence[Path]) -> tuple[float, float]:
-    method = Method(parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax"))
+def own_loop(
+    net: Backbone, batch: int, workers: int, folder: Path, paths: Sequence[Path]
+) -> tuple[float, float]:
+    method = AttentionMethod(
+        parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax")
+    )
     facts = net.describe() | {"fit": "resize", "size": "224", "seed": "0"}
     wall, cpu = time.perf_counter(), time.process_time()
     target = Path(tempfile.mkdtemp(dir=folder))
-    with Folder(target, paths, Style(panel=False), facts, {}, keep_maps=False) as results:
-        for outcome in stream(paths, net, method, net.preprocessing, batch, None, workers, results.make):
-            results.add(outcome)
+    with RunWriter(target, paths, Style(panel=False), facts, {}, keep_maps=False) as results:
+        for outcome in stream(paths, net, method, net.preprocessing, batch, None, workers, results.render):
+            results.record(outcome)
     ended = time.perf_counter() - wall, time.process_time() - cpu
     shutil.rmtree(target)
     return ended
@@ -472,7 +550,9 @@ def own_loop(net: Backbone, batch: int, workers: int, folder: Path, paths: Seque
 def command(*words: str) -> tuple[float, int]:
     """Seconds and peak resident bytes of `attnvis WORDS` in a process of its own."""
     begun = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", "from attnvis.cli import main; main()", *words], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from attnvis.cli import main; main()", *words], stdout=subprocess.DEVNULL
+    )
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -490,9 +570,17 @@ def memory(args: argparse.Namespace) -> Iterator[str]:
             place.mkdir()
             for number in range(count):
                 os.link(first[number % 1000], place / f"{number:06}.jpg")
-            words = ("run", str(place), "render.panel=false", f"hydra.run.dir={folder}/run-{count}", "logger.mode=disabled")
+            words = (
+                "run",
+                str(place),
+                "render.panel=false",
+                f"hydra.run.dir={folder}/run-{count}",
+                "logger.mode=disabled",
+            )
             seconds, peak = command(
-                *words, f"backbone={args.networks[0]}", *(["backbone.weights=random"] if args.networks[0] != "efficientnet_lite0" else [])
+                *words,
+                f"backbone={args.networks[0]}",
+                *(["backbone.weights=random"] if args.networks[0] != "efficientnet_lite0" else []),
             )
             found.append(peak)
             yield f"| {count} | {peak / 1e6:.0f} | {seconds:.0f} | {count / seconds:.0f} |"
@@ -521,15 +609,21 @@ def latency(args: argparse.Namespace) -> Iterator[str]:
 
 def queries(args: argparse.Namespace) -> Iterator[str]:
     name, counts = args.networks[0], (1, 8, 64)
-    net = load_backbone(name, **({} if name == "efficientnet_lite0" else {"weights": "random"}), precision=args.precision)
+    net = load_backbone(
+        name, **({} if name == "efficientnet_lite0" else {"weights": "random"}), precision=args.precision
+    )
     with tempfile.TemporaryDirectory() as folder:
         batch = collate([load(path) for path in make_photos(Path(folder), args.batch)], net.preprocessing)
     features = net(batch)
     sides: dict[str, Callable[[], object]] = {"network": lambda: net(batch)}
     for count in counts:
-        method = Method(parse(f"random:0,{count}"), parse_function("scaling", "inv_sqrt_d"), parse_function("normalise", "softmax"))
+        method = AttentionMethod(
+            parse(f"random:0,{count}"),
+            parse_function("scaling", "inv_sqrt_d"),
+            parse_function("normalise", "softmax"),
+        )
 
-        def ask(count: int = count, method: Method = method) -> None:
+        def ask(count: int = count, method: AttentionMethod = method) -> None:
             for query in query_module.ask(method.query, features):
                 attend(query.vectors, features.tokens, features.tokens, method.scaling, method.normalise)
 
@@ -553,7 +647,10 @@ def compare_engines(args: argparse.Namespace) -> Iterator[str]:
             for precision in ("fp32", "bf16"):
                 torch.manual_seed(0)
                 net = load_backbone(
-                    name, **({} if name == "efficientnet_lite0" else {"weights": args.weights}), precision=precision, engine=engine
+                    name,
+                    **({} if name == "efficientnet_lite0" else {"weights": args.weights}),
+                    precision=precision,
+                    engine=engine,
                 )
                 photos = collate([load(path) for path in paths], replace(net.preprocessing, fit="stretch"))
                 net.prepare(1, 1)
@@ -573,7 +670,9 @@ USUAL = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=tuple(VERBS))
     parser.add_argument("--networks", nargs="+", help="networks by name")
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, 448])

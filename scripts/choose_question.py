@@ -30,22 +30,29 @@ from attnvis.backbone.sources import load_backbone
 from attnvis.data.decoding import full_pixels, load
 from attnvis.data.paths import find
 from attnvis.data.preprocessing import collate
-from attnvis.geometry import spread
+from attnvis.geometry import to_pixels
 from attnvis.methods.answer import Answer
-from attnvis.methods.attention import Method
+from attnvis.methods.attention import AttentionMethod
 from attnvis.types import Photo
 
 CANDIDATES = (
     *(("class", scaling) for scaling in ("inv_sqrt_d", "perplexity:0.1")),
     ("mean", "inv_sqrt_d"),
-    *(("distance", scaling) for scaling in ("none", "zscore", "perplexity:0.1")),  # d_k = 1: 1/sqrt(d) is none
+    *(
+        ("distance", scaling) for scaling in ("none", "zscore", "perplexity:0.1")
+    ),  # d_k = 1: 1/sqrt(d) is none
     *(("norm", scaling) for scaling in ("none", "zscore", "perplexity:0.1")),
     ("rarity", "perplexity:0.1"),
     ("pca", "perplexity:0.1"),
     ("random", "perplexity:0.1"),
 )
 SHOWN = (
-    *(("class", "perplexity:0.1"), ("mean", "inv_sqrt_d"), ("distance", "none"), ("distance", "perplexity:0.1")),
+    *(
+        ("class", "perplexity:0.1"),
+        ("mean", "inv_sqrt_d"),
+        ("distance", "none"),
+        ("distance", "perplexity:0.1"),
+    ),
     *((asked, "perplexity:0.1") for asked in ("norm", "pca", "random")),
 )
 READABLE = (0.03, 0.5)  # of the patches
@@ -79,8 +86,11 @@ class Finding:
 # ------------------------------------------------------------------------------------------------ asking
 
 
-def methods() -> list[Method]:
-    return [Method(language.parse(asked), functions("scaling", [scaling])[scaling]) for asked, scaling in CANDIDATES]
+def methods() -> list[AttentionMethod]:
+    return [
+        AttentionMethod(language.parse(asked), functions("scaling", [scaling])[scaling])
+        for asked, scaling in CANDIDATES
+    ]
 
 
 @torch.inference_mode()
@@ -90,7 +100,9 @@ def answers(backbone: Backbone, photo: Photo, size: int) -> list[Answer]:
     return [answer for method in methods() for answer in method(features)[0]]
 
 
-def study(backbone: Backbone, photo: Photo, boxes: Sequence[Rectangle], sizes: tuple[int, int]) -> list[Finding]:
+def study(
+    backbone: Backbone, photo: Photo, boxes: Sequence[Rectangle], sizes: tuple[int, int]
+) -> list[Finding]:
     mirrored = replace(photo, pixels=np.ascontiguousarray(photo.pixels[:, ::-1]))
     straight = answers(backbone, photo, sizes[0])
     turned = answers(backbone, mirrored, sizes[0])
@@ -123,7 +135,7 @@ def likeness(first: Answer, second: Answer, grid: tuple[int, int], mirrored: boo
 
 def log_map(answer: Answer, size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
     """log N a up to a constant, which no correlation sees; from the logits, because a itself may be rounded to 0."""
-    return spread(answer.attention.logits.reshape(answer.placement.grid).numpy(), answer.placement, size)
+    return to_pixels(answer.attention.logits.reshape(answer.placement.grid).numpy(), answer.placement, size)
 
 
 def correlation(first: Float[np.ndarray, "h w"], second: Float[np.ndarray, "h w"]) -> float:
@@ -138,7 +150,11 @@ def hits(answer: Answer, boxes: Sequence[Rectangle], reach: float) -> bool | Non
     row, column = place.centre(*divmod(int(answer.attention.weights.argmax()), place.grid[1]))
     y, x = row / place.size[0], column / place.size[1]
     down, across = reach * place.step[0] / place.size[0], reach * place.step[1] / place.size[1]
-    return covered(x, y, [(left - across, top - down, right + across, bottom + down) for left, top, right, bottom in boxes])
+    return covered(
+        x,
+        y,
+        [(left - across, top - down, right + across, bottom + down) for left, top, right, bottom in boxes],
+    )
 
 
 def covered(x: float, y: float, boxes: Sequence[Rectangle]) -> bool:
@@ -163,7 +179,10 @@ def counts(findings: list[list[Finding]]) -> Iterator[Sequence[str]]:
     for pair, column in zip(CANDIDATES, zip(*findings, strict=True), strict=True):
         shares = np.array([finding.spread for finding in column])
         hits_known = [finding for finding in column if finding.inside is not None]
-        for_boxes = [str(sum(bool(finding.inside) for finding in hits_known)), str(sum(bool(finding.touching) for finding in hits_known))]
+        for_boxes = [
+            str(sum(bool(finding.inside) for finding in hits_known)),
+            str(sum(bool(finding.touching) for finding in hits_known)),
+        ]
         yield (
             name(*pair),
             f"{sum(finding.mirror.logs < 0 for finding in column)} / {sum(finding.size.logs < 0 for finding in column)}",
@@ -182,12 +201,19 @@ def signs(findings: list[list[Finding]]) -> Iterator[Sequence[str]]:
         warned = [finding.margin is not None and finding.margin < threshold for finding in column]
         over = [min(finding.mirror.logs, finding.size.logs) < 0 for finding in column]
         caught = sum(map(all, zip(warned, over, strict=True)))
-        yield f"{threshold:g}", f"{caught} of {sum(over)}", f"{sum(warned) - caught} of {len(over) - sum(over)}"
+        yield (
+            f"{threshold:g}",
+            f"{caught} of {sum(over)}",
+            f"{sum(warned) - caught} of {len(over) - sum(over)}",
+        )
 
 
 def heats(findings: list[list[Finding]]) -> Iterator[Sequence[str]]:
     for pair, column in zip(CANDIDATES, zip(*findings, strict=True), strict=True):
-        yield name(*pair), *(f"{value:.3g}" for value in np.quantile([finding.hottest for finding in column], QUANTILES))
+        yield (
+            name(*pair),
+            *(f"{value:.3g}" for value in np.quantile([finding.hottest for finding in column], QUANTILES)),
+        )
 
 
 def sheet(backbone: Backbone, photos: Sequence[Photo], size: int) -> np.ndarray:
@@ -225,7 +251,9 @@ def boxed(path: Path, material: Path) -> dict[Path, list[Rectangle]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", nargs="+", help="a .csv of boxes; or photos, folders, samples")
     parser.add_argument("--material", type=Path, default=Path(), help="where the photos of a .csv lie")
     parser.add_argument("--backbone", default="efficientnet_lite0")
@@ -234,7 +262,9 @@ def main() -> None:
     parser.add_argument("--other", type=int, default=320, help="the size to compare with")
     parser.add_argument("--sheet", type=Path, help="draw this picture, and print no tables")
     args = parser.parse_args()
-    backbone = load_backbone(args.backbone, precision="fp32", **({"weights": args.weights} if args.weights else {}))
+    backbone = load_backbone(
+        args.backbone, precision="fp32", **({"weights": args.weights} if args.weights else {})
+    )
     sizes = (args.size or backbone.preprocessing.size, args.other)
     listed = args.photos[0].endswith(".csv")
     boxes = boxed(Path(args.photos[0]), args.material) if listed else {path: [] for path in find(args.photos)}
@@ -243,13 +273,24 @@ def main() -> None:
         return
     findings = [study(backbone, load(path), rectangles, sizes) for path, rectangles in boxes.items()]
     print(f"{backbone.name}, {len(findings)} photos at {sizes[0]} px (the other size: {sizes[1]})\n")
-    compared = ("turned over: mirror / size", "moved away: mirror / size", "median r with mirror: log N a / N a")
-    alone = ("% of patches: min / median / max", "readable", "hottest cell's centre in a box", "hottest cell touches a box")
+    compared = (
+        "turned over: mirror / size",
+        "moved away: mirror / size",
+        "median r with mirror: log N a / N a",
+    )
+    alone = (
+        "% of patches: min / median / max",
+        "readable",
+        "hottest cell's centre in a box",
+        "hottest cell touches a box",
+    )
     table(("", *compared, *alone), counts(findings))
     if listed:
         middle = sum(covered(0.5, 0.5, rectangles) for rectangles in boxes.values())
         print(f"The photo's middle lies in a box on {middle} of {len(boxes)} photos.\n")
-    table(("pca: margin below", "turned over, and warned of", "not turned over, and warned of"), signs(findings))
+    table(
+        ("pca: margin below", "turned over, and warned of", "not turned over, and warned of"), signs(findings)
+    )
     table(("hottest patch, times uniform", *(f"{share:.0%}" for share in QUANTILES)), heats(findings))
 
 

@@ -29,7 +29,9 @@ def queries(backbone: Backbone, samples: list[str]) -> list[tuple]:
         spot = f"point:{width // 2},{height // 2}"
         tiles.append((photo.pixels, name))
         for asked in (*QUERIES, spot):
-            scaling = "inv_sqrt_d" if asked == "mean" else "perplexity"  # under 1/sqrt(d) the others are nearly uniform or nearly one-hot
+            scaling = (
+                "inv_sqrt_d" if asked == "mean" else "perplexity"
+            )  # under 1/sqrt(d) the others are nearly uniform or nearly one-hot
             tiles.append(tile(api.explain(f"samples/{name}", asked, scaling, backbone=backbone)))
     return tiles
 
@@ -43,7 +45,9 @@ def scalings(backbone: Backbone, sample: str) -> list[tuple]:
     ]
 
 
-def colours(backbone: Backbone, samples: list[str], query: str = "mean", scaling: str = "inv_sqrt_d") -> list[tuple]:
+def colours(
+    backbone: Backbone, samples: list[str], query: str = "mean", scaling: str = "inv_sqrt_d"
+) -> list[tuple]:
     """A row per photo: heatmap, overlay and grey overlay in each of three colour maps."""
     tiles = []
     for name in samples:
@@ -65,12 +69,19 @@ def tile(found: api.Explanation, said: str = "") -> tuple:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("which", choices=("queries", "scalings", "colours"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--weights")
-    parser.add_argument("--samples", nargs="+", default=["cat", "astronaut", "coffee", "rocket"], help=f"of {', '.join(SAMPLES)}")
+    parser.add_argument(
+        "--samples",
+        nargs="+",
+        default=["cat", "astronaut", "coffee", "rocket"],
+        help=f"of {', '.join(SAMPLES)}",
+    )
     asked = parser.parse_args()
     backbone = sources.load_backbone(asked.backbone, **({"weights": asked.weights} if asked.weights else {}))
     if asked.which == "queries":
@@ -80,7 +91,9 @@ def main() -> None:
     else:
         made, columns = colours(backbone, asked.samples), 9
     title = f"{backbone.name}: {TITLE}"
-    sheet = render.contact_sheet(made, columns=columns, side=300, title=title, style=render.Style(), widest=1640)
+    sheet = render.contact_sheet(
+        made, columns=columns, side=300, title=title, style=render.Style(), widest=1640
+    )
     asked.file.parent.mkdir(parents=True, exist_ok=True)
     render.write(asked.file, sheet)
 

@@ -28,7 +28,16 @@ FLAVOURS: list[tuple[str, str, dict[str, object]]] = [
     ("BMP", "RGB", {}),
     ("TIFF", "RGB", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}), ("TIFF", "RGBA", {"compression": "tiff_deflate"}),
 ]  # fmt: skip
-EXTREMES = [b"\0", b"\xff", b"\x80", b"\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\1\0"]
+EXTREMES = [
+    b"\0",
+    b"\xff",
+    b"\x80",
+    b"\xff\xff",
+    b"\0\0\0\0",
+    b"\xff\xff\xff\xff",
+    b"\x7f\xff\xff\xff",
+    b"\0\0\1\0",
+]
 MEMORY = 6 << 30  # bytes of address space that the reading process may have
 
 
@@ -37,7 +46,11 @@ def whole(sample: str, kind: int) -> bytes:
     name, mode, options = FLAVOURS[kind]
     with Image.open(find(f"samples/{sample}")[0]) as picture:
         small = picture.convert("RGB").resize((61, 43))
-    wide = Image.fromarray(np.asarray(small.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else small.convert(mode)
+    wide = (
+        Image.fromarray(np.asarray(small.convert("L")).astype(np.uint16) * 257)
+        if mode == "I;16"
+        else small.convert(mode)
+    )
     file = io.BytesIO()
     wide.save(file, name, **options)
     return file.getvalue()

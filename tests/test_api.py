@@ -46,7 +46,9 @@ def test_importing_attnvis_imports_no_torch():
 def test_what_there_is_shows_and_can_be_had():
     from importlib.metadata import version
 
-    assert {*package.__all__, "__version__"} <= set(dir(package)) and package.__version__ == version("attnvis")
+    assert {*package.__all__, "__version__"} <= set(dir(package)) and package.__version__ == version(
+        "attnvis"
+    )
     for name in package.__all__:
         assert getattr(package, name).__name__ == name and getattr(package, name).__doc__, name
 
@@ -61,11 +63,15 @@ def test_the_weights_sum_to_one_and_the_context_is_weights_times_tokens(cat):
     tokens = found.answer.attention.values[0].double().numpy()  # [N, D]
     assert found.weights.shape == found.scores.shape == found.logits.shape == found.answer.placement.grid
     assert found.weights.sum() == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(found.context, found.weights.astype(float).ravel() @ tokens, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found.context, found.weights.astype(float).ravel() @ tokens, rtol=1e-4, atol=1e-5
+    )
     scores = tokens @ tokens.mean(0)  # the mean query, by its definition
     np.testing.assert_allclose(found.scores.ravel(), scores, rtol=1e-4)
     logits = scores / np.sqrt(tokens.shape[1])
-    np.testing.assert_allclose(found.weights.ravel(), np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum(), rtol=1e-3)
+    np.testing.assert_allclose(
+        found.weights.ravel(), np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum(), rtol=1e-3
+    )
     assert found.map.shape == (70, 90)
 
 
@@ -85,7 +91,11 @@ def test_a_query_is_a_text(cat, text, label):
 
 def test_texts_and_functions_give_the_same(cat):
     text = ask(cat, "point:20,30", "temperature:3")
-    called = ask(cat, lambda features: query.point(features, 20.0, 30.0), lambda scores: scaling.temperature(scores, 3.0))
+    called = ask(
+        cat,
+        lambda features: query.point(features, 20.0, 30.0),
+        lambda scores: scaling.temperature(scores, 3.0),
+    )
     np.testing.assert_array_equal(text.weights, called.weights)
     bare = ask(cat, lambda features: features.mean.unsqueeze(1), "none")
     np.testing.assert_allclose(bare.weights, ask(cat, "mean", "none").weights, rtol=1e-5)
@@ -119,7 +129,9 @@ def test_mistakes_say_what_there_is(cat):
         ask(cat, lambda features: query.random(features, count=2))
 
 
-@pytest.mark.parametrize("question, scaling", [("mean", "inv_sqrt_d"), ("tabby", "perplexity"), ("point:20,30", "perplexity")])
+@pytest.mark.parametrize(
+    "question, scaling", [("mean", "inv_sqrt_d"), ("tabby", "perplexity"), ("point:20,30", "perplexity")]
+)
 def test_who_names_no_scaling_gets_one_that_suits_the_question(cat, question, scaling):
     found, named = ask(cat, question), ask(cat, question, scaling)
     assert found.scaling == scaling
@@ -130,14 +142,24 @@ def test_a_class_says_how_likely_it_is_and_at_which_size_the_classifier_was_test
     """The probability from the network's own logits, by hand."""
     found = ask(cat, "espresso")
     network = LOADED(precision="fp32")
-    logits = network(collate([load(cat, short=96)], network.preprocessing.changed("resize", 96))).logits[0].double().numpy()
+    logits = (
+        network(collate([load(cat, short=96)], network.preprocessing.changed("resize", 96)))
+        .logits[0]
+        .double()
+        .numpy()
+    )
     chances = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     assert found.class_score.name == "espresso" and found.class_score.index == 967
     assert found.class_score.probability == pytest.approx(chances[967], rel=1e-4)
     assert found.class_score.rank == 1 + int((chances > chances[967]).sum())
     assert "class scores at 96 px: the classifier was tested at 224 px" in found.warnings
-    assert any(text.startswith(f"unlikely: the network gives espresso {percent(chances[967])}") for text in found.warnings)
-    assert ask(cat, "mean").class_score is None and not any("tested at" in text for text in ask(cat, "mean").warnings)
+    assert any(
+        text.startswith(f"unlikely: the network gives espresso {percent(chances[967])}")
+        for text in found.warnings
+    )
+    assert ask(cat, "mean").class_score is None and not any(
+        "tested at" in text for text in ask(cat, "mean").warnings
+    )
 
 
 def test_the_result_cannot_be_changed(cat):
@@ -160,10 +182,15 @@ def test_save_overlay_and_the_notebooks_picture(cat, here):
     np.testing.assert_array_equal(cv2.imread(str(written))[..., ::-1], found.overlay())
     assert not np.array_equal(found.overlay(colours="magma"), found.overlay())
     (again,) = read_maps(found.save(here / "heat.safetensors"))
-    np.testing.assert_array_equal(again.attention.weights[0, 0].reshape(again.placement.grid).numpy(), found.weights)
+    np.testing.assert_array_equal(
+        again.attention.weights[0, 0].reshape(again.placement.grid).numpy(), found.weights
+    )
     assert again.placement == found.answer.placement and again.mark == (30, 20)
     picture = found._repr_png_()
-    assert picture.startswith(b"\x89PNG") and min(cv2.imdecode(np.frombuffer(picture, np.uint8), 1).shape[:2]) > 100
+    assert (
+        picture.startswith(b"\x89PNG")
+        and min(cv2.imdecode(np.frombuffer(picture, np.uint8), 1).shape[:2]) > 100
+    )
     with pytest.raises(ValueError, match="gif"):
         found.save("heat.gif")
     assert "point 20,30" in repr(found) and "patches" in repr(found)
@@ -174,26 +201,39 @@ def test_run_redraw_python_and_video_draw_one_picture(attnvis, cat, monkeypatch,
     answer, pixels, style = found.answer, load(Path("cat.png")).pixels, render.Style()
     expected = render.overlay(pixels, answer.cells, style, answer.mark, placement=answer.placement)
     np.testing.assert_array_equal(found.overlay(), expected)
-    assert not np.array_equal(render.overlay(pixels, found.map, style, answer.mark), expected)  # bilinear, then coloured on a log scale
+    assert not np.array_equal(
+        render.overlay(pixels, found.map, style, answer.mark), expected
+    )  # bilinear, then coloured on a log scale
     words = ["query=point", "query.x=20", "query.y=30", "render.format=png", "backbone.precision=fp32"]
     assert attnvis("run", "cat.png", *words).code == 0
     assert attnvis("redraw", "out", "render.format=png", "hydra.run.dir=again").code == 0
     for folder in ("out", "again"):
         (path,) = Path(folder, "overlays").iterdir()
         drawn = overlays.cv2.imread(str(path))[..., ::-1].astype(int)
-        assert np.abs(drawn - expected).max() <= 1, folder  # a weight that differs in its last digit may round to the next colour
+        assert np.abs(drawn - expected).max() <= 1, (
+            folder
+        )  # a weight that differs in its last digit may round to the next colour
     frames = []
-    monkeypatch.setattr(video_file.Movie, "add", lambda movie, picture: frames.append(picture))
-    look = video.Look(answer, answer.attention.weights.flatten().double().numpy())
-    with video.Film(here / "film", data_video.Clip(Path("clip"), pixels.shape[:2], 10.0, 1, ""), style, {}, {}) as film:
-        film.add([video.Shot(data_video.Frame(0, 0.0, pixels), look, True)])
+    monkeypatch.setattr(video_file.VideoWriter, "add", lambda movie, picture: frames.append(picture))
+    look = video.FrameAttention(answer, answer.attention.weights.flatten().double().numpy())
+    with video.VideoRun(
+        here / "film", data_video.Clip(Path("clip"), pixels.shape[:2], 10.0, 1, ""), style, {}, {}
+    ) as film:
+        film.add([video.DrawnFrame(data_video.Frame(0, 0.0, pixels), look, True)])
     assert np.abs(frames[0].astype(int) - expected).max() <= 1
 
 
 def test_python_and_the_command_line_find_the_same_numbers(attnvis, cat):
     assert (
         attnvis(
-            "run", "cat.png", "query=point", "query.x=20", "query.y=30", "scaling=temperature", "scaling.tau=2", "backbone.precision=fp32"
+            "run",
+            "cat.png",
+            "query=point",
+            "query.x=20",
+            "query.y=30",
+            "scaling=temperature",
+            "scaling.tau=2",
+            "backbone.precision=fp32",
         ).code
         == 0
     )

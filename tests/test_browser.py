@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from conftest import make_photo
 
-from attnvis.experiments.recognition.measure import Findings, Row
+from attnvis.experiments.recognition.measure import Findings, SettingResult
 from attnvis.experiments.recognition.page import write_recognition
 from attnvis.metrics.intervals import Estimate
 
@@ -18,7 +18,9 @@ CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-sta
 
 @pytest.fixture(scope="module")
 def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="no playwright here: pip install playwright"
+    )
     program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     if program is None:
         pytest.skip(f"no browser here; looked for {', '.join(CHROMIUMS)}")
@@ -37,9 +39,17 @@ def visit(chromium):
         context = chromium.new_context(viewport={"width": width, "height": height})
         contexts.append(context)
         page, wrong = context.new_page(), []
-        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None,
+        )
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else wrong.append(request.url))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith(("file:", "data:", "blob:")) else wrong.append(request.url)
+            ),
+        )
         page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url[:200]}"))
         page.goto(path.resolve().as_uri())
         page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
@@ -78,7 +88,11 @@ def test_the_page_of_a_run(attnvis, visit):
 
 
 def test_the_page_of_a_run_with_a_bad_photo_and_names_that_look_like_code(attnvis, visit, here):
-    name = "<img src=x onerror=alert(1)> & a name that is so long that no telephone has room for it " + "x" * 90 + ".png"
+    name = (
+        "<img src=x onerror=alert(1)> & a name that is so long that no telephone has room for it "
+        + "x" * 90
+        + ".png"
+    )
     make_photo(here / name)
     (here / "text.jpg").write_text("hello, this is no photo")
     assert attnvis("run", name, "text.jpg", "query=mean").code == 1
@@ -86,29 +100,46 @@ def test_the_page_of_a_run_with_a_bad_photo_and_names_that_look_like_code(attnvi
 
 
 def test_the_page_of_a_sweep(attnvis, visit):
-    words = ["query=class,mean", "scaling=none,inv_sqrt_d,cosine:0.07", "preprocess.size=96", "hydra.run.dir=out", "cache.folder=cache"]
+    words = [
+        "query=class,mean",
+        "scaling=none,inv_sqrt_d,cosine:0.07",
+        "preprocess.size=96",
+        "hydra.run.dir=out",
+        "cache.folder=cache",
+    ]
     assert attnvis("sweep", "samples/cat", "samples/rocket", *words).code == 0
     whole(visit, Path("out/index.html"), least=2)
 
 
 def test_the_page_of_a_sweep_of_which_a_job_failed(attnvis, visit, here):
     make_photo(here / "cat.png")
-    words = ["query=class", "scaling=none,inv_sqrt_d", "preprocess.size=96", "hydra.sweep.dir=out", "cache.folder=cache"]
+    words = [
+        "query=class",
+        "scaling=none,inv_sqrt_d",
+        "preprocess.size=96",
+        "hydra.sweep.dir=out",
+        "cache.folder=cache",
+    ]
     assert attnvis("sweep", "cat.png", "backbone.layer=stage9,last", *words).code == 1
     whole(visit, Path("out/index.html"), least=1)
 
 
 def test_the_page_of_accuracies_shows_every_column_and_hints_at_what_a_telephone_cuts(visit, tmp_path):
-    measured = ("top1", "top5", "nll", "rescaled", "more_top1", "more_top5", "more_nll", "more_rescaled")
+    measured = ("top1", "top5", "nll", "rescaled", "delta_top1", "delta_top5", "delta_nll", "delta_rescaled")
     long = dict.fromkeys(measured, Estimate(0.99999, -10.28888, 11.39999))
-    rows = [Row(name=name, tau=35.8, divisor=0.5, **long) for name in ("GAP", "inv_sqrt_d", "temperature:0.25", "none")]
+    rows = [
+        SettingResult(name=name, tau=35.8, divisor=0.5, **long)
+        for name in ("GAP", "inv_sqrt_d", "temperature:0.25", "none")
+    ]
     page = write_recognition(Findings(rows, pa.table({}), 9, []), tmp_path, {"command": "attnvis sweep"})
     tables = "all => all.map(one => [one.scrollWidth - one.clientWidth, getComputedStyle(one).backgroundAttachment])"
     whole(visit, page, least=2)
     hidden = [pixels for pixels, _ in visit(page, 1280)[1].locator(".wide").evaluate_all(tables)]
     assert hidden == [0, 0]
     for pixels, shadows in visit(page, 400)[1].locator(".wide").evaluate_all(tables):
-        assert pixels == 0 or shadows == "local, local, scroll, scroll"  # shadows stay, and the table's ends cover them
+        assert (
+            pixels == 0 or shadows == "local, local, scroll, scroll"
+        )  # shadows stay, and the table's ends cover them
 
 
 # A page that is wrong in each of these ways, so that what stands above cannot pass for want of looking.

@@ -26,7 +26,11 @@ DOCUMENTS = [
 def test_the_example_of_a_users_own_query_and_scaling_runs_as_printed(attnvis, here):
     text = (ROOT / "CONTRIBUTING.md").read_text()
     blocks = re.findall(r"```(?:python|yaml)\n# (\S+\.(?:py|yaml))\n(.*?)```", text, re.DOTALL)
-    assert [name for name, _ in blocks] == ["my_queries.py", "mine/query/corner.yaml", "mine/scaling/root.yaml"]
+    assert [name for name, _ in blocks] == [
+        "my_queries.py",
+        "mine/query/corner.yaml",
+        "mine/scaling/root.yaml",
+    ]
     for name, content in blocks:
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_text(content)

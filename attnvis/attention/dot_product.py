@@ -27,14 +27,21 @@ def attend(
 
     Computed in float32 or better, under autocast too: half precision is off by about 1e-2 on logits of 50.
     """
-    return weigh(Scores(at_least_float32(query), at_least_float32(keys)), keys if values is None else values, scaling, normalise)
+    return weigh(
+        Scores(at_least_float32(query), at_least_float32(keys)),
+        keys if values is None else values,
+        scaling,
+        normalise,
+    )
 
 
-def weigh(scores: Scores, values: Float[Tensor, "B N E"], scaling: Scaling, normalise: Normalise) -> Attention:
+def weigh(
+    scores: Scores, values: Float[Tensor, "B N E"], scaling: Scaling, normalise: Normalise
+) -> Attention:
     """The part of `attend` after the scores: several scalings of one `Scores` share one product."""
     with torch.autocast(scores.keys.device.type, enabled=False):
         logits = scaling(scores)
-        return Attention(scores.values, logits, normalise(logits), at_least_float32(values), scores.dim)
+        return Attention(scores.products, logits, normalise(logits), at_least_float32(values), scores.dim)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

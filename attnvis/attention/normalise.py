@@ -18,7 +18,9 @@ def softmax(logits: Weights) -> Weights:
 
 def sparsemax(logits: Weights) -> Weights:
     """The point of the simplex nearest to z: many weights are exactly 0 (Martins & Astudillo 2016)."""
-    logits = logits - logits.amax(-1, keepdim=True)  # changes nothing but the rounding: sums of large logits would lose it
+    logits = logits - logits.amax(
+        -1, keepdim=True
+    )  # changes nothing but the rounding: sums of large logits would lose it
     ordered = logits.sort(-1, descending=True).values
     ranks = torch.arange(1, logits.shape[-1] + 1, device=logits.device, dtype=logits.dtype)
     sums = ordered.cumsum(-1)
@@ -42,7 +44,9 @@ def entmax15(logits: Weights) -> Weights:
 def sigmoid(logits: Weights, bias: float | None = None) -> Weights:
     """a_i = g_i / sum g with the gate g_i = sigmoid(z_i + bias); bias None is -ln N, which makes the gates sum to about 1 at z = 0
     (Ramapuram et al. 2024).  Not invariant to a shift of the logits."""
-    log_gates = torch.nn.functional.logsigmoid(logits + (-math.log(logits.shape[-1]) if bias is None else bias))
+    log_gates = torch.nn.functional.logsigmoid(
+        logits + (-math.log(logits.shape[-1]) if bias is None else bias)
+    )
     return log_gates.softmax(-1)  # g / sum g, and no underflow where every gate is nearly shut
 
 

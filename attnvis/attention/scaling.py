@@ -13,66 +13,80 @@ from torch import Tensor
 
 from attnvis.types import Scores
 
-__all__ = ["cosine", "inv_d", "inv_sqrt_d", "log_n", "minmax", "none", "perplexity", "robust_z", "ssmax", "temperature", "zscore"]
+__all__ = [
+    "cosine",
+    "inv_d",
+    "inv_sqrt_d",
+    "log_n",
+    "minmax",
+    "none",
+    "perplexity",
+    "robust_z",
+    "ssmax",
+    "temperature",
+    "zscore",
+]
 
 Logits = Float[Tensor, "B Q N"]
 
 
 def none(scores: Scores) -> Logits:
     """z = s."""
-    return scores.values
+    return scores.products
 
 
 def inv_sqrt_d(scores: Scores) -> Logits:
     """z = s / sqrt(d_k): unit variance for iid standard normal query and keys (Vaswani et al. 2017)."""
-    return scores.values / math.sqrt(scores.dim)
+    return scores.products / math.sqrt(scores.dim)
 
 
 def inv_d(scores: Scores) -> Logits:
     """z = s / d_k: the mean product per channel; right where query and keys are correlated (Yang et al. 2022, muP)."""
-    return scores.values / scores.dim
+    return scores.products / scores.dim
 
 
 def temperature(scores: Scores, tau: float = 1.0) -> Logits:
     """z = s / tau."""
-    return scores.values / positive("tau", tau)
+    return scores.products / positive("tau", tau)
 
 
 def cosine(scores: Scores, tau: float = 0.07) -> Logits:
     """z = cos(q, k_i) / tau; a zero vector has cosine 0.  At tau = 1 no weight exceeds another by more than e^2.  CLIP starts at .07."""
     norms = scores.query.norm(dim=-1, keepdim=True) * scores.keys.norm(dim=-1).unsqueeze(-2)  # [B, Q, N]
-    return divide(scores.values, norms) / positive("tau", tau)
+    return divide(scores.products, norms) / positive("tau", tau)
 
 
 def zscore(scores: Scores, tau: float = 1.0) -> Logits:
     """z = (s - mean s) / (population std of s * tau); a photo without contrast gives uniform weights."""
-    centred = centre(scores.values)
-    spread = scores.values.std(-1, correction=0, keepdim=True)
-    return divide(centred, spread, negligible=noise(scores.values)) / positive("tau", tau)
+    centred = centre(scores.products)
+    spread = scores.products.std(-1, correction=0, keepdim=True)
+    return divide(centred, spread, negligible=noise(scores.products)) / positive("tau", tau)
 
 
 def robust_z(scores: Scores, tau: float = 1.0) -> Logits:
     """z = (s - median s) / (1.4826 MAD tau): one hot patch cannot set the scale."""
-    deviation = scores.values - middle(scores.values)
-    return divide(deviation, 1.4826 * middle(deviation.abs()), negligible=noise(scores.values)) / positive("tau", tau)
+    deviation = scores.products - middle(scores.products)
+    return divide(deviation, 1.4826 * middle(deviation.abs()), negligible=noise(scores.products)) / positive(
+        "tau", tau
+    )
 
 
 def minmax(scores: Scores, tau: float = 0.25) -> Logits:
     """z = (s - min s) / ((max s - min s) tau): the largest weight is exactly e^(1/tau) times the smallest."""
-    low, high = scores.values.aminmax(dim=-1, keepdim=True)
-    return divide(scores.values - low, high - low, negligible=noise(scores.values)) / positive("tau", tau)
+    low, high = scores.products.aminmax(dim=-1, keepdim=True)
+    return divide(scores.products - low, high - low, negligible=noise(scores.products)) / positive("tau", tau)
 
 
 def log_n(scores: Scores, base: float = 512.0) -> Logits:
     """z = s log_base(N) / sqrt(d_k): keeps the entropy's share when the grid grows (Su 2021)."""
     if base <= 1:
         raise ValueError(f"scaling log_n needs base > 1, not {base}; 512 is usual")
-    return scores.values * math.log(scores.patches, base) / math.sqrt(scores.dim)
+    return scores.products * math.log(scores.patches, base) / math.sqrt(scores.dim)
 
 
 def ssmax(scores: Scores, s: float = 0.43) -> Logits:
     """z = s ln(N) * score, so that a_i is N^(s score_i) / sum (Nakanishi 2025).  It multiplies: adding s ln N would do nothing."""
-    return scores.values * (positive("s", s) * math.log(scores.patches))
+    return scores.products * (positive("s", s) * math.log(scores.patches))
 
 
 def perplexity(scores: Scores, target: float = 0.1) -> Logits:
@@ -83,16 +97,19 @@ def perplexity(scores: Scores, target: float = 0.1) -> Logits:
     """
     patches = positive("target", target) * (scores.patches if target < 1 else 1)
     if patches >= scores.patches:
-        return torch.zeros_like(scores.values)
-    above = (scores.values - scores.values.amax(-1, keepdim=True)).double()  # <= 0; the largest is 0
+        return torch.zeros_like(scores.products)
+    above = (scores.products - scores.products.amax(-1, keepdim=True)).double()  # <= 0; the largest is 0
     spread = -above.amin(-1, keepdim=True)
     wanted = math.log(max(1.0, patches))
-    low, high = spread.clamp_min(1e-300).log() - 25.0, spread.clamp_min(1e-300).log() + 25.0  # ln tau: one-hot ... uniform
+    low, high = (
+        spread.clamp_min(1e-300).log() - 25.0,
+        spread.clamp_min(1e-300).log() + 25.0,
+    )  # ln tau: one-hot ... uniform
     for _ in range(60):
         between = (low + high) / 2
         sharp = entropy(above / between.exp()) < wanted
         low, high = torch.where(sharp, between, low), torch.where(sharp, high, between)
-    return torch.where(spread > noise(scores.values), above / high.exp(), 0.0).to(scores.values.dtype)
+    return torch.where(spread > noise(scores.products), above / high.exp(), 0.0).to(scores.products.dtype)
 
 
 def entropy(logits: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q 1"]:

@@ -21,7 +21,9 @@ def spell(function: Callable) -> str:
     parameters = list(inspect.signature(inner).parameters.values())[1:] if given else []
     while parameters and given.get(parameters[-1].name, parameters[-1].default) == parameters[-1].default:
         parameters.pop()  # what goes without saying
-    settings = [given.get(parameter.name, parameter.default) for parameter in parameters]  # in order, whatever order they were given in
+    settings = [
+        given.get(parameter.name, parameter.default) for parameter in parameters
+    ]  # in order, whatever order they were given in
     said = ",".join(f"{value:.12g}" if isinstance(value, float) else str(value) for value in settings)
     return f"{name}:{said}" if settings else name
 
@@ -35,7 +37,13 @@ def read(text: str, functions: Mapping[str, Callable], kind: str) -> Callable:
     name, _, rest = text.strip().partition(":")
     if name not in functions:
         near = difflib.get_close_matches(name, functions, n=1)
-        hint = f"did you mean {near[0]}?" if near else "a class is written class:NAME" if kind == "query" else "settings follow a colon"
+        hint = (
+            f"did you mean {near[0]}?"
+            if near
+            else "a class is written class:NAME"
+            if kind == "query"
+            else "settings follow a colon"
+        )
         raise UnknownName(f"unknown {kind} {text!r}; there are {', '.join(functions)}; {hint}")
     function = functions[name]
     parameters = list(inspect.signature(function).parameters.values())[1:]
@@ -46,7 +54,11 @@ def read(text: str, functions: Mapping[str, Callable], kind: str) -> Callable:
         raise ValueError(f"{kind} {text!r}: {name} takes {f'{name}:{wanted}' if wanted else 'no settings'}")
     try:
         return partial(
-            function, **{parameter.name: convert(part, parameter.annotation) for parameter, part in zip(parameters, given, strict=False)}
+            function,
+            **{
+                parameter.name: convert(part, parameter.annotation)
+                for parameter, part in zip(parameters, given, strict=False)
+            },
         )
     except ValueError as error:
         raise ValueError(f"{kind} {text!r}: {error}") from None
@@ -65,7 +77,9 @@ def convert(text: str, kind: object) -> object:
 def functions(kind: str, texts: Sequence[str]) -> dict[str, Callable]:
     """`temperature:2` and the like -> functions, by name."""
     module = {"scaling": scalings, "normalise": normalisers}[kind]
-    return {text: read(text, {name: getattr(module, name) for name in module.__all__}, kind) for text in texts}
+    return {
+        text: read(text, {name: getattr(module, name) for name in module.__all__}, kind) for text in texts
+    }
 
 
 def as_function(kind: str, text: str | Callable) -> Callable:

@@ -16,8 +16,8 @@ from attnvis.backbone import calibration, engines, heads, receptive_field
 from attnvis.backbone.cutting import (
     STRIDES,
     Cut,
-    One,
     Rest,
+    SelectLayer,
     by_stride,
     channels_first,
     channels_last_memory,
@@ -29,7 +29,7 @@ from attnvis.backbone.cutting import (
     quietly,
     slices,
 )
-from attnvis.backbone.engines import agreement, folded, settle
+from attnvis.backbone.engines import agreement, folded, resolve_device
 from attnvis.backbone.heads import ask, certified, class_names
 from attnvis.backbone.weights import digest, fill, redrawn, relearn_statistics
 from attnvis.types import Batch, Features, Head, Preprocessing
@@ -40,7 +40,10 @@ PLACEMENTS = ("auto", "rf", "calibrated", "stretch")
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its pixels
 
-STARTING, PROBING = threading.Lock(), threading.Lock()  # an engine, a network's reach: once, however many threads ask
+STARTING, PROBING = (
+    threading.Lock(),
+    threading.Lock(),
+)  # an engine, a network's reach: once, however many threads ask
 
 
 class Backbone:
@@ -103,21 +106,36 @@ class Backbone:
         wanted = STRIDES if layer == "all" else {layer} if isinstance(layer, str) else set(layer)
         if not cut and not set(stages or {}) >= {one for one in STRIDES if one in wanted}:
             known = by_stride(net, known.get("last", "")) | known
-        self.layers = tuple(sorted(known, key=depth)) if layer == "all" else (layer,) if isinstance(layer, str) else tuple(layer)
+        self.layers = (
+            tuple(sorted(known, key=depth))
+            if layer == "all"
+            else (layer,)
+            if isinstance(layer, str)
+            else tuple(layer)
+        )
         if len(set(self.layers)) != len(self.layers) or not self.layers:
             raise ValueError(f"layers {list(self.layers)}: give at least one, and none twice")
         self.nodes = tuple(pick(one, known, self.name, names) for one in self.layers)
         self.divide = cut or divide
         trunk, self.rests = channels_first(*self.divide(net, self.nodes), self.layers, self.name)
         self.trunk = trunk.eval()  # images -> maps, layer by layer
-        asked = [head if node == known.get("last", node) else "gradient" if head != "none" else "none" for node in self.nodes]
-        self.reads = [node == known.get("last", node) for node in self.nodes]  # earlier layers' logits cost the rest of the network
-        made = [ask(net, rest, one, class_names(categories)) for rest, one in zip(self.rests, asked, strict=True)]
+        asked = [
+            head if node == known.get("last", node) else "gradient" if head != "none" else "none"
+            for node in self.nodes
+        ]
+        self.reads = [
+            node == known.get("last", node) for node in self.nodes
+        ]  # earlier layers' logits cost the rest of the network
+        made = [
+            ask(net, rest, one, class_names(categories)) for rest, one in zip(self.rests, asked, strict=True)
+        ]
         self.certificates = certified(made, self.trunk, self.rests, net, self.name, self.preprocessing.size)
-        self.device, self.dtype = settle(device, precision)
-        self._reaches: dict[tuple[int, int, int], geometry.Reach | None] = {}
+        self.device, self.dtype = resolve_device(device, precision)
+        self._reaches: dict[tuple[int, int, int], geometry.ReceptiveField | None] = {}
         self.unplaced = ""  # why the cells could not be probed
-        self.shift = tuple(self.shift_of(node) for node in self.nodes)  # per layer; None: none is known, or none is wanted
+        self.shift = tuple(
+            self.shift_of(node) for node in self.nodes
+        )  # per layer; None: none is known, or none is wanted
         self.probed = self.trunk  # as it was loaded
         self.geometry = self.divide(twin, self.nodes)[0].eval() if twin else self.trunk
         self.net.to(self.device)
@@ -132,7 +150,11 @@ class Backbone:
     def prepare(self, photos: int, workers: int = 1, sample: Batch | None = None) -> None:
         """Start the engine for so many photos and threads; `sample` photos tell how well it agrees with eager float32."""
         engine, reason = engines.choose(photos, self.device) if self.wanted == "auto" else (self.wanted, "")
-        self.run = None if engine == "eager" else engines.start(engine, folded(self.probed), self.dtype, self.device, workers)
+        self.run = (
+            None
+            if engine == "eager"
+            else engines.start(engine, folded(self.probed), self.dtype, self.device, workers)
+        )
         said = [f"auto: {reason}"] if reason else []
         if sample is not None and (engine, self.dtype) != ("eager", torch.float32):
             exact = folded(self.probed).to(self.device)
@@ -155,11 +177,20 @@ class Backbone:
     def features(self, number: int, maps: Tensor, batch: Batch) -> Features:
         grid = (maps.shape[2], maps.shape[3])
         whole = [
-            geometry.place(view, self.reach_on(view.size, number) or geometry.stretch(view, grid), grid, photo.size, self.source(number))
+            geometry.place(
+                view,
+                self.receptive_field_on(view.size, number) or geometry.stretch(view, grid),
+                grid,
+                photo.size,
+                self.source(number),
+            )
             for view, photo in zip(batch.views, batch.photos, strict=True)
         ]
         rows, columns = geometry.visible(whole[0])
-        seen, head = maps[:, :, rows, columns], self.heads[number]  # the bars of a letterbox are asked nothing, and say nothing of classes
+        seen, head = (
+            maps[:, :, rows, columns],
+            self.heads[number],
+        )  # the bars of a letterbox are asked nothing, and say nothing of classes
         return Features(
             tokens=seen.flatten(2).mT.contiguous(),  # [B, D, h, w] -> [B, N, D], patch i = row * w + column
             grid=(seen.shape[2], seen.shape[3]),
@@ -175,7 +206,7 @@ class Backbone:
         """The rest of the network on maps put in place of its own: the seed note's V' instead of V."""
         return self.rests[number](maps.to(self.device, torch.float32))
 
-    def reach_on(self, size: tuple[int, int], number: int = 0) -> geometry.Reach | None:
+    def receptive_field_on(self, size: tuple[int, int], number: int = 0) -> geometry.ReceptiveField | None:
         """Where the cells of a layer lie on an input of (height, width), probed once; None: stretched."""
         if self.placement == "stretch":
             return None
@@ -183,11 +214,13 @@ class Backbone:
         with PROBING:
             return self.probed_on(key, size, number)
 
-    def probed_on(self, key: tuple[int, int, int], size: tuple[int, int], number: int) -> geometry.Reach | None:
+    def probed_on(
+        self, key: tuple[int, int, int], size: tuple[int, int], number: int
+    ) -> geometry.ReceptiveField | None:
         if key not in self._reaches:
             try:
                 with quietly():
-                    reach = receptive_field.probe(One(self.geometry, number), size)
+                    reach = receptive_field.probe(SelectLayer(self.geometry, number), size)
                 shift = self.shift[number]
                 self._reaches[key] = geometry.shifted(reach, shift) if shift else reach
             except (ValueError, RuntimeError, AssertionError) as error:
@@ -207,7 +240,7 @@ class Backbone:
     @property
     def encode(self) -> nn.Module:
         """Images [B, 3, H, W] -> maps [B, D, h, w] of the first layer."""
-        return One(self.trunk, 0)
+        return SelectLayer(self.trunk, 0)
 
     @property
     def layer(self) -> str:
@@ -223,7 +256,9 @@ class Backbone:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return ("random weights: nothing was learned, the maps mean nothing",) if self.digest == "random" else ()
+        return (
+            ("random weights: nothing was learned, the maps mean nothing",) if self.digest == "random" else ()
+        )
 
     def warnings_at(self, how: Preprocessing) -> tuple[str, ...]:
         """Of the network, and of the size of the input."""
@@ -233,8 +268,12 @@ class Backbone:
     def describe(self) -> dict[str, str]:
         """For the run's record and page."""
         side = self.preprocessing.size
-        places = [self.placed(self.reach_on((side, side), number)) for number in range(len(self.layers))]
-        places = [f"{place}, {shift}" if shift else place for place, shift in zip(places, self.shift, strict=True)]
+        places = [
+            self.placed(self.receptive_field_on((side, side), number)) for number in range(len(self.layers))
+        ]
+        places = [
+            f"{place}, {shift}" if shift else place for place, shift in zip(places, self.shift, strict=True)
+        ]
         return {
             "backbone": self.name,
             "weights": self.weights,
@@ -244,7 +283,9 @@ class Backbone:
             "engine": self.engine + (f" ({self.said})" if self.said else ""),
             "device": str(self.device),
             "placement": f"{self.placement}: {'; '.join(places)}",
-            "class scores": "; ".join(str(one or "none: there is no classifier") for one in self.certificates),
+            "class scores": "; ".join(
+                str(one or "none: there is no classifier") for one in self.certificates
+            ),
         }
 
     def calibratable(self, size: tuple[int, int]) -> list[float]:
@@ -253,14 +294,18 @@ class Backbone:
             raise ValueError("random weights cannot be calibrated: nothing was learned; give trained weights")
         strides = []
         for number, layer in enumerate(self.layers):
-            reach = self.reach_on(size, number)
+            reach = self.receptive_field_on(size, number)
             if reach is None:
                 reason = self.unplaced or f"placement={self.placement}"
-                raise ValueError(f"layer {layer} of {self.name} cannot be calibrated, for its cells could not be probed: {reason}")
+                raise ValueError(
+                    f"layer {layer} of {self.name} cannot be calibrated, for its cells could not be probed: {reason}"
+                )
             strides.append(reach.stride[1])
         return strides
 
-    def with_random_weights(self, seed: int, images: Float[Tensor, "B 3 H W"]) -> tuple["Backbone", list[str]]:
+    def with_random_weights(
+        self, seed: int, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple["Backbone", list[str]]:
         """This network with the weights of every layer drawn anew, and the names of the parameters that could not be.
 
         A layer is drawn by its own `reset_parameters`; what has none stays as it was learned.  Batch norm takes its statistics from
@@ -289,7 +334,9 @@ class Backbone:
             return None
         if self.digest == "random":
             if self.placement == "calibrated":
-                raise ValueError("random weights have no calibrated placement: nothing was learned; use placement=rf")
+                raise ValueError(
+                    "random weights have no calibrated placement: nothing was learned; use placement=rf"
+                )
             return None
         stored = calibration.read(self.digest, node)
         shift = stored.measured if stored else self.shifts.get(node)
@@ -311,7 +358,11 @@ class Backbone:
     def cautions(self, how: Preprocessing) -> dict[str, str]:
         """What to say of class scores at this size of the input; nothing at the size that the classifier was tested at."""
         own = self.preprocessing.size
-        return {} if how.size == own else {"class size": f"class scores at {how.size} px: the classifier was tested at {own} px"}
+        return (
+            {}
+            if how.size == own
+            else {"class size": f"class scores at {how.size} px: the classifier was tested at {own} px"}
+        )
 
     def size_warning(self, how: Preprocessing) -> str:
         """What an input of that size costs; nothing where it is right.
@@ -324,9 +375,11 @@ class Backbone:
         right = own + max(0, round((side - own) / self.step)) * self.step
         return f"{self.name} was made for sides of {own} plus a multiple of {self.step} px, not {side}: preprocess.size={right} suits it"
 
-    def placed(self, reach: geometry.Reach | None) -> str:
+    def placed(self, reach: geometry.ReceptiveField | None) -> str:
         if reach is None:
-            return "stretched over the input" + (f", because the cells could not be probed ({self.unplaced})" if self.unplaced else "")
+            return "stretched over the input" + (
+                f", because the cells could not be probed ({self.unplaced})" if self.unplaced else ""
+            )
         return f"cell i at {reach.offset[1]:.4g} + {reach.stride[1]:.4g} i px of the input"
 
 

@@ -30,7 +30,10 @@ __all__ = ["Cached", "Entry", "clear", "entries", "remembered"]
 
 FORMAT = 2  # of the files; another number is another address
 STORAGE = ("exact", "half")
-NETWORK, PICTURE = "[0-9a-f]" * 32, "[0-9a-f]" * 40 + ".safetensors"  # what else lies in the folder is somebody's
+NETWORK, PICTURE = (
+    "[0-9a-f]" * 32,
+    "[0-9a-f]" * 40 + ".safetensors",
+)  # what else lies in the folder is somebody's
 
 
 class Cached:
@@ -45,7 +48,9 @@ class Cached:
         if storage not in STORAGE:
             raise ValueError(f"unknown cache.storage {storage!r}: {' or '.join(STORAGE)}")
         if not limit > 0:
-            raise ValueError(f"cache.limit must be above 0 gigabytes, not {limit}; to keep nothing use cache.use=false")
+            raise ValueError(
+                f"cache.limit must be above 0 gigabytes, not {limit}; to keep nothing use cache.use=false"
+            )
         self.backbone, self.folder, self.storage, self.limit = backbone, folder, storage, limit
         self.encoded = self.found = 0  # photos that the network saw, photos read from disk
         self.written = math.inf  # bytes since the last look at the limit; the first write looks, or many short runs would outgrow it
@@ -63,9 +68,14 @@ class Cached:
             self.found += len(kept)
             whole = [layers for layers in kept if layers]
             names = tuple(photo.name for photo in batch.photos)
-            first, *also = (self.joined([features[number] for features in whole], number, names) for number in range(len(whole[0])))
+            first, *also = (
+                self.joined([features[number] for features in whole], number, names)
+                for number in range(len(whole[0]))
+            )
             return replace(first, also=tuple(also))
-        features = self.backbone(batch)  # all of them, in the company they were asked in: kernels differ by a bit with the batch
+        features = self.backbone(
+            batch
+        )  # all of them, in the company they were asked in: kernels differ by a bit with the batch
         self.encoded += len(batch.photos)
         layers = [self.stored(layer) for layer in (features, *features.also)]
         for number, place in enumerate(places):
@@ -74,7 +84,11 @@ class Cached:
 
     def stored(self, features: Features) -> Features:
         """Now as it will be read later."""
-        return replace(features, tokens=features.tokens.clamp(-65504, 65504).half().float()) if self.storage == "half" else features
+        return (
+            replace(features, tokens=features.tokens.clamp(-65504, 65504).half().float())
+            if self.storage == "half"
+            else features
+        )
 
     def joined(self, photos: list[Features], number: int, names: tuple[str, ...]) -> Features:
         """One layer of several photos as a batch."""
@@ -117,10 +131,24 @@ class Cached:
                 found = []
                 for number, entry in enumerate(told):
                     tokens = file.get_tensor(f"tokens.{number}").float().unsqueeze(0)
-                    logits = file.get_tensor(f"logits.{number}").unsqueeze(0) if f"logits.{number}" in file.keys() else None  # noqa: SIM118
+                    logits = (
+                        file.get_tensor(f"logits.{number}").unsqueeze(0)
+                        if f"logits.{number}" in file.keys()
+                        else None
+                    )  # noqa: SIM118
                     placement = as_placement(entry["placement"])
-                    found.append(Features(tokens, tuple(entry["grid"]), (placement,), logits=logits, layer=entry["layer"]))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):  # absent, evicted meanwhile, or damaged: computed again
+                    found.append(
+                        Features(
+                            tokens, tuple(entry["grid"]), (placement,), logits=logits, layer=entry["layer"]
+                        )
+                    )
+        except (
+            OSError,
+            SafetensorError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # absent, evicted meanwhile, or damaged: computed again
             return None
         with contextlib.suppress(OSError):  # somebody else's cache is read, though not touched
             os.utime(path)  # used today
@@ -133,7 +161,10 @@ class Cached:
             tensors[f"tokens.{layer}"] = features.tokens[number].to(dtype).cpu().contiguous()
             if features.logits is not None:
                 tensors[f"logits.{layer}"] = features.logits[number].cpu().contiguous()
-        told = [{"layer": one.layer, "grid": one.grid, "placement": asdict(one.placements[number])} for one in layers]
+        told = [
+            {"layer": one.layer, "grid": one.grid, "placement": asdict(one.placements[number])}
+            for one in layers
+        ]
         content = save(tensors, {"attnvis": json.dumps(told)})
         with contextlib.suppress(OSError):  # a full or read-only cache costs time, not results
             write_bytes(path, content)

@@ -18,7 +18,18 @@ from attnvis.files import default_folder, write_bytes
 from attnvis.geometry import Shift
 from attnvis.types import Batch, Features
 
-__all__ = ["SHIFTS", "Calibration", "address", "agreement", "both_ways", "compare", "energy", "read", "settle", "store"]
+__all__ = [
+    "SHIFTS",
+    "Calibration",
+    "address",
+    "agreement",
+    "both_ways",
+    "compare",
+    "energy",
+    "estimate_shift",
+    "read",
+    "store",
+]
 
 FEWEST = 20  # photos
 WIDEST = 0.5  # strides, of an interval that is still worth something
@@ -43,7 +54,9 @@ class Calibration:
     digest: str = ""  # of the weights
     layer: str = ""  # the node of the network
     size: int = 0  # short side of the input in pixels
-    controls: tuple[float, ...] = ()  # the shifts of copies with random weights, of those copies whose maps say any
+    controls: tuple[
+        float, ...
+    ] = ()  # the shifts of copies with random weights, of those copies whose maps say any
 
     @property
     def measured(self) -> Shift:
@@ -83,7 +96,11 @@ def compare(features: Features) -> list[list[Float[np.ndarray, " S"]]]:
     tables = []
     for plain, mirrored in zip(layers[: len(layers) // 2], layers[len(layers) // 2 :], strict=True):
         first, step = (pair[1] for pair in (plain.placements[0].first, plain.placements[0].step))
-        tables.append(agreement(energy(plain.maps), energy(mirrored.maps), first / step, plain.placements[0].size[1] / step))
+        tables.append(
+            agreement(
+                energy(plain.maps), energy(mirrored.maps), first / step, plain.placements[0].size[1] / step
+            )
+        )
     return [list(photo) for photo in zip(*tables, strict=True)]
 
 
@@ -106,7 +123,9 @@ def agreement(
     columns, middle = plain.shape[2], width / 2
     room = min(middle - (first + SHIFTS[-1]), first + SHIFTS[0] + columns - 1 - middle)
     if 2 * room < 3 - 1e-9:
-        raise ValueError(f"maps of {columns} columns are too small to calibrate a placement; use larger inputs (preprocess.size)")
+        raise ValueError(
+            f"maps of {columns} columns are too small to calibrate a placement; use larger inputs (preprocess.size)"
+        )
     steps = int(8 * room + 1e-9)
     places = middle + np.arange(-steps, steps + 1) / 8
     table = []
@@ -115,7 +134,9 @@ def agreement(
         both = [plain @ reader, (mirrored @ reader)[:, :, ::-1]]
         a, b = (read - read.mean((1, 2), keepdims=True) for read in both)
         product, own, other = ((x * y).sum((1, 2)) for x, y in ((a, b), (a, a), (b, b)))
-        least = 1e-10 * np.maximum(*((read * read).sum((1, 2)) for read in both)) + 1e-30  # flat but for rounding: agrees with nothing
+        least = (
+            1e-10 * np.maximum(*((read * read).sum((1, 2)) for read in both)) + 1e-30
+        )  # flat but for rounding: agrees with nothing
         table.append(np.where(np.minimum(own, other) > least, product / np.sqrt(own * other + 1e-30), 0))
     return np.stack(table, 1)
 
@@ -132,7 +153,7 @@ def spline(positions: Float[np.ndarray, " K"], cells: int) -> Float[np.ndarray, 
     return basis(positions) @ np.linalg.inv(basis(np.arange(cells)))
 
 
-def settle(table: Float[np.ndarray, "P S"], stride: float, seed: int = 0) -> Calibration:
+def estimate_shift(table: Float[np.ndarray, "P S"], stride: float, seed: int = 0) -> Calibration:
     """The shift at which the mean agreement of all photos is largest, and how far it can be trusted; stride: in pixels of the input.
 
     The interval comes from 2000 bootstrap draws of photos.  `before` and `after` are honest: the photos are halved at random, and each half
@@ -140,7 +161,9 @@ def settle(table: Float[np.ndarray, "P S"], stride: float, seed: int = 0) -> Cal
     """
     count, rng = len(table), np.random.default_rng(seed)
     if count < FEWEST:
-        raise ValueError(f"{count} photo{'s' * (count != 1)} cannot calibrate a placement; give at least {FEWEST}, better 100, of any kind")
+        raise ValueError(
+            f"{count} photo{'s' * (count != 1)} cannot calibrate a placement; give at least {FEWEST}, better 100, of any kind"
+        )
     best = int(table.mean(0).argmax())
     draws = SHIFTS[(rng.multinomial(count, np.full(count, 1 / count), 2000) @ table).argmax(1)]
     low, high = (float(end) for end in np.quantile(draws, [0.025, 0.975]))
@@ -177,12 +200,16 @@ def read(digest: str, layer: str) -> Calibration | None:
         if told.pop("format") != FORMAT or (told["digest"], told["layer"]) != (digest, layer):
             raise ValueError
         pairs = {name: (float(told[name][0]), float(told[name][1])) for name in ("interval", "halves")}
-        controls = tuple(float(shift) for shift in told.get("controls", ()))  # files of earlier versions have none
+        controls = tuple(
+            float(shift) for shift in told.get("controls", ())
+        )  # files of earlier versions have none
         return Calibration(**told | pairs | {"shift": float(told["shift"]), "controls": controls})
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-        raise ValueError(f"{path} is not a calibration that this version reads; delete it and run attnvis calibrate again") from None
+        raise ValueError(
+            f"{path} is not a calibration that this version reads; delete it and run attnvis calibrate again"
+        ) from None
 
 
 def store(found: "Calibration") -> Path:

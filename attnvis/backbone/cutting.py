@@ -19,8 +19,8 @@ __all__ = [
     "STRIDES",
     "TRACING",
     "Cut",
-    "One",
     "Rest",
+    "SelectLayer",
     "by_stride",
     "channels_first",
     "channels_last_memory",
@@ -47,7 +47,7 @@ def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-class One(nn.Module):
+class SelectLayer(nn.Module):
     """One of several layers, as `probe` wants it."""
 
     def __init__(self, encode: nn.Module, number: int) -> None:
@@ -58,7 +58,7 @@ class One(nn.Module):
         return self.encode(images)[self.number]
 
 
-class Reordered(nn.Module):
+class ChannelsFirst(nn.Module):
     """Maps [B, h, w, D] turned into [B, D, h, w]."""
 
     def __init__(self, encode: nn.Module, which: Sequence[bool]) -> None:
@@ -72,7 +72,9 @@ class Reordered(nn.Module):
 
 
 def channels_last_memory(net: nn.Module) -> nn.Module:
-    with contextlib.suppress(RuntimeError):  # a parameter of five axes belongs to no convolution in two dimensions
+    with contextlib.suppress(
+        RuntimeError
+    ):  # a parameter of five axes belongs to no convolution in two dimensions
         net.to(memory_format=torch.channels_last)
     return net
 
@@ -117,7 +119,9 @@ def nodes_of(net: nn.Module) -> list[str]:
 
     try:
         with TRACING, warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that training would have other nodes: nothing is trained here
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # that training would have other nodes: nothing is trained here
             return get_graph_node_names(net)[1]
     except Exception:  # a network's own code raises what it likes at a tracer
         return [name for name, _ in net.named_modules() if name]
@@ -132,9 +136,13 @@ def divide(net: nn.Module, nodes: Sequence[str]) -> tuple[nn.Module, list[Rest]]
         with TRACING, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             encode = create_feature_extractor(net, {node: str(number) for number, node in enumerate(nodes)})
-            rests: list[Rest] = [after(create_feature_extractor(net, {node: "maps", names[-1]: "logits"})) for node in nodes]
+            rests: list[Rest] = [
+                after(create_feature_extractor(net, {node: "maps", names[-1]: "logits"})) for node in nodes
+            ]
         result = next(node for node in encode.graph.nodes if node.op == "output")
-        result.args = (tuple(result.args[0][str(number)] for number in range(len(nodes))),)  # in the order that was asked for
+        result.args = (
+            tuple(result.args[0][str(number)] for number in range(len(nodes))),
+        )  # in the order that was asked for
         return fx.GraphModule(encode, encode.graph), rests
     except Exception:
         hooked = Hooked(net, nodes)
@@ -191,7 +199,9 @@ class Hooked(nn.Module):
             for handle in handles:
                 handle.remove()
         if len(found) < len(self.names):
-            raise ValueError(f"layer {next(name for name in self.names if name not in found)} took no part in the forward pass")
+            raise ValueError(
+                f"layer {next(name for name in self.names if name not in found)} took no part in the forward pass"
+            )
         return tuple(found[name] for name in self.names)
 
     def after(self, name: str) -> Rest:
@@ -207,21 +217,33 @@ class Hooked(nn.Module):
         return rest
 
 
-def channels_first(encode: nn.Module, rests: list[Rest], layers: Sequence[str], name: str) -> tuple[nn.Module, list[Rest]]:
+def channels_first(
+    encode: nn.Module, rests: list[Rest], layers: Sequence[str], name: str
+) -> tuple[nn.Module, list[Rest]]:
     """Maps [B, D, h, w], whatever order the network has: the axis that another size of the input leaves as it was is D."""
     try:
         with torch.inference_mode(), quietly():
-            shapes = [[maps.shape for maps in encode(torch.zeros(1, 3, *size))] for size in ((97, 161), (161, 97))]
-    except (RuntimeError, AssertionError, ValueError):  # a network of one size only; torchvision's have [B, D, h, w]
+            shapes = [
+                [maps.shape for maps in encode(torch.zeros(1, 3, *size))] for size in ((97, 161), (161, 97))
+            ]
+    except (
+        RuntimeError,
+        AssertionError,
+        ValueError,
+    ):  # a network of one size only; torchvision's have [B, D, h, w]
         return encode, rests
     orders = []
     for node, one, other in zip(layers, *shapes, strict=True):
         if len(one) != 4:
-            raise ValueError(f"layer {node} of {name} gives {tuple(one)}, not maps [B, D, h, w]: choose a convolutional layer")
+            raise ValueError(
+                f"layer {node} of {name} gives {tuple(one)}, not maps [B, D, h, w]: choose a convolutional layer"
+            )
         orders.append(one[1] != other[1] and one[3] == other[3])
     if not any(orders):
         return encode, rests
-    return Reordered(encode, orders), [channels_last(rest) if last else rest for rest, last in zip(rests, orders, strict=True)]
+    return ChannelsFirst(encode, orders), [
+        channels_last(rest) if last else rest for rest, last in zip(rests, orders, strict=True)
+    ]
 
 
 def quietly() -> contextlib.AbstractContextManager:
@@ -234,18 +256,24 @@ def by_stride(net: nn.Module, last: str = "") -> dict[str, str]:
     """Stages of a network that names none: of its parts and theirs before `last`, the last that has a cell every 4, 8 and 16 pixels."""
     spoken: list[tuple[str, Tensor]] = []
     parts = [(name, module) for name, module in net.named_modules() if name and name.count(".") < 2]
-    handles = [module.register_forward_hook(lambda _, __, output, name=name: spoken.append((name, output))) for name, module in parts]
+    handles = [
+        module.register_forward_hook(lambda _, __, output, name=name: spoken.append((name, output)))
+        for name, module in parts
+    ]
     try:
         net(torch.zeros(1, 3, 224, 224))
     finally:
         for handle in handles:
             handle.remove()
-    rows = {name: maps.shape[2] for name, maps in spoken if getattr(maps, "ndim", 0) == 4 and maps.shape[2] > 1}
+    rows = {
+        name: maps.shape[2] for name, maps in spoken if getattr(maps, "ndim", 0) == 4 and maps.shape[2] > 1
+    }
     if last in rows:
         earlier = list(rows)[: list(rows).index(last)]
         rows = {name: rows[name] for name in earlier if rows[name] != rows[last]}
     found = {
-        stage: [name for name, count in rows.items() if 2 ** round(math.log2(224 / count)) == stride] for stage, stride in STRIDES.items()
+        stage: [name for name, count in rows.items() if 2 ** round(math.log2(224 / count)) == stride]
+        for stage, stride in STRIDES.items()
     }
     return {stage: names[-1] for stage, names in found.items() if names}
 
@@ -263,4 +291,6 @@ def pick(layer: str, stages: Mapping[str, str], name: str, nodes: Sequence[str] 
         return layer
     near = difflib.get_close_matches(layer, nodes or [], n=3, cutoff=0.4)
     more = f"; or a node such as {', '.join(near or nodes[-4:])}" if nodes else ""
-    raise ValueError(f"{name} has no layer {layer!r}; {'stages are ' + ', '.join(stages) if stages else 'give layer='}{more}")
+    raise ValueError(
+        f"{name} has no layer {layer!r}; {'stages are ' + ', '.join(stages) if stages else 'give layer='}{more}"
+    )

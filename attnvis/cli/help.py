@@ -46,7 +46,11 @@ def manual(verb: str) -> str:
     for group, default in chosen.items():
         options = catalogue.options(group)
         if group == "experiment":  # each says in its sentence which verb it is for
-            options = [option for option in options if f"attnvis {verb} " in catalogue.sentence(f"experiment/{option}")]
+            options = [
+                option
+                for option in options
+                if f"attnvis {verb} " in catalogue.sentence(f"experiment/{option}")
+            ]
         if verb == "sweep" and group in sweep.AXES:
             options = [option for option in options if option != "several"]
         if not options:
@@ -59,13 +63,18 @@ def manual(verb: str) -> str:
                 said = ", ".join(f"{key}={show(value)}" for key, value in settings_of(group, option).items())
                 out += [f"  {'':{width}}  {said}"] if said else []
         if group == "backbone":
-            out.append("  a network's name will do: backbone=resnet18 is backbone=resnet backbone.name=resnet18")
+            out.append(
+                "  a network's name will do: backbone=resnet18 is backbone=resnet backbone.name=resnet18"
+            )
         shared = {"backbone": ["_common", *options], "render": [default], "logger": [default]}.get(group, [])
         lines = dict.fromkeys(line for name in shared for line in commented(f"{group}/{name}", f"{group}."))
         out += [f"  every {group} also takes:", *(f"    {line}" for line in lines)] if lines else []
         out.append("")
     out += ["settings:", *(f"  {line}" for line in commented(verb))]
-    out += ["", "your own configs: -cd FOLDER (query/mine.yaml there is query=mine); -m sweeps over a,b,c; --cfg job shows the result"]
+    out += [
+        "",
+        "your own configs: -cd FOLDER (query/mine.yaml there is query=mine); -m sweeps over a,b,c; --cfg job shows the result",
+    ]
     return "\n".join(out)
 
 

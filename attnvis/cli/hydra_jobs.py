@@ -13,7 +13,7 @@ from attnvis.cli.commands import sweep
 from attnvis.cli.commands.common import command
 from attnvis.cli.commands.registry import VERBS
 from attnvis.cli.config import plain, require
-from attnvis.cli.messages import fail, mistake, sentence_of, visible
+from attnvis.cli.messages import explain_hydra_error, fail, format_error, visible
 from attnvis.cli.words import quoted
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ def launch(verb: str, overrides: list[str]) -> int:
     debugging = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints every exception itself, with a traceback
     try:
-        return compared(overrides, bool(debugging)) if verb == "sweep" else hand_over(verb, overrides, bool(debugging))
+        return (
+            compared(overrides, bool(debugging))
+            if verb == "sweep"
+            else hand_over(verb, overrides, bool(debugging))
+        )
     except RecursionError:
         if debugging:
             raise
@@ -38,7 +42,11 @@ def launch(verb: str, overrides: list[str]) -> int:
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         if debugging or isinstance(error, BrokenPipeError):
             raise
-        fail(mistake(error, verb) if isinstance(error, HydraException | OmegaConfBaseException) else sentence_of(error))
+        fail(
+            explain_hydra_error(error, verb)
+            if isinstance(error, HydraException | OmegaConfBaseException)
+            else format_error(error)
+        )
     finally:
         if not debugging:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -79,9 +87,11 @@ class Task:
             ):
                 raise
             if self.verb == "sweep":
-                sweep.unmeasured(folder, sentence_of(error))  # what is wrong is said at the end, for all jobs
+                sweep.unmeasured(
+                    folder, format_error(error)
+                )  # what is wrong is said at the end, for all jobs
             else:
-                print(f"attnvis: {visible(sentence_of(error))}", file=sys.stderr)
+                print(f"attnvis: {visible(format_error(error))}", file=sys.stderr)
             status = 1
         self.statuses.append(status)
         return status
@@ -91,14 +101,18 @@ def compared(overrides: list[str], debugging: bool) -> int:
     """All jobs of a sweep, then their comparison.  What a launcher loses with a killed process is tried a second time."""
     from concurrent.futures import BrokenExecutor
 
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # joblib's helper mourns the semaphores of killed workers
+    os.environ.setdefault(
+        "PYTHONWARNINGS", "ignore:resource_tracker"
+    )  # joblib's helper mourns the semaphores of killed workers
     PLANNED.clear()
     error = attempt(overrides, debugging)
     if not PLANNED:
         return 1
     if error and lost():
         print("attnvis: the jobs that were lost are tried once more", file=sys.stderr)
-        overrides = [word for word in overrides if not word.startswith("hydra.sweep.dir=")] + [f"hydra.sweep.dir={quoted(str(PLANNED[0]))}"]
+        overrides = [word for word in overrides if not word.startswith("hydra.sweep.dir=")] + [
+            f"hydra.sweep.dir={quoted(str(PLANNED[0]))}"
+        ]
         if isinstance(error, BrokenExecutor):  # took its neighbours along: nobody knows which job it was
             while fresh := lost(begun=False):
                 attempt(overrides, debugging, fresh)
@@ -124,7 +138,9 @@ def attempt(overrides: list[str], debugging: bool, only: Container[int] | None =
         if debugging:
             raise
         if only is None:
-            said = " ".join(str(error).partition("Error stream")[0].split())  # what follows is submitit's copy of a log
+            said = " ".join(
+                str(error).partition("Error stream")[0].split()
+            )  # what follows is submitit's copy of a log
             print(f"attnvis: {said or type(error).__name__}", file=sys.stderr)
         return error
     return None
@@ -155,7 +171,12 @@ class Plan:
         parsed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
         jobs = BasicSweeper.split_arguments(parsed, None)[0]
         same = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
-        self.write(config, Path(config.hydra.sweep.dir), [", ".join(word for word in job if word not in same) for job in jobs], many=True)
+        self.write(
+            config,
+            Path(config.hydra.sweep.dir),
+            [", ".join(word for word in job if word not in same) for job in jobs],
+            many=True,
+        )
 
     def write(self, config: "DictConfig", folder: Path, jobs: list[str], many: bool) -> None:
         PLANNED[:] = [folder]

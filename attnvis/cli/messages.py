@@ -40,12 +40,15 @@ def conclude(done: int, reasons: dict[str, int], folder: Path) -> int:
     failed = sum(reasons.values())
     complain(reasons)
     if done + failed > 1 and failed:
-        print(f"attnvis: {done} done, {failed} failed; every reason is in {shown / 'records.csv'}", file=sys.stderr)
+        print(
+            f"attnvis: {done} done, {failed} failed; every reason is in {shown / 'records.csv'}",
+            file=sys.stderr,
+        )
     print(f"{done} photo{'s' * (done != 1)} done: {shown / 'index.html'}")
     return 1 if failed else 0
 
 
-def mistake(error: Exception, verb: str) -> str:
+def explain_hydra_error(error: Exception, verb: str) -> str:
     """What Hydra found wrong with the command line, in one line with near matches."""
     from hydra.errors import OverrideParseException
 
@@ -53,7 +56,9 @@ def mistake(error: Exception, verb: str) -> str:
     if unknown := re.search(r"Could not override '([^']+)'", text):
         known = {key for key, _ in leaves(catalogue.settings(verb))} | set(catalogue.groups())
         owners: dict[str, list[str]] = {}
-        for option in (f"{group}={option}" for group in catalogue.groups() for option in catalogue.options(group)):
+        for option in (
+            f"{group}={option}" for group in catalogue.groups() for option in catalogue.options(group)
+        ):
             for key in settings_of(*option.split("=")):
                 owners.setdefault(f"{option.split('=')[0]}.{key}", []).append(option)
         if unknown[1] in owners:
@@ -69,7 +74,7 @@ def mistake(error: Exception, verb: str) -> str:
     return text
 
 
-def sentence_of(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f" {error.filename}" if error.filename else ""
         return f"could not write or read{where}: {error.strerror}; choose another place with hydra.run.dir=FOLDER, or make room"

@@ -11,7 +11,7 @@ from attnvis import catalogue
 from attnvis.cli.commands import sweep
 from attnvis.cli.messages import fail
 
-__all__ = ["quoted", "resumed", "spelled"]
+__all__ = ["quoted", "resumed", "to_overrides"]
 
 TAKE_A_WORD = {  # Hydra's flags
     *("-cd", "-cn", "-cp", "-c", "-p", "-i"),
@@ -28,7 +28,10 @@ def resumed(words: list[str], verb: str) -> list[str]:
         return words
     example = f"outputs/{verb}/<date>/<time>"
     if len(words) != 2:
-        fail(f"--resume takes the folder of a {verb} and nothing else: attnvis {verb} --resume {example}", code=2)
+        fail(
+            f"--resume takes the folder of a {verb} and nothing else: attnvis {verb} --resume {example}",
+            code=2,
+        )
     file = {"run": "run.json", "sweep": "plan.json"}[verb]
     try:
         told = json.loads((Path(words[1]) / file).read_text(encoding="utf-8"))
@@ -38,7 +41,11 @@ def resumed(words: list[str], verb: str) -> list[str]:
     os.environ["ATTNVIS_COMMAND"] = told["command"]  # it stays the command of this run
     typed = [word for word in typed if not word.startswith(("hydra.sweep.dir=", "hydra.run.dir=", "resume="))]
     many = verb == "sweep" and told["many"]
-    return [*typed, f"hydra.{'sweep' if many else 'run'}.dir={quoted(words[1])}", *(["resume=true"] if verb == "run" else [])]
+    return [
+        *typed,
+        f"hydra.{'sweep' if many else 'run'}.dir={quoted(words[1])}",
+        *(["resume=true"] if verb == "run" else []),
+    ]
 
 
 def axis(value: str) -> str:
@@ -46,12 +53,14 @@ def axis(value: str) -> str:
     return f"[{','.join(quoted(part) for part in re.split(r',(?=[A-Za-z_])', value))}]"
 
 
-def spelled(words: Iterable[str], verb: str) -> list[str]:
+def to_overrides(words: Iterable[str], verb: str) -> list[str]:
     """What a person types -> Hydra's grammar: bare photos, a photo's name with spaces or brackets, a network instead of its family."""
     bare, flags, overrides = [], [], []
     words = list(words)
     sweeps = "-m" in words or "--multirun" in words
-    theirs = (os.path.join(word.rpartition("=")[2], "backbone") for word in words)  # -cd FOLDER: networks of the user's
+    theirs = (
+        os.path.join(word.rpartition("=")[2], "backbone") for word in words
+    )  # -cd FOLDER: networks of the user's
     offered = {
         *catalogue.options("backbone"),
         *(path.stem for folder in theirs if os.path.isdir(folder) for path in Path(folder).glob("*.yaml")),
@@ -64,12 +73,19 @@ def spelled(words: Iterable[str], verb: str) -> list[str]:
             bare.append(quoted(word))
         elif verb == "sweep" and key in {*sweep.AXES, *sweep.AXES.values()}:
             overrides.append(f"{sweep.AXES.get(key, key)}={value if value[:1] == '[' else axis(value)}")
-        elif key in ("images", "query.name", "run", "clip") and value[:1] not in ("[", "'", '"') and not (sweeps and "," in value):
+        elif (
+            key in ("images", "query.name", "run", "clip")
+            and value[:1] not in ("[", "'", '"')
+            and not (sweeps and "," in value)
+        ):
             overrides.append(f"{key}={quoted(value)}")
         elif key.lstrip("+") == "name" and ".." in re.split(r"[^\w.-]", value):
-            fail(f"name={value} leads out of outputs/; give a name without .., or choose any folder with hydra.run.dir=FOLDER", code=2)
+            fail(
+                f"name={value} leads out of outputs/; give a name without .., or choose any folder with hydra.run.dir=FOLDER",
+                code=2,
+            )
         elif key == "backbone":
-            offer([name for name in value.split(",") if name not in offered])
+            register_backbone([name for name in value.split(",") if name not in offered])
             overrides.append(word)
         else:
             overrides.append(word)
@@ -79,9 +95,18 @@ def spelled(words: Iterable[str], verb: str) -> list[str]:
     if len(bare) > 1 and verb in ALONE:
         fail(f"{verb} takes {ALONE[verb]}, not {len(bare)}: {', '.join(bare)}", code=2)
     value = "".join(bare) if verb in ALONE else f"[{','.join(bare)}]"
-    if verb == "sweep" and not sweeps and any("," in re.sub(r"\[.*\]|\{.*\}|'.*'|\".*\"", "", override) for override in overrides):
+    if (
+        verb == "sweep"
+        and not sweeps
+        and any("," in re.sub(r"\[.*\]|\{.*\}|'.*'|\".*\"", "", override) for override in overrides)
+    ):
         flags.append("--multirun")
-    return [*flags, *([f"{key}={value}"] if bare else []), *overrides, *usual_scaling(overrides, verb)]  # Hydra wants its flags together
+    return [
+        *flags,
+        *([f"{key}={value}"] if bare else []),
+        *overrides,
+        *usual_scaling(overrides, verb),
+    ]  # Hydra wants its flags together
 
 
 def usual_scaling(overrides: Iterable[str], verb: str) -> list[str]:
@@ -91,13 +116,15 @@ def usual_scaling(overrides: Iterable[str], verb: str) -> list[str]:
     return ["scaling=perplexity"] if asks and not {"scaling", "experiment"} & given.keys() else []
 
 
-def offer(names: Iterable[str]) -> None:
+def register_backbone(names: Iterable[str]) -> None:
     """resnet18 becomes an option of the group `backbone`: its family's config with that name."""
     from hydra.core.config_store import ConfigStore
 
     for name in names:
         if family := catalogue.family(name):
-            ConfigStore.instance().store(group="backbone", name=name, node=catalogue.settings(f"backbone/{family}") | {"name": name})
+            ConfigStore.instance().store(
+                group="backbone", name=name, node=catalogue.settings(f"backbone/{family}") | {"name": name}
+            )
 
 
 def quoted(text: str) -> str:

@@ -19,19 +19,49 @@ __all__ = ["full_pixels", "load"]
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")  # no others: PIL would start Ghostscript for a .jpg that holds PostScript
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "TIFF",
+    "GIF",
+    "BMP",
+)  # no others: PIL would start Ghostscript for a .jpg that holds PostScript
 
-SWIFT = ("JPEG", "MPO", "PNG", "WEBP", "BMP")  # MPO: a telephone's JPEG that carries a second picture, such as a gain map
+SWIFT = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "WEBP",
+    "BMP",
+)  # MPO: a telephone's JPEG that carries a second picture, such as a gain map
 SIGNATURE = re.compile(
-    rb"(?P<JPEG>\xff\xd8)|(?P<PNG>\x89PNG)|(?P<WebP>RIFF....WEBP)|(?P<TIFF>II[*+]\0|MM\0[*+])|(?P<GIF>GIF8)|(?P<BMP>BM)", re.DOTALL
+    rb"(?P<JPEG>\xff\xd8)|(?P<PNG>\x89PNG)|(?P<WebP>RIFF....WEBP)|(?P<TIFF>II[*+]\0|MM\0[*+])|(?P<GIF>GIF8)|(?P<BMP>BM)",
+    re.DOTALL,
 )
 MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
-FLIP = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # EXIF orientation -> cv2.flip, after the transposition that 5 to 8 ask for
-REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+FLIP = {
+    2: 1,
+    3: -1,
+    4: 0,
+    6: 1,
+    7: -1,
+    8: 0,
+}  # EXIF orientation -> cv2.flip, after the transposition that 5 to 8 ask for
+REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what goes wrong comes back as a PhotoError, once
-warnings.filterwarnings("ignore", module=r"PIL\.")  # so does this; and PIL warns of bombs from half of MOST_PIXELS on
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # what goes wrong comes back as a PhotoError, once
+warnings.filterwarnings(
+    "ignore", module=r"PIL\."
+)  # so does this; and PIL warns of bombs from half of MOST_PIXELS on
 
 
 def load(source: Path | str | bytes | np.ndarray, short: int | None = None, name: str | None = None) -> Photo:
@@ -47,7 +77,9 @@ def load(source: Path | str | bytes | np.ndarray, short: int | None = None, name
     if isinstance(source, bytes):
         digest = hashlib.sha256(source).hexdigest()
         name = name or f"photo-{digest[:12]}"
-        return Photo(name, *decode(source, name, None), digest)  # never reduced: there is no file to go back to
+        return Photo(
+            name, *decode(source, name, None), digest
+        )  # never reduced: there is no file to go back to
     path = Path(source)
     data = read(path)
     return Photo(name or path.name, *decode(data, str(path), short), hashlib.sha256(data).hexdigest(), path)
@@ -90,23 +122,31 @@ def decode(data: bytes, name: str, short: int | None) -> tuple[Pixels, tuple[int
             raise Image.DecompressionBombError  # PIL raises it too, unless told otherwise
         if header.format == "PNG":
             header.verify()  # the checksums, .2 ms: libpng would complain on stderr
-        if kind and kind.lastgroup == "JPEG" and not ends(data):
+        if kind and kind.lastgroup == "JPEG" and not has_end_marker(data):
             raise EOFError("no end marker")  # cv2 may return such a photo half grey
-        return swiftly(header, data, short) or patiently(data)
+        return decode_opencv(header, data, short) or decode_pil(data)
     except Image.DecompressionBombError:
-        raise PhotoError(f"{name} claims more than {MOST_PIXELS:,} pixels; if it is genuine, shrink it first") from None
+        raise PhotoError(
+            f"{name} claims more than {MOST_PIXELS:,} pixels; if it is genuine, shrink it first"
+        ) from None
     except PhotoError as error:
         raise PhotoError(f"{name}: {error}") from None
     except MemoryError:
         raise PhotoError(f"{name} does not fit into memory; shrink it, or close other programs") from None
     except Exception as error:  # a damaged file raises whatever its decoder stumbles over
         if kind is None:
-            raise PhotoError(f"{name} is no photo: it begins with {data[:8]!r}; save it as JPEG, PNG, WebP, TIFF, GIF or BMP") from None
-        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # that one tells the address of a BytesIO
-        raise PhotoError(f"{name} is a damaged or truncated {kind.lastgroup}{reason}; copy or download it again") from None
+            raise PhotoError(
+                f"{name} is no photo: it begins with {data[:8]!r}; save it as JPEG, PNG, WebP, TIFF, GIF or BMP"
+            ) from None
+        reason = (
+            "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        )  # that one tells the address of a BytesIO
+        raise PhotoError(
+            f"{name} is a damaged or truncated {kind.lastgroup}{reason}; copy or download it again"
+        ) from None
 
 
-def ends(jpeg: bytes) -> bool:
+def has_end_marker(jpeg: bytes) -> bool:
     """Whether an end marker follows the scan; the thumbnail in the EXIF segment has one of its own, so segments are stepped over."""
     at = 2
     while marker := MARKER.search(jpeg, at):
@@ -118,7 +158,9 @@ def ends(jpeg: bytes) -> bool:
     return False
 
 
-def swiftly(header: Image.Image, data: bytes, short: int | None) -> tuple[Pixels, tuple[int, int]] | None:
+def decode_opencv(
+    header: Image.Image, data: bytes, short: int | None
+) -> tuple[Pixels, tuple[int, int]] | None:
     """By OpenCV, half again as fast as PIL; None for what it gets wrong or cannot read."""
     jpeg = header.format in ("JPEG", "MPO")
     plain = header.mode in ("1", "L", "P", "RGB") and not header.has_transparency_data
@@ -130,7 +172,9 @@ def swiftly(header: Image.Image, data: bytes, short: int | None) -> tuple[Pixels
     if jpeg and short is not None:
         reduction = next((by for by in (8, 4, 2) if min(header.size) // by >= 2 * short), 1)
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(
+            np.frombuffer(data, np.uint8), REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+        )
     except cv2.error:
         return None
     if pixels is None:
@@ -140,7 +184,7 @@ def swiftly(header: Image.Image, data: bytes, short: int | None) -> tuple[Pixels
     return upright(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), orientation), size
 
 
-def patiently(data: bytes) -> tuple[Pixels, tuple[int, int]]:
+def decode_pil(data: bytes) -> tuple[Pixels, tuple[int, int]]:
     """By PIL: TIFF (which it turns upright itself), GIF, CMYK, transparency, and 16 bits of grey."""
     picture = Image.open(BytesIO(data), formats=FORMATS)
     picture.load()
@@ -159,7 +203,9 @@ def patiently(data: bytes) -> tuple[Pixels, tuple[int, int]]:
 
 def flat(picture: Image.Image) -> Pixels:
     """8 bits of RGB, on white."""
-    if picture.mode.startswith("I;16"):  # PIL's own conversion clips; in 16-bit RGB it keeps the high byte, as OpenCV does
+    if picture.mode.startswith(
+        "I;16"
+    ):  # PIL's own conversion clips; in 16-bit RGB it keeps the high byte, as OpenCV does
         return from_array(np.asarray(picture).astype(np.float32) / 65535)
     if picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
@@ -169,7 +215,9 @@ def flat(picture: Image.Image) -> Pixels:
 
 def orientation_of(picture: Image.Image) -> int:
     try:
-        value = Image.Image.getexif(picture).get(0x0112)  # the method of the base class: PNG's would decode the picture first
+        value = Image.Image.getexif(picture).get(
+            0x0112
+        )  # the method of the base class: PNG's would decode the picture first
     except Exception:
         value = None  # a damaged EXIF block says nothing about a photo that is whole
     return value if isinstance(value, int) else 1

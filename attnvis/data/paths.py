@@ -41,7 +41,9 @@ def find(images: str | Path | Sequence[str | Path]) -> list[Path]:
         for path in expand(item):
             files.setdefault(os.path.abspath(path), path)
     if not files:
-        raise PhotoError(f"no photos in the list {items}; give a file, a folder, a glob, a .txt list, or samples")
+        raise PhotoError(
+            f"no photos in the list {items}; give a file, a folder, a glob, a .txt list, or samples"
+        )
     if len(files) == 1 and not any(map(os.path.exists, files)):
         raise missing(*files.values())
     return list(files.values())
@@ -57,7 +59,9 @@ def expand(item: str | Path) -> list[Path]:
             return [bundled(name)]
     text = os.path.expanduser(item)
     if not text:
-        raise PhotoError("an empty name was given for a photo; give a file, a folder, a glob, a .txt list, or samples")
+        raise PhotoError(
+            "an empty name was given for a photo; give a file, a folder, a glob, a .txt list, or samples"
+        )
     path = Path(text)
     if os.path.isdir(path):
         return ordered(below(text), f"no photos in the folder {path}")
@@ -90,9 +94,15 @@ def below(folder: str) -> Iterator[str]:
     """The photos of a folder, to the bottom.  A folder in it that cannot be opened is given too: it fails alone, with a reason."""
     for here, entries in tree(folder):
         if not isinstance(entries, OSError):
-            yield from (entry.path for entry in entries if looks_like_a_photo(entry.path) and not os.path.isdir(entry.path))
+            yield from (
+                entry.path
+                for entry in entries
+                if looks_like_a_photo(entry.path) and not os.path.isdir(entry.path)
+            )
         elif here == folder:
-            raise PhotoError(f"the folder {folder} cannot be opened ({entries.strerror}); name photos or another folder")
+            raise PhotoError(
+                f"the folder {folder} cannot be opened ({entries.strerror}); name photos or another folder"
+            )
         else:
             yield here
 
@@ -101,7 +111,9 @@ def matching(pattern: str) -> Iterator[str]:
     """The photos that a glob means; like a folder, ** does not follow links, of which glob.iglob would go round a loop for ever."""
     start, *rest = re.split(r"(?:^|(?<=/))(?:\*\*(?:/+|$))+", pattern, maxsplit=1)
     if not rest:
-        yield from (path for path in glob.iglob(pattern) if looks_like_a_photo(path) and not os.path.isdir(path))
+        yield from (
+            path for path in glob.iglob(pattern) if looks_like_a_photo(path) and not os.path.isdir(path)
+        )
         return
     for root in glob.iglob(start) if start else ["."]:
         for here, _ in tree(root):
@@ -130,10 +142,14 @@ def listed(path: Path) -> list[Path]:
 def bundled(name: str) -> Path:
     """One of the samples, by its own name or by what it shows."""
     if name not in NAMES:
-        raise PhotoError(f"there is no sample {name!r}{suggest(name, NAMES)}; the samples are {', '.join(SAMPLES)}")
+        raise PhotoError(
+            f"there is no sample {name!r}{suggest(name, NAMES)}; the samples are {', '.join(SAMPLES)}"
+        )
     spec = find_spec("skimage")  # finds the package without importing it
     if spec is None or spec.origin is None:
-        raise PhotoError("the samples come with scikit-image, which is not installed; pip install scikit-image, or name photos of yours")
+        raise PhotoError(
+            "the samples come with scikit-image, which is not installed; pip install scikit-image, or name photos of yours"
+        )
     return Path(spec.origin).parent / "data" / NAMES[name]
 
 
@@ -141,11 +157,17 @@ def missing(path: Path) -> PhotoError:
     if not os.path.isdir(path.parent):
         return PhotoError(f"no such photo: {path}; there is no folder {path.parent}")
     try:
-        with os.scandir(path.parent) as entries:  # not all: a list may name thousands that are missing, in a folder of a million
-            names = [entry.name for entry in islice(entries, 1000) if entry.name != path.name]  # a dangling link is there itself
+        with os.scandir(
+            path.parent
+        ) as entries:  # not all: a list may name thousands that are missing, in a folder of a million
+            names = [
+                entry.name for entry in islice(entries, 1000) if entry.name != path.name
+            ]  # a dangling link is there itself
     except OSError:
         names = []
-    return PhotoError(f"no such photo: {path}{suggest(path.name, names) or f'; see what lies in {path.parent.absolute()}'}")
+    return PhotoError(
+        f"no such photo: {path}{suggest(path.name, names) or f'; see what lies in {path.parent.absolute()}'}"
+    )
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
@@ -171,7 +193,9 @@ def read(path: Path) -> bytes:
     except PhotoError:
         raise
     except (OSError, ValueError) as error:
-        raise PhotoError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); check the name and the disk") from None
+        raise PhotoError(
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); check the name and the disk"
+        ) from None
 
 
 def check(path: Path, status: os.stat_result) -> None:
@@ -182,7 +206,9 @@ def check(path: Path, status: os.stat_result) -> None:
         what = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}.get(kind, "a device")
         raise PhotoError(f"{path} is {what}, not a photo; save the photo to a file and name that")
     if status.st_size > MOST_BYTES:
-        raise PhotoError(f"{path} has {status.st_size:,} bytes, which is more than any photo's {MOST_BYTES:,}; see whether it is one")
+        raise PhotoError(
+            f"{path} has {status.st_size:,} bytes, which is more than any photo's {MOST_BYTES:,}; see whether it is one"
+        )
 
 
 def without_waiting(name: str, flags: int) -> int:

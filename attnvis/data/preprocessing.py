@@ -14,7 +14,10 @@ from attnvis.types import Batch, Box, Photo, PhotoError, Preprocessing, View
 
 __all__ = ["collate", "fit", "shape_key"]
 
-LONGEST = {"resize": 8, "crop": 64}  # long side : short side; a photo more elongated than this is squeezed, so that memory stays bounded
+LONGEST = {
+    "resize": 8,
+    "crop": 64,
+}  # long side : short side; a photo more elongated than this is squeezed, so that memory stays bounded
 
 
 def fit(photo: Photo, how: Preprocessing) -> tuple[Pixels, View]:
@@ -25,7 +28,9 @@ def fit(photo: Photo, how: Preprocessing) -> tuple[Pixels, View]:
     letterbox: long side = size, centred on the mean colour.  stretch: both sides = size.
     """
     full, size = layout(photo.size, how)
-    shift = [round((side - whole) / 2) for side, whole in zip(size, full, strict=True)]  # negative: cut off; positive: margin
+    shift = [
+        round((side - whole) / 2) for side, whole in zip(size, full, strict=True)
+    ]  # negative: cut off; positive: margin
     scale = [whole / side for whole, side in zip(full, photo.size, strict=True)]
     cut, margin = [max(0, -s) for s in shift], [max(0, s) for s in shift]
     inside = [min(side, whole) for side, whole in zip(size, full, strict=True)]
@@ -49,15 +54,22 @@ def layout(size: tuple[int, int], how: Preprocessing) -> tuple[tuple[int, int], 
     short, long = sorted(size)
     side, square = how.size, (how.size, how.size)
     if not 32 <= side <= 8192 or how.multiple < 1:
-        raise ValueError(f"size {side} with multiple {how.multiple}; give a size from 32 to 8192 pixels and a multiple of at least 1")
+        raise ValueError(
+            f"size {side} with multiple {how.multiple}; give a size from 32 to 8192 pixels and a multiple of at least 1"
+        )
     match how.fit:
         case "resize":
-            steps = min(round((side * long / short - side) / how.multiple), (LONGEST["resize"] - 1) * side // how.multiple)
+            steps = min(
+                round((side * long / short - side) / how.multiple),
+                (LONGEST["resize"] - 1) * side // how.multiple,
+            )
             sides = side, side + steps * how.multiple
         case "crop":
             first = side if how.resize is None else how.resize
             if not side <= first <= 8192:
-                raise ValueError(f"resize {first} before a crop of {side}; give at least the size of the crop, at most 8192")
+                raise ValueError(
+                    f"resize {first} before a crop of {side}; give at least the size of the crop, at most 8192"
+                )
             sides = first, min(int(first * long / short), LONGEST["crop"] * first)
         case "letterbox":
             sides = max(1, round(side * short / long)), side
@@ -74,7 +86,9 @@ def resample(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8
     height, width = (min(sides) for sides in zip(pixels.shape[:2], size, strict=True))
     if pixels.shape[:2] != (height, width):
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    return pixels if (height, width) == size else cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return (
+        pixels if (height, width) == size else cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR)
+    )
 
 
 def shape_key(photo: Photo, how: Preprocessing) -> Hashable:
@@ -88,10 +102,14 @@ def collate(photos: Sequence[Photo], how: Preprocessing) -> Batch:
     fitted = [fit(photo, how) for photo in photos]
     sizes = {view.size: photo.name for photo, (_, view) in zip(photos, fitted, strict=True)}
     if len(sizes) != 1:
-        raise ValueError(f"a batch has photos of one input size, not {sizes or 'none'}; group them by shape_key, or use a square fit")
+        raise ValueError(
+            f"a batch has photos of one input size, not {sizes or 'none'}; group them by shape_key, or use a square fit"
+        )
     table = ((np.arange(256)[:, None] / 255 - how.mean) / how.std).astype(np.float32)  # [256, 3]
     images = np.stack([cv2.LUT(pixels, table[None]) for pixels, _ in fitted])  # [B, H, W, 3]
-    return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), tuple(view for _, view in fitted), tuple(photos))
+    return Batch(
+        torch.from_numpy(images).permute(0, 3, 1, 2), tuple(view for _, view in fitted), tuple(photos)
+    )
 
 
 def sample(paths: list[Path], preprocessing: "Preprocessing", count: int = 2) -> "Batch | None":

@@ -17,7 +17,9 @@ FINE = 4  # everything is drawn so many times larger, then averaged
 
 Picture = UInt8[np.ndarray, "size size 3"]
 Mask = Bool[np.ndarray, "size size"]
-Contours = list[Float[np.ndarray, "_ 2"]]  # corners (x, y); what an even number of contours surrounds is a hole
+Contours = list[
+    Float[np.ndarray, "_ 2"]
+]  # corners (x, y); what an even number of contours surrounds is a hole
 
 
 def pop_out(kind: str, level: float, seed: int, size: int = 225) -> tuple[Picture, Mask, Mask]:
@@ -30,10 +32,21 @@ def pop_out(kind: str, level: float, seed: int, size: int = 225) -> tuple[Pictur
     if kind not in KINDS:
         raise ValueError(f"there is no pop-out by {kind!r}; choose {', '.join(KINDS)}")
     if kind == "size" and not 0.2 <= level <= 2.5:
-        raise ValueError(f"a target {level:g} times as large as the others does not fit its place; give a size from 0.2 to 2.5")
+        raise ValueError(
+            f"a target {level:g} times as large as the others does not fit its place; give a size from 0.2 to 2.5"
+        )
     rng, cell = np.random.default_rng(seed), size / GRID
-    grey, hue, angle, ink = rng.uniform(0.35, 0.65), rng.uniform(0, 360), rng.uniform(0, 180), float(rng.integers(2))
-    middles = (np.stack(np.meshgrid(*2 * [np.arange(GRID)]), -1).reshape(-1, 2) + 0.5 + rng.uniform(-0.1, 0.1, (GRID**2, 2))) * cell
+    grey, hue, angle, ink = (
+        rng.uniform(0.35, 0.65),
+        rng.uniform(0, 360),
+        rng.uniform(0, 180),
+        float(rng.integers(2)),
+    )
+    middles = (
+        np.stack(np.meshgrid(*2 * [np.arange(GRID)]), -1).reshape(-1, 2)
+        + 0.5
+        + rng.uniform(-0.1, 0.1, (GRID**2, 2))
+    ) * cell
     target, reach = int(rng.integers(GRID**2)), 0.3 * cell
     usual, other, inks = disc(), disc(), [(ink, ink, ink)] * 2
     if kind == "colour":
@@ -43,7 +56,12 @@ def pop_out(kind: str, level: float, seed: int, size: int = 225) -> tuple[Pictur
     else:
         reach = min(0.3, 0.4 / level) * cell  # the larger of the two sizes keeps clear of its neighbours
         other = [level * disc()[0]]
-    rest = [reach * contour + middle for number, middle in enumerate(middles) for contour in usual if number != target]
+    rest = [
+        reach * contour + middle
+        for number, middle in enumerate(middles)
+        for contour in usual
+        if number != target
+    ]
     odd = [reach * contour + middles[target] for contour in other]
     picture, masks = np.full((size, size, 3), grey), []
     for contours, colour in ((odd, inks[1]), (rest, inks[0])):
@@ -65,14 +83,20 @@ def scene(seed: int, size: int = 225) -> tuple[Picture, Mask, dict[str, str]]:
     reach = rng.uniform(0.14, 0.28) * size
     middle = rng.uniform(reach + 1, size - reach - 1, 2)
     turn, grain = rng.uniform(0, 360), rng.uniform(0.35, 0.5) * reach
-    bright = np.array(hsv_to_rgb((COLOURS[colour] + rng.uniform(-6, 6)) % 360 / 360, *rng.uniform(0.85, 1, 2)))
+    bright = np.array(
+        hsv_to_rgb((COLOURS[colour] + rng.uniform(-6, 6)) % 360 / 360, *rng.uniform(0.85, 1, 2))
+    )
     across, down = ((np.arange(FINE * size) + 0.5) / FINE - at for at in middle)
     down, cosine, sine = down[:, None], np.cos(np.radians(turn)), np.sin(np.radians(turn))
     lit = FILLS[fill]((across * cosine + down * sine) / grain, (down * cosine - across * sine) / grain)
     lit = shrunk(lit.astype(np.float32), size)[..., None]
     share = coverage([reach * contour + middle for contour in turned(SHAPES[shape], turn)], size)[..., None]
     own = bright * (0.35 + 0.65 * lit)  # the fill is drawn in the colour and in a shade of it
-    return eight_bit(picture * (1 - share) + own * share), share[..., 0] > 0, {"shape": shape, "colour": colour, "fill": fill}
+    return (
+        eight_bit(picture * (1 - share) + own * share),
+        share[..., 0] > 0,
+        {"shape": shape, "colour": colour, "fill": fill},
+    )
 
 
 # ------------------------------------------------------------------------------------------------ shapes, within the unit circle
@@ -108,7 +132,16 @@ SHAPES: dict[str, Contours] = {
     "cross": [np.concatenate([arm for quarter in range(4) for arm in turned([ARM], 90.0 * quarter)])],
     "moon": [np.concatenate([HALF, HALF[-2:0:-1] * (0.35, 1)])],
 }
-COLOURS = {"red": 0, "orange": 30, "yellow": 60, "green": 120, "cyan": 180, "blue": 225, "purple": 275, "pink": 325}  # hue in degrees
+COLOURS = {
+    "red": 0,
+    "orange": 30,
+    "yellow": 60,
+    "green": 120,
+    "cyan": 180,
+    "blue": 225,
+    "purple": 275,
+    "pink": 325,
+}  # hue in degrees
 FILLS = {  # where it is bright; u, v: the object's own coordinates, one unit apart from repeat to repeat
     "plain": lambda u, v: u == u,
     "stripes": lambda u, v: u % 1 < 0.5,
@@ -144,7 +177,9 @@ def clouds(rng: np.random.Generator, size: int) -> Float[np.ndarray, "size size"
     """Noise with an amplitude of 1 / frequency ** .8 to 1.6, as photos have."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
     frequency[0, 0] = np.inf  # the mean
-    noise = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(size, size))) / frequency ** rng.uniform(0.8, 1.6), (size, size))
+    noise = np.fft.irfft2(
+        np.fft.rfft2(rng.normal(size=(size, size))) / frequency ** rng.uniform(0.8, 1.6), (size, size)
+    )
     return np.clip(0.5 + noise / (4 * noise.std()), 0, 1)
 
 
@@ -170,7 +205,9 @@ def patches(rng: np.random.Generator, size: int) -> Float[np.ndarray, "size size
 def coverage(contours: Contours, size: int) -> Float[np.ndarray, "size size"]:
     """The share of each pixel that lies inside, to one part in FINE squared."""
     canvas = np.zeros((FINE * size, FINE * size), np.float32)
-    corners = [np.rint(16 * (FINE * contour - 0.5)).astype(np.int32) for contour in contours]  # in sixteenths; pixel 0 is centred at 0
+    corners = [
+        np.rint(16 * (FINE * contour - 0.5)).astype(np.int32) for contour in contours
+    ]  # in sixteenths; pixel 0 is centred at 0
     return shrunk(cv2.fillPoly(canvas, corners, 1.0, shift=4), size)
 
 

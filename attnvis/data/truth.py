@@ -27,5 +27,7 @@ def read_truth(path: Path, categories: Sequence[str], classes: int) -> int:
             raise PhotoError(f"{path}: {error}") from None
     wanted = "call the file 281_anything, or its folder by index or name: 281, tabby"
     if told:
-        raise PhotoError(f"{path} names two classes, {' and '.join(map(str, sorted(told)))}, by its file and by its folder; {wanted}")
+        raise PhotoError(
+            f"{path} names two classes, {' and '.join(map(str, sorted(told)))}, by its file and by its folder; {wanted}"
+        )
     raise PhotoError(f"{path} does not say its class; {wanted}")

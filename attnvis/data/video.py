@@ -54,18 +54,26 @@ def examine(path: Path) -> Clip:
         turned = round(capture.get(cv2.CAP_PROP_ORIENTATION_META))
         there, first = capture.read()
     if not there:
-        raise ValueError(f"{path} holds no frame that can be read; it is cut off or damaged: copy or download it again")
+        raise ValueError(
+            f"{path} holds no frame that can be read; it is cut off or damaged: copy or download it again"
+        )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Clip(path, first.shape[:2], rate if 0 < rate <= 1000 else USUAL, max(0, int(promised)), digest, turned)
+    return Clip(
+        path, first.shape[:2], rate if 0 < rate <= 1000 else USUAL, max(0, int(promised)), digest, turned
+    )
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[cv2.VideoCapture]:
-    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)  # absolute: `a:b.mp4` is a file, no protocol
+    capture = cv2.VideoCapture(
+        str(path.absolute()), cv2.CAP_FFMPEG
+    )  # absolute: `a:b.mp4` is a file, no protocol
     try:
         if not capture.isOpened():
-            raise ValueError(f"{path} cannot be read as a video; it is none, or was cut off and lost its index: copy or download it again")
+            raise ValueError(
+                f"{path} cannot be read as a video; it is none, or was cut off and lost its index: copy or download it again"
+            )
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         yield capture
     finally:

@@ -22,16 +22,33 @@ from attnvis.files import write_bytes
 from attnvis.methods.settings import GAPS
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM, diagnose
 from attnvis.render import overlays, panels
-from attnvis.render.html import environment, image, read_template
+from attnvis.render.html import data_uri, environment, read_template
 from attnvis.render.plots import INK, QUIET, draw
 
-__all__ = ["Asked", "Claim", "Duel", "best_gap", "claims", "duel", "gradients", "measured", "verdict", "write_note"]
+__all__ = [
+    "Asked",
+    "Claim",
+    "Duel",
+    "best_gap",
+    "claims",
+    "duel",
+    "gradients",
+    "measured",
+    "verdict",
+    "write_note",
+]
 
-NOTED = {(51.0, 49.0): (0.51, 0.49), (80.0, 20.0): (0.99999999, 0.00000001)}  # two scores and the probabilities that the note gives them
+NOTED = {
+    (51.0, 49.0): (0.51, 0.49),
+    (80.0, 20.0): (0.99999999, 0.00000001),
+}  # two scores and the probabilities that the note gives them
 DIMS = (1, 64, 512, 2048)  # 1: not divided; 2048: the last layer of ResNet-50
 COLOURS = ("#0072b2", "#d55e00")
 FEW = 2.0  # patches: an attention spread over fewer is on one
-WIDE, NARROW = 10 ** (2 / 3), 10 ** (-2 / 3)  # gaps of logits, at edges of the histogram's bins: over 99 to 1, under 55 to 45
+WIDE, NARROW = (
+    10 ** (2 / 3),
+    10 ** (-2 / 3),
+)  # gaps of logits, at edges of the histogram's bins: over 99 to 1, under 55 to 45
 
 
 # -------------------------------------------------------------------------------------------------------------- two patches
@@ -59,7 +76,10 @@ def duel(pair: tuple[float, float], dim: int = 1, scaling: Scaling = scaling.inv
     attention = attend(query, keys, scaling=scaling)
     found = {name: float(values) for name, values in diagnose(attention).items()}
     (z1, z2), (p1, p2) = attention.logits.flatten().tolist(), attention.weights.flatten().tolist()
-    gap, gradient = found["margin"], found["gradient_norm"] / 2  # the Jacobian of two weights has four entries of this size
+    gap, gradient = (
+        found["margin"],
+        found["gradient_norm"] / 2,
+    )  # the Jacobian of two weights has four entries of this size
     entropy = math.log1p(p2 / p1) + gap * p2  # `diagnose` cannot see that p1 is not 1
     return Duel(dim, (z1, z2), (p1, p2), gap, entropy, found["perplexity"], gradient)
 
@@ -82,7 +102,17 @@ def claims() -> list[Claim]:
     for pair, said in NOTED.items():
         first, second = normalise.relu(torch.tensor(pair, dtype=torch.float64)[None, None]).flatten().tolist()
         gap = math.log(said[0] / said[1])
-        found.append(Claim(pair, said, duel(pair), duel(pair, DIMS[-1]), (first, second), gap, ((pair[0] - pair[1]) / gap) ** 2))
+        found.append(
+            Claim(
+                pair,
+                said,
+                duel(pair),
+                duel(pair, DIMS[-1]),
+                (first, second),
+                gap,
+                ((pair[0] - pair[1]) / gap) ** 2,
+            )
+        )
     return found
 
 
@@ -112,7 +142,9 @@ class Asked:
     after_share: float
     patches: float
     spread: float  # standard deviation of the raw scores over the patches of a photo
-    gaps: tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]]  # shares of the pairs of patches, before and after
+    gaps: tuple[
+        Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]
+    ]  # shares of the pairs of patches, before and after
     tiles: tuple[tuple[str, bytes, str], ...] = ()  # (setting, picture, spread in words) on the first photo
     label: str = ""  # what the query is on the first photo
 
@@ -124,22 +156,38 @@ class Asked:
 
 def measured(part: Part) -> list[Asked]:
     settings = [tuple(setting) for setting in part.told["settings"]]
-    rows = pq.read_table(part.folder / "rows.parquet", columns=["query", "scaling", "normalise", "perplexity", "patches", "score_std"])
+    rows = pq.read_table(
+        part.folder / "rows.parquet",
+        columns=["query", "scaling", "normalise", "perplexity", "patches", "score_std"],
+    )
     table = {name: np.array(column) for name, column in rows.to_pydict().items()}
     found = []
     for query, curves in part.curves().items():
-        mine = {name: (table["query"] == query) & (table["scaling"] == name) & (table["normalise"] == "softmax") for name in BOTH}
+        mine = {
+            name: (table["query"] == query) & (table["scaling"] == name) & (table["normalise"] == "softmax")
+            for name in BOTH
+        }
         whole, shares = {}, {}
         for name, rows_of in mine.items():
             whole[name] = float(np.median(table["perplexity"][rows_of]))
             shares[name] = float(np.median(table["perplexity"][rows_of] / table["patches"][rows_of]))
-        counts = [curves["gaps"][1 + settings.index((name, "softmax"))] for name in BOTH]  # row 0: the raw scores
+        counts = [
+            curves["gaps"][1 + settings.index((name, "softmax"))] for name in BOTH
+        ]  # row 0: the raw scores
         tiles = [told for told in part.told["tiles"] if told["query"] == query and told["setting"] in BOTH]
-        pictures = tuple((told["setting"], content, told["said"]) for told in tiles if (content := content_of(part.folder / told["file"])))
+        pictures = tuple(
+            (told["setting"], content, told["said"])
+            for told in tiles
+            if (content := content_of(part.folder / told["file"]))
+        )
         patches, spread = (float(np.median(table[name][mine["none"]])) for name in ("patches", "score_std"))
-        before, after = ((whole[name], shares[name], gaps / gaps.sum()) for name, gaps in zip(BOTH, counts, strict=True))
+        before, after = (
+            (whole[name], shares[name], gaps / gaps.sum()) for name, gaps in zip(BOTH, counts, strict=True)
+        )
         label = tiles[0]["label"] if tiles else query
-        found.append(Asked(query, *before[:2], *after[:2], patches, spread, (before[2], after[2]), pictures, label))
+        found.append(
+            Asked(query, *before[:2], *after[:2], patches, spread, (before[2], after[2]), pictures, label)
+        )
     return found
 
 
@@ -156,7 +204,11 @@ def content_of(path: Path) -> bytes:
 def usable(sweep: Sweep) -> Part:
     """The first job that measured both settings."""
     for part in sweep.parts:
-        if part.status == "done" and part.told["done"] and all([name, "softmax"] in part.told["settings"] for name in BOTH):
+        if (
+            part.status == "done"
+            and part.told["done"]
+            and all([name, "softmax"] in part.told["settings"] for name in BOTH)
+        ):
             return part
     raise ValueError(
         f"no job of {sweep.folder} has photos under the scalings none and inv_sqrt_d with softmax; try: attnvis sweep experiment=note"
@@ -171,11 +223,20 @@ def verdict(asked: Asked) -> tuple[bool, str]:
     if wild and chooses:
         return True, f"undivided its attention sits on {before}, divided it is spread over {after}"
     if wild and asked.after < FEW:
-        return False, f"undivided its attention sits on {before}, and divided still on {after}: √d is too little"
+        return (
+            False,
+            f"undivided its attention sits on {before}, and divided still on {after}: √d is too little",
+        )
     if wild:
-        return False, f"undivided its attention sits on {before}, divided it covers {after}: √d is too much, no preference is left"
+        return (
+            False,
+            f"undivided its attention sits on {before}, divided it covers {after}: √d is too much, no preference is left",
+        )
     if chooses:
-        return False, f"undivided its attention is spread over {before}, so nothing was wild, and divided over {after}"
+        return (
+            False,
+            f"undivided its attention is spread over {before}, so nothing was wild, and divided over {after}",
+        )
     rest = f"divided it covers {after}: hardly any preference is left"
     return False, f"undivided its attention is spread over {before}, so nothing was wild, and {rest}"
 
@@ -187,7 +248,11 @@ def judgement(found: Sequence[Asked], photos: int) -> str:
         holds, why = verdict(asked)
         parts[holds].append(f"the query {asked.query} ({why})")
     start = f"On {'this photo' if photos == 1 else f'these {photos} photos'} the note's sentence "
-    said = [f"{word} for {' and for '.join(those)}" for those, word in ((parts[True], "holds"), (parts[False], "does not hold")) if those]
+    said = [
+        f"{word} for {' and for '.join(those)}"
+        for those, word in ((parts[True], "holds"), (parts[False], "does not hold"))
+        if those
+    ]
     return f"{start}{'; it '.join(said)}."
 
 
@@ -201,8 +266,11 @@ def write_note(sweep: Sweep, folder: Path) -> Path:
     part = usable(sweep)
     told, found = part.told, measured(part)
     pages = environment("attnvis.experiments")
-    pages.filters |= {"image": image, "probability": probability, "of": of, "power": power}
-    facts = {name: str(told.get(name, "")) for name in ("backbone", "weights", "weights digest", "layer", "precision", "placement")}
+    pages.filters |= {"image": data_uri, "probability": probability, "of": of, "power": power}
+    facts = {
+        name: str(told.get(name, ""))
+        for name in ("backbone", "weights", "weights digest", "layer", "precision", "placement")
+    }
     page = pages.get_template("note.html").render(
         style=Markup(read_template("attnvis.render", "report.css")),
         claims=claims(),
@@ -219,7 +287,9 @@ def write_note(sweep: Sweep, folder: Path) -> Path:
         judgement=judgement(found, told["done"]),
         photo=told["tiles"][0]["photo"] if told["tiles"] else "",
         bar=overlays.encode(panels.colour_bar(style_of(told)), "png"),
-        warnings=["random weights: nothing was learned, the maps mean nothing"] if told.get("weights digest") == "random" else [],
+        warnings=["random weights: nothing was learned, the maps mean nothing"]
+        if told.get("weights digest") == "random"
+        else [],
         facts=facts | {"photos": str(told["done"]), "job": part.asked, "command": sweep.command},
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -229,28 +299,54 @@ def write_note(sweep: Sweep, folder: Path) -> Path:
 
 def style_of(told: Mapping[str, Any]) -> overlays.Style:
     """The colours of the sweep's tiles."""
-    return overlays.Style(**{name: value for name, value in told["asked"].get("render", {}).items() if not name.startswith("_")})
+    return overlays.Style(
+        **{name: value for name, value in told["asked"].get("render", {}).items() if not name.startswith("_")}
+    )
 
 
 def gradient_figure() -> bytes:
     divisors = np.geomspace(0.3, 1000, 90)
 
     def paint(axes: Any) -> None:
-        for pair, colour, above in zip(NOTED, COLOURS, (8, -18), strict=True):  # the second curve ends in the first
+        for pair, colour, above in zip(
+            NOTED, COLOURS, (8, -18), strict=True
+        ):  # the second curve ends in the first
             gap = pair[0] - pair[1]
             peak = gap / best_gap()
             (height,) = gradients(pair, [peak])
-            axes.loglog(divisors, gradients(pair, divisors.tolist()), color=colour, label=f"{pair[0]:g} against {pair[1]:g}: gap {gap:g}")
+            axes.loglog(
+                divisors,
+                gradients(pair, divisors.tolist()),
+                color=colour,
+                label=f"{pair[0]:g} against {pair[1]:g}: gap {gap:g}",
+            )
             axes.plot(peak, height, "o", color=colour, ms=7)
-            axes.annotate(f"best: {peak:.3g}", (peak, height), (0, above), textcoords="offset points", ha="center", color=colour)
+            axes.annotate(
+                f"best: {peak:.3g}",
+                (peak, height),
+                (0, above),
+                textcoords="offset points",
+                ha="center",
+                color=colour,
+            )
         for dim in DIMS[1:]:
             root = math.sqrt(dim)
             axes.axvline(root, color=QUIET, lw=0.8, ls="--", zorder=0)
             side = ((-3, 5), "right") if dim < DIMS[-1] else ((3, 5), "left")
-            axes.annotate(f"√{dim}", (root, 0), side[0], ("data", "axes fraction"), "offset points", ha=side[1], color=QUIET)
+            axes.annotate(
+                f"√{dim}",
+                (root, 0),
+                side[0],
+                ("data", "axes fraction"),
+                "offset points",
+                ha=side[1],
+                color=QUIET,
+            )
         decades(axes.xaxis, range(4))
         decades(axes.yaxis, range(-5, 1))
-        axes.set(ylim=(1e-5, 1), xlabel="what the scores are divided by", ylabel="gradient that reaches a score")
+        axes.set(
+            ylim=(1e-5, 1), xlabel="what the scores are divided by", ylabel="gradient that reaches a score"
+        )
         axes.legend()
 
     return draw("gradient", "Gradient against divisor", 3.8, paint).png
@@ -258,7 +354,10 @@ def gradient_figure() -> bytes:
 
 def decades(axis: Any, powers: range) -> None:
     """Plain labels: `draw` shows no formulas."""
-    axis.set_ticks([10.0**power for power in powers], [f"{10**power:g}" if power > -4 else power_of_ten(power) for power in powers])
+    axis.set_ticks(
+        [10.0**power for power in powers],
+        [f"{10**power:g}" if power > -4 else power_of_ten(power) for power in powers],
+    )
     axis.set_ticks([], minor=True)
 
 
@@ -266,16 +365,30 @@ def histogram(asked: Asked) -> bytes:
     edges = np.logspace(*GAPS[:2], GAPS[2] + 1)
 
     def paint(axes: Any) -> None:
-        for shares, colour, label in zip(asked.gaps, reversed(COLOURS), ("undivided", "divided by √d"), strict=True):
+        for shares, colour, label in zip(
+            asked.gaps, reversed(COLOURS), ("undivided", "divided by √d"), strict=True
+        ):
             axes.stairs(100 * shares, edges, fill=True, color=colour, alpha=0.35)
             axes.stairs(100 * shares, edges, color=colour, lw=1.5, label=label)
         for side, low, high in ((0.02, 1e-9, NARROW), (0.98, WIDE, 1e9)):
-            said = f"as good as equal\n(under {odds(NARROW)})" if side < 0.5 else f"the winner takes all\n(over {odds(WIDE)})"
+            said = (
+                f"as good as equal\n(under {odds(NARROW)})"
+                if side < 0.5
+                else f"the winner takes all\n(over {odds(WIDE)})"
+            )
             align = "left" if side < 0.5 else "right"
             axes.axvspan(low, high, color=INK, alpha=0.06, lw=0)
-            axes.annotate(said, (side, 0.97), xycoords="axes fraction", ha=align, va="top", fontsize=8.5, color=QUIET)
+            axes.annotate(
+                said, (side, 0.97), xycoords="axes fraction", ha=align, va="top", fontsize=8.5, color=QUIET
+            )
         top = 1.4 * 100 * max(shares.max() for shares in asked.gaps)
-        axes.set(xscale="log", xlim=(1e-3, 1e4), ylim=(0, top), xlabel="gap between two patches", ylabel="% of pairs")
+        axes.set(
+            xscale="log",
+            xlim=(1e-3, 1e4),
+            ylim=(0, top),
+            xlabel="gap between two patches",
+            ylabel="% of pairs",
+        )
         decades(axes.xaxis, range(-3, 5))
         axes.set_title(f"query: {asked.query}")
         axes.legend(loc="upper center")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from attnvis.metrics.intervals import Interval
-from attnvis.render.html import figure
+from attnvis.render.html import format_number
 
 __all__ = ["between", "listed", "many", "percent", "points"]
 
@@ -26,7 +26,7 @@ def points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
-def between(interval: Interval, words: Any = figure) -> str:
+def between(interval: Interval, words: Any = format_number) -> str:
     """`[3.1, 4.2]`; nothing where one photo leaves nothing to resample."""
     if interval.count < 2 or math.isnan(interval.low):
         return ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from attnvis.geometry import spread
+from attnvis.geometry import to_pixels
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
 from attnvis.types import Attention, Box, ClassScore, Features, Placement, percent
 
@@ -43,11 +43,16 @@ class Answer:
 
     def map(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """N a_i over the photo's pixels (or a grid of `size`), NaN where the network never looked."""
-        return spread(self.cells, self.placement, size)
+        return to_pixels(self.cells, self.placement, size)
 
     def density(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """The attention as a density over pixels: it sums to 1."""
-        return spread(self.attention.weights.reshape(self.placement.grid).float().cpu().numpy(), self.placement, size, density=True)
+        return to_pixels(
+            self.attention.weights.reshape(self.placement.grid).float().cpu().numpy(),
+            self.placement,
+            size,
+            density=True,
+        )
 
     @property
     def field(self) -> Box | None:
@@ -61,7 +66,9 @@ class Answer:
         weights, patches = self.attention.weights.flatten().topk(min(count, self.patches))
         columns = self.placement.grid[1]
         where = [divmod(patch, columns) for patch in patches.tolist()]
-        return [(weight, self.placement.tile(*cell)) for weight, cell in zip(weights.tolist(), where, strict=True)]
+        return [
+            (weight, self.placement.tile(*cell)) for weight, cell in zip(weights.tolist(), where, strict=True)
+        ]
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -69,14 +76,21 @@ class Answer:
         if self.diagnostics["perplexity"] > NEARLY_UNIFORM * self.patches:
             spread_over = f"{self.diagnostics['perplexity']:.1f} of {self.patches} patches"
             flat = self.diagnostics["score_range"] <= 0
-            said.append(f"nearly uniform: spread over {spread_over}" + ("" if flat else "; scaling=perplexity shows its order"))
+            said.append(
+                f"nearly uniform: spread over {spread_over}"
+                + ("" if flat else "; scaling=perplexity shows its order")
+            )
         if self.diagnostics["saturated"]:
             said.append("one-hot: more than 99 % of the attention is on one patch")
         if self.class_score and self.class_score.probability < UNLIKELY:
             score = self.class_score
-            said.append(f"unlikely: the network gives {score.name} {percent(score.probability)} here, rank {score.rank}")
+            said.append(
+                f"unlikely: the network gives {score.name} {percent(score.probability)} here, rank {score.rank}"
+            )
         if self.sign_margin is not None and self.sign_margin < FREE_SIGN:
-            said.append(f"free sign: in a mirror or at another size the map may turn into its opposite (margin {self.sign_margin:.2f})")
+            said.append(
+                f"free sign: in a mirror or at another size the map may turn into its opposite (margin {self.sign_margin:.2f})"
+            )
         return tuple(said)
 
 
@@ -85,5 +99,8 @@ def predictions(features: Features, photo: int, count: int = 5) -> tuple[tuple[s
     for layer in (features, *features.also):
         if layer.head and layer.logits is not None:
             chances, classes = layer.logits[photo].softmax(-1).topk(min(count, layer.logits.shape[-1]))
-            return tuple((layer.head.category(index), chance) for chance, index in zip(chances.tolist(), classes.tolist(), strict=True))
+            return tuple(
+                (layer.head.category(index), chance)
+                for chance, index in zip(chances.tolist(), classes.tolist(), strict=True)
+            )
     return ()

@@ -16,11 +16,11 @@ from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Features, Query
 
-__all__ = ["Method", "Steady", "steady"]
+__all__ = ["AttentionMethod", "Steady", "steady"]
 
 
 @dataclass(frozen=True)
-class Method:
+class AttentionMethod:
     """A query, a scaling and a normaliser.  Call it with Features: for each photo, one Answer per layer and query."""
 
     query: QueryFunction = kinds.mean
@@ -47,7 +47,11 @@ class Method:
                         query=query.text,
                         label=f"{label}, {features.layer}" if named else label,
                         attention=Attention(
-                            attention.scores[one], attention.logits[one], attention.weights[one], attention.values[one[0]], attention.dim
+                            attention.scores[one],
+                            attention.logits[one],
+                            attention.weights[one],
+                            attention.values[one[0]],
+                            attention.dim,
                         ),
                         placement=features.placements[photo],
                         diagnostics={name: values[photo][column] for name, values in numbers.items()},
@@ -55,7 +59,9 @@ class Method:
                         mark=query.marks[column] if query.marks else None,
                         layer=features.layer,
                         class_score=query.classes[photo][column] if query.classes else None,
-                        sign_margin=None if query.sign_margin is None else float(query.sign_margin[photo, column]),
+                        sign_margin=None
+                        if query.sign_margin is None
+                        else float(query.sign_margin[photo, column]),
                     )
                 )
         return answers
@@ -78,13 +84,16 @@ class Steady:
         (asked,) = ask(self.query, features)
         vectors = asked.vectors.clone()
         for vector in vectors[:, 0]:
-            if features.layer in self.last and torch.cosine_similarity(vector, self.last[features.layer], dim=0) < -SAME:
+            if (
+                features.layer in self.last
+                and torch.cosine_similarity(vector, self.last[features.layer], dim=0) < -SAME
+            ):
                 vector.neg_()
             self.last[features.layer] = vector
         return replace(asked, vectors=vectors)
 
 
-def steady(method: Method) -> Method:
+def steady(method: AttentionMethod) -> AttentionMethod:
     """The method, a pca query of it with a steady sign."""
     inner = method.query.func if isinstance(method.query, partial) else method.query
     return replace(method, query=Steady(method.query)) if inner is kinds.pca else method

@@ -19,7 +19,7 @@ from attnvis.attention.query.language import ask
 from attnvis.metrics.diagnostics import diagnose, frobenius_norm
 from attnvis.types import Attention, Box, Features, Placement, Query, Scores
 
-__all__ = ["GAPS", "RANKS", "TEMPERATURES", "Grid", "Measured", "Measurement"]
+__all__ = ["GAPS", "RANKS", "TEMPERATURES", "BatchResult", "PhotoResult", "SettingGrid"]
 
 TEMPERATURES = tuple(2.0 ** (power / 4) for power in range(-28, 29))  # tau / std of the scores: 2^-7 ... 2^7
 RANKS = 48  # points of a rank-weight curve, from the hottest patch to the coldest
@@ -28,8 +28,8 @@ PAIRS = 512  # pairs of patches per photo and query, drawn once
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Call it with Features: for each photo, one `Measured` per query."""
+class SettingGrid:
+    """Call it with Features: for each photo, one `PhotoResult` per query."""
 
     queries: Mapping[str, QueryFunction]
     scalings: Mapping[str, Scaling]
@@ -39,21 +39,21 @@ class Grid:
     def settings(self) -> tuple[tuple[str, str], ...]:
         return tuple(product(self.scalings, self.normalisers))
 
-    def __call__(self, features: Features) -> list[list["Measured"]]:
-        found: list[list[Measured]] = [[] for _ in features.tokens]
+    def __call__(self, features: Features) -> list[list["PhotoResult"]]:
+        found: list[list[PhotoResult]] = [[] for _ in features.tokens]
         for text, function in self.queries.items():
             for query in ask(function, features):
                 keys = features.tokens if query.keys is None else query.keys
                 scores = Scores(query.vectors.float(), keys.float())
                 every = self.attend(scores)
-                shape = (len(self.settings), *scores.values.shape)
+                shape = (len(self.settings), *scores.products.shape)
                 numbers = {name: values.view(shape[:-1]) for name, values in diagnose(every).items()}
-                whole = Measurement(
-                    replace(query, text=query.text or text), scores.values.cpu(), scores.dim, every.logits.view(shape).cpu(),
+                whole = BatchResult(
+                    replace(query, text=query.text or text), scores.products.cpu(), scores.dim, every.logits.view(shape).cpu(),
                     every.weights.view(shape).cpu(), numbers, features.placements,
                 )  # fmt: skip
                 for photo, column in product(range(len(found)), range(query.vectors.shape[1])):
-                    found[photo].append(Measured(whole, photo, column))
+                    found[photo].append(PhotoResult(whole, photo, column))
         return found
 
     def attend(self, scores: Scores) -> Attention:
@@ -65,12 +65,18 @@ class Grid:
                 for normalise in self.normalisers.values():
                     logits.append(scaled)
                     weights.append(normalise(scaled))
-        repeated = scores.values.repeat(len(logits), 1, 1)
-        return Attention(repeated, torch.cat(logits), torch.cat(weights), repeated.new_empty(*repeated.shape[::2], 0), scores.dim)
+        repeated = scores.products.repeat(len(logits), 1, 1)
+        return Attention(
+            repeated,
+            torch.cat(logits),
+            torch.cat(weights),
+            repeated.new_empty(*repeated.shape[::2], 0),
+            scores.dim,
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class Measurement:
+class BatchResult:
     """One query on a batch of photos under S settings; curves are computed for all of it at once, when somebody asks."""
 
     query: Query
@@ -84,10 +90,15 @@ class Measurement:
     @cached_property
     def ranked(self) -> Float[Tensor, "S B Q R"]:
         """log2(N a) from the hottest patch to the coldest, at RANKS equal steps; no less than 2^-30."""
-        ordered = (self.weights.shape[-1] * self.weights.double()).sort(-1, descending=True).values.clamp_min(2.0**-30).log2()
-        return torch.nn.functional.interpolate(ordered.flatten(0, 1), RANKS, mode="linear", align_corners=True).unflatten(
-            0, ordered.shape[:2]
+        ordered = (
+            (self.weights.shape[-1] * self.weights.double())
+            .sort(-1, descending=True)
+            .values.clamp_min(2.0**-30)
+            .log2()
         )
+        return torch.nn.functional.interpolate(
+            ordered.flatten(0, 1), RANKS, mode="linear", align_corners=True
+        ).unflatten(0, ordered.shape[:2])
 
     @cached_property
     def gaps(self) -> Float[Tensor, "rows B Q bins"]:
@@ -109,18 +120,22 @@ class Measurement:
         """
         centred = self.scores.double() - self.scores.double().mean(-1, keepdim=True)
         spread = centred.std(-1, correction=0, keepdim=True)
-        standard = torch.where(spread > scalings.noise(self.scores), centred / spread.clamp_min(1e-300), 0.0).unsqueeze(-2)
+        standard = torch.where(
+            spread > scalings.noise(self.scores), centred / spread.clamp_min(1e-300), 0.0
+        ).unsqueeze(-2)
         tau = torch.tensor(TEMPERATURES, dtype=torch.float64)
         weights = (standard / tau.unsqueeze(-1)).softmax(-1)  # [B, Q, T, N]
         perplexity = torch.special.entr(weights).sum(-1).exp()
-        return perplexity / self.scores.shape[-1], frobenius_norm(weights.sort(-1, descending=True).values) / tau
+        return perplexity / self.scores.shape[-1], frobenius_norm(
+            weights.sort(-1, descending=True).values
+        ) / tau
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class PhotoResult:
     """One photo's and one query's part of a measurement."""
 
-    whole: Measurement
+    whole: BatchResult
     photo: int
     column: int
 
@@ -159,10 +174,16 @@ class Measured:
     def temperature_for(self, share: float) -> float:
         """tau such that softmax(s / tau) is spread over that share of the patches; 0 where the scores have no contrast."""
         if not 0 < share < 1:
-            raise ValueError(f"a share of the patches lies above 0 and below 1, not at {share}; sharpness=[0.1] asks for a tenth")
+            raise ValueError(
+                f"a share of the patches lies above 0 and below 1, not at {share}; sharpness=[0.1] asks for a tenth"
+            )
         scores = self.scores.double()
         spread = float(scores.amax() - scores.amin())
-        if spread <= float(scalings.noise(self.scores.view(1, 1, -1))):  # what rounding alone can give is no contrast
+        if spread <= float(
+            scalings.noise(self.scores.view(1, 1, -1))
+        ):  # what rounding alone can give is no contrast
             return 0.0
-        logits = scalings.perplexity(Scores(torch.ones(1, 1, 1, dtype=torch.float64), scores.view(1, -1, 1)), share)
+        logits = scalings.perplexity(
+            Scores(torch.ones(1, 1, 1, dtype=torch.float64), scores.view(1, -1, 1)), share
+        )
         return spread / float(logits.amax() - logits.amin())

@@ -50,7 +50,9 @@ def diagnose(attention: Attention) -> dict[str, Float[Tensor, "B Q"]]:
     score_std, sigma_eff = scores.std(-1, correction=0), logits.std(-1, correction=0)
     gain = torch.where(score_std > 0, sigma_eff / score_std, torch.zeros_like(score_std))
     reference = (scores / math.sqrt(attention.dim or math.nan)).softmax(-1)
-    uniform = (1 + 8 * torch.finfo(attention.weights.dtype).eps) / patches  # rounding alone lifts no patch above it
+    uniform = (
+        1 + 8 * torch.finfo(attention.weights.dtype).eps
+    ) / patches  # rounding alone lifts no patch above it
     best = logits.topk(min(2, patches), -1).values
     ascending = torch.arange(1, patches + 1, device=weights.device, dtype=weights.dtype)
 

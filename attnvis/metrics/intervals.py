@@ -79,7 +79,9 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
-def bootstrap(values: Float[np.ndarray, "P K"], resamples: int = PAIRED_RESAMPLES, seed: int = 0) -> Float[np.ndarray, "R K"]:
+def bootstrap(
+    values: Float[np.ndarray, "P K"], resamples: int = PAIRED_RESAMPLES, seed: int = 0
+) -> Float[np.ndarray, "R K"]:
     """Means of K columns over photos drawn with replacement; a draw is the same for all columns, so that differences are paired."""
     random, photos = np.random.default_rng(seed), len(values)
     counts = (np.bincount(random.integers(photos, size=photos), minlength=photos) for _ in range(resamples))

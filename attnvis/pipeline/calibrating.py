@@ -42,8 +42,16 @@ def flip_test(
     tables, reasons = agreements(backbone, paths, preprocessing, batch_size, watch)
     found = []
     for node, stride, table in zip(backbone.nodes, strides, tables, strict=True):
-        settled = calibration.settle(table, stride, seed)
-        found.append(replace(settled, backbone=backbone.name, digest=backbone.digest, layer=node, size=preprocessing.size))
+        calibrated = calibration.estimate_shift(table, stride, seed)
+        found.append(
+            replace(
+                calibrated,
+                backbone=backbone.name,
+                digest=backbone.digest,
+                layer=node,
+                size=preprocessing.size,
+            )
+        )
     return found, reasons
 
 
@@ -71,19 +79,27 @@ def flip_test_of_chance(
         tables, _ = agreements(control, paths, preprocessing, batch_size, watch)
         for layer_shifts, stride, table in zip(shifts, strides, tables, strict=True):
             with contextlib.suppress(ValueError):
-                layer_shifts.append(calibration.settle(table, stride, seed).shift)
+                layer_shifts.append(calibration.estimate_shift(table, stride, seed).shift)
     return [tuple(layer_shifts) for layer_shifts in shifts], kept
 
 
 def agreements(
-    backbone: "Backbone", paths: list[Path], preprocessing: "Preprocessing", batch_size: int, watch: Watch = unwatched
+    backbone: "Backbone",
+    paths: list[Path],
+    preprocessing: "Preprocessing",
+    batch_size: int,
+    watch: Watch = unwatched,
 ) -> "tuple[list[Float[np.ndarray, 'P S']], Counter[str]]":
     """Per layer, how well maps of photos and of mirrored photos agree under every shift; and why some photos said nothing."""
     answers, reasons = [], Counter[str]()
     both_ways = calibration.both_ways(backbone)
-    for outcome in watch(stream(paths, both_ways, calibration.compare, preprocessing, batch_size), len(paths)):
+    for outcome in watch(
+        stream(paths, both_ways, calibration.compare, preprocessing, batch_size), len(paths)
+    ):
         if outcome.error:
             reasons[outcome.error] += 1
         else:
             answers.append(outcome.answers)
-    return [np.array([tables[number] for tables in answers]) for number in range(len(backbone.nodes))], reasons
+    return [
+        np.array([tables[number] for tables in answers]) for number in range(len(backbone.nodes))
+    ], reasons

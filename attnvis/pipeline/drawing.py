@@ -76,7 +76,9 @@ def network(facts: Mapping[str, str]) -> list[tuple[str, str]]:
     return lines
 
 
-def taken_for(predicted: Sequence[tuple[str, float]], facts: Mapping[str, str] = MappingProxyType({})) -> list[tuple[str, str]]:
+def taken_for(
+    predicted: Sequence[tuple[str, float]], facts: Mapping[str, str] = MappingProxyType({})
+) -> list[tuple[str, str]]:
     """What the network takes the photo for."""
     if not predicted:
         return []

@@ -24,11 +24,18 @@ STAGES = ("scores", "logits", "weights")
 def write_maps(photo: Photo, answers: Sequence[Answer], weights: str = "") -> bytes:
     """Every answer's raw numbers as safetensors: scores.0, logits.0, weights.0 [h, w], query.0 [K], and so on; places as metadata."""
     arrays = {
-        f"{stage}.{number}": getattr(answer.attention, stage).reshape(answer.placement.grid).float().cpu().numpy().copy()
+        f"{stage}.{number}": getattr(answer.attention, stage)
+        .reshape(answer.placement.grid)
+        .float()
+        .cpu()
+        .numpy()
+        .copy()
         for number, answer in enumerate(answers)
         for stage in STAGES
     }
-    arrays |= {f"query.{number}": answer.vector.float().cpu().numpy().copy() for number, answer in enumerate(answers)}
+    arrays |= {
+        f"query.{number}": answer.vector.float().cpu().numpy().copy() for number, answer in enumerate(answers)
+    }
     about = {
         "weights": weights,  # of the network, in words: "random" must not be forgotten
         "photo": {"name": photo.name, "digest": photo.digest},
@@ -55,17 +62,24 @@ def read_maps(path: Path) -> list[Answer]:
             about = json.loads((file.metadata() or {})["attnvis"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         return [
-            restored(entry, *(tensors[f"{name}.{number}"] for name in (*STAGES, "query"))) for number, entry in enumerate(about["answers"])
+            restored(entry, *(tensors[f"{name}.{number}"] for name in (*STAGES, "query")))
+            for number, entry in enumerate(about["answers"])
         ]
     except FileNotFoundError:
         raise
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise ValueError(f"{path} holds no maps of attnvis or is damaged ({error}); run again to make it") from None
+        raise ValueError(
+            f"{path} holds no maps of attnvis or is damaged ({error}); run again to make it"
+        ) from None
 
 
-def restored(entry: Mapping[str, Any], scores: Tensor, logits: Tensor, weights: Tensor, vector: Tensor) -> Answer:
+def restored(
+    entry: Mapping[str, Any], scores: Tensor, logits: Tensor, weights: Tensor, vector: Tensor
+) -> Answer:
     flat = [stage.reshape(1, 1, -1) for stage in (scores, logits, weights)]
-    attention = Attention(flat[0], flat[1], flat[2], values=torch.empty(1, scores.numel(), 0), dim=len(vector))
+    attention = Attention(
+        flat[0], flat[1], flat[2], values=torch.empty(1, scores.numel(), 0), dim=len(vector)
+    )
     mark = Box(**entry["mark"]) if isinstance(entry["mark"], dict) else entry["mark"] and tuple(entry["mark"])
     numbers = {name: float(value) for name, value in diagnose(attention).items()}
     score = entry.get("class_score")  # maps of before version 0.2 have none

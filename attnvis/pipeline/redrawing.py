@@ -27,7 +27,9 @@ def redraw(source: Path, target: Path, style: overlays.Style, command: str) -> I
     if not any(row["map"] for row in rows):
         raise ValueError(f"{source} kept no maps to draw from; run again with maps=true")
     if target.resolve() == source.resolve():
-        raise ValueError(f"{target} is the run itself; redraw into another folder, its own pictures stay as they are")
+        raise ValueError(
+            f"{target} is the run itself; redraw into another folder, its own pictures stay as they are"
+        )
     together: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         if row["map"]:
@@ -43,10 +45,15 @@ def redraw(source: Path, target: Path, style: overlays.Style, command: str) -> I
                 answers = read_maps(source / name)
                 photo = load(path, name=mine[0]["photo"])
                 if photo.digest != mine[0]["digest"]:
-                    raise ValueError(f"{path} is not the photo that the maps were made from; its bytes have changed")
+                    raise ValueError(
+                        f"{path} is not the photo that the maps were made from; its bytes have changed"
+                    )
                 pictures = draw(target, Path(name).stem, photo, answers, style, lines, warnings)
             except (ValueError, FileNotFoundError) as error:
-                table.writerows(row | {"status": "failed", "reason": str(error), "map": "", "overlay": "", "panel": ""} for row in mine)
+                table.writerows(
+                    row | {"status": "failed", "reason": str(error), "map": "", "overlay": "", "panel": ""}
+                    for row in mine
+                )
                 yield path, str(error)
                 continue
             for row, drawn in zip(mine, pictures, strict=True):

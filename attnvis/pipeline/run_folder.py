@@ -26,21 +26,32 @@ from attnvis.pipeline.tracking import PhotoTracker
 from attnvis.render import overlays, panels
 from attnvis.types import ClassScore
 
-__all__ = ["Folder"]
+__all__ = ["RunWriter"]
 
 PACKAGES = ("attnvis", "torch", "torchvision", "hydra-core", "opencv-python", "wandb", "numpy")
 CLASS = ("class_index", "class_probability", "class_logit", "class_rank")  # of the class that was asked for
-NUMBERS = ("index", "height", "width", "patches", "rows", "columns", "probability", *CLASS, "sign_margin", *DESCRIPTIONS)
+NUMBERS = (
+    "index",
+    "height",
+    "width",
+    "patches",
+    "rows",
+    "columns",
+    "probability",
+    *CLASS,
+    "sign_margin",
+    *DESCRIPTIONS,
+)
 COLUMNS = (
     "index", "photo", "path", "digest", "height", "width", "status", "reason", "query", "label", "layer", "weights", "scaling", "normalise",
     "patches", "rows", "columns", "placement", "predicted", "probability", *CLASS, "sign_margin", *DESCRIPTIONS, "map", "overlay", "panel",
 )  # fmt: skip
 
 
-class Folder:
+class RunWriter:
     """A run's folder, open for outcomes; leave the `with` block to have the page written and W&B told.
 
-    `make` draws and writes what one outcome is to leave behind; several threads may do so at once.  `add` records it.
+    `render` draws and writes what one outcome is to leave behind; several threads may do so at once.  `record` notes it.
     `paths` are the photos of the run: their files are named after them, in this order.  A run that goes on (`resume`) gives the same
     ones; `left` are the indices of those that are still to be done, and outcomes count in these.
     """
@@ -70,33 +81,46 @@ class Folder:
         self.done = len(paths) - len(self.left)
         versions = {package: version(package) for package in PACKAGES} | {"python": sys.version.split()[0]}
         self.write(
-            "run.json", json.dumps({**self.facts, "versions": versions, "warnings": self.warnings, "config": config}, indent=1).encode()
+            "run.json",
+            json.dumps(
+                {**self.facts, "versions": versions, "warnings": self.warnings, "config": config}, indent=1
+            ).encode(),
         )
-        self.rows, self.table = open_records(path / "records.csv", after=set(range(len(paths))) - set(self.left))
-        self.tracker = PhotoTracker(path, logger or {"mode": "disabled"}, {**self.facts, "versions": versions, **config})
+        self.rows, self.table = open_records(
+            path / "records.csv", after=set(range(len(paths))) - set(self.left)
+        )
+        self.tracker = PhotoTracker(
+            path, logger or {"mode": "disabled"}, {**self.facts, "versions": versions, **config}
+        )
 
-    def __enter__(self) -> "Folder":
+    def __enter__(self) -> "RunWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
-            with contextlib.suppress(OSError) if kind else contextlib.nullcontext():  # a full disk has been reported already
+            with (
+                contextlib.suppress(OSError) if kind else contextlib.nullcontext()
+            ):  # a full disk has been reported already
                 self.rows.close()
-                if not kind or self.done or self.failed:  # a run that ended before its first photo has nothing to show
+                if (
+                    not kind or self.done or self.failed
+                ):  # a run that ended before its first photo has nothing to show
                     page(self.path, self.name, self.style, self.facts, self.warnings)
         finally:
             (self.path / ".lock").unlink(missing_ok=True)
             self.lock.close()
             self.tracker.finish(crashed=kind is not None)
 
-    def add(self, outcome: Outcome[Answer]) -> None:
+    def record(self, outcome: Outcome[Answer]) -> None:
         """Everything about one photo: to files, then to W&B."""
         if outcome.error:
             self.failed += 1
             self.reasons[outcome.error] = self.reasons.get(outcome.error, 0) + 1
-            self.record([self.about(outcome) | {"status": "failed", "reason": outcome.error}])
+            self.write_rows([self.about(outcome) | {"status": "failed", "reason": outcome.error}])
             return
-        self.record(outcome.made)
+        self.write_rows(outcome.made)
         for numbers, answer in zip(outcome.made, outcome.answers, strict=True):
             self.tracker.log(numbers, answer)
         self.done += 1
@@ -104,24 +128,39 @@ class Folder:
     def about(self, outcome: Outcome[Answer]) -> dict[str, Any]:
         return {"index": self.left[outcome.index], "photo": outcome.path.name, "path": str(outcome.path)}
 
-    def make(self, outcome: Outcome[Answer]) -> list[dict[str, Any]]:
+    def render(self, outcome: Outcome[Answer]) -> list[dict[str, Any]]:
         """The pictures and maps of one photo; returns its records.  Raises PhotoError for a photo that changed or vanished meanwhile."""
         photo = outcome.photo
         assert photo is not None
         row, stem = self.about(outcome), self.stems[self.left[outcome.index]]
         height, width = photo.size
-        row |= {"photo": photo.name, "digest": photo.digest, "height": height, "width": width, "status": "done"}
+        row |= {
+            "photo": photo.name,
+            "digest": photo.digest,
+            "height": height,
+            "width": width,
+            "status": "done",
+        }
         row |= {"weights": self.facts["weights"], "scaling": self.scaling, "normalise": self.normalise}
         if outcome.predicted:
             row |= {"predicted": outcome.predicted[0][0], "probability": outcome.predicted[0][1]}
-        lines = [*taken_for(outcome.predicted, self.facts), ("scaling", about(self.scaling)), *network(self.facts)]
+        lines = [
+            *taken_for(outcome.predicted, self.facts),
+            ("scaling", about(self.scaling)),
+            *network(self.facts),
+        ]
         pictures = draw(self.path, stem, photo, outcome.answers, self.style, lines, self.warnings)
         if self.keep_maps:
             row["map"] = f"maps/{stem}.safetensors"
             self.write(row["map"], write_maps(photo, outcome.answers, self.facts["weights"]))
         rows = []
         for answer, drawn in zip(outcome.answers, pictures, strict=True):
-            found = {"query": answer.query, "label": answer.label, "layer": answer.layer, "patches": answer.patches}
+            found = {
+                "query": answer.query,
+                "label": answer.label,
+                "layer": answer.layer,
+                "patches": answer.patches,
+            }
             found["rows"], found["columns"] = answer.placement.grid
             found |= {"placement": answer.placement.source, **class_columns(answer.class_score)}
             if answer.sign_margin is not None:
@@ -129,7 +168,7 @@ class Folder:
             rows.append(row | drawn | answer.diagnostics | found)
         return rows
 
-    def record(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """A photo's rows go into the file in one piece: a run that is killed leaves whole photos."""
         self.table.writerows(rows)
         self.rows.flush()
@@ -143,13 +182,21 @@ class Folder:
 
 def class_columns(score: ClassScore | None) -> dict[str, int | float]:
     """How likely the class is that was asked for."""
-    return dict(zip(CLASS, (score.index, score.probability, score.logit, score.rank), strict=True)) if score else {}
+    return (
+        dict(zip(CLASS, (score.index, score.probability, score.logit, score.rank), strict=True))
+        if score
+        else {}
+    )
 
 
-def page(folder: Path, name: str, style: overlays.Style, facts: Mapping[str, str], warnings: Sequence[str]) -> Path:
+def page(
+    folder: Path, name: str, style: overlays.Style, facts: Mapping[str, str], warnings: Sequence[str]
+) -> Path:
     bar = overlays.encode(panels.colour_bar(style), "png")
     with (folder / "records.csv").open(newline="", encoding="utf-8") as file:
-        rows = (row | {name: float(row[name]) for name in NUMBERS if row[name]} for row in csv.DictReader(file))
+        rows = (
+            row | {name: float(row[name]) for name in NUMBERS if row[name]} for row in csv.DictReader(file)
+        )
         return run_page.write_page(folder, f"attnvis {name}", rows, facts, warnings, bar, style.scale)
 
 
@@ -184,10 +231,14 @@ def finished(folder: Path, facts: Mapping[str, str]) -> dict[int, str]:
     told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     for name in ("weights digest", "layer", "precision", "placement", "size", "fit"):
         if told.get(name) != facts.get(name):
-            raise ValueError(f"{folder} was begun with {name} {told.get(name)}, and this is {facts.get(name)}; run again in another folder")
+            raise ValueError(
+                f"{folder} was begun with {name} {told.get(name)}, and this is {facts.get(name)}; run again in another folder"
+            )
     found: dict[int, tuple[str, bool, int]] = {}
     for row in recorded(folder / "records.csv"):
-        whole = row["status"] == "done" and all((folder / row[name]).is_file() for name in ("map", "overlay", "panel") if row[name])
+        whole = row["status"] == "done" and all(
+            (folder / row[name]).is_file() for name in ("map", "overlay", "panel") if row[name]
+        )
         path, before, count = found.get(int(row["index"]), (row["path"], True, 0))
         found[int(row["index"])] = (path, whole and before, count + 1)
     most = max((count for _, _, count in found.values()), default=0)  # rows of a photo; fewer were cut off

@@ -19,14 +19,24 @@ from markupsafe import Markup
 
 from attnvis.methods.answer import FREE_SIGN, UNLIKELY
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
-from attnvis.render.html import environment, figure, image, number, read_template
+from attnvis.render.html import data_uri, environment, format_number, number, read_template
 from attnvis.types import percent
 
 __all__ = ["write_page"]
 
 THUMBNAIL = 360  # the longest side, in pixels
 CARDS = 200  # rows with a thumbnail; the page of a long run stays one that a browser opens
-SHOWN = ("photo", "query", "label", "status", "reason", "scaling", "normalise", "overlay", "panel")  # not repeated under "all numbers"
+SHOWN = (
+    "photo",
+    "query",
+    "label",
+    "status",
+    "reason",
+    "scaling",
+    "normalise",
+    "overlay",
+    "panel",
+)  # not repeated under "all numbers"
 
 
 def write_page(
@@ -40,17 +50,26 @@ def write_page(
 ) -> Path:
     """Writes folder/index.html.  `overlay` and `panel` of a row are paths inside `folder`; `scale` is that of render.Style."""
     pages = environment("attnvis.pipeline")
-    pages.filters |= {"figure": figure, "link": link, "image": image, "percent": percent}
+    pages.filters |= {"figure": format_number, "link": link, "image": data_uri, "percent": percent}
     pieces = pages.get_template("pieces.html").module
-    script, sheet = read_template("attnvis.pipeline", "report.js"), read_template("attnvis.render", "report.css")
+    script, sheet = (
+        read_template("attnvis.pipeline", "report.js"),
+        read_template("attnvis.render", "report.css"),
+    )
     counts: Counter[str] = Counter()
     part = folder / f".index-{os.getpid()}.part"
     with ExitStack() as stack:
         stack.callback(part.unlink, missing_ok=True)
         spools = {kind: stack.enter_context(spool(folder)) for kind in ("card", "line", "failure")}
         for order, row in enumerate(rows):
-            kind = "failure" if row.get("status", "done") != "done" else "card" if counts["card"] < CARDS else "line"
-            badges = judge(row)
+            kind = (
+                "failure"
+                if row.get("status", "done") != "done"
+                else "card"
+                if counts["card"] < CARDS
+                else "line"
+            )
+            badges = badges_of(row)
             counts.update([kind, *badges])
             picture = thumbnail(folder, row) if kind == "card" else None
             spools[kind].write(getattr(pieces, kind)(row, order, badges, picture, numbers(row)))
@@ -84,7 +103,7 @@ def chunks(file: IO[str]) -> Iterator[Markup]:
         yield Markup(text)
 
 
-def judge(row: Mapping[str, object]) -> list[str]:
+def badges_of(row: Mapping[str, object]) -> list[str]:
     """What a reader must know before believing the picture."""
     perplexity, patches, saturated = (number(row.get(key)) for key in ("perplexity", "patches", "saturated"))
     badges = {
@@ -104,14 +123,20 @@ def thumbnail(folder: Path, row: Mapping[str, object]) -> dict[str, object] | No
         return None
     try:
         with Image.open(folder / str(row["overlay"])) as whole:
-            whole.draft("RGB", (THUMBNAIL, THUMBNAIL))  # a jpg is decoded reduced: to what still holds the thumbnail
+            whole.draft(
+                "RGB", (THUMBNAIL, THUMBNAIL)
+            )  # a jpg is decoded reduced: to what still holds the thumbnail
             picture = whole.convert("RGB")
             picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=80)
-    return {"data": base64.b64encode(file.getvalue()).decode(), "width": picture.width, "height": picture.height}
+    return {
+        "data": base64.b64encode(file.getvalue()).decode(),
+        "width": picture.width,
+        "height": picture.height,
+    }
 
 
 def numbers(row: Mapping[str, object]) -> list[tuple[str, object]]:

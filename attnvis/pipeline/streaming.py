@@ -80,16 +80,26 @@ def stream(
                 return [outcome for member in group for outcome in answer([member])]
             return [Outcome(*group[0], error=str(error))]
         except (MemoryError, RuntimeError) as error:
-            if not exhausted(error):
+            if not is_out_of_memory(error):
                 raise
         else:
-            return [Outcome(*member, answers[number], predictions(features, number)) for number, member in enumerate(group)]
+            return [
+                Outcome(*member, answers[number], predictions(features, number))
+                for number, member in enumerate(group)
+            ]
         if len(group) == 1:
             size = " x ".join(map(str, group[0][2].size))
-            return [Outcome(*group[0], error=f"{group[0][1]} ({size} px) does not fit into memory; give a smaller preprocess.size")]
+            return [
+                Outcome(
+                    *group[0],
+                    error=f"{group[0][1]} ({size} px) does not fit into memory; give a smaller preprocess.size",
+                )
+            ]
         if len(group) // 2 < limit[0]:
             limit[0] = len(group) // 2
-            say(f"memory does not hold {len(group)} photos at once; going on with {limit[0]}, the same as batch_size={limit[0]}")
+            say(
+                f"memory does not hold {len(group)} photos at once; going on with {limit[0]}, the same as batch_size={limit[0]}"
+            )
         return answer(group)
 
     def finish(outcome: Outcome[T]) -> Outcome[T]:
@@ -103,12 +113,14 @@ def stream(
     def whole(group: Group) -> list[Outcome[T]]:
         return [finish(outcome) for outcome in answer(group)]
 
-    with crew(workers) as submit:
-        photos = ahead(enumerate(paths), read, submit, 1 if workers == 1 else workers * batch_size)
+    with thread_pool(workers) as submit:
+        photos = prefetch(enumerate(paths), read, submit, 1 if workers == 1 else workers * batch_size)
         yield from in_order(batches(photos, preprocessing, batch_size, most), whole, submit, workers)
 
 
-def ahead(items: Iterable[tuple[int, Path]], read: Callable, submit: Callable, count: int) -> Iterator[tuple[int, Path, Any]]:
+def prefetch(
+    items: Iterable[tuple[int, Path]], read: Callable, submit: Callable, count: int
+) -> Iterator[tuple[int, Path, Any]]:
     """Photos in order, decoded while those before them are worked on; `count` at a time."""
     started: deque[tuple[int, Path, Future]] = deque()
     for index, path in items:
@@ -121,7 +133,9 @@ def ahead(items: Iterable[tuple[int, Path]], read: Callable, submit: Callable, c
         yield index, path, future.result()
 
 
-def batches(photos: Iterable[tuple[int, Path, Any]], how: Preprocessing, batch_size: int, most: int) -> Iterator[Group | Outcome]:
+def batches(
+    photos: Iterable[tuple[int, Path, Any]], how: Preprocessing, batch_size: int, most: int
+) -> Iterator[Group | Outcome]:
     """Groups of like shape: full ones, the largest where `most` wait, and any whose first waits for the `most`th time."""
     groups: dict[Hashable, Group] = {}
     for index, path, photo in photos:
@@ -141,7 +155,9 @@ def batches(photos: Iterable[tuple[int, Path, Any]], how: Preprocessing, batch_s
         yield groups.pop(next(iter(groups)))
 
 
-def in_order(found: Iterable[Group | Outcome], work: Callable, submit: Callable, workers: int) -> Iterator[Outcome]:
+def in_order(
+    found: Iterable[Group | Outcome], work: Callable, submit: Callable, workers: int
+) -> Iterator[Outcome]:
     """The outcomes of groups, by index; two groups a worker are under way at a time."""
     running: deque[Future] = deque()
     done: dict[int, Outcome] = {}
@@ -171,10 +187,10 @@ def in_order(found: Iterable[Group | Outcome], work: Callable, submit: Callable,
 
 
 @contextlib.contextmanager
-def crew(workers: int) -> Iterator[Callable[..., Future]]:
+def thread_pool(workers: int) -> Iterator[Callable[..., Future]]:
     """A function that has something done: by one of several threads, each of which has one core to itself, or here and now."""
     if workers == 1:
-        yield here
+        yield run_inline
         return
     before, cv2s = torch.get_num_threads(), cv2.getNumThreads()
     cv2.setNumThreads(1)  # for the whole process; PyTorch is told in each thread
@@ -187,14 +203,20 @@ def crew(workers: int) -> Iterator[Callable[..., Future]]:
         cv2.setNumThreads(cv2s)
 
 
-def here(work: Callable, *arguments: Any) -> Future:
+def run_inline(work: Callable, *arguments: Any) -> Future:
     future: Future = Future()
     future.set_result(work(*arguments))
     return future
 
 
-def exhausted(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether it says that there is no memory left, as PyTorch, its CPU allocator, oneDNN and Python put it."""
     said = str(error).lower()
-    words = ("out of memory", "can't allocate memory", "not enough memory", "could not create a memory object", "bad alloc")
+    words = (
+        "out of memory",
+        "can't allocate memory",
+        "not enough memory",
+        "could not create a memory object",
+        "bad alloc",
+    )
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in said for word in words)

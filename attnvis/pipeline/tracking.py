@@ -22,17 +22,23 @@ PATIENCE = 30  # seconds that W&B may take to answer at the start, and twice tha
 class Tracker:
     """Open from the start; `finish` ends it.  What is done with `run` belongs inside `with tracker.harmless()`."""
 
-    def __init__(self, folder: Path, logger: Mapping[str, Any], config: Mapping[str, Any], job: str = "run") -> None:
+    def __init__(
+        self, folder: Path, logger: Mapping[str, Any], config: Mapping[str, Any], job: str = "run"
+    ) -> None:
         self.folder, self.job = folder, job
         self.mode: Any = logger.get("mode") or "offline"
         if self.mode not in ("offline", "online", "disabled"):
-            raise ValueError(f"logger.mode {self.mode!r} is not known to W&B; choose offline, online or disabled")
+            raise ValueError(
+                f"logger.mode {self.mode!r} is not known to W&B; choose offline, online or disabled"
+            )
         self.run: Any = None
         self.silent = self.mode == "disabled"  # or where W&B has failed
         self.borrowed: dict[str, str] = {}
         if self.silent:
             return
-        staged = str(folder.absolute() / "wandb")  # or tables and artifacts wait in the home folder, and are lost when outputs/ moves
+        staged = str(
+            folder.absolute() / "wandb"
+        )  # or tables and artifacts wait in the home folder, and are lost when outputs/ moves
         wishes = {"WANDB_DATA_DIR": staged, "WANDB_CACHE_DIR": staged, "WANDB_SILENT": "true"}
         self.borrowed = {name: value for name, value in wishes.items() if name not in os.environ}
         os.environ.update(self.borrowed)
@@ -65,7 +71,10 @@ class Tracker:
             if self.mode != "online":
                 raise
             logs = self.folder / "wandb" / "offline-run-*"
-            print(f"attnvis: W&B is out of reach ({first_line(error)}); logging offline, send it later: wandb sync {logs}", file=sys.stderr)
+            print(
+                f"attnvis: W&B is out of reach ({first_line(error)}); logging offline, send it later: wandb sync {logs}",
+                file=sys.stderr,
+            )
             self.run = wandb.init(mode="offline", **options)
 
     @contextlib.contextmanager
@@ -75,7 +84,10 @@ class Tracker:
         except Exception as error:  # anything: W&B is a guest here
             if not self.silent:
                 reason = first_line(error)
-                print(f"attnvis: W&B stopped ({reason}); every result is in {self.folder}, send it later: wandb sync", file=sys.stderr)
+                print(
+                    f"attnvis: W&B stopped ({reason}); every result is in {self.folder}, send it later: wandb sync",
+                    file=sys.stderr,
+                )
             self.silent = True
 
     def note(self, numbers: Mapping[str, Any], step: int | None = None) -> None:
@@ -158,12 +170,21 @@ class PhotoTracker(Tracker):
         import wandb
 
         for query, counts in self.counts.items():
-            self.run.log({f"{slug(query)}/log2_times_uniform": wandb.Histogram(np_histogram=(counts, self.EDGES))})
+            self.run.log(
+                {f"{slug(query)}/log2_times_uniform": wandb.Histogram(np_histogram=(counts, self.EDGES))}
+            )
         if self.rows:
             self.run.log({"photos": wandb.Table(list(self.TABLE), self.rows)})
-            self.run.summary.update({f"{slug(query)}/mean_perplexity": float(np.mean(seen)) for query, seen in self.spreads.items()})
+            self.run.summary.update(
+                {
+                    f"{slug(query)}/mean_perplexity": float(np.mean(seen))
+                    for query, seen in self.spreads.items()
+                }
+            )
         if (self.folder / "maps").is_dir():
             artifact = wandb.Artifact(f"maps-{self.run.id}", type="attention-maps")
-            artifact.add_dir(str(self.folder / "maps"), skip_cache=True, policy="immutable")  # sent from where they lie, not copied
+            artifact.add_dir(
+                str(self.folder / "maps"), skip_cache=True, policy="immutable"
+            )  # sent from where they lie, not copied
             artifact.add_file(str(self.folder / "records.csv"))
             self.run.log_artifact(artifact)

@@ -25,12 +25,12 @@ from attnvis.data.video import Clip, Frame
 from attnvis.files import locked, save
 from attnvis.methods.answer import Answer, predictions
 from attnvis.pipeline.run_folder import PACKAGES
-from attnvis.pipeline.streaming import exhausted
-from attnvis.pipeline.video_file import CODECS, Movie
+from attnvis.pipeline.streaming import is_out_of_memory
+from attnvis.pipeline.video_file import CODECS, VideoWriter
 from attnvis.render import overlays, panels
 from attnvis.types import Batch, Features, Photo, Preprocessing
 
-__all__ = ["Film", "Look", "Shot", "as_batch", "shoot", "smoothed"]
+__all__ = ["DrawnFrame", "FrameAttention", "VideoRun", "as_batch", "attend_frames", "smoothed"]
 
 COLUMNS = (
     "frame", "time", "attended", "query", "label", "predicted", "probability", "patches", "perplexity", "max_times_uniform", "x", "y",
@@ -39,7 +39,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class FrameAttention:
     """What is drawn on a frame: the attention found on one frame, averaged with those before it if that was asked for."""
 
     answer: Answer  # of the frame that was attended last
@@ -48,9 +48,9 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class DrawnFrame:
     frame: Frame
-    look: Look
+    look: FrameAttention
     attended: bool  # False: the look of the frame before is held
 
 
@@ -69,7 +69,7 @@ def smoothed(
     return before - math.expm1(-elapsed / seconds) * (weights - before)
 
 
-def shoot(
+def attend_frames(
     reel: Iterable[Frame],
     backbone: Callable[[Batch], Features],
     method: Callable[[Features], list[list[Answer]]],
@@ -77,9 +77,9 @@ def shoot(
     batch_size: int = 8,
     every: int = 1,
     smooth: float = 0.0,
-    after: Callable[[list[Shot]], None] = lambda shots: None,
+    after: Callable[[list[DrawnFrame]], None] = lambda shots: None,
     name: str = "",
-) -> Generator[list[Shot], None, None]:
+) -> Generator[list[DrawnFrame], None, None]:
     """The frames of a video with what is to be drawn on them, in chunks of `batch_size`, in order; each after `after` is done with it.
 
     every     attention of every so many frames; those between hold the last one
@@ -94,32 +94,42 @@ def shoot(
     if not 0 <= smooth < math.inf:  # NaN fails too
         raise ValueError(f"smooth={smooth} is no time; give seconds, as in smooth=0.2, or 0 for none")
     supply = iter(reel)
-    look: Look | None = None
+    look: FrameAttention | None = None
     passed, attended_at = 0, 0.0
 
-    def attend(chunk: list[Frame]) -> list[Shot]:
+    def attend(chunk: list[Frame]) -> list[DrawnFrame]:
         nonlocal look, passed, attended_at
         due = [(passed + number) % every == 0 for number in range(len(chunk))]
         passed += len(chunk)
-        found = iter(looks([frame for frame, now in zip(chunk, due, strict=True) if now], backbone, method, preprocessing, name))
+        found = iter(
+            looks(
+                [frame for frame, now in zip(chunk, due, strict=True) if now],
+                backbone,
+                method,
+                preprocessing,
+                name,
+            )
+        )
         shots = []
         for frame, now in zip(chunk, due, strict=True):
             if now:
                 fresh = next(found)
                 before = None if look is None or look.weights.shape != fresh.weights.shape else look.weights
-                look = replace(fresh, weights=smoothed(fresh.weights, before, frame.time - attended_at, smooth))
+                look = replace(
+                    fresh, weights=smoothed(fresh.weights, before, frame.time - attended_at, smooth)
+                )
                 attended_at = frame.time
             assert look is not None  # the first frame is due
-            shots.append(Shot(frame, look, now))
+            shots.append(DrawnFrame(frame, look, now))
         return shots
 
-    def draw(shots: list[Shot]) -> list[Shot]:
+    def draw(shots: list[DrawnFrame]) -> list[DrawnFrame]:
         after(shots)
         return shots
 
     with ThreadPoolExecutor(2, "attnvis") as pool:
         decoded: Future[list[Frame]] = pool.submit(take, supply, batch_size)
-        drawn: Future[list[Shot]] | None = None
+        drawn: Future[list[DrawnFrame]] | None = None
         while chunk := decoded.result():
             decoded = pool.submit(take, supply, batch_size)
             shots = attend(chunk)
@@ -145,7 +155,7 @@ def looks(
     method: Callable[[Features], list[list[Answer]]],
     preprocessing: Preprocessing,
     name: str,
-) -> list[Look]:
+) -> list[FrameAttention]:
     """What the method finds on each of these frames."""
     if not frames:
         return []
@@ -153,13 +163,21 @@ def looks(
         features = backbone(as_batch(frames, preprocessing, name))
         answers = method(features)
     except (MemoryError, RuntimeError) as error:
-        if not exhausted(error):
+        if not is_out_of_memory(error):
             raise
-        raise ValueError(f"memory does not hold {len(frames)} frames of {name}; give a smaller batch_size or preprocess.size") from None
+        raise ValueError(
+            f"memory does not hold {len(frames)} frames of {name}; give a smaller batch_size or preprocess.size"
+        ) from None
     if any(len(mine) != 1 for mine in answers):
-        raise ValueError(f"a video shows one attention, and this makes {len(answers[0])} a frame; give one query and one layer")
+        raise ValueError(
+            f"a video shows one attention, and this makes {len(answers[0])} a frame; give one query and one layer"
+        )
     return [
-        Look(answer, answer.attention.weights.flatten().double().cpu().numpy(), predictions(features, number, 1))
+        FrameAttention(
+            answer,
+            answer.attention.weights.flatten().double().cpu().numpy(),
+            predictions(features, number, 1),
+        )
         for number, (answer,) in enumerate(answers)
     ]
 
@@ -167,7 +185,7 @@ def looks(
 # ------------------------------------------------------------------------------------------------ writing
 
 
-class Film:
+class VideoRun:
     """A run's folder, open for shots; leave the `with` block to have the video closed, also after an error or Ctrl-C.
 
     overlay.mp4    the video                      numbers.csv    a row per frame: of its own attention, and of the drawn one
@@ -188,9 +206,11 @@ class Film:
             raise ValueError(
                 f"scale={style.scale} colours each frame by itself, and a video would flicker; use times_uniform, with its low and high"
             )
-        self.movie = Movie(folder / "overlay.mp4", clip.rate, codec)
+        self.movie = VideoWriter(folder / "overlay.mp4", clip.rate, codec)
         if self.movie.path.resolve() == clip.path.resolve():
-            raise ValueError(f"{clip.path} would be written over; draw it into another folder with hydra.run.dir=FOLDER")
+            raise ValueError(
+                f"{clip.path} would be written over; draw it into another folder with hydra.run.dir=FOLDER"
+            )
         self.folder, self.clip, self.style = folder, clip, style
         self.times: list[float] = []  # of the first and the last frame
         self.last = -1  # the index of the last frame
@@ -206,12 +226,16 @@ class Film:
         self.table = csv.DictWriter(self.rows, COLUMNS, restval="")
         self.table.writeheader()
 
-    def __enter__(self) -> "Film":
+    def __enter__(self) -> "VideoRun":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
-            with contextlib.suppress(OSError) if kind else contextlib.nullcontext():  # a full disk has been reported already
+            with (
+                contextlib.suppress(OSError) if kind else contextlib.nullcontext()
+            ):  # a full disk has been reported already
                 self.rows.close()
                 self.movie.close()
                 self.record()
@@ -219,13 +243,15 @@ class Film:
             (self.folder / ".lock").unlink(missing_ok=True)
             self.lock.close()
 
-    def add(self, shots: Sequence[Shot]) -> None:
+    def add(self, shots: Sequence[DrawnFrame]) -> None:
         """Draws and writes frames; their rows follow in one piece."""
         for shot in shots:
             answer, weights = shot.look.answer, shot.look.weights
             cells = (weights.size * weights).reshape(answer.placement.grid)
             pixels, field, placement = shot.frame.pixels, answer.field, answer.placement
-            self.movie.add(overlays.overlay(pixels, cells, self.style, answer.mark, field=field, placement=placement))
+            self.movie.add(
+                overlays.overlay(pixels, cells, self.style, answer.mark, field=field, placement=placement)
+            )
             self.times, self.last = [*self.times[:1], shot.frame.time], shot.frame.index
             if shot.attended:
                 self.attended += 1
@@ -236,7 +262,11 @@ class Film:
     @property
     def means(self) -> dict[str, float]:
         """Over the frames that were attended."""
-        return {f"mean_{name}": total / self.attended for name, total in self.sums.items()} if self.attended else {}
+        return (
+            {f"mean_{name}": total / self.attended for name, total in self.sums.items()}
+            if self.attended
+            else {}
+        )
 
     @property
     def uneven(self) -> str:
@@ -266,24 +296,36 @@ class Film:
             "size": [height, width],
             "first_and_last": self.times,
             "turned_by": self.clip.turned,
-            "padding": f"{high} row below and {wide} column on the right repeated: the codec wants even sides" if high or wide else "none",
+            "padding": f"{high} row below and {wide} column on the right repeated: the codec wants even sides"
+            if high or wide
+            else "none",
             "codec": f"{movie.codec}: {CODECS[movie.codec]}" if movie.codec else "",
             "colours": f"{self.style.low:g} to {self.style.high:g} times uniform, log scale, fixed in advance: the same in every frame",
             "sound": "not carried over",
             "uneven": self.uneven,
         }
-        save(self.folder / "run.json", json.dumps({**self.told, "video": told, "style": asdict(self.style)}, indent=1).encode())
+        save(
+            self.folder / "run.json",
+            json.dumps({**self.told, "video": told, "style": asdict(self.style)}, indent=1).encode(),
+        )
 
 
-def numbers(shot: Shot) -> dict[str, Any]:
+def numbers(shot: DrawnFrame) -> dict[str, Any]:
     """A row of numbers.csv: what this frame's own attention is, and what is drawn; x and y in pixels of the frame."""
     answer, weights = shot.look.answer, shot.look.weights
     drawn = {
         "perplexity": math.exp(-float(np.sum(weights[weights > 0] * np.log(weights[weights > 0])))),
         "max_times_uniform": weights.size * float(weights.max()),
     } | hottest(weights, answer)
-    row = {"frame": shot.frame.index, "time": f"{shot.frame.time:.6f}", "attended": int(shot.attended), "query": answer.query}
-    row |= {"label": answer.label, "patches": answer.patches} | {f"drawn_{name}": value for name, value in drawn.items()}
+    row = {
+        "frame": shot.frame.index,
+        "time": f"{shot.frame.time:.6f}",
+        "attended": int(shot.attended),
+        "query": answer.query,
+    }
+    row |= {"label": answer.label, "patches": answer.patches} | {
+        f"drawn_{name}": value for name, value in drawn.items()
+    }
     if not shot.attended:
         return row
     if shot.look.predicted:

@@ -9,12 +9,12 @@ from jaxtyping import UInt8
 
 from attnvis.data.video import opened
 
-__all__ = ["CODECS", "Movie"]
+__all__ = ["CODECS", "VideoWriter"]
 
 CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2", "vp09": "VP9"}
 
 
-class Movie:
+class VideoWriter:
     """A video file that grows under another name; `close` gives it its own, or leaves none where no frame was added."""
 
     def __init__(self, path: Path, rate: float, codec: str = "auto") -> None:
@@ -41,13 +41,21 @@ class Movie:
         """Codecs of mp4 want even sides; OpenCV would cut a row off."""
         self.part.parent.mkdir(parents=True, exist_ok=True)
         for codec in ("avc1", "mp4v") if self.wanted == "auto" else (self.wanted,):
-            writer = cv2.VideoWriter(str(self.part.absolute()), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), self.rate, size)
+            writer = cv2.VideoWriter(
+                str(self.part.absolute()), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), self.rate, size
+            )
             if writer.isOpened():
                 self.codec = codec
                 return writer
             self.part.unlink(missing_ok=True)
-        offered = "mp4v, which every OpenCV has" if self.wanted != "auto" else "another place with hydra.run.dir=FOLDER"
-        raise ValueError(f"OpenCV cannot write {size[0]}x{size[1]} frames as {self.wanted} into {self.path}; choose {offered}")
+        offered = (
+            "mp4v, which every OpenCV has"
+            if self.wanted != "auto"
+            else "another place with hydra.run.dir=FOLDER"
+        )
+        raise ValueError(
+            f"OpenCV cannot write {size[0]}x{size[1]} frames as {self.wanted} into {self.path}; choose {offered}"
+        )
 
     def close(self) -> None:
         """Raises OSError where fewer frames arrived in the file than were added: OpenCV does not say when a disk is full."""

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-__all__ = ["environment", "figure", "image", "number", "read_template"]
+__all__ = ["data_uri", "environment", "format_number", "number", "read_template"]
 
 
 def number(value: object) -> float:
@@ -28,7 +28,7 @@ def read_template(package: str, name: str) -> str:
     return files(package).joinpath("templates", name).read_text("utf-8")
 
 
-def figure(value: object, digits: int = 3) -> str:
+def format_number(value: object, digits: int = 3) -> str:
     """For reading: 0.0123, 34.2, 1204; a dash for nothing; words stay words."""
     if isinstance(value, str | bool):
         return str(value)
@@ -38,6 +38,6 @@ def figure(value: object, digits: int = 3) -> str:
     return f"{found:.0f}" if 10**digits <= abs(found) < 1e9 else f"{found:.{digits}g}"
 
 
-def image(data: bytes) -> str:
+def data_uri(data: bytes) -> str:
     kind = "png" if data[:4] == b"\x89PNG" else "webp" if data[8:12] == b"WEBP" else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -8,13 +8,33 @@ from jaxtyping import UInt8
 
 from attnvis.types import Box
 
-__all__ = ["ALARM", "ALARM_PAPER", "INK", "PAPER", "QUIET", "clean", "measure", "say", "sheet", "tag", "times"]
+__all__ = [
+    "ALARM",
+    "ALARM_PAPER",
+    "INK",
+    "PAPER",
+    "QUIET",
+    "clean",
+    "measure",
+    "say",
+    "sheet",
+    "tag",
+    "times",
+]
 
-PAPER, INK, QUIET, ALARM, ALARM_PAPER = (252, 252, 250), (24, 27, 33), (108, 113, 122), (138, 44, 8), (255, 233, 214)
+PAPER, INK, QUIET, ALARM, ALARM_PAPER = (
+    (252, 252, 250),
+    (24, 27, 33),
+    (108, 113, 122),
+    (138, 44, 8),
+    (255, 233, 214),
+)
 
 
 def sheet(height: int, width: int, paper: tuple[int, int, int] = PAPER) -> UInt8[np.ndarray, "h w 3"]:
-    return np.repeat(np.full((1, width, 3), paper, np.uint8), height, axis=0)  # ten times as fast as to fill the whole
+    return np.repeat(
+        np.full((1, width, 3), paper, np.uint8), height, axis=0
+    )  # ten times as fast as to fill the whole
 
 
 def clean(text: str) -> str:
@@ -54,7 +74,11 @@ def tag(picture: UInt8[np.ndarray, "h w 3"], text: str, taken: Box | None = None
     width, height = min(wide, measure(text, size, 500) + size), min(high, round(1.7 * size))
     corners = [(top, left) for top in (high - height, 0) for left in (0, wide - width)]
     plates = [Box(float(top), float(left), float(height), float(width)) for top, left in corners]
-    free = [corner for corner, plate in zip(corners, plates, strict=True) if taken is None or not touch(plate, taken)]
+    free = [
+        corner
+        for corner, plate in zip(corners, plates, strict=True)
+        if taken is None or not touch(plate, taken)
+    ]
     top, left = free[0] if free else corners[0]
     plate = picture[top : top + height, left : left + width]
     plate[:] = sheet(height, width, INK)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from attnvis.files import write_bytes
-from attnvis.geometry import spread
+from attnvis.geometry import to_pixels
 from attnvis.render.lettering import tag
 from attnvis.types import Box, Placement
 
@@ -57,15 +57,23 @@ class Style:
         choices = {"colours": COLOURS, "scale": ("times_uniform", "min_max"), "format": FORMATS}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} {getattr(self, name)!r} is not known; choose one of {', '.join(allowed)}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} is not known; choose one of {', '.join(allowed)}"
+                )
         if not 0 < self.low <= 1 < self.high < float("inf"):
-            raise ValueError(f"low {self.low} and high {self.high} do not enclose uniform; choose 0 < low <= 1 < high")
+            raise ValueError(
+                f"low {self.low} and high {self.high} do not enclose uniform; choose 0 < low <= 1 < high"
+            )
         if not 0 <= self.opacity <= 1:
-            raise ValueError(f"opacity {self.opacity} lies outside 0 (the photo alone) ... 1 (the colours alone)")
+            raise ValueError(
+                f"opacity {self.opacity} lies outside 0 (the photo alone) ... 1 (the colours alone)"
+            )
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality {self.quality} lies outside 1 ... 100")
         if self.longest is not None and self.longest < 1:
-            raise ValueError(f"longest {self.longest} leaves no pixel; give the longest side in pixels, or null for the photo's own")
+            raise ValueError(
+                f"longest {self.longest} leaves no pixel; give the longest side in pixels, or null for the photo's own"
+            )
 
 
 # ------------------------------------------------------------------------------------------------ values -> 0 ... 1
@@ -104,7 +112,7 @@ def pixel_levels(
     if placement is None:
         return level(resize(np.asarray(values, np.float32), size), style)
     cells = level(values, style)
-    pixels = spread(cells, placement, size, smooth=True)
+    pixels = to_pixels(cells, placement, size, smooth=True)
     return np.clip(pixels, cells.min(), cells.max(), out=pixels)
 
 
@@ -129,7 +137,9 @@ def table(colours: str) -> UInt8[np.ndarray, "256 1 3"]:
         lab = np.stack([np.interp(levels, points, axis) for axis in zip(*SCORCH, strict=True)], axis=-1)
         rgb = cv2.cvtColor(lab[:, None].astype(np.float32), cv2.COLOR_Lab2RGB)
         return np.rint(255 * np.clip(rgb, 0, 1)).astype(np.uint8)
-    bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], getattr(cv2, f"COLORMAP_{colours.upper()}"))
+    bgr = cv2.applyColorMap(
+        np.arange(256, dtype=np.uint8)[:, None], getattr(cv2, f"COLORMAP_{colours.upper()}")
+    )
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
@@ -137,7 +147,9 @@ def table(colours: str) -> UInt8[np.ndarray, "256 1 3"]:
 def blend(style: Style) -> tuple[UInt8[np.ndarray, "256 1 3"], UInt8[np.ndarray, "256 1 3"]]:
     """(paint, keep) per level: picture = paint + photo * keep / 255."""
     levels = np.linspace(0, 1, 256)
-    uniform = np.log2(1 / style.low) / np.log2(style.high / style.low) if style.scale == "times_uniform" else 0.0
+    uniform = (
+        np.log2(1 / style.low) / np.log2(style.high / style.low) if style.scale == "times_uniform" else 0.0
+    )
     start = np.rint(255 * uniform) / 255
     above = np.clip(2 * (levels - start) / (1 - start), 0, 1)
     weight = np.sin(np.pi / 2 * above) if style.follow else np.ones(256)
@@ -180,7 +192,11 @@ def overlay(
     (height, width) where `photo` was decoded reduced.
     """
     size = size or photo.shape[:2]
-    photo = fit(photo, style.longest) if style.longest and style.longest < max(photo.shape[:2]) else np.ascontiguousarray(photo)
+    photo = (
+        fit(photo, style.longest)
+        if style.longest and style.longest < max(photo.shape[:2])
+        else np.ascontiguousarray(photo)
+    )
     levels = pixel_levels(values, style, photo.shape[:2], placement)
     indices = cv2.convertScaleAbs(levels, alpha=255)
     picture = painted(photo, indices, style)
@@ -188,7 +204,9 @@ def overlay(
     if np.isnan(levels.min()):
         grey = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         unseen = np.isnan(levels).astype(np.uint8)
-        picture = cv2.copyTo(cv2.addWeighted(photo, 0.15, grey, 0.35, 0), unseen, picture)  # mixing with grey keeps the hue
+        picture = cv2.copyTo(
+            cv2.addWeighted(photo, 0.15, grey, 0.35, 0), unseen, picture
+        )  # mixing with grey keeps the hue
     scale = (picture.shape[0] / size[0], picture.shape[1] / size[1])
     words = ["min–max"] if style.scale == "min_max" else []
     if style.field and field is not None:
@@ -206,14 +224,20 @@ def overlay(
     return picture
 
 
-def painted(photo: UInt8[np.ndarray, "H W 3"], indices: UInt8[np.ndarray, "H W"], style: Style) -> UInt8[np.ndarray, "H W 3"]:
+def painted(
+    photo: UInt8[np.ndarray, "H W 3"], indices: UInt8[np.ndarray, "H W"], style: Style
+) -> UInt8[np.ndarray, "H W 3"]:
     """The photo under the colours of its levels, 0 ... 255."""
     paint, keep = blend(style)
-    bare = int((keep[:, 0, 0] == 255).sum())  # levels below this one leave the photo as it is: under softmax most of it
+    bare = int(
+        (keep[:, 0, 0] == 255).sum()
+    )  # levels below this one leave the photo as it is: under softmax most of it
     touched = cv2.threshold(indices, bare - 1, 255, cv2.THRESH_BINARY)[1]
     left, top, width, height = cv2.boundingRect(touched)
     picture, columns = photo.copy(), slice(left, left + width)
-    step = max(1, 2**17 // max(1, width))  # rows at a time: what fits the processor's cache is three times as fast
+    step = max(
+        1, 2**17 // max(1, width)
+    )  # rows at a time: what fits the processor's cache is three times as fast
     for start in range(top, top + height, step):
         part = slice(start, min(start + step, top + height)), columns
         below, index = photo[part], np.ascontiguousarray(indices[part])
@@ -222,7 +246,9 @@ def painted(photo: UInt8[np.ndarray, "H W 3"], indices: UInt8[np.ndarray, "H W"]
     return picture
 
 
-def draw_contours(picture: UInt8[np.ndarray, "h w 3"], indices: UInt8[np.ndarray, "h w"], levels: Iterable[float]) -> None:
+def draw_contours(
+    picture: UInt8[np.ndarray, "h w 3"], indices: UInt8[np.ndarray, "h w"], levels: Iterable[float]
+) -> None:
     """A thin white line where the levels (0 ... 255) pass each of `levels` (0 ... 1)."""
     width = max(1, round(min(picture.shape[:2]) / 500))
     rim = width + 2
@@ -231,7 +257,9 @@ def draw_contours(picture: UInt8[np.ndarray, "h w 3"], indices: UInt8[np.ndarray
     for level in levels:
         inside = cv2.threshold(beyond, 255 * level, 255, cv2.THRESH_BINARY)[1]
         lines = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE, offset=(-rim, -rim))[0]
-        cv2.polylines(picture, lines, isClosed=True, color=(255, 255, 255), thickness=width, lineType=cv2.LINE_AA)
+        cv2.polylines(
+            picture, lines, isClosed=True, color=(255, 255, 255), thickness=width, lineType=cv2.LINE_AA
+        )
 
 
 def covers(field: Box, seen: Box) -> bool:
@@ -239,7 +267,9 @@ def covers(field: Box, seen: Box) -> bool:
     return field.height >= seen.height - 1 and field.width >= seen.width - 1
 
 
-def draw_mark(picture: UInt8[np.ndarray, "h w 3"], mark: Box | tuple[float, float], scale: tuple[float, float]) -> None:
+def draw_mark(
+    picture: UInt8[np.ndarray, "h w 3"], mark: Box | tuple[float, float], scale: tuple[float, float]
+) -> None:
     """A box, or a ring with four ticks around a point: dark under light, seen on any background."""
 
     def spot(row: float, column: float) -> tuple[int, int]:
@@ -250,13 +280,21 @@ def draw_mark(picture: UInt8[np.ndarray, "h w 3"], mark: Box | tuple[float, floa
     for colour, thick in (((20, 20, 20), width + max(2, width)), ((255, 255, 255), width)):
         brush: dict[str, Any] = {"color": colour, "thickness": thick, "lineType": cv2.LINE_AA, "shift": 4}
         if isinstance(mark, Box):
-            (left, top), (right, bottom) = spot(mark.top, mark.left), spot(mark.top + mark.height, mark.left + mark.width)
-            cv2.rectangle(picture, (left + 8, top + 8), (right - 8, bottom - 8), **brush)  # along the outermost pixels that it holds
+            (left, top), (right, bottom) = (
+                spot(mark.top, mark.left),
+                spot(mark.top + mark.height, mark.left + mark.width),
+            )
+            cv2.rectangle(
+                picture, (left + 8, top + 8), (right - 8, bottom - 8), **brush
+            )  # along the outermost pixels that it holds
             continue
         x, y = spot(*mark)
         cv2.circle(picture, (x, y), round(16 * radius), **brush)
         for across, down in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-            start, end = ((x + round(16 * reach * across), y + round(16 * reach * down)) for reach in (0.55 * radius, 1.7 * radius))
+            start, end = (
+                (x + round(16 * reach * across), y + round(16 * reach * down))
+                for reach in (0.55 * radius, 1.7 * radius)
+            )
             cv2.line(picture, start, end, **brush)
 
 
@@ -266,7 +304,9 @@ def pen(picture: UInt8[np.ndarray, "h w 3"]) -> tuple[int, float]:
     return max(1, round(short / 280)), max(6.0, short / 40)
 
 
-def extent(mark: Box | tuple[float, float], picture: UInt8[np.ndarray, "h w 3"], scale: tuple[float, float]) -> Box:
+def extent(
+    mark: Box | tuple[float, float], picture: UInt8[np.ndarray, "h w 3"], scale: tuple[float, float]
+) -> Box:
     """What a mark takes up, in pixels of the picture."""
     width, radius = pen(picture)
     box = mark if isinstance(mark, Box) else Box(mark[0], mark[1], 0.0, 0.0)
@@ -295,12 +335,18 @@ def encode(pixels: UInt8[np.ndarray, "h w 3"], format: str = "jpg", quality: int
     """The bytes of a jpg, png or webp file.  The one place where RGB becomes the BGR that cv2 writes."""
     if format not in FORMATS:
         raise ValueError(f"format {format!r} is not known; choose one of {', '.join(FORMATS)}")
-    settings = {"jpg": [cv2.IMWRITE_JPEG_QUALITY, quality], "png": [], "webp": [cv2.IMWRITE_WEBP_QUALITY, quality]}[format]
+    settings = {
+        "jpg": [cv2.IMWRITE_JPEG_QUALITY, quality],
+        "png": [],
+        "webp": [cv2.IMWRITE_WEBP_QUALITY, quality],
+    }[format]
     bgr, data = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), None
     with suppress(cv2.error):  # versions differ in how they say no
         data = cv2.imencode(f".{format}", bgr, settings)[1]
     if data is None or not len(data):
-        raise ValueError(f"a picture of {pixels.shape[1]}x{pixels.shape[0]} does not fit a {format} file; set longest, or use png")
+        raise ValueError(
+            f"a picture of {pixels.shape[1]}x{pixels.shape[0]} does not fit a {format} file; set longest, or use png"
+        )
     return data.tobytes()
 
 

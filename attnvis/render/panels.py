@@ -15,11 +15,18 @@ from attnvis.types import Box, Placement
 
 __all__ = ["colour_bar", "contact_sheet", "panel"]
 
-MARGIN, GAP, SIDE, NARROW = 32, 20, 480, 240  # of a panel, in pixels; SIDE bounds each picture, NARROW its column
+MARGIN, GAP, SIDE, NARROW = (
+    32,
+    20,
+    480,
+    240,
+)  # of a panel, in pixels; SIDE bounds each picture, NARROW its column
 TILE = 150  # pixels: a contact sheet's pictures are not made smaller than that
 
 
-def colour_bar(style: Style, width: int = 440, seen: tuple[float, float] | None = None, margin: int = 0) -> UInt8[np.ndarray, "_ _ 3"]:
+def colour_bar(
+    style: Style, width: int = 440, seen: tuple[float, float] | None = None, margin: int = 0
+) -> UInt8[np.ndarray, "_ _ 3"]:
     """The scale with its limits, what it measures, and the overlay's lines; `margin` of paper around its `width` x 68 pixels.
 
     `seen`: the (lowest, highest) value of the one map it stands beside, named under min_max.
@@ -70,7 +77,9 @@ def label_octaves(canvas: UInt8[np.ndarray, "68 w 3"], style: Style) -> None:
     width = canvas.shape[1]
     first, last = np.log2([style.low, style.high])
     every = max(1, int(np.ceil(24 * (last - first) / width)))
-    powers = [2.0**power for power in range(int(np.ceil(first)), int(np.floor(last)) + 1) if power % every == 0]
+    powers = [
+        2.0**power for power in range(int(np.ceil(first)), int(np.floor(last)) + 1) if power % every == 0
+    ]
     labelled: list[tuple[float, float]] = []
     needed = (style.high, 1.0, style.low)
     signs = {style.low: ("≤ ", ""), style.high: ("≥ ",)}
@@ -102,13 +111,23 @@ def panel(
 
     Arguments as of `overlay`.
     """
-    size, side, style = size or photo.shape[:2], min(SIDE, 2 * max(photo.shape[:2])), replace(style, longest=None)
+    size, side, style = (
+        size or photo.shape[:2],
+        min(SIDE, 2 * max(photo.shape[:2])),
+        replace(style, longest=None),
+    )
     small = fit(photo, side)
     extremes = float(np.fmin.reduce(values, None)), float(np.fmax.reduce(values, None))
     said = [(name, str(value)) for name, value in lines]
-    alarms, facts = ([line for line in said if (line[0].lower() == "warning") == loud] for loud in (True, False))
+    alarms, facts = (
+        [line for line in said if (line[0].lower() == "warning") == loud] for loud in (True, False)
+    )
 
-    headings = ("photo", "attention, min to max of this photo" if style.scale == "min_max" else "attention", "overlay")
+    headings = (
+        "photo",
+        "attention, min to max of this photo" if style.scale == "min_max" else "attention",
+        "overlay",
+    )
     pictures = (
         small,
         heatmap(values, style, placement, small.shape[:2]),
@@ -131,10 +150,14 @@ def panel(
         middle[28:, left : left + picture.shape[1]] = picture
     foot = sheet(68 + GAP, width)
     foot[GAP:, MARGIN : width - MARGIN] = colour_bar(style, width - 2 * MARGIN, extremes)
-    return np.vstack([*strips, middle, foot, fact_sheet(facts, lefts, column, width), sheet(MARGIN // 2, width)])
+    return np.vstack(
+        [*strips, middle, foot, fact_sheet(facts, lefts, column, width), sheet(MARGIN // 2, width)]
+    )
 
 
-def fact_sheet(facts: Sequence[tuple[str, str]], lefts: Sequence[int], column: int, width: int) -> UInt8[np.ndarray, "_ w 3"]:
+def fact_sheet(
+    facts: Sequence[tuple[str, str]], lefts: Sequence[int], column: int, width: int
+) -> UInt8[np.ndarray, "_ w 3"]:
     """Name and value, aligned under the pictures; what is too long for its column gets a row of its own."""
     indent = max([measure(name) for name, _ in facts], default=0) + 14
     rows: list[list[tuple[str, str]]] = []
@@ -193,7 +216,9 @@ def contact_sheet(
     return np.vstack([head, *strips, foot])
 
 
-def sheet_row(row: Sequence[tuple[UInt8[np.ndarray, "_ _ 3"], str]], wide: int, width: int) -> UInt8[np.ndarray, "_ width 3"]:
+def sheet_row(
+    row: Sequence[tuple[UInt8[np.ndarray, "_ _ 3"], str]], wide: int, width: int
+) -> UInt8[np.ndarray, "_ width 3"]:
     """One row of a contact sheet: pictures at most `wide`, captions below, on paper of `width` pixels."""
     captions = [wrapped(caption, wide) for _, caption in row]
     high = max(pixels.shape[0] for pixels, _ in row)

@@ -31,14 +31,18 @@ class Figure:
     svg: bytes
 
 
-def draw(name: str, title: str, height: float, paint: Callable[[Any], None], left: float = 0.8, foot: float = 0.55) -> Figure:
+def draw(
+    name: str, title: str, height: float, paint: Callable[[Any], None], left: float = 0.8, foot: float = 0.55
+) -> Figure:
     """`paint` gets the axes; height, left and foot (what is below the axes) in inches."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a query in a script that the font has not
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing"
+        )  # a query in a script that the font has not
         canvas = Canvas((WIDE, height))
         FigureCanvasAgg(canvas)
         canvas.subplots_adjust(left / WIDE, foot / height, 1 - 0.27 / WIDE, 1 - 0.36 / height)

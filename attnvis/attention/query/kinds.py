@@ -32,16 +32,22 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
     """
     head, logits = features.head, features.logits
     if head is None:
-        raise ValueError("a class query needs a classifier, and this backbone has none: give it a head, or ask another query")
+        raise ValueError(
+            "a class query needs a classifier, and this backbone has none: give it a head, or ask another query"
+        )
     if logits is None:  # of an earlier layer: the rest of the network is asked only now
         logits = head.logits(features.maps).float()
     if name == "predicted":
         chosen = logits.argmax(-1)
     else:
-        chosen = torch.full((len(logits),), find_class(name, head.categories, logits.shape[1]), device=logits.device)
+        chosen = torch.full(
+            (len(logits),), find_class(name, head.categories, logits.shape[1]), device=logits.device
+        )
     scores = class_scores(head, logits, chosen)
     names = tuple((score.name,) for score in scores)
-    return Query(head.ask(features.maps, chosen)[0].unsqueeze(1), names, classes=tuple((score,) for score in scores))
+    return Query(
+        head.ask(features.maps, chosen)[0].unsqueeze(1), names, classes=tuple((score,) for score in scores)
+    )
 
 
 def class_scores(head: Head, logits: Float[Tensor, "B C"], classes: Int[Tensor, " B"]) -> list[ClassScore]:
@@ -49,8 +55,13 @@ def class_scores(head: Head, logits: Float[Tensor, "B C"], classes: Int[Tensor, 
     chosen = logits.double().gather(1, classes.unsqueeze(1))  # [B, 1]
     probabilities = (chosen - logits.double().logsumexp(1, keepdim=True)).exp().flatten()
     ranks = 1 + (logits > chosen).sum(1)
-    rows = zip(classes.tolist(), probabilities.tolist(), chosen.flatten().tolist(), ranks.tolist(), strict=True)
-    return [ClassScore(index, head.category(index), probability, logit, rank) for index, probability, logit, rank in rows]
+    rows = zip(
+        classes.tolist(), probabilities.tolist(), chosen.flatten().tolist(), ranks.tolist(), strict=True
+    )
+    return [
+        ClassScore(index, head.category(index), probability, logit, rank)
+        for index, probability, logit, rank in rows
+    ]
 
 
 def point(features: Features, x: float, y: float) -> Query:
@@ -58,9 +69,13 @@ def point(features: Features, x: float, y: float) -> Query:
     for name, placement in named(features):
         height, width = placement.size
         if not (0 <= x < width and 0 <= y < height):
-            raise PhotoError(f"point {x:g},{y:g} lies outside the {width}x{height} photo {name}; points are x,y in pixels of the original")
+            raise PhotoError(
+                f"point {x:g},{y:g} lies outside the {width}x{height} photo {name}; points are x,y in pixels of the original"
+            )
         if not placement.seen.holds(y, x):
-            raise PhotoError(f"point {x:g},{y:g} of {name} was cropped away before the network saw it; use preprocess.fit=resize")
+            raise PhotoError(
+                f"point {x:g},{y:g} of {name} was cropped away before the network saw it; use preprocess.fit=resize"
+            )
     shares = [outer(hat(placement, 0, y), hat(placement, 1, x)) for placement in features.placements]
     return Query(pooled(features, shares), labels(features, f"point {x:g},{y:g}"), marks=((y, x),))
 
@@ -79,14 +94,18 @@ def box(features: Features, x: float, y: float, width: float, height: float) -> 
                 f"box {x:g},{y:g},{width:g},{height:g} (x,y,width,height) touches no part of the {across} photo {name} that was seen"
             )
         shares.append(outer(rows, columns))
-    return Query(pooled(features, shares), labels(features, f"box {x:g},{y:g},{width:g},{height:g}"), marks=(area,))
+    return Query(
+        pooled(features, shares), labels(features, f"box {x:g},{y:g},{width:g},{height:g}"), marks=(area,)
+    )
 
 
 def random(features: Features, seed: int = 0, count: int = 1) -> Query:
     """q ~ N(0, I), the same for every photo: the control.  A map that looks like this one's says nothing about its query."""
     if count < 1:
         raise ValueError(f"query random needs a count of at least 1, not {count}")
-    draws = torch.randn(count, features.tokens.shape[-1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    draws = torch.randn(
+        count, features.tokens.shape[-1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     vectors = draws.to(features.tokens).expand(len(features.tokens), -1, -1)
     said = tuple(f"random {seed}" + (f" #{number + 1}" if count > 1 else "") for number in range(count))
     return Query(vectors, (said,) * len(features.tokens), marks=(None,) * count)
@@ -118,7 +137,9 @@ def pca(features: Features, component: int = 1, centred: bool = True) -> Query:
     available = min(patches - centred, channels)  # centred patches sum to zero: one direction less
     if not 1 <= component <= available:
         shape = f"{patches} patches of {channels} channels"
-        raise ValueError(f"pca component {component} does not exist: {shape} have components 1 ... {available}")
+        raise ValueError(
+            f"pca component {component} does not exist: {shape} have components 1 ... {available}"
+        )
     directions, _, _ = principal(features.tokens, component, centred)
     direction = directions[..., component - 1]  # [B, D]
     scores = (features.tokens @ direction.unsqueeze(-1)).squeeze(-1)
@@ -165,7 +186,9 @@ def outer(rows: Float[Tensor, " h"], columns: Float[Tensor, " w"]) -> Float[Tens
 
 
 def centres(placement: Placement, axis: int) -> Float[Tensor, " cells"]:
-    return placement.first[axis] + placement.step[axis] * torch.arange(placement.grid[axis], dtype=torch.float64)
+    return placement.first[axis] + placement.step[axis] * torch.arange(
+        placement.grid[axis], dtype=torch.float64
+    )
 
 
 def hat(placement: Placement, axis: int, position: float) -> Float[Tensor, " cells"]:
@@ -179,8 +202,14 @@ def overlap(placement: Placement, axis: int, low: float, high: float) -> Float[T
     """The length that each cell shares with [low, high): cells reach half-way to their neighbours, the outer ones to the view's edge."""
     where = centres(placement, axis)
     between = (where[1:] + where[:-1]) / 2
-    start, length = (placement.seen.top, placement.seen.height) if axis == 0 else (placement.seen.left, placement.seen.width)
-    edges = torch.cat([torch.tensor([float(start)]).double(), between, torch.tensor([float(start + length)]).double()])
+    start, length = (
+        (placement.seen.top, placement.seen.height)
+        if axis == 0
+        else (placement.seen.left, placement.seen.width)
+    )
+    edges = torch.cat(
+        [torch.tensor([float(start)]).double(), between, torch.tensor([float(start + length)]).double()]
+    )
     return (edges[1:].clamp_max(high) - edges[:-1].clamp_min(low)).clamp_min(0)
 
 

@@ -17,8 +17,12 @@ def several(features: Features, of: Sequence[str | QueryFunction]) -> list[Query
     """Many queries over one pass of the network: `of` lists texts such as mean, class:tabby, point:120,80 - or query functions."""
     of = [of] if isinstance(of, str) else of
     if not of:
-        raise ValueError('query several needs a list, for example query.of=[mean,"class:tabby","point:120,80"]')
-    return [query for entry in of for query in ask(parse(entry) if isinstance(entry, str) else entry, features)]
+        raise ValueError(
+            'query several needs a list, for example query.of=[mean,"class:tabby","point:120,80"]'
+        )
+    return [
+        query for entry in of for query in ask(parse(entry) if isinstance(entry, str) else entry, features)
+    ]
 
 
 def ask(function: QueryFunction, features: Features) -> list[Query]:
@@ -27,11 +31,16 @@ def ask(function: QueryFunction, features: Features) -> list[Query]:
     if isinstance(answer, Tensor):
         photos, _, channels = features.tokens.shape
         if answer.ndim != 3 or (len(answer), answer.shape[2]) != (photos, channels):
-            raise ValueError(f"query {text} gave vectors {list(answer.shape)}; give [B, Q, D], here [{photos}, Q, {channels}]")
+            raise ValueError(
+                f"query {text} gave vectors {list(answer.shape)}; give [B, Q, D], here [{photos}, Q, {channels}]"
+            )
         count = answer.shape[1]
         said = tuple(text + (f" #{number + 1}" if count > 1 else "") for number in range(count))
         answer = Query(answer, (said,) * len(answer))
-    return [replace(query, text=query.text or text) for query in ([answer] if isinstance(answer, Query) else answer)]
+    return [
+        replace(query, text=query.text or text)
+        for query in ([answer] if isinstance(answer, Query) else answer)
+    ]
 
 
 def parse(text: str) -> QueryFunction:

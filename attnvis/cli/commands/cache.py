@@ -24,5 +24,7 @@ def cache(cfg: "DictConfig", folder: Path) -> int:
     if settings["clear"]:
         print(f"{clear(place) / 1e6:.1f} MB freed in {place}")
     else:
-        print(f"{total / 1e6:10.1f} MB in {place}" + ("; attnvis cache clear=true frees them" if total else ""))
+        print(
+            f"{total / 1e6:10.1f} MB in {place}" + ("; attnvis cache clear=true frees them" if total else "")
+        )
     return 0

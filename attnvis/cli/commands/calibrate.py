@@ -27,20 +27,27 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
 
     paths = photos(plain(cfg.images))
     if len(paths) > cfg.most:
-        paths = [paths[index] for index in sorted(np.random.default_rng(cfg.seed).choice(len(paths), cfg.most, replace=False))]
+        paths = [
+            paths[index]
+            for index in sorted(np.random.default_rng(cfg.seed).choice(len(paths), cfg.most, replace=False))
+        ]
     if "placement" in cfg.backbone:
         cfg.backbone.placement = "rf"  # what the shift is counted from
     torch.manual_seed(cfg.seed)
     backbone = build(cfg, "backbone")
     preprocessing = backbone.preprocessing.changed("resize", cfg.preprocess.size)
     found, reasons = flip_test(backbone, paths, preprocessing, cfg.batch_size, cfg.seed, progress)
-    controls, kept = flip_test_of_chance(backbone, paths, preprocessing, cfg.controls, cfg.batch_size, cfg.seed, progress)
+    controls, kept = flip_test_of_chance(
+        backbone, paths, preprocessing, cfg.controls, cfg.batch_size, cfg.seed, progress
+    )
     complain(reasons)
     for layer, calibration, shifts in zip(backbone.layers, found, controls, strict=True):
         calibration = replace(calibration, controls=shifts)
         for line in described(calibration, layer, cfg.controls, kept):
             print(line)
-        print(f"  stored in {store(calibration)}; placement=auto and placement=calibrated draw these weights' cells there from now on")
+        print(
+            f"  stored in {store(calibration)}; placement=auto and placement=calibrated draw these weights' cells there from now on"
+        )
     return 1 if reasons else 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 __all__ = ["command", "listed", "photos"]
 
 
-def crew_of(workers: int | str, photos: int) -> int:
+def thread_count(workers: int | str, photos: int) -> int:
     """How many threads `auto` stands for: one a core, none for one photo."""
     import torch
 

@@ -22,8 +22,12 @@ def redraw(cfg: "DictConfig", folder: Path) -> int:
     if not (source / "records.csv").is_file():
         inner = sorted(source.glob("*/records.csv"))
         advice = (
-            f"it is a sweep: give one of its runs, such as {inner[0].parent}" if inner else "give one such as outputs/run/<date>/<time>"
+            f"it is a sweep: give one of its runs, such as {inner[0].parent}"
+            if inner
+            else "give one such as outputs/run/<date>/<time>"
         )
         raise ValueError(f"{source} is not the folder of a run: it has no records.csv; {advice}")
-    reasons = Counter(reason for _, reason in progress(again(source, folder, build(cfg, "render"), command()), None))
+    reasons = Counter(
+        reason for _, reason in progress(again(source, folder, build(cfg, "render"), command()), None)
+    )
     return conclude(reasons.pop("", 0), reasons, folder)

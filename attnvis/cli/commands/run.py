@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnvis.cli.commands.common import command, crew_of, photos
+from attnvis.cli.commands.common import command, photos, thread_count
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import conclude, note, progress
 
@@ -20,27 +20,35 @@ def run(cfg: "DictConfig", folder: Path) -> int:
 
     from attnvis.backbone.cache import remembered
     from attnvis.data.preprocessing import sample
-    from attnvis.methods.attention import Method
-    from attnvis.pipeline.run_folder import Folder
+    from attnvis.methods.attention import AttentionMethod
+    from attnvis.pipeline.run_folder import RunWriter
     from attnvis.pipeline.streaming import stream
 
     paths = photos(plain(cfg.images))
     style = build(cfg, "render")
-    method = Method(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise"))
+    method = AttentionMethod(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise"))
     torch.manual_seed(cfg.seed)
     backbone = remembered(build(cfg, "backbone"), plain(cfg.cache))
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
-    workers = crew_of(cfg.workers, len(paths))
+    workers = thread_count(cfg.workers, len(paths))
     backbone.prepare(len(paths), workers, sample(paths, preprocessing))
-    facts = backbone.describe() | {"fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed)}
+    facts = backbone.describe() | {
+        "fit": preprocessing.fit,
+        "size": str(preprocessing.size),
+        "seed": str(cfg.seed),
+    }
     facts |= backbone.cautions(preprocessing)
     facts["command"] = command()
     warnings = backbone.warnings_at(preprocessing)
     for warning in warnings:
         print(f"attnvis: {warning.upper()}", file=sys.stderr)
-    with Folder(folder, paths, style, facts, plain(cfg), warnings, plain(cfg.logger), cfg.maps, cfg.resume) as results:
+    with RunWriter(
+        folder, paths, style, facts, plain(cfg), warnings, plain(cfg.logger), cfg.maps, cfg.resume
+    ) as results:
         left = [paths[index] for index in results.left]
-        found = stream(left, backbone, method, preprocessing, cfg.batch_size, None, workers, results.make, note)
+        found = stream(
+            left, backbone, method, preprocessing, cfg.batch_size, None, workers, results.render, note
+        )
         for outcome in progress(found, len(left)):
-            results.add(outcome)
+            results.record(outcome)
     return conclude(results.done, results.reasons, folder)

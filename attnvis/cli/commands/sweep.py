@@ -34,8 +34,12 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.experiments.sweep.job import Job
 
     settings = plain(cfg)
-    same = {key: value for key, value in settings.items() if key not in ("logger", "name", "cache", "batch_size")}
-    same["storage"] = settings["cache"]["storage"]  # of the cache's settings the only one that may change a number
+    same = {
+        key: value for key, value in settings.items() if key not in ("logger", "name", "cache", "batch_size")
+    }
+    same["storage"] = settings["cache"][
+        "storage"
+    ]  # of the cache's settings the only one that may change a number
     if settings["study"] not in STUDIES:
         raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
     if finished(folder, same):
@@ -83,7 +87,10 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
     }  # fmt: skip
     job.facts = backbone.describe() | {"warnings": warnings}
     group = job.folder.parent.name if job.folder.name.isdigit() else job.folder.name
-    tracker, crashed = Tracker(job.folder, settings["logger"] | {"group": group}, job.axes | settings, "sweep"), True
+    tracker, crashed = (
+        Tracker(job.folder, settings["logger"] | {"group": group}, job.axes | settings, "sweep"),
+        True,
+    )
     try:
         study = recognise if settings["study"] == "recognition" else scale
         tracker.note(study(cfg, settings, job, paths, backbone, how))
@@ -94,16 +101,23 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
 
 
 def scale(
-    cfg: "DictConfig", settings: dict[str, Any], job: "Job", paths: list[Path], backbone: "Backbone | Cached", how: "Preprocessing"
+    cfg: "DictConfig",
+    settings: dict[str, Any],
+    job: "Job",
+    paths: list[Path],
+    backbone: "Backbone | Cached",
+    how: "Preprocessing",
 ) -> dict[str, float]:
     """Every query under every scaling and normaliser; gives what W&B is told."""
-    from attnvis.methods.settings import Grid
+    from attnvis.methods.settings import SettingGrid
     from attnvis.pipeline.streaming import stream
 
     trusted = listed(settings["trust"])
     asked = {axis: listed(settings[axis]) for axis in AXES.values()}
     asked["queries"] = [f"random:{cfg.seed}" if text == "random" else text for text in asked["queries"]]
-    grid = Grid(*({text: named(kind, text, trusted) for text in asked[axis]} for kind, axis in AXES.items()))
+    grid = SettingGrid(
+        *({text: named(kind, text, trusted) for text in asked[axis]} for kind, axis in AXES.items())
+    )
     job.open(grid.settings, settings["sheets"], build(cfg, "render"), settings["sharpness"])
     for outcome in progress(stream(paths, backbone, grid, how, cfg.batch_size), len(paths)):
         job.add(outcome)
@@ -111,7 +125,12 @@ def scale(
 
 
 def recognise(
-    cfg: "DictConfig", settings: dict[str, Any], job: "Job", paths: list[Path], backbone: "Backbone | Cached", how: "Preprocessing"
+    cfg: "DictConfig",
+    settings: dict[str, Any],
+    job: "Job",
+    paths: list[Path],
+    backbone: "Backbone | Cached",
+    how: "Preprocessing",
 ) -> dict[str, float]:
     """The accuracy of the attended context; the table goes to the terminal, the page into the job's folder."""
     from attnvis.experiments.recognition.measure import measure_recognition
@@ -124,7 +143,11 @@ def recognise(
     print(as_text(findings))
     facts = backbone.describe() | {"fit": how.fit, "size": str(how.size), "command": command()}
     write_recognition(findings, job.folder, facts, backbone.warnings_at(how))
-    return {f"{row.name}/{name}": getattr(row, name).value for row in findings.rows for name in ("top1", "top5", "nll", "rescaled")}
+    return {
+        f"{row.name}/{name}": getattr(row, name).value
+        for row in findings.rows
+        for name in ("top1", "top5", "nll", "rescaled")
+    }
 
 
 def named(kind: str, text: str, trusted: list[str]) -> Any:
@@ -147,7 +170,9 @@ def medians(found: "Sweep") -> dict[str, list[Any]]:
 
     numbers = ("perplexity", "patches", "sigma_eff", "max_times_uniform", "gradient_norm", "js_inv_sqrt_d")
     groups = found.table.group_by([*OUTER, "query", "scaling", "normalise"])
-    return groups.aggregate([(name, "approximate_median") for name in numbers] + [("saturated", "mean"), ("dead", "mean")]).to_pydict()
+    return groups.aggregate(
+        [(name, "approximate_median") for name in numbers] + [("saturated", "mean"), ("dead", "mean")]
+    ).to_pydict()
 
 
 def compare(folder: Path) -> int:
@@ -156,12 +181,21 @@ def compare(folder: Path) -> int:
     from attnvis.pipeline.tracking import Tracker
 
     found = read_sweep(folder)
-    pages = [part.folder / "index.html" for part in found.parts if part.study == "recognition" and part.status == "done"]
-    logger = json.loads((folder / "plan.json").read_text(encoding="utf-8")).get("logger") or {"mode": "disabled"}
+    pages = [
+        part.folder / "index.html"
+        for part in found.parts
+        if part.study == "recognition" and part.status == "done"
+    ]
+    logger = json.loads((folder / "plan.json").read_text(encoding="utf-8")).get("logger") or {
+        "mode": "disabled"
+    }
     if found.table.num_rows:
         from attnvis.experiments.sweep.page import write_comparison
 
-        tracker, crashed = Tracker(folder, logger | {"group": folder.name}, {"command": found.command}, "comparison"), True
+        tracker, crashed = (
+            Tracker(folder, logger | {"group": folder.name}, {"command": found.command}, "comparison"),
+            True,
+        )
         try:
             pages.append(write_comparison(found))
             tracker.show(sorted((folder / "figures").glob("*.png")))
@@ -177,11 +211,18 @@ def compare(folder: Path) -> int:
     for part in found.missing:
         named = "" if alone else f"job {part.number} ({part.asked}) {part.status}: "
         print(f"attnvis: {named}{part.reason}", file=sys.stderr)
-    if found.missing and not (alone and found.missing[0].status == "failed"):  # there the command itself has to change
-        print(f"attnvis: what is done stays done; for the rest: attnvis sweep --resume {shlex.quote(str(folder))}", file=sys.stderr)
+    if found.missing and not (
+        alone and found.missing[0].status == "failed"
+    ):  # there the command itself has to change
+        print(
+            f"attnvis: what is done stays done; for the rest: attnvis sweep --resume {shlex.quote(str(folder))}",
+            file=sys.stderr,
+        )
     done = [part.told for part in found.parts if part.status == "done"]
     if done:
         passes = sum(told["passes"] for told in done)
         jobs = f"{len(done)} jobs, " if len(done) > 1 else ""
-        print(f"{jobs}{max(told['done'] for told in done)} photos, {passes} passes through the network: {', '.join(map(str, pages))}")
+        print(
+            f"{jobs}{max(told['done'] for told in done)} photos, {passes} passes through the network: {', '.join(map(str, pages))}"
+        )
     return 1 if found.missing or any(told["failures"] for told in done) else 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from attnvis.data.video import Clip
-    from attnvis.pipeline.video import Film
+    from attnvis.pipeline.video import VideoRun
 
 __all__ = ["video"]
 
@@ -26,31 +26,52 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     from tqdm import tqdm
 
     from attnvis.data.video import examine, frames
-    from attnvis.methods.attention import Method, steady
+    from attnvis.methods.attention import AttentionMethod, steady
     from attnvis.pipeline.tracking import Tracker
-    from attnvis.pipeline.video import Film, as_batch, shoot
+    from attnvis.pipeline.video import VideoRun, as_batch, attend_frames
 
     start, stop = float(cfg.start), float(cfg.stop) or math.inf
     if not 0 <= start < stop:  # NaN fails too
-        raise ValueError(f"start={start:g} and stop={stop:g} leave nothing of a video; give seconds, the first below the second")
+        raise ValueError(
+            f"start={start:g} and stop={stop:g} leave nothing of a video; give seconds, the first below the second"
+        )
     clip = examine(Path(str(cfg.clip)))
     style = build(cfg, "render")
-    method = steady(Method(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise")))
+    method = steady(AttentionMethod(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise")))
     torch.manual_seed(cfg.seed)
     backbone = build(cfg, "backbone")
     count = max(1, round((min(stop, clip.promised / clip.rate) - start) * clip.rate))
     how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
-    backbone.prepare(max(1, count // max(1, cfg.every)), torch.get_num_threads(), as_batch(islice(frames(clip), 1), how, clip.path.name))
-    facts = backbone.describe() | {"fit": how.fit, "size": str(how.size), "seed": str(cfg.seed), "command": command()}
+    backbone.prepare(
+        max(1, count // max(1, cfg.every)),
+        torch.get_num_threads(),
+        as_batch(islice(frames(clip), 1), how, clip.path.name),
+    )
+    facts = backbone.describe() | {
+        "fit": how.fit,
+        "size": str(how.size),
+        "seed": str(cfg.seed),
+        "command": command(),
+    }
     warnings = backbone.warnings_at(how)
     for warning in warnings:
         note(warning.upper())
-    film = Film(folder, clip, style, facts, plain(cfg), warnings, cfg.codec)
+    film = VideoRun(folder, clip, style, facts, plain(cfg), warnings, cfg.codec)
     tracker, stopped = Tracker(folder, plain(cfg.logger), film.told, "video"), True
     try:
         with film, tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar:
             reel = frames(clip, start, stop)
-            shots = shoot(reel, backbone, method, how, cfg.batch_size, cfg.every, float(cfg.smooth), film.add, clip.path.name)
+            shots = attend_frames(
+                reel,
+                backbone,
+                method,
+                how,
+                cfg.batch_size,
+                cfg.every,
+                float(cfg.smooth),
+                film.add,
+                clip.path.name,
+            )
             with contextlib.closing(shots):
                 for chunk in shots:
                     bar.update(len(chunk))
@@ -65,17 +86,25 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     return conclude(film, clip, start, stop)
 
 
-def conclude(film: "Film", clip: "Clip", start: float, stop: float) -> int:
+def conclude(film: "VideoRun", clip: "Clip", start: float, stop: float) -> int:
     """The last words; the exit code."""
     drawn = film.movie.count
     if not drawn:
         lasts = clip.promised / clip.rate
-        raise ValueError(f"no frame of {clip.path} lies between start={start:g} and stop={stop:g}; it lasts {lasts:.2f} s")
+        raise ValueError(
+            f"no frame of {clip.path} lies between start={start:g} and stop={stop:g}; it lasts {lasts:.2f} s"
+        )
     if film.uneven:
         note(visible(film.uneven))
-    cut = math.isinf(stop) and clip.promised - film.last - 1 > max(2, clip.promised // 100)  # what some containers promise is an estimate
+    cut = math.isinf(stop) and clip.promised - film.last - 1 > max(
+        2, clip.promised // 100
+    )  # what some containers promise is an estimate
     if cut:
-        note(visible(f"{film.last + 1} of the {clip.promised} frames that {clip.path} promises could be read; it is cut off or damaged"))
+        note(
+            visible(
+                f"{film.last + 1} of the {clip.promised} frames that {clip.path} promises could be read; it is cut off or damaged"
+            )
+        )
     print(f"{drawn} frame{'s' * (drawn != 1)} drawn: {shown(film.movie.path)}")
     return int(cut)
 

@@ -47,7 +47,11 @@ def about_collapse(series: Sequence[Series]) -> list[str]:
         "would fall on one curve: exp(−σ²/2) for independent normal scores, until at √(2 ln N) the attention sits on single patches "
         "(Derrida 1981). What lies off the curve are photos whose scores are not normal: skewed, or with a few patches far above all.",
         f"The dashed line is for N = {middle:g} patches ({vary}). Points beyond the ends of the axis are drawn at the ends."
-        + (f" About {figures.POINTS} of {total} are drawn, chosen at random." if total > figures.POINTS else ""),
+        + (
+            f" About {figures.POINTS} of {total} are drawn, chosen at random."
+            if total > figures.POINTS
+            else ""
+        ),
     ]
     return said
 
@@ -57,7 +61,8 @@ def about_gaps(series: Sequence[Series]) -> list[str]:
         "Of 512 pairs of patches a photo, how far the two scores are apart, on a log scale; the tick in each hill is the median gap, the "
         "number at the right the factor (≈: its median, since it differs from photo to photo; cosine has one for every patch). Dividing "
         "by a constant shifts the hill by the logarithm of that constant and leaves its shape alone. At a gap of 1.54 (dotted) two patches "
-        "receive the most gradient: far to the right of it one patch takes all, far to the left nothing is preferred." + cut(len(series))
+        "receive the most gradient: far to the right of it one patch takes all, far to the left nothing is preferred."
+        + cut(len(series))
     ]
     shifts = []
     for one in series[:PANELS]:
@@ -65,7 +70,11 @@ def about_gaps(series: Sequence[Series]) -> list[str]:
         for column, scaling, factor, same in figures.gap_factors(one):
             if same and scaling == SQRT_D[0]:
                 shift = figures.middle_gap(one.curves["gaps"][column + 1]) - raw
-                shifts.append(f"{one.name} {shift:+.3f} (log₁₀ of {factor:.4f} is {math.log10(factor):+.3f})".replace("-", "−"))
+                shifts.append(
+                    f"{one.name} {shift:+.3f} (log₁₀ of {factor:.4f} is {math.log10(factor):+.3f})".replace(
+                        "-", "−"
+                    )
+                )
     if shifts:
         said.append(f"Under 1/√d_k the median gap moved by: {', '.join(shifts)}.")
     return said
@@ -79,11 +88,17 @@ def about_gradient(series: Sequence[Series]) -> list[str]:
         if inside and len(at):
             reached = float(np.nanmedian(one.read_off("gradient", one.sqrt_d[: one.kept, None])))
             kept = percent(min(1.0, reached / value))
-            places.append(f"{one.name} at {place:.2g} std, while 1/√d_k stands at {1 / float(np.median(at)):.2g} with {kept} of the peak")
+            places.append(
+                f"{one.name} at {place:.2g} std, while 1/√d_k stands at {1 / float(np.median(at)):.2g} with {kept} of the peak"
+            )
         elif inside:
             places.append(f"{one.name} at {place:.2g} std")
     fewest = min(one.kept for one in series)
-    photos = f"the first {many(fewest, 'photo')}" if fewest < max(len(one.photos) for one in series) else "the photos"
+    photos = (
+        f"the first {many(fewest, 'photo')}"
+        if fewest < max(len(one.photos) for one in series)
+        else "the photos"
+    )
     said = [
         "‖∂a/∂s‖ = ‖diag(a) − aaᵀ‖ / τ of softmax(s/τ), times std(s): how much of a gradient reaches the raw scores. "
         f"Median and 5–95 % band over {photos}, at 57 temperatures of 2⁻⁷ … 2⁷ standard deviations. Too cold, one patch holds everything "
@@ -99,7 +114,8 @@ def about_gradient(series: Sequence[Series]) -> list[str]:
 def about_ranks(series: Sequence[Series]) -> list[str]:
     return [
         "Each map's weights in falling order, as N·a on a log scale, averaged over the photos (the mean of log₂ N·a) at 48 equal steps "
-        "from the hottest patch to the coldest. 1× is what a patch gets when there is no preference." + cut(len(series))
+        "from the hottest patch to the coldest. 1× is what a patch gets when there is no preference."
+        + cut(len(series))
     ]
 
 
@@ -109,11 +125,17 @@ def about_ecdf(series: Sequence[Series]) -> list[str]:
         "right of the dashed line it is frozen to single patches. Another divisor moves all curves by the same step, and cannot bring them "
         "onto one another."
     ]
-    middles = {one.name: float(np.nanmedian(one.sigma_sqrt_d)) for one in series if not np.isnan(one.sigma_sqrt_d).all()}
+    middles = {
+        one.name: float(np.nanmedian(one.sigma_sqrt_d))
+        for one in series
+        if not np.isnan(one.sigma_sqrt_d).all()
+    }
     if len(middles) > 1 and min(middles.values()) > 0:
         low, high = min(middles, key=lambda name: middles[name]), max(middles, key=lambda name: middles[name])
         ratio = middles[high] / middles[low]
-        said.append(f"The medians differ by a factor of {ratio:.2g}: {middles[low]:.2g} ({low}) to {middles[high]:.2g} ({high}).")
+        said.append(
+            f"The medians differ by a factor of {ratio:.2g}: {middles[low]:.2g} ({low}) to {middles[high]:.2g} ({high})."
+        )
     widths = []
     for one in series[:PANELS]:
         known = one.sigma_sqrt_d[np.isfinite(one.sigma_sqrt_d) & (one.sigma_sqrt_d > 0)]
@@ -121,7 +143,9 @@ def about_ecdf(series: Sequence[Series]) -> list[str]:
             few, most = np.percentile(known, (5, 95))
             widths.append(f"{most / few:.2g} ({one.name})")
     if widths:
-        said.append(f"Within one query the photos from the 5th to the 95th of a hundred span a factor of {listed(widths)}.")
+        said.append(
+            f"Within one query the photos from the 5th to the 95th of a hundred span a factor of {listed(widths)}."
+        )
     return said
 
 
@@ -135,7 +159,11 @@ def about_check(checked: Sequence[Order]) -> list[str]:
     if factors:
         count, exact = sum(order.count for order in factors), sum(order.exact for order in factors)
         lowest = min(factors, key=lambda order: badness(order.worst))
-        how_low = "never below" if exact == count else f"at worst {lowest.worst:.6g} ({lowest.setting}, {lowest.photo}), else not below"
+        how_low = (
+            "never below"
+            if exact == count
+            else f"at worst {lowest.worst:.6g} ({lowest.setting}, {lowest.photo}), else not below"
+        )
         good, all_of_them = many(exact, "map"), many(count, "map")
         said.append(
             f"Of these settings {good} of {all_of_them} have correlation 1 to 10⁻⁶ ({how_low} 1 − 10⁻⁶). Scores that rounding makes "

@@ -11,11 +11,43 @@ from attnvis.attention.scaling import positive_factor
 from attnvis.experiments.sweep.statistics import Order, Series
 from attnvis.methods.settings import GAPS, TEMPERATURES
 from attnvis.metrics.diagnostics import freezing_point
-from attnvis.render.plots import INK, PAPER, QUIET, Figure, draw, legend, octaves, percents, plain_numbers, shades, short
+from attnvis.render.plots import (
+    INK,
+    PAPER,
+    QUIET,
+    Figure,
+    draw,
+    legend,
+    octaves,
+    percents,
+    plain_numbers,
+    shades,
+    short,
+)
 
-__all__ = ["FAMILIES", "collapse", "ecdf", "family", "gap_factors", "gaps", "gradient", "peak", "ranks", "self_check"]
+__all__ = [
+    "FAMILIES",
+    "collapse",
+    "ecdf",
+    "family",
+    "gap_factors",
+    "gaps",
+    "gradient",
+    "peak",
+    "ranks",
+    "self_check",
+]
 
-QUERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#a07000", "#444444", "#8c2d8c")  # Okabe and Ito, readable on white
+QUERIES = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#a07000",
+    "#444444",
+    "#8c2d8c",
+)  # Okabe and Ito, readable on white
 FAMILIES = {
     "one factor for every photo": "#0072b2",
     "a factor of each photo's own": "#d55e00",
@@ -41,7 +73,9 @@ def family(setting: tuple[str, str]) -> str:
 
 def colours_of(series: Sequence[Series]) -> dict[str, str]:
     """Every query has its colour, in all jobs the same."""
-    return {query: QUERIES[i % len(QUERIES)] for i, query in enumerate(dict.fromkeys(one.query for one in series))}
+    return {
+        query: QUERIES[i % len(QUERIES)] for i, query in enumerate(dict.fromkeys(one.query for one in series))
+    }
 
 
 # ------------------------------------------------------------------------------------------------ the collapse
@@ -61,7 +95,10 @@ def collapse(series: Sequence[Series], by_query: bool) -> Figure:
             parts.append((label, colour, values[np.isfinite(values).all(1) & (values > 0).all(1)]))
     total = sum(len(values) for _, _, values in parts)
     random = np.random.default_rng(0)
-    shown = [(label, colour, values[random.random(len(values)) < POINTS / max(total, 1)]) for label, colour, values in parts]
+    shown = [
+        (label, colour, values[random.random(len(values)) < POINTS / max(total, 1)])
+        for label, colour, values in parts
+    ]
     labels = {label: colour for label, colour, _ in parts}
     patches = np.concatenate([one.patches for one in series])
     middle = float(np.median(patches))
@@ -76,13 +113,27 @@ def collapse(series: Sequence[Series], by_query: bool) -> Figure:
         shades = np.repeat([colour for _, colour, _ in shown], [len(values) for _, _, values in shown])
         order = random.permutation(len(places))  # no colour lies on top of another
         x = np.clip(places[order, 0], low * 1.03, high * 0.97)
-        axes.scatter(x, places[order, 1], s=9 if total > 400 else 16, c=shades[order], alpha=0.5, linewidths=0, rasterized=True)
+        axes.scatter(
+            x,
+            places[order, 1],
+            s=9 if total > 400 else 16,
+            c=shades[order],
+            alpha=0.5,
+            linewidths=0,
+            rasterized=True,
+        )
         for label, colour in labels.items():
             axes.scatter([], [], s=22, color=colour, label=short(label, 36), linewidths=0)
         sigma = np.geomspace(low, freezing, 200)
         axes.plot(sigma, np.exp(-(sigma**2) / 2), color=INK, linewidth=1.6, label="theory: exp(−σ²/2)")
         axes.axvline(freezing, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.text(freezing * 1.06, 0.985, f"frozen beyond\n√(2 ln {middle:g}) = {freezing:.3g}", va="top", fontsize=8.5)
+        axes.text(
+            freezing * 1.06,
+            0.985,
+            f"frozen beyond\n√(2 ln {middle:g}) = {freezing:.3g}",
+            va="top",
+            fontsize=8.5,
+        )
         axes.set_ylim(0, 1.03)
         percents(axes.yaxis)
         axes.set_xlabel("σ_eff: standard deviation of the logits over the patches")
@@ -151,14 +202,21 @@ def gaps(one: Series, name: str) -> Figure:
         for row, (_, colour, histogram, words) in enumerate(rows):
             base = -float(row)
             tall = base + 1.35 * histogram / max(histogram.max(), 1)
-            axes.fill_between(centres, base, tall, step="mid", color=colour, alpha=0.55, linewidth=0, zorder=row + 2)
+            axes.fill_between(
+                centres, base, tall, step="mid", color=colour, alpha=0.55, linewidth=0, zorder=row + 2
+            )
             axes.step(centres, tall, where="mid", color=PAPER, linewidth=0.6, zorder=row + 2)
             middle = middle_gap(histogram)
             axes.plot([middle, middle], [base, base + 0.55], color=INK, linewidth=1.3, zorder=row + 3)
             axes.text(right, base + 0.12, words, ha="right", fontsize=8, color=QUIET, zorder=99)
         best = math.log10(1.543405)
         axes.axvline(best, color=INK, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
-        axes.set_yticks([-float(row) + 0.1 for row in range(len(rows))], [short(label, 16) for label, *_ in rows], fontsize=8.5, color=INK)
+        axes.set_yticks(
+            [-float(row) + 0.1 for row in range(len(rows))],
+            [short(label, 16) for label, *_ in rows],
+            fontsize=8.5,
+            color=INK,
+        )
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(-len(rows) + 0.95, 1.55)
@@ -206,7 +264,16 @@ def gradient(series: Sequence[Series], name: str, colours: dict[str, str]) -> Fi
                 if len(known):
                     x = float(np.clip(1 / np.median(known), tau[0], tau[-1]))
                     y = float(np.interp(math.log(x), np.log(tau), middle))
-                    axes.plot(x, y, marker=sign, markersize=6.5, color=colour, markeredgecolor=INK, zorder=6, clip_on=False)
+                    axes.plot(
+                        x,
+                        y,
+                        marker=sign,
+                        markersize=6.5,
+                        color=colour,
+                        markeredgecolor=INK,
+                        zorder=6,
+                        clip_on=False,
+                    )
         for sign, words in (("*", "peak"), ("o", "1/√d_k"), ("s", "no scaling")):
             axes.plot([], [], sign, color=QUIET, markersize=7, label=words)
         axes.set_xlabel("temperature, in standard deviations of the scores")
@@ -283,7 +350,9 @@ def ecdf(series: Sequence[Series], name: str, colours: dict[str, str]) -> Figure
         axes.set_title(short(series[0].job, 50) if series[0].job else "σ_eff over photos")
         legend(axes, foot, height, 3)
 
-    return draw(name, f"sigma_eff over photos under 1/sqrt(d_k) {series[0].job}".strip(), height, paint, foot=foot)
+    return draw(
+        name, f"sigma_eff over photos under 1/sqrt(d_k) {series[0].job}".strip(), height, paint, foot=foot
+    )
 
 
 SIGMA_DEAD = math.sqrt(-2 * math.log(0.99))  # where theory has perplexity = .99 N
@@ -299,7 +368,11 @@ def self_check(series: Sequence[Series], found: Sequence[Order]) -> Figure:
         for column, name in enumerate(one.names):
             shares.setdefault(name, []).append(one.share[:, column])
     by_name = {order.setting: order for order in found}
-    middles = {name: float(np.nanmedian(np.concatenate(values))) for name, values in shares.items() if name in by_name}
+    middles = {
+        name: float(np.nanmedian(np.concatenate(values)))
+        for name, values in shares.items()
+        if name in by_name
+    }
     names = sorted(middles, key=lambda name: middles[name])
     foot = 0.95
     height = foot + 0.36 + 0.22 * max(len(names), 3)
@@ -308,10 +381,23 @@ def self_check(series: Sequence[Series], found: Sequence[Order]) -> Figure:
     def paint(axes: Any) -> None:
         for row, name in enumerate(names):
             low, high = np.nanpercentile(np.concatenate(shares[name]), (5, 95))
-            axes.plot([low, high], [row, row], color=QUERIES[0], linewidth=3.5, alpha=0.3, solid_capstyle="butt")
-            axes.plot(middles[name], row, "o", color=QUERIES[0], markersize=5.5, label="perplexity / patches (it moves)")
+            axes.plot(
+                [low, high], [row, row], color=QUERIES[0], linewidth=3.5, alpha=0.3, solid_capstyle="butt"
+            )
+            axes.plot(
+                middles[name],
+                row,
+                "o",
+                color=QUERIES[0],
+                markersize=5.5,
+                label="perplexity / patches (it moves)",
+            )
             order = by_name[name]
-            colour, label = (INK, "worst rank correlation (of a factor: must be 1)") if order.factor else ("#009e73", "of what may reorder")
+            colour, label = (
+                (INK, "worst rank correlation (of a factor: must be 1)")
+                if order.factor
+                else ("#009e73", "of what may reorder")
+            )
             if order.broken:
                 colour, label = "#c40000", "broken"
             axes.plot(order.worst, row, "D", color=colour, markersize=5, label=label, clip_on=False, zorder=5)
@@ -322,4 +408,11 @@ def self_check(series: Sequence[Series], found: Sequence[Order]) -> Figure:
         axes.set_title("sharpness moves, order stays")
         legend(axes, foot, height, 2, fontsize=8)
 
-    return draw("self_check", "Rank correlation and sharpness, setting by setting", height, paint, left=1.55, foot=foot)
+    return draw(
+        "self_check",
+        "Rank correlation and sharpness, setting by setting",
+        height,
+        paint,
+        left=1.55,
+        foot=foot,
+    )

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from attnvis.experiments.sweep.captions import quoted
-from attnvis.experiments.sweep.statistics import SQRT_D, Order, Series, best_common_temperature, theory_deviation
+from attnvis.experiments.sweep.statistics import (
+    SQRT_D,
+    Order,
+    Series,
+    best_common_temperature,
+    theory_deviation,
+)
 from attnvis.experiments.wording import between, listed, many, percent, points
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
 from attnvis.metrics.intervals import median_interval
@@ -21,13 +27,23 @@ def paragraph(series: Sequence[Series], checked: Sequence[Order], shares: Sequen
     """What was found, for somebody who reads nothing else."""
     if not series:
         return ["No photo was measured: there is nothing to compare."]
-    said = [sentence_on_sqrt_d(series), sentence_on_temperature(series, shares[0] if shares else 0.1), sentence_on_change(series)]
+    said = [
+        sentence_on_sqrt_d(series),
+        sentence_on_temperature(series, shares[0] if shares else 0.1),
+        sentence_on_change(series),
+    ]
     said.append(sentence_on_theory(series))
     factors = [order for order in checked if order.factor]
     if factors and not any(order.broken for order in factors):
-        every = "The one setting that multiplies" if len(factors) == 1 else f"All {len(factors)} settings that multiply"
+        every = (
+            "The one setting that multiplies"
+            if len(factors) == 1
+            else f"All {len(factors)} settings that multiply"
+        )
         leaves = "leaves" if len(factors) == 1 else "leave"
-        said.append(f"{every} the scores of a photo by one positive factor {leaves} the order of the patches as it was.")
+        said.append(
+            f"{every} the scores of a photo by one positive factor {leaves} the order of the patches as it was."
+        )
     return [sentence for sentence in said if sentence]
 
 
@@ -41,7 +57,12 @@ def sentence_on_sqrt_d(series: Sequence[Series]) -> str:
     named = ordered if len(ordered) <= WORDS else [ordered[0], ordered[-1]]
     start = "1/√d_k leaves" if swept else "1/√d_k, which was not part of this sweep, would leave"
     among = "" if named is ordered else f", the sharpest and the most even of {len(ordered)} combinations"
-    text = listed([f"{'the query ' if not number else ''}{quoted(one)} {verdict_on_sqrt_d(one)}" for number, one in enumerate(named)])
+    text = listed(
+        [
+            f"{'the query ' if not number else ''}{quoted(one)} {verdict_on_sqrt_d(one)}"
+            for number, one in enumerate(named)
+        ]
+    )
     on = "this one photo" if max(len(one.photos) for one in series) == 1 else "these photos"
     return f"On {on}, {start} {text}{among}."
 
@@ -72,7 +93,9 @@ def sentence_on_temperature(series: Sequence[Series], wanted: float) -> str:
     about = f"about {percent(wanted)} of the patches (within a factor of two)"
     if len(series) == 1:
         served = f"{about} on {percent(found.worst)} of the photos"
-        return f"The best single temperature, {found.tau:.3g}, brings the query {quoted(series[0])} to {served}."
+        return (
+            f"The best single temperature, {found.tau:.3g}, brings the query {quoted(series[0])} to {served}."
+        )
     things = "queries" if len({one.job for one in series}) == 1 else "combinations of network and query"
     what = f"both {things}" if len(series) == 2 else f"all {len(series)} {things}"
     if found.worst >= 0.9:
@@ -102,12 +125,21 @@ def sentence_on_change(series: Sequence[Series]) -> str:
         limits = between(interval, points)
         by = f"{points(abs(interval.value)).lstrip('+')} percentage points of the patches {more}"
         paired = f" (median of the paired differences {points(interval.value)} {limits})" if limits else ""
-        return f"The largest change against 1/√d_k is that of “{name}” on the query {quoted(one)}: {by}{paired}."
+        return (
+            f"The largest change against 1/√d_k is that of “{name}” on the query {quoted(one)}: {by}{paired}."
+        )
     ends = []
     for one in series:
         middles = np.nanmedian(one.share, 0)
         if len(one.settings) > 1 and not np.isnan(middles).all():
-            ends.append((float(np.nanmax(middles) - np.nanmin(middles)), one, int(np.nanargmin(middles)), int(np.nanargmax(middles))))
+            ends.append(
+                (
+                    float(np.nanmax(middles) - np.nanmin(middles)),
+                    one,
+                    int(np.nanargmin(middles)),
+                    int(np.nanargmax(middles)),
+                )
+            )
     if not ends:
         return ""
     _, one, low, high = max(ends, key=lambda end: end[0])

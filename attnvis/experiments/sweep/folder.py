@@ -15,7 +15,14 @@ from attnvis.metrics.diagnostics import DESCRIPTIONS
 
 __all__ = ["AXES", "Part", "Sweep", "finished", "read_sweep", "setting_name"]
 
-AXES = ("backbone", "weights", "layer", "fit", "size", "seed")  # what differs between jobs; within a job: query, scaling, normalise
+AXES = (
+    "backbone",
+    "weights",
+    "layer",
+    "fit",
+    "size",
+    "seed",
+)  # what differs between jobs; within a job: query, scaling, normalise
 TEXTS = ("photo", "path", "digest", "query", "label", "scaling", "normalise")
 COUNTS = ("index", "patches", "rows", "columns", "dim")
 SCHEMA = pa.schema(
@@ -48,7 +55,10 @@ class Part:
         """query -> ranks [S, R], gaps [S+1, bins], perplexity and gradient [P, T], tau [P, shares]."""
         arrays = load_file(self.folder / "curves.safetensors")
         names = ("ranks", "gaps", "perplexity", "gradient", "tau")
-        return {query: {name: arrays[f"{number}/{name}"] for name in names} for number, query in enumerate(self.told["queries"])}
+        return {
+            query: {name: arrays[f"{number}/{name}"] for name in names}
+            for number, query in enumerate(self.told["queries"])
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +96,17 @@ def read_sweep(folder: Path) -> Sweep:
         try:
             told = json.loads((job / "job.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
-            reason = "it was started and never ended: killed, or out of memory" if (job / ".rows.part").exists() else "it was never started"
+            reason = (
+                "it was started and never ended: killed, or out of memory"
+                if (job / ".rows.part").exists()
+                else "it was never started"
+            )
             parts.append(Part(job, number, asked, "missing", reason))
             continue
         parts.append(Part(job, number, asked, told["status"], told["reason"], told))
-    tables = [pq.read_table(part.folder / "rows.parquet") for part in parts if part.status == "done" and part.study != "recognition"]
+    tables = [
+        pq.read_table(part.folder / "rows.parquet")
+        for part in parts
+        if part.status == "done" and part.study != "recognition"
+    ]
     return Sweep(folder, plan["command"], parts, pa.concat_tables(tables) if tables else SCHEMA.empty_table())

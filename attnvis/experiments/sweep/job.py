@@ -23,7 +23,7 @@ from safetensors.numpy import save
 
 from attnvis.experiments.sweep.folder import SCHEMA, setting_name
 from attnvis.files import slug, unique, write_bytes
-from attnvis.methods.settings import Measured
+from attnvis.methods.settings import PhotoResult
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays, panels
 from attnvis.types import Photo
@@ -46,8 +46,12 @@ class Job:
         self.failures, self.tiles = list[dict[str, str]](), list[dict[str, str]]()
         self.reasons: dict[str, int] = {}
         self.names: dict[str, int] = {}
-        self.shares: dict[tuple[str, str], array[float]] = {}  # (query, setting) -> perplexity / N, photo by photo
-        self.curves: dict[str, dict[str, Any]] = {}  # query -> sums over photos, and what is kept photo by photo
+        self.shares: dict[
+            tuple[str, str], array[float]
+        ] = {}  # (query, setting) -> perplexity / N, photo by photo
+        self.curves: dict[
+            str, dict[str, Any]
+        ] = {}  # query -> sums over photos, and what is kept photo by photo
         self.columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         self.part = folder / ".rows.part"
         self.table: pq.ParquetWriter | None = None
@@ -70,7 +74,9 @@ class Job:
     def __enter__(self) -> "Job":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if self.table is not None:
                 if kind is None:
@@ -82,18 +88,36 @@ class Job:
         except OSError:
             if kind is None:
                 raise  # else the first trouble is the one to tell
-        reason = "it was stopped" if kind is KeyboardInterrupt else " ".join(str(error).split()) or kind.__name__ if kind else ""
+        reason = (
+            "it was stopped"
+            if kind is KeyboardInterrupt
+            else " ".join(str(error).split()) or kind.__name__
+            if kind
+            else ""
+        )
         self.conclude("done" if kind is None else "failed", "" if kind is None else reason)
 
     def conclude(self, status: str, reason: str) -> None:
-        told = {"status": status, "reason": reason, "asked": self.asked, "axes": self.axes, "done": self.done, "passes": self.passes}
-        told |= {"queries": list(self.curves), "settings": self.settings, "sharpness": self.sharpness, "failures": self.failures}
+        told = {
+            "status": status,
+            "reason": reason,
+            "asked": self.asked,
+            "axes": self.axes,
+            "done": self.done,
+            "passes": self.passes,
+        }
+        told |= {
+            "queries": list(self.curves),
+            "settings": self.settings,
+            "sharpness": self.sharpness,
+            "failures": self.failures,
+        }
         told |= {"tiles": self.tiles, "seconds": round(time.time() - self.started, 3), **self.facts}
         with contextlib.suppress(OSError) if status == "failed" else contextlib.nullcontext():
             self.part.unlink(missing_ok=True)
             self.write("job.json", json.dumps(told, indent=1).encode())
 
-    def add(self, outcome: Outcome[Measured]) -> None:
+    def add(self, outcome: Outcome[PhotoResult]) -> None:
         if outcome.photo is None or outcome.error:
             return self.fail(str(outcome.path), outcome.error)
         seen = dict[str, int]()
@@ -111,23 +135,35 @@ class Job:
         self.failures.append({"path": path, "reason": reason})
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
 
-    def record(self, outcome: Outcome[Measured], photo: Photo, query: str, found: Measured) -> None:
+    def record(self, outcome: Outcome[PhotoResult], photo: Photo, query: str, found: PhotoResult) -> None:
         count = len(self.settings)
         grid = found.placement.grid
-        same: dict[str, Any] = {**self.axes, "photo": photo.name, "path": str(outcome.path), "digest": photo.digest, "index": outcome.index}
+        same: dict[str, Any] = {
+            **self.axes,
+            "photo": photo.name,
+            "path": str(outcome.path),
+            "digest": photo.digest,
+            "index": outcome.index,
+        }
         same |= {"query": query, "label": found.label, "dim": found.whole.dim}
         same |= {"patches": grid[0] * grid[1], "rows": grid[0], "columns": grid[1]}
         for name, value in same.items():
-            self.columns[name] += [value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value] * count
+            self.columns[name] += [
+                value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+            ] * count
         scalings, normalisers = zip(*self.settings, strict=True)
         for setting, perplexity in zip(self.settings, found.numbers["perplexity"], strict=True):
-            self.shares.setdefault((query, setting_name(*setting)), array("d")).append(perplexity / same["patches"])
+            self.shares.setdefault((query, setting_name(*setting)), array("d")).append(
+                perplexity / same["patches"]
+            )
         for name, values in {"scaling": scalings, "normalise": normalisers, **found.numbers}.items():
             self.columns[name] += values
 
-    def curve(self, query: str, found: Measured) -> None:
+    def curve(self, query: str, found: PhotoResult) -> None:
         whole, at = found.whole, found.at
-        kept = self.curves.setdefault(query, {"ranks": 0.0, "gaps": 0.0, "photos": 0, "perplexity": [], "gradient": [], "tau": []})
+        kept = self.curves.setdefault(
+            query, {"ranks": 0.0, "gaps": 0.0, "photos": 0, "perplexity": [], "gradient": [], "tau": []}
+        )
         kept["ranks"] = kept["ranks"] + whole.ranked[:, *at].numpy()
         kept["gaps"] = kept["gaps"] + whole.gaps[:, *at].numpy()
         kept["photos"] += 1
@@ -144,29 +180,45 @@ class Job:
             arrays |= {f"{number}/{name}": np.stack(kept[name]) for name in ("perplexity", "gradient", "tau")}
         return arrays
 
-    def picture(self, photo: Photo, answers: Sequence[Measured]) -> None:
+    def picture(self, photo: Photo, answers: Sequence[PhotoResult]) -> None:
         """A contact sheet; of the first photo the tiles one by one, too."""
         pixels = overlays.fit(photo.pixels, TILE)
         tiles, stem = [], unique(slug(Path(photo.name).stem), self.names)
         for found in answers:
             times = (found.weights * found.weights.shape[-1]).numpy()
-            for (scaling, normalise), weights, perplexity in zip(self.settings, times, found.numbers["perplexity"], strict=True):
+            for (scaling, normalise), weights, perplexity in zip(
+                self.settings, times, found.numbers["perplexity"], strict=True
+            ):
                 cells = weights.reshape(found.placement.grid)
-                drawn = overlays.overlay(pixels, cells, self.style, found.mark, photo.size, placement=found.placement)
+                drawn = overlays.overlay(
+                    pixels, cells, self.style, found.mark, photo.size, placement=found.placement
+                )
                 said = f"{perplexity:.3g} of {times.shape[1]} patches"
                 tiles.append((drawn, f"{setting_name(scaling, normalise)}: {said}"))
                 if not self.done:
                     name = f"tiles/{len(self.tiles)}.jpg"
                     self.write(name, overlays.encode(drawn, "jpg", 85))
-                    told = {"file": name, "photo": photo.name, "query": found.query, "label": found.label, "said": said}
+                    told = {
+                        "file": name,
+                        "photo": photo.name,
+                        "query": found.query,
+                        "label": found.label,
+                        "said": said,
+                    }
                     self.tiles.append(told | {"setting": setting_name(scaling, normalise)})
-        asked = [found.query if found.query == found.label else f"{found.query} ({found.label})" for found in answers]
+        asked = [
+            found.query if found.query == found.label else f"{found.query} ({found.label})"
+            for found in answers
+        ]
         sheet = panels.contact_sheet(tiles, len(self.settings), TILE, photo.name, self.style, headings=asked)
         self.write(f"sheets/{stem}.jpg", overlays.encode(sheet, "jpg", 88))
 
     def medians(self) -> dict[str, float]:
         """For W&B: of every query and setting the median share of the patches."""
-        return {f"{query}/{setting}/perplexity_share": float(np.median(seen)) for (query, setting), seen in self.shares.items()}
+        return {
+            f"{query}/{setting}/perplexity_share": float(np.median(seen))
+            for (query, setting), seen in self.shares.items()
+        }
 
     def flush(self) -> None:
         assert self.table is not None

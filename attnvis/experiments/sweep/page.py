@@ -29,13 +29,24 @@ from attnvis.experiments.wording import between, many, percent, points
 from attnvis.files import slug, unique, write_bytes
 from attnvis.metrics.intervals import NOTHING, Interval, mean_interval, median_interval
 from attnvis.render import overlays, panels
-from attnvis.render.html import environment, figure, image, read_template
+from attnvis.render.html import data_uri, environment, format_number, read_template
 from attnvis.render.plots import Figure
 
 __all__ = ["write_comparison"]
 
 TILES = 240  # pictures in the page
-ABOUT = ("backbone", "weights", "weights digest", "layer", "fit", "size", "seed", "precision", "device", "placement")
+ABOUT = (
+    "backbone",
+    "weights",
+    "weights digest",
+    "layer",
+    "fit",
+    "size",
+    "seed",
+    "precision",
+    "device",
+    "placement",
+)
 
 
 def write_comparison(sweep: Sweep) -> Path:
@@ -51,8 +62,16 @@ def write_comparison(sweep: Sweep) -> Path:
                 path.parent.mkdir(exist_ok=True)
                 write_bytes(path, content)
     pages = environment("attnvis.experiments.sweep")
-    pages.filters |= {"figure": figure, "image": image, "percent": percent, "points": points, "between": between}
-    style = read_template("attnvis.render", "report.css") + read_template("attnvis.experiments.sweep", "comparison.css")
+    pages.filters |= {
+        "figure": format_number,
+        "image": data_uri,
+        "percent": percent,
+        "points": points,
+        "between": between,
+    }
+    style = read_template("attnvis.render", "report.css") + read_template(
+        "attnvis.experiments.sweep", "comparison.css"
+    )
     script = read_template("attnvis.experiments.sweep", "comparison.js")
     page = pages.get_template("comparison.html").render(
         title=title(sweep, series),
@@ -98,7 +117,9 @@ def title(sweep: Sweep, series: Sequence[Series]) -> str:
     settings = len({name for one in series for name in one.names})
     queries = len({one.query for one in series})
     jobs = len({one.job for one in series})
-    what = f"{many(settings, 'setting')} × {queries} {'query' if queries == 1 else 'queries'}" + (f" × {jobs} jobs" if jobs > 1 else "")
+    what = f"{many(settings, 'setting')} × {queries} {'query' if queries == 1 else 'queries'}" + (
+        f" × {jobs} jobs" if jobs > 1 else ""
+    )
     return f"{what} on {many(photos_in(sweep), 'photo')}"
 
 
@@ -124,7 +145,9 @@ def failures(sweep: Sweep) -> list[tuple[str, int, str]]:
     """(reason, photos, one of them) of the photos that could not be read."""
     seen: Counter[str] = Counter()
     example: dict[str, str] = {}
-    for path, reason in dict.fromkeys((f["path"], f["reason"]) for part in sweep.parts for f in part.told.get("failures", [])):
+    for path, reason in dict.fromkeys(
+        (f["path"], f["reason"]) for part in sweep.parts for f in part.told.get("failures", [])
+    ):
         seen[reason] += 1
         example.setdefault(reason, path)
     return [(reason, count, example[reason]) for reason, count in seen.most_common()]
@@ -162,14 +185,20 @@ def strips(sweep: Sweep) -> list[Strip]:
             if not left or not path.is_file():
                 continue
             left -= 1
-            strip = Strip(part.asked if len(done) > 1 else "", tile["photo"], tile["query"], tile["label"], bar, [])
-            found.setdefault((part.number, tile["query"]), strip).tiles.append(tile | {"data": path.read_bytes()})
+            strip = Strip(
+                part.asked if len(done) > 1 else "", tile["photo"], tile["query"], tile["label"], bar, []
+            )
+            found.setdefault((part.number, tile["query"]), strip).tiles.append(
+                tile | {"data": path.read_bytes()}
+            )
     return list(found.values())
 
 
 def style_of(part: Part) -> overlays.Style:
     asked = part.told["asked"].get("render", {})
-    return overlays.Style(**{field.name: asked[field.name] for field in fields(overlays.Style) if field.name in asked})
+    return overlays.Style(
+        **{field.name: asked[field.name] for field in fields(overlays.Style) if field.name in asked}
+    )
 
 
 def figures_of(series: Sequence[Series], checked: Sequence[Order]) -> dict[str, list[Figure]]:
@@ -185,9 +214,13 @@ def figures_of(series: Sequence[Series], checked: Sequence[Order]) -> dict[str, 
 
     alike = len({one.query for one in series}) == 1
     return {
-        "collapse": [figures.collapse(series, by_query) for by_query in ((False,) if alike else (False, True))],
+        "collapse": [
+            figures.collapse(series, by_query) for by_query in ((False,) if alike else (False, True))
+        ],
         "gaps": [figures.gaps(one, name("gaps", one.name)) for one in series[:PANELS]],
-        "gradient": [figures.gradient(job, name("gradient", key), colours) for key, job in list(jobs.items())[:PANELS]],
+        "gradient": [
+            figures.gradient(job, name("gradient", key), colours) for key, job in list(jobs.items())[:PANELS]
+        ],
         "ranks": [figures.ranks(one, name("ranks", one.name)) for one in series[:PANELS]],
         "ecdf": [figures.ecdf(job, name("ecdf", key), colours) for key, job in list(jobs.items())[:PANELS]],
         "check": [figures.self_check(series, checked)] if checked else [],
@@ -207,17 +240,19 @@ def deviations(series: Sequence[Series]) -> list[tuple[str, Any, Any]]:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """What one query did under one setting, over the photos."""
 
     job: str
     query: str
     setting: str
-    cells: list[tuple[Interval, str]]  # share, max_times_uniform, sigma_eff, saturated, dead, js: each with how it is said
+    cells: list[
+        tuple[Interval, str]
+    ]  # share, max_times_uniform, sigma_eff, saturated, dead, js: each with how it is said
     difference: Interval  # perplexity share minus that of 1/sqrt(d_k), photo by photo
 
 
-def rows(series: Sequence[Series]) -> Iterator[Row]:
+def rows(series: Sequence[Series]) -> Iterator[TableRow]:
     for one in series:
         base = one.settings.index(SQRT_D) if SQRT_D in one.settings else None
         for column, name in enumerate(one.names):
@@ -226,8 +261,12 @@ def rows(series: Sequence[Series]) -> Iterator[Row]:
             cells += [(median_interval(numbers[key]), "figure") for key in ("max_times_uniform", "sigma_eff")]
             cells += [(mean_interval(numbers[key]), "percent") for key in ("saturated", "dead")]
             cells += [(NOTHING if column == base else median_interval(numbers["js_inv_sqrt_d"]), "figure")]
-            difference = NOTHING if base in (None, column) else median_interval(one.share[:, column] - one.share[:, base])
-            yield Row(one.job, one.query, name, cells, difference)
+            difference = (
+                NOTHING
+                if base in (None, column)
+                else median_interval(one.share[:, column] - one.share[:, base])
+            )
+            yield TableRow(one.job, one.query, name, cells, difference)
 
 
 # ------------------------------------------------------------------------------------------------ temperatures
@@ -259,7 +298,11 @@ def advice(series: Sequence[Series], shares: Sequence[float]) -> list[Advice]:
             left = one.read_off("perplexity", np.full((one.kept, 1), tau.value))[:, 0]
             low, high = np.percentile(left, (5, 95))
             times = tau.value / float(np.nanmedian(one.sqrt_d))
-            found.append(Advice(one.job, one.query, share, tau, times, float(low), float(high), len(every) - len(known)))
+            found.append(
+                Advice(
+                    one.job, one.query, share, tau, times, float(low), float(high), len(every) - len(known)
+                )
+            )
     return found
 
 
@@ -271,13 +314,16 @@ def facts(sweep: Sweep) -> dict[str, str]:
     done = [part for part in sweep.parts if part.status == "done"]
     about: dict[str, str] = {"command": sweep.command}
     for name in ABOUT:
-        values = dict.fromkeys(str(told[name]) for part in done if name in (told := {**part.told, **part.told["axes"]}))
+        values = dict.fromkeys(
+            str(told[name]) for part in done if name in (told := {**part.told, **part.told["axes"]})
+        )
         if values:
             about[name] = "; ".join(values)
     about["queries"] = ", ".join(dict.fromkeys(query for part in done for query in part.told["queries"]))
     about["intervals"] = "95 %, percentile bootstrap over photos, 2 000 resamples, seed 0"
     about["versions"] = (
-        ", ".join(versions(("attnvis", "torch", "torchvision", "numpy", "matplotlib"))) + f", Python {platform.python_version()}"
+        ", ".join(versions(("attnvis", "torch", "torchvision", "numpy", "matplotlib")))
+        + f", Python {platform.python_version()}"
     )
     about["files"] = (
         "sweep.parquet: a row per photo, query and setting; figures/: every figure as png and svg; sheets/: a contact sheet a photo"

@@ -113,7 +113,13 @@ def series_of(sweep: Sweep) -> list[Series]:
     return found
 
 
-def series(table: pa.Table, job: str, query: str, settings: tuple[tuple[str, str], ...], curves: dict[str, np.ndarray]) -> Series:
+def series(
+    table: pa.Table,
+    job: str,
+    query: str,
+    settings: tuple[tuple[str, str], ...],
+    curves: dict[str, np.ndarray],
+) -> Series:
     """Rows come photo by photo, and of each photo setting by setting."""
     numbers = {name: table[name].to_numpy().reshape(-1, len(settings)) for name in DESCRIPTIONS}
     firsts = table.take(np.arange(0, table.num_rows, len(settings)))
@@ -127,7 +133,10 @@ def job_names(parts: Sequence[Part]) -> list[str]:
         return ["" for _ in parts]
     axes = [axis for axis in AXES if len({part.told["axes"][axis] for part in parts}) > 1]
     values = [[part.told["axes"][axis] for axis in axes] for part in parts]
-    names = [", ".join(v if axis == "backbone" else f"{axis} {v}" for axis, v in zip(axes, row, strict=True)) for row in values]
+    names = [
+        ", ".join(v if axis == "backbone" else f"{axis} {v}" for axis, v in zip(axes, row, strict=True))
+        for row in values
+    ]
     return names if len(set(names)) == len(names) else [part.asked or f"job {part.number}" for part in parts]
 
 
@@ -149,8 +158,13 @@ def theory_deviation(series: Sequence[Series]) -> tuple[Deviation, Deviation]:
     for one in series:
         sigma.append(one.numbers["sigma_eff"][:, one.softmax])
         share.append(one.share[:, one.softmax])
-        freezing.append(np.broadcast_to(np.array([freezing_point(int(n)) for n in one.patches])[:, None], sigma[-1].shape))
-    s, p, f = (np.concatenate([part.ravel() for part in parts]) if parts else np.empty(0) for parts in (sigma, share, freezing))
+        freezing.append(
+            np.broadcast_to(np.array([freezing_point(int(n)) for n in one.patches])[:, None], sigma[-1].shape)
+        )
+    s, p, f = (
+        np.concatenate([part.ravel() for part in parts]) if parts else np.empty(0)
+        for parts in (sigma, share, freezing)
+    )
     difference = np.abs(p - np.exp(-(s**2) / 2))
     deviations = []  # zscore gives 1 but for rounding
     for inside in (s <= 1 + 1e-6, s < f):
@@ -191,7 +205,11 @@ def orders(series: Sequence[Series]) -> list[Order]:
                 continue
             before = found.get(name) or Order(name, positive_factor(setting[0]), 0, 0, math.inf, "", 0)
             lowest = int(np.argmin(np.where(np.isnan(seen), -2, seen)))  # no number at all is the worst
-            worst = min((float(seen[lowest]), one.photos[lowest]), (before.worst, before.photo), key=lambda pair: badness(pair[0]))
+            worst = min(
+                (float(seen[lowest]), one.photos[lowest]),
+                (before.worst, before.photo),
+                key=lambda pair: badness(pair[0]),
+            )
             good = int((seen >= 1 - allowed).sum())
             found[name] = Order(
                 name, before.factor, before.count + len(seen), before.exact + int((seen >= 1 - 1e-6).sum()), *worst,
@@ -226,11 +244,15 @@ def best_common_temperature(series: Sequence[Series], wanted: float) -> Common |
     if not series or not all(len(spread) for spread in spreads):
         return None
     middles = [float(np.median(spread)) for spread in spreads]
-    steps = np.arange(math.floor(4 * math.log2(min(middles) / 64)), math.ceil(4 * math.log2(max(middles) * 64)) + 1)
+    steps = np.arange(
+        math.floor(4 * math.log2(min(middles) / 64)), math.ceil(4 * math.log2(max(middles) * 64)) + 1
+    )
     tau = 2.0 ** (steps / 4)
     served = np.empty((len(series), len(tau)))
     for row, one in zip(served, series, strict=True):
         shares = one.read_off("perplexity", np.broadcast_to(tau, (one.kept, len(tau))))
         row[:] = ((wanted / 2 <= shares) & (shares <= 2 * wanted)).mean(0)
-    best = int(np.lexsort((served.mean(0), served.min(0)))[-1])  # between equals, what serves the others better
+    best = int(
+        np.lexsort((served.mean(0), served.min(0)))[-1]
+    )  # between equals, what serves the others better
     return Common(float(tau[best]), served[:, best].tolist())

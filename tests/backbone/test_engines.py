@@ -1,0 +1,187 @@
+"""Every engine says what eager PyTorch says, to the digits that its precision leaves, for any shape and from any thread."""
+
+import threading
+
+import pytest
+import torch
+from conftest import fake_backbone, make_photo
+from torch import nn
+
+from attnvis.backbone import Backbone, cutting, engines
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate
+from attnvis.types import Preprocessing
+
+CPU = torch.device("cpu")
+
+
+def network():
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()
+    )
+    return nn.Sequential(layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5)).eval()
+
+
+def batch(count=3, size=(70, 90)):
+    generator = torch.Generator().manual_seed(count)
+    return torch.randn(count, 3, *size, generator=generator)
+
+
+SHAPES = ((3, (70, 90)), (1, (70, 90)), (2, (96, 64)))
+
+
+def agrees(name):
+    """Batches and photos of several sizes; the second leaves a batch half full."""
+    trunk = cutting.divide(network(), ("0",))[0]
+    run = engines.start(name, engines.folded(trunk), torch.float32, CPU, 1)
+    for count, size in SHAPES:
+        images = batch(count, size)
+        with torch.inference_mode():
+            (expected,), (found,) = trunk(images), run(images)
+        assert found.shape == expected.shape
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_eager_says_what_the_network_says():
+    agrees("eager")
+
+
+def test_openvino_says_what_the_network_says():
+    pytest.importorskip("openvino")
+    agrees("openvino")
+
+
+@pytest.mark.slow
+def test_compile_says_what_the_network_says():
+    agrees("compile")
+
+
+def test_openvino_gives_several_layers_in_one_pass():
+    pytest.importorskip("openvino")
+    trunk = cutting.divide(network(), ("0.2", "0"))[0]
+    run = engines.start("openvino", engines.folded(trunk), torch.float32, CPU, 1)
+    with torch.inference_mode():
+        for found, expected in zip(run(batch()), trunk(batch()), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_an_answer_of_openvino_is_not_overwritten_by_the_next_and_threads_do_not_mix():
+    pytest.importorskip("openvino")
+    trunk = cutting.divide(network(), ("0",))[0]
+    run = engines.start("openvino", engines.folded(trunk), torch.float32, CPU, 2)
+    first = run(batch(2))[0]
+    kept = first.clone()
+    run(batch(4)[:2])
+    assert torch.equal(first, kept)
+    expected = {count: run(batch(count))[0] for count in (1, 2, 3)}
+    wrong = []
+
+    def ask(count):
+        for _ in range(30):
+            if not torch.equal(run(batch(count))[0], expected[count]):
+                wrong.append(count)
+
+    threads = [threading.Thread(target=ask, args=(count,)) for count in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_backbone_starts_the_engine_that_was_asked_for_and_measures_how_it_agrees(tmp_path):
+    pytest.importorskip("openvino")
+    how = Preprocessing(65)
+    photos = collate([load(make_photo(tmp_path / f"{n}.png", seed=n)) for n in range(2)], how)
+    eager, other = (
+        Backbone(network(), "0", "linear:3", precision="fp32", engine=name) for name in ("eager", "openvino")
+    )
+    expected, found = eager(photos), other(photos)
+    torch.testing.assert_close(found.tokens, expected.tokens, rtol=1e-3, atol=1e-4)
+    assert found.placements == expected.placements and other.engine == "openvino" and eager.engine == "eager"
+    eager.prepare(1000, 2, photos)
+    assert eager.describe()["engine"] == "eager", "float32 in eager has nothing to agree with but itself"
+    other.prepare(1000, 2, photos)
+    told = other.describe()["engine"]
+    assert told.startswith(
+        "openvino (attention correlates with that of eager float32 by 1.00000, perplexity is off by "
+    )
+
+
+def test_agreement_is_the_correlation_of_weights_and_the_error_of_perplexity():
+    """Against numpy, with an engine that is wrong on purpose."""
+    import numpy as np
+
+    exact = fake_backbone(nn.Conv2d(3, 4, 8, 8), Preprocessing(65)).trunk
+    images = batch(2, (64, 64))
+    text = engines.agreement(
+        lambda images: tuple(maps.relu() for maps in exact(images)), exact, images, torch.float32
+    )
+    worst, missed = 1.0, 0.0
+    with torch.inference_mode():
+        maps = exact(images)[0].double().flatten(2).mT.numpy()
+    for v in maps:
+        weights = []
+        for tokens in (np.maximum(v, 0), v):
+            scores = tokens @ tokens.mean(0)
+            logits = (scores - scores.mean()) / scores.std()
+            weights.append(np.exp(logits) / np.exp(logits).sum())
+        worst = min(worst, np.corrcoef(*weights)[0, 1])
+        spread = [np.exp(-(w * np.log(w)).sum()) for w in weights]
+        missed = max(missed, abs(spread[0] / spread[1] - 1))
+    assert f"by {worst:.5f}, perplexity is off by {missed:.1e} (2 photos)" in text and worst < 1
+
+
+@pytest.mark.parametrize(
+    "photos, installed, chosen",
+    [(1, True, "eager"), (499, True, "eager"), (500, True, "openvino"), (500, False, "eager")],
+)
+def test_auto_chooses_by_the_number_of_photos_and_by_what_is_installed(
+    monkeypatch, photos, installed, chosen
+):
+    monkeypatch.setattr(engines, "find_spec", lambda name: object() if installed else None)
+    name, reason = engines.choose(photos, CPU)
+    assert name == chosen and reason
+    assert engines.choose(10_000, torch.device("cuda"))[0] == "eager"
+
+
+def test_what_cannot_be_is_one_line(attnvis, here, monkeypatch):
+    make_photo(here / "a.png")
+    ended = attnvis("run", "a.png", "backbone.engine=warp")
+    assert ended.code == 1 and "unknown engine 'warp': auto, eager, compile, openvino" in ended.err
+    monkeypatch.setattr(engines.shutil, "which", lambda name: None)
+    ended = attnvis("run", "a.png", "backbone.engine=compile")
+    assert ended.code == 1 and "needs a C++ compiler" in ended.err and "engine=openvino or eager" in ended.err
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    ended = attnvis("run", "a.png", "backbone.engine=openvino")
+    assert ended.code == 1 and "pip install 'attnvis[openvino]'" in ended.err
+
+
+def test_a_run_with_openvino_says_so_in_its_record_and_draws_the_same(attnvis, here):
+    import csv
+    import json
+
+    pytest.importorskip("openvino")
+    for number in range(3):
+        make_photo(here / f"{number}.png", seed=number)
+    said = {}
+    for name in ("eager", "openvino"):
+        words = (
+            "query=class",
+            "query.name=tabby",
+            "scaling=zscore",
+            "backbone.precision=fp32",
+            f"backbone.engine={name}",
+            f"hydra.run.dir={name}",
+        )
+        assert (
+            attnvis("run", "0.png", "1.png", "2.png", *words, "workers=2", f"hydra.run.dir={name}").code == 0
+        )
+        said[name] = [
+            float(row["perplexity"]) for row in csv.DictReader((here / name / "records.csv").open())
+        ]
+    assert said["openvino"] == pytest.approx(said["eager"], rel=1e-3)
+    assert json.loads((here / "openvino" / "run.json").read_text())["engine"].startswith(
+        "openvino (attention correlates"
+    )

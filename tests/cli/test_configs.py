@@ -1,0 +1,155 @@
+"""configs/ and the code agree: every yaml makes what it names, and every public function has one."""
+
+import inspect
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from attnvis import backbone, catalogue, render
+from attnvis.attention import normalise, query, scaling
+from attnvis.cli import config
+from attnvis.cli.commands import registry
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+FILES = sorted(file.relative_to(CONFIGS).with_suffix("").as_posix() for file in CONFIGS.rglob("*.yaml"))
+CHOICES = [name for name in FILES if "/" in name and not name.rpartition("/")[2].startswith("_")]
+GIVEN = {"query.x": 10, "query.y": 20, "query.width": 30, "query.height": 40}
+
+
+def composed(*overrides: str, verb: str = "run"):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(verb, list(overrides))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_config_opens_with_its_sentence(name):
+    assert len(catalogue.sentence(name)) >= 10, "a `# sentence` that says what it is for"
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_composes_and_makes_what_it_names(name, here):
+    group, option = name.split("/")
+    needs = [
+        f"{key}={value}"
+        for key, value in GIVEN.items()
+        if catalogue.settings(name).get(key.partition(".")[2]) == "???"
+    ]
+    network = (
+        ["backbone.weights=random", "backbone.placement=stretch", "backbone.precision=fp32"]
+        if group == "backbone"
+        else []
+    )
+    if option == "own":
+        network += [
+            "backbone.net._target_=torchvision.models.resnet18",
+            "backbone.layer=layer4",
+            "backbone.head=linear:fc",
+            "trust=[torchvision]",
+        ]
+    verb = "sweep" if group == "experiment" and "attnvis sweep " in catalogue.sentence(name) else "run"
+    cfg = composed(
+        f"{group}={option}", *needs, *network, *(["images=samples"] if verb == "sweep" else []), verb=verb
+    )
+    config.require(cfg, verb)
+    if group in ("logger", "experiment", "launcher"):
+        return
+    made = config.build(cfg, group)
+    if group == "backbone":
+        assert isinstance(made, backbone.Backbone) and made.digest == "random" and made.head is not None
+    elif group == "render":
+        assert isinstance(made, render.Style)
+    else:
+        module = {"query": query, "scaling": scaling, "normalise": normalise}[group]
+        assert isinstance(made, partial) and made.func is getattr(
+            module, {"class": "class_"}.get(option, option)
+        )
+
+
+@pytest.mark.parametrize("verb", registry.VERBS)
+def test_every_verb_has_a_config_and_a_script(verb):
+    given = {"redraw": ["run=somewhere"], "calibrate": ["images=somewhere"], "video": ["clip=somewhere"]}
+    cfg = composed(*given.get(verb, []), verb=verb)
+    config.require(cfg, verb)
+    assert "name" in cfg and "trust" in cfg
+    assert f'main("{verb}")' in (CONFIGS.parent / "scripts" / f"{verb}.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("group, module", [("query", query), ("scaling", scaling), ("normalise", normalise)])
+def test_every_public_function_has_a_config_of_its_name_and_no_config_is_without_a_function(group, module):
+    helpers = {"UnknownName", "parse", "read"}
+    functions = {
+        name.rstrip("_") for name in module.__all__ if inspect.isfunction(getattr(module, name))
+    } - helpers
+    assert functions == {name.partition("/")[2] for name in CHOICES if name.startswith(f"{group}/")}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CHOICES if name.split("/")[0] in ("query", "scaling", "normalise", "backbone")]
+)
+def test_the_defaults_of_a_config_are_those_of_its_function(name):
+    group, option = name.split("/")
+    merged = OmegaConf.to_container(composed(f"{group}={option}"), resolve=False)[group]
+    module = {"query": query, "scaling": scaling, "normalise": normalise, "backbone": backbone}[group]
+    parameters = inspect.signature(getattr(module, merged["_target_"].rpartition(".")[2])).parameters
+    settings = {key: value for key, value in merged.items() if not key.startswith("_")}
+    first = [] if group == "backbone" else list(parameters)[:1]  # Features, Scores, or the logits
+    assert set(settings) == set(parameters) - set(first) - {
+        "cut",
+        "shifts",
+        "step",
+        "twin",
+    }  # what only a known network can say of itself
+    for key, value in settings.items():
+        default = parameters[key].default
+        if default is inspect.Parameter.empty:
+            assert value == "???" or group == "backbone" or name == "query/several", key
+        else:
+            alike = list(value) == list(default or ()) if isinstance(value, list | dict) else value == default
+            assert alike or (name, key, value) == ("query/random", "seed", "${seed}"), (
+                key
+            )  # the run's own, 0 too
+
+
+def test_the_defaults_of_the_overlay_are_those_of_the_style():
+    own = yaml.safe_load((CONFIGS / "render" / "overlay.yaml").read_text())
+    del own["_target_"]
+    style = render.Style()
+    assert own == {key: getattr(style, key) for key in own} and set(own) == set(style.__dataclass_fields__)
+
+
+def test_the_catalogue_reads_what_hydra_composes():
+    for name in CHOICES:
+        group, option = name.split("/")
+        if group not in ("experiment", "logger", "launcher"):
+            assert (
+                catalogue.settings(name)
+                == OmegaConf.to_container(composed(f"{group}={option}"), resolve=False)[group]
+            ), name
+
+
+@pytest.mark.parametrize(
+    "group, old, new",
+    [
+        ("query", "attnvis.query.mean", "attnvis.attention.query.mean"),
+        ("scaling", "attnvis.scaling.cosine", "attnvis.attention.scaling.cosine"),
+        ("normalise", "attnvis.normalise.softmax", "attnvis.attention.normalise.softmax"),
+    ],
+)
+def test_an_address_of_before_the_rooms_says_the_new_one(group, old, new):
+    with pytest.raises(ValueError, match=re.escape(f"{old} is now {new}")):
+        config.vet(old, group, [])
+    config.vet(new, group, [])
+    with pytest.raises(ValueError, match="is not attnvis' own"):
+        config.vet(f"attnvis.{group}.resolve_name", group, [])
+
+
+def test_numbers_become_what_the_function_asks_for():
+    made = config.build(composed("scaling=temperature", "scaling.tau=2"), "scaling")
+    assert type(made.keywords["tau"]) is float
+    made = config.build(composed("query=class", "query.name=281"), "query")
+    assert made.keywords == {"name": 281}

@@ -1,0 +1,519 @@
+"""`attnvis sweep`: what is one job and what are several, what outlives a mistake or a kill, and that nothing changes a number by a bit."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from itertools import product
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import make_photo
+
+import attnvis as package
+from attnvis import backbone
+from attnvis.experiments.sweep import page
+from attnvis.experiments.sweep.folder import read_sweep
+from attnvis.experiments.sweep.job import Job
+
+ROOT = Path(package.__file__).resolve().parents[1]
+SMALL = ("cache.folder=cache", "hydra.run.dir=out", "hydra.sweep.dir=out", "preprocess.size=96", "sheets=0")
+PHOTOS = ("0.png", "1.png")
+
+
+@pytest.fixture
+def photos(here):
+    for number, name in enumerate(PHOTOS):
+        make_photo(here / name, seed=number)
+
+
+@pytest.fixture
+def sweep(attnvis, photos, monkeypatch):
+    """`attnvis sweep 0.png 1.png WORDS` in this process, into ./out; without the page, which has tests of its own."""
+    monkeypatch.setattr(page, "write_comparison", lambda found: found.folder / "index.html")
+
+    def call(*words, photos=PHOTOS):
+        return (
+            attnvis("sweep", *words)
+            if words[:1] == ("--resume",)
+            else attnvis("sweep", *photos, *words, *small(words))
+        )
+
+    return call
+
+
+def small(words):
+    return [word for word in SMALL if not any(given.startswith(word.partition("=")[0]) for given in words)]
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The photos that went through a network, one by one."""
+    names, call = [], backbone.Backbone.__call__
+
+    def counted(self, batch):
+        names.extend(photo.name for photo in batch.photos)
+        return call(self, batch)
+
+    monkeypatch.setattr(backbone.Backbone, "__call__", counted)
+    return names
+
+
+def told(folder="out"):
+    return json.loads((Path(folder) / "job.json").read_text())
+
+
+def plan(folder="out"):
+    return json.loads((Path(folder) / "plan.json").read_text())["jobs"]
+
+
+def rows(folder="out"):
+    return pq.read_table(Path(folder) / "rows.parquet").to_pylist()
+
+
+def bits(folder="out"):
+    """Every value of every row; repr tells floats apart by the bit, and NaN from nothing."""
+    return [repr(row) for row in rows(folder)]
+
+
+def times(folder="out"):
+    """When each job's files were written."""
+    return {
+        str(path): path.stat().st_mtime_ns
+        for name in ("rows.parquet", "job.json")
+        for path in Path(folder).rglob(name)
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- one job
+
+
+def test_a_sweep_of_scalings_is_one_job_and_the_network_sees_each_photo_once(sweep, seen):
+    assert sweep("query=class,point:30,40", "scaling=none,temperature:4,cosine:0.07").code == 0
+    found = [(row["photo"], row["query"], row["scaling"]) for row in rows()]
+    assert sorted(found) == sorted(
+        product(PHOTOS, ("class", "point:30,40"), ("none", "temperature:4", "cosine:0.07"))
+    )
+    assert sorted(seen) == list(PHOTOS) and told()["passes"] == 2
+    assert plan() == [""] and not Path("out/0").exists()
+
+
+def test_the_settings_as_typed_are_the_settings_that_are_measured(sweep):
+    assert (
+        sweep("query=mean", "scaling=none,temperature:64,cosine:0.07", "normalise=softmax,top_k:3").code == 0
+    )
+    for photo in PHOTOS:
+        by = {(row["scaling"], row["normalise"]): row for row in rows() if row["photo"] == photo}
+        assert len(by) == 6
+        plain, cooled = by["none", "softmax"], by["temperature:64", "softmax"]
+        assert cooled["sigma_eff"] == pytest.approx(plain["sigma_eff"] / 64, rel=1e-5)
+        assert by["none", "top_k:3"]["perplexity"] <= 3 + 1e-6 < cooled["perplexity"]
+
+
+MINE = """
+def bright(features):
+    return features.tokens.amax(1, keepdim=True)
+
+def divided(scores, by: float = 2.0):
+    return scores.products / by
+
+def broken(features):
+    raise RuntimeError("my own mistake")
+"""
+
+
+@pytest.fixture
+def mine(photos):
+    Path("my_stages.py").write_text(MINE)
+    yield
+    sys.modules.pop("my_stages", None)
+
+
+def test_functions_of_ones_own_are_swept_where_they_are_trusted(sweep, mine):
+    words = ("query=my_stages.bright", "scaling=none,my_stages.divided:8")
+    refused = sweep(*words)
+    assert (
+        refused.code == 1
+        and "my_stages.bright is not attnvis' own" in refused.err
+        and "trust=[my_stages]" in refused.err
+    )
+    assert "my_stages" not in sys.modules, "a refused module must not even be imported"
+    assert sweep(*words, "trust=my_stages").code == 0
+    whole, eighth = (
+        {row["photo"]: row["sigma_eff"] for row in rows() if row["scaling"] == name}
+        for name in words[1][8:].split(",")
+    )
+    assert whole.keys() == set(PHOTOS) == eighth.keys()
+    for photo in PHOTOS:
+        assert eighth[photo] == pytest.approx(whole[photo] / 8, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "words, given, advice",
+    [
+        ("scaling=none,temprature:4", "unknown scaling 'temprature:4'", "did you mean temperature?"),
+        ("scaling=none:3", "scaling 'none:3'", "none takes no settings"),
+        ("scaling=temperature:warm", "scaling 'temperature:warm'", "warm"),
+        ("query=claas", "unknown query 'claas'", "did you mean class?"),
+        ("query=class:tabbby", "unknown class 'tabbby'", "did you mean tabby"),
+        ("normalise=softmx", "unknown normalise 'softmx'", "did you mean softmax?"),
+        ("query=my_stages.bright", "my_stages.bright is not attnvis' own", "trust=[my_stages]"),
+        ("query=my_stages.nosuch trust=my_stages", "my_stages", "nosuch"),
+        ("query=no_such_module.mine trust=no_such_module", "no_such_module", "no_such_module"),
+        ("query=my_stages.broken trust=my_stages", "my own mistake", "my own mistake"),
+        ("backbone.layer=stage9", "no layer 'stage9'", "stages are stage1, stage2, stage3, last"),
+        ("backbone.layer=[stage3,last]", "a job of a sweep measures one layer", "backbone.layer=stage3,last"),
+        ("seed=1.5", "seed", "must be a whole number, not 1.5"),
+        ("cache.storage=quarter", "unknown cache.storage 'quarter'", "exact or half"),
+    ],
+)
+def test_a_mistake_is_one_line_and_the_job_is_told_as_failed(sweep, mine, words, given, advice):
+    complaint = sweep(*words.split()).complaint
+    assert given in complaint and advice in complaint
+    assert told()["status"] == "failed" and given in told()["reason"]
+    assert not list(Path("out").glob("*.part")) and not Path("out/rows.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    "words, given, advice",
+    [
+        ("qurey=mean", "no setting 'qurey'", "did you mean"),
+        ("backbone=vit_b_16", "backbone has no option 'vit_b_16'", "resnet"),
+        ("launcher=slrm", "launcher has no option 'slrm'", "did you mean slurm?"),
+        ("scaling=[none", "cannot read", "scalings=[none"),
+    ],
+)
+def test_what_no_job_could_be_made_of_is_one_line_and_starts_none(sweep, words, given, advice):
+    complaint = sweep(*words.split()).complaint
+    assert given in complaint and advice in complaint
+    assert not Path("out").exists()
+
+
+def test_a_bad_photo_among_many_is_recorded_and_the_others_finish(sweep):
+    Path("text.jpg").write_text("hello, this is no photo")
+    ended = sweep("query=mean", "scaling=none", photos=("0.png", "text.jpg", "1.png"))
+    assert "text.jpg is no photo" in ended.complaint and ended.code == 1
+    assert told()["status"] == "done" and [row["photo"] for row in rows()] == list(PHOTOS)
+    (failure,) = told()["failures"]
+    assert failure["path"] == "text.jpg" and "is no photo" in failure["reason"]
+
+
+def test_the_atlas_of_all_scalings_runs(sweep, seen):
+    assert sweep("experiment=scaling_atlas", "seed=7").code == 0
+    queries, scalings = ({row[axis] for row in rows()} for axis in ("query", "scaling"))
+    assert len(queries) == 4 and len(scalings) == 18 and len(rows()) == 2 * 4 * 18
+    assert any(query.startswith("random") and "7" in query for query in queries)
+    assert sorted(seen) == list(PHOTOS)
+
+
+# -------------------------------------------------------------------------------------------------------- several jobs
+
+
+def test_several_layers_and_sizes_are_several_jobs_without_asking_for_it(sweep):
+    assert (
+        sweep("query=mean", "scaling=none", "backbone.layer=stage2,last", "preprocess.size=64,96").code == 0
+    )
+    asked = [
+        f"backbone.layer={layer}, preprocess.size={size}"
+        for layer, size in product(("stage2", "last"), (64, 96))
+    ]
+    assert plan() == asked
+    assert sorted(path.name for path in Path("out").iterdir() if path.is_dir() and path.name[0] != ".") == [
+        "0",
+        "1",
+        "2",
+        "3",
+    ]
+    axes = [told(f"out/{number}")["axes"] for number in range(4)]
+    assert [f"backbone.layer={one['layer']}, preprocess.size={one['size']}" for one in axes] == asked
+    patches = [rows(f"out/{number}")[0]["patches"] for number in range(4)]
+    assert (
+        patches[0] > patches[2]
+        and patches[1] > patches[3]
+        and patches[1] > patches[0]
+        and patches[3] > patches[2]
+    )
+
+
+def test_several_seeds_ask_different_random_queries(sweep):
+    assert sweep("query=random", "scaling=none", "seed=0,1").code == 0
+    assert plan() == ["seed=0", "seed=1"]
+    assert [told(f"out/{number}")["axes"]["seed"] for number in range(2)] == ["0", "1"]
+    assert rows("out/0")[0]["score_std"] != rows("out/1")[0]["score_std"]
+
+
+def test_a_job_that_fails_is_named_and_does_not_stop_the_others(sweep):
+    ended = sweep("query=class", "scaling=none", "backbone.layer=stage9,last")
+    named, advice = ended.err.splitlines()
+    assert ended.code == 1
+    assert named.startswith("attnvis: job 0 (backbone.layer=stage9) failed: efficientnet_lite0 has no layer")
+    assert advice.startswith("attnvis: ") and advice.endswith("attnvis sweep --resume out")
+    assert (
+        told("out/0")["status"] == "failed" and told("out/1")["status"] == "done" and len(rows("out/1")) == 2
+    )
+
+
+def test_resume_does_what_is_missing_and_nothing_else(sweep, seen):
+    assert sweep("query=mean", "scaling=none", "seed=0,1,2", "cache.use=false").code == 0
+    whole, before = bits("out/1"), times()
+    shutil.rmtree("out/1")
+    seen.clear()
+    assert sweep("--resume", "out").code == 0
+    assert sorted(seen) == list(PHOTOS) and bits("out/1") == whole
+    after = times()
+    assert {path for path in before if before[path] != after[path]} == {
+        "out/1/job.json",
+        "out/1/rows.parquet",
+    }
+    seen.clear()
+    assert (
+        sweep("--resume", "out/").code == 0
+    )  # a second time: --resume is not what the sweep is resumed with
+    assert not seen and times() == after, "all is done: there is nothing to do"
+
+
+def test_resume_of_a_single_job_after_its_mistake_is_mended(sweep):
+    Path("my_late.py").write_text("")
+    assert sweep("query=my_late.late", "scaling=none", "trust=my_late").code == 1
+    sys.modules.pop("my_late", None)
+    Path("my_late.py").write_text(
+        "def late(features):\n    '''A query that came later.'''\n    return features.tokens[:, :1]\n"
+    )
+    assert sweep("--resume", "out").code == 0
+    assert told()["status"] == "done" and len(rows()) == 2
+    sys.modules.pop("my_late", None)
+
+
+def test_a_job_that_is_killed_while_it_is_done_anew_is_not_taken_for_what_it_was_before(sweep):
+    assert sweep("query=mean", "scaling=none").code == 0
+    Job(Path("out"), {})  # begun, and never ended
+    (part,) = read_sweep(Path("out")).missing
+    assert part.status == "missing" and "killed" in part.reason
+
+
+def test_a_mistake_in_the_folder_of_a_finished_sweep_is_not_hidden_by_it(sweep):
+    assert sweep("query=mean", "scaling=none").code == 0
+    assert (
+        "seed must be" in sweep("query=mean", "scaling=none", "seed=1.5").complaint
+        and told()["status"] == "failed"
+    )
+
+
+def test_features_stored_otherwise_are_measured_again_and_a_cache_elsewhere_is_not(sweep):
+    words = ("query=mean", "scaling=none", "backbone.precision=fp32")
+    assert sweep(*words).code == 0
+    before = times()
+    assert sweep(*words, "cache.limit=2.0").code == 0 and times() == before
+    assert sweep(*words, "cache.storage=half").code == 0
+    assert times()["out/job.json"] != before["out/job.json"] and told()["asked"]["storage"] == "half"
+
+
+def test_a_job_that_asks_for_something_else_is_not_taken_for_done(sweep):
+    assert sweep("query=mean", "scaling=none").code == 0
+    assert sweep("query=mean", "scaling=inv_d").code == 0
+    assert {row["scaling"] for row in rows()} == {"inv_d"}
+
+
+@pytest.mark.parametrize(
+    "words, given",
+    [
+        (["--resume"], "--resume takes the folder of a sweep"),
+        (["--resume", "nosuch"], "nosuch is not the folder of a sweep"),
+        (["--resume", "."], ". is not the folder of a sweep"),
+        (["--resume", "out", "seed=3"], "--resume takes the folder of a sweep and nothing else"),
+    ],
+)
+def test_resume_of_what_is_no_sweep_is_one_line(sweep, words, given):
+    complaint = sweep(*words).complaint
+    assert given in complaint and "outputs/sweep/" in complaint
+
+
+# ---------------------------------------------------------------------------------------------------- bit for bit the same
+
+
+def test_the_cache_cold_warm_and_off_give_the_same_numbers(sweep, seen):
+    words = ("query=class,pca,random", "scaling=none,zscore")
+    found = {}
+    for name, word in {"cold": "cache.use=true", "warm": "cache.use=true", "off": "cache.use=false"}.items():
+        seen.clear()
+        assert sweep(*words, word, f"hydra.run.dir={name}").code == 0
+        found[name] = bits(name)
+        assert len(seen) == told(name)["passes"] == (0 if name == "warm" else 2), name
+    assert found["cold"] == found["warm"] == found["off"] and len(found["off"]) == 12
+
+
+def test_what_sweeps_have_kept_is_listed_and_cleared(attnvis, sweep):
+    assert sweep("query=mean", "scaling=none", "preprocess.size=64,96").code == 0
+    Path("cache/mine.txt").write_text("not of the cache")
+    size = sum(path.stat().st_size for path in Path("cache").rglob("*.safetensors")) / 1e6
+    listed = attnvis("cache", "folder=cache")
+    network, total = listed.out.splitlines()
+    assert (
+        listed.code == 0
+        and network.split()[:4] == [f"{size:.1f}", "MB", "4", "photos"]
+        and "efficientnet_lite0" in network
+    )
+    assert f"{size:.1f} MB in cache" in total and "clear=true" in total
+    cleared = attnvis("cache", "folder=cache", "clear=true")
+    assert cleared.code == 0 and f"{size:.1f} MB freed in cache" in cleared.out
+    assert [path.name for path in Path("cache").iterdir()] == ["mine.txt"]
+    assert attnvis("cache", "folder=cache").out.split() == ["0.0", "MB", "in", "cache"]
+
+
+# ------------------------------------------------------------------------------------------------ processes, and their death
+
+
+TIRED = """
+import os, signal
+from pathlib import Path
+import torch
+
+def tired(features):
+    armed = Path("armed")
+    if torch.initial_seed() == 1 and armed.exists():  # of the jobs the one with seed=1
+        if armed.read_text() == "once":
+            armed.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return features.tokens.mean(1, keepdim=True)
+"""
+WITHOUT_A_PAGE = """
+from attnvis.experiments.sweep import page
+page.write_comparison = lambda found: found.folder / "index.html"
+from attnvis.cli import main
+main()
+"""
+TIRED_WORDS = ("query=my_tired.tired", "trust=my_tired", "scaling=none", "seed=0,1,2")
+JOBLIB = ("launcher=joblib", "hydra.launcher.n_jobs=2")
+SLURM = (
+    "launcher=slurm",
+    "hydra.launcher.cpus_per_task=1",
+    "hydra.launcher.mem_gb=1",
+    "hydra.launcher.timeout_min=10",
+)
+
+
+@pytest.fixture
+def process(photos, monkeypatch):
+    """`attnvis sweep WORDS` in a process of its own, as launchers need it; one thread, for numbers that are the same by the bit."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def call(*words):
+        if words[0] != "--resume":
+            words = (*PHOTOS, *words, *small(words))
+        return subprocess.run(
+            [sys.executable, "-c", WITHOUT_A_PAGE, "sweep", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.fixture
+def tired(photos):
+    Path("my_tired.py").write_text(TIRED)
+    return Path("armed")
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def same_as_built_in(sweep, process, launcher):
+    words = ("query=class,random", "scaling=none,cosine:0.07", "seed=0,1,2", "cache.use=false")
+    assert sweep(*words, "hydra.sweep.dir=one").code == 0
+    ended = process(*words, *launcher, "hydra.sweep.dir=two")
+    assert ended.returncode == 0 and ended.stderr == "", ended.stderr
+    assert plan("one") == plan("two") == ["seed=0", "seed=1", "seed=2"]
+    for number in range(3):
+        assert bits(f"one/{number}") == bits(f"two/{number}") and len(bits(f"one/{number}")) == 8
+
+
+def killed_always_is_named_and_resumed(process, tired, launcher):
+    tired.write_text("always")
+    ended = process(*TIRED_WORDS, *launcher)
+    lines = ended.stderr.splitlines()
+    assert ended.returncode == 1 and all(line.startswith("attnvis: ") for line in lines), ended.stderr
+    named = [line for line in lines if line.startswith("attnvis: job ")]
+    assert named == [
+        "attnvis: job 1 (seed=1) missing: it was started and never ended: killed, or out of memory"
+    ]
+    assert lines[-1].endswith("attnvis sweep --resume out") and len(lines) <= 6, ended.stderr
+    assert [Path(f"out/{number}/job.json").exists() for number in range(3)] == [True, False, True]
+    tired.unlink()
+    before = times()
+    ended = process("--resume", "out")
+    assert ended.returncode == 0 and ended.stderr == "", ended.stderr
+    assert before.items() <= times().items(), "what was done is not done again"
+    assert told("out/1")["status"] == "done" and len(rows("out/1")) == 2
+    assert not list(Path("out").rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_numbers_as_one(sweep, process, one_thread):
+    same_as_built_in(sweep, process, JOBLIB)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_once_is_tried_again(process, tired):
+    tired.write_text("once")
+    ended = process(*TIRED_WORDS, *JOBLIB)
+    assert ended.returncode == 0, ended.stderr
+    assert not tired.exists(), "nobody was killed"
+    assert "tried once more" in ended.stderr and "Traceback" not in ended.stderr
+    assert all(
+        told(f"out/{number}")["status"] == "done" and len(rows(f"out/{number}")) == 2 for number in range(3)
+    )
+
+
+@pytest.mark.slow
+def test_a_job_that_is_always_killed_is_named_the_others_are_done_and_resume_finishes_it(process, tired):
+    killed_always_is_named_and_resumed(process, tired, JOBLIB)
+
+
+# --------------------------------------------------------------------------------------------------------------- Slurm
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """A Slurm of one node, for as long as the tests run; gives its SLURM_CONF."""
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    if not all(shutil.which(program, path=path) for program in ("sinfo", "slurmctld", "slurmdbd")):
+        pytest.skip("no Slurm here: apt-get install slurm-wlm slurmdbd munge mariadb-server")
+    folder = tempfile.mkdtemp(
+        prefix="slurm-", dir="/tmp"
+    )  # not below tmp_path: the names of sockets must be short
+    script = str(ROOT / ".ci" / "slurm")
+    try:
+        started = subprocess.run([script, "start", folder], capture_output=True, text=True, check=False)
+        if started.returncode:
+            pytest.skip(f"Slurm cannot be started here: {' '.join(started.stderr.split())[-300:]}")
+        yield f"{folder}/slurm.conf"
+    finally:
+        subprocess.run([script, "stop", folder], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slurm
+def test_slurm_gives_the_same_numbers_as_the_built_in_launcher(
+    slurm, sweep, process, one_thread, monkeypatch
+):
+    monkeypatch.setenv("SLURM_CONF", slurm)
+    same_as_built_in(sweep, process, SLURM)
+
+
+@pytest.mark.slurm
+def test_a_killed_job_of_slurm_is_named_the_others_are_done_and_resume_finishes_it(
+    slurm, process, tired, monkeypatch
+):
+    monkeypatch.setenv("SLURM_CONF", slurm)
+    killed_always_is_named_and_resumed(process, tired, SLURM)

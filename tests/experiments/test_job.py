@@ -1,0 +1,453 @@
+"""A sweep's job keeps every number it measured, tells what became of it, and is read again whatever that was."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from attnvis.attention import query
+from attnvis.attention.query import language
+from attnvis.attention.spec import functions
+from attnvis.data.decoding import load
+from attnvis.experiments.sweep import job
+from attnvis.experiments.sweep.folder import AXES, Sweep, finished, read_sweep, setting_name
+from attnvis.experiments.sweep.job import Job
+from attnvis.methods.settings import GAPS, RANKS, TEMPERATURES, PhotoResult, SettingGrid
+from attnvis.metrics.diagnostics import DESCRIPTIONS
+from attnvis.pipeline.streaming import Outcome
+from attnvis.render import Style
+from attnvis.types import Box, Features, Placement
+
+P, D = 3, 5  # photos, channels
+GRID = (2, 2)
+N = 4
+TOLD = {"backbone": "fake", "weights": "given", "layer": "last", "fit": "resize", "size": "65", "seed": "0"}
+FACTS = {"precision": "float32", "weights digest": "5" * 64}
+ASKED = {"queries": ["mean"], "scalings": ["none"], "seed": 0}
+SHARPNESS = (0.3, 0.6)
+GRIDDED = SettingGrid(
+    {text: language.parse(text) for text in ("mean", "random:0,3")},
+    functions("scaling", ["none", "temperature:2"]),
+    functions("normalise", ["softmax", "sparsemax"]),
+)
+SETTINGS = ["none", "none sparsemax", "temperature:2", "temperature:2 sparsemax"]
+QUERIES = ["mean", "random:0,3", "random:0,3-2", "random:0,3-3"]
+
+
+def measured(count: int = P, *names: str, grid: SettingGrid = GRIDDED) -> list[Outcome[PhotoResult]]:
+    """What a stream would give for this many photos of four patches."""
+    tokens = torch.randn(count, N, D, generator=torch.Generator().manual_seed(0))
+    seen = Placement((10.0, 15.0), (20.0, 30.0), GRID, (40, 60), Box(0.0, 0.0, 40.0, 60.0))
+    answers = grid(Features(tokens, GRID, (seen,) * count))
+    outcomes = []
+    for number in range(count):
+        name = names[number] if number < len(names) else f"{number}.jpg"
+        photo = load(np.random.default_rng(number).integers(0, 255, (40, 60, 3), dtype=np.uint8), name=name)
+        outcomes.append(Outcome(number, Path("photos") / name, photo, answers[number]))
+    return outcomes
+
+
+def do(
+    folder: Path, outcomes: Iterable[Outcome[PhotoResult]], sheets: int | None = 0, asked=ASKED, **changes
+) -> Job:
+    with Job(folder, asked) as job:
+        job.axes, job.facts = TOLD | changes, FACTS
+        job.open(GRIDDED.settings, sheets, Style(), SHARPNESS)
+        for outcome in outcomes:
+            job.add(outcome)
+    return job
+
+
+def plan(folder: Path, *jobs: str, many: bool = True) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.json").write_text(
+        json.dumps({"command": "attnvis sweep photos", "jobs": jobs, "many": many})
+    )
+    return folder
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+
+
+def perplexity(weights: np.ndarray) -> float:
+    return float(np.exp(-sum(weight * np.log(weight) for weight in weights if weight > 0)))
+
+
+def told(folder: Path) -> dict:
+    return json.loads((folder / "job.json").read_text())
+
+
+def single(folder: Path) -> Sweep:
+    return read_sweep(plan(folder, "", many=False))
+
+
+# What a job keeps
+
+
+def test_the_table_has_a_row_per_photo_query_and_setting_with_the_numbers_that_were_measured(tmp_path):
+    outcomes = measured()
+    do(tmp_path, outcomes)
+    rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    assert len(rows) == P * len(QUERIES) * len(SETTINGS)
+    left = iter(rows)
+    for number, outcome in enumerate(outcomes):
+        for name, found in zip(QUERIES, outcome.answers, strict=True):
+            for setting, (scaling, normalise) in enumerate(GRIDDED.settings):
+                row = next(left)
+                assert {axis: row[axis] for axis in AXES} == {
+                    axis: str(value) for axis, value in TOLD.items()
+                }
+                assert (row["photo"], row["path"], row["index"]) == (
+                    f"{number}.jpg",
+                    f"photos/{number}.jpg",
+                    number,
+                )
+                assert row["digest"] == outcome.photo.digest and row["label"] == found.label
+                assert (row["query"], row["scaling"], row["normalise"]) == (name, scaling, normalise)
+                assert (row["patches"], row["rows"], row["columns"], row["dim"]) == (4, 2, 2, D)
+                weights = found.weights[setting].double()
+                assert row["max"] == pytest.approx(float(weights.max()), rel=1e-6)
+                assert row["effective_patches"] == pytest.approx(1 / float((weights**2).sum()), rel=1e-6)
+                for diagnostic in DESCRIPTIONS:
+                    np.testing.assert_array_equal(row[diagnostic], found.numbers[diagnostic][setting])
+
+
+def test_the_job_tells_what_was_asked_of_which_network_and_how_it_ended(tmp_path):
+    do(tmp_path, measured())
+    found = told(tmp_path)
+    assert (found["status"], found["reason"], found["done"], found["failures"]) == ("done", "", P, [])
+    assert found["asked"] == ASKED and found["axes"] == {axis: str(value) for axis, value in TOLD.items()}
+    assert found["queries"] == QUERIES and found["sharpness"] == list(SHARPNESS)
+    assert [setting_name(*setting) for setting in found["settings"]] == SETTINGS
+    assert found["precision"] == "float32" and found["weights digest"] == "5" * 64
+    assert 0 <= found["seconds"] < 60 and sorted(path.name for path in tmp_path.iterdir()) == [
+        "curves.safetensors",
+        "job.json",
+        "rows.parquet",
+    ]
+
+
+def test_a_photo_that_failed_is_told_and_has_no_row(tmp_path):
+    first, second = measured(2)
+    bad = Outcome(3, Path("photos/bad\udce9.jpg"), error="photos/bad.jpg holds no picture")
+    job = do(
+        tmp_path, [bad, first, Outcome(4, Path("gone.jpg"), error="gone.jpg: no such file"), second, bad]
+    )
+    assert [failure["reason"] for failure in told(tmp_path)["failures"]] == [
+        bad.error,
+        "gone.jpg: no such file",
+        bad.error,
+    ]
+    assert told(tmp_path)["failures"][0]["path"] == "photos/bad\udce9.jpg"
+    assert job.reasons == {bad.error: 2, "gone.jpg: no such file": 1} and told(tmp_path)["done"] == 2
+    assert set(pq.read_table(tmp_path / "rows.parquet")["index"].to_pylist()) == {0, 1}
+
+
+def test_a_job_whose_photos_all_failed_is_done_with_an_empty_table(tmp_path):
+    do(tmp_path, [Outcome(0, Path("a.jpg"), error="no")], sheets=None)
+    (part,) = single(tmp_path).parts
+    assert part.status == "done" and single(tmp_path).table.num_rows == 0 and part.curves() == {}
+
+
+def test_rows_written_in_groups_make_the_same_table(tmp_path, monkeypatch):
+    do(tmp_path / "at once", measured())
+    monkeypatch.setattr(job, "GROUP", 1)
+    do(tmp_path / "in groups", measured())
+    whole, parts = (pq.ParquetFile(tmp_path / name / "rows.parquet") for name in ("at once", "in groups"))
+    assert whole.num_row_groups == 1 and parts.num_row_groups >= P
+    assert whole.read().equals(parts.read())
+
+
+def test_queries_of_one_text_are_told_apart(tmp_path):
+    twice = SettingGrid({"mean": query.mean, "again": query.mean}, GRIDDED.scalings, GRIDDED.normalisers)
+    do(tmp_path, measured(grid=twice))
+    assert told(tmp_path)["queries"] == ["mean", "mean-2"]
+    table = pq.read_table(tmp_path / "rows.parquet").to_pydict()
+    assert table["query"][:8] == ["mean"] * 4 + ["mean-2"] * 4
+
+
+def test_medians_are_those_of_the_share_of_the_patches(tmp_path):
+    outcomes = measured()
+    found = do(tmp_path, outcomes).medians()
+    assert len(found) == len(QUERIES) * len(SETTINGS)
+    for column, name in enumerate(QUERIES):
+        for setting, said in enumerate(SETTINGS):
+            shares = sorted(
+                outcome.answers[column].numbers["perplexity"][setting] / N for outcome in outcomes
+            )
+            assert found[f"{name}/{said}/perplexity_share"] == pytest.approx(shares[1])
+
+
+# Curves
+
+
+def test_curves_are_means_over_the_photos_and_where_photos_differ_each_photos_own(tmp_path):
+    outcomes = measured()
+    do(tmp_path, outcomes)
+    (part,) = single(tmp_path).parts
+    curves = part.curves()
+    assert list(curves) == QUERIES
+    for column, name in enumerate(QUERIES):
+        answers = [outcome.answers[column] for outcome in outcomes]
+        found = curves[name]
+        assert found["ranks"].shape == (4, RANKS) and found["gaps"].shape == (5, GAPS[2])
+        assert found["perplexity"].shape == found["gradient"].shape == (P, len(TEMPERATURES)) and found[
+            "tau"
+        ].shape == (P, 2)
+        hottest = np.log2([4 * answer.weights.amax(-1).double().numpy() for answer in answers]).mean(0)
+        np.testing.assert_allclose(found["ranks"][:, 0], hottest, rtol=1e-6)
+        assert (np.diff(found["ranks"]) <= 0).all()
+        np.testing.assert_array_equal(
+            found["gaps"], sum(answer.whole.gaps[:, *answer.at].numpy() for answer in answers)
+        )
+        for photo, answer in enumerate(answers):
+            scores = answer.scores.double().numpy()
+            weights = softmax(scores / scores.std())  # temperature 1 in units of the standard deviation
+            assert found["perplexity"][photo, 28] == pytest.approx(perplexity(weights) / N, rel=1e-5)
+            jacobian = np.diag(weights) - np.outer(weights, weights)
+            assert found["gradient"][photo, 28] == pytest.approx(np.linalg.norm(jacobian), rel=1e-5)
+            for share, tau in zip(SHARPNESS, found["tau"][photo]):
+                assert perplexity(softmax(scores / tau)) == pytest.approx(share * N, rel=1e-6)
+
+
+def test_of_very_many_photos_the_first_are_kept_one_by_one_and_the_means_are_of_all(tmp_path, monkeypatch):
+    do(tmp_path / "all", measured())
+    monkeypatch.setattr(job, "KEPT", 2)
+    do(tmp_path / "two", measured())
+    whole, capped = (load_file(tmp_path / name / "curves.safetensors") for name in ("all", "two"))
+    for number in range(len(QUERIES)):
+        assert np.array_equal(whole[f"{number}/ranks"], capped[f"{number}/ranks"])
+        for name in ("perplexity", "gradient", "tau"):
+            assert np.array_equal(whole[f"{number}/{name}"][:2], capped[f"{number}/{name}"])
+
+
+def test_without_a_wanted_sharpness_there_are_no_temperatures(tmp_path):
+    with Job(tmp_path, ASKED) as job:
+        job.axes, job.facts = TOLD, FACTS
+        job.open(GRIDDED.settings, 0)
+        for outcome in measured():
+            job.add(outcome)
+    (part,) = single(tmp_path).parts
+    assert part.curves()["mean"]["tau"].shape == (P, 0)
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("sheets, drawn", [(None, ["0.jpg", "1.jpg", "2.jpg"]), (1, ["0.jpg"]), (0, [])])
+def test_as_many_photos_get_a_sheet_as_were_asked_for(tmp_path, sheets, drawn):
+    do(tmp_path, measured(), sheets)
+    assert sorted(path.name for path in tmp_path.glob("sheets/*")) == drawn
+    tiles = told(tmp_path)["tiles"]
+    assert len(tiles) == (len(QUERIES) * len(SETTINGS) if drawn else 0) == len(list(tmp_path.glob("tiles/*")))
+    assert {tile["photo"] for tile in tiles} <= {"0.jpg"}
+
+
+def test_a_sheet_has_the_settings_side_by_side_and_the_queries_below_one_another(tmp_path):
+    do(tmp_path, measured(1), None)
+    sheet = cv2.imread(str(tmp_path / "sheets" / "0.jpg"))
+    assert sheet.shape[1] >= 4 * job.TILE and sheet.shape[0] >= 4 * job.TILE * 40 / 60
+    tiles = told(tmp_path)["tiles"]
+    assert [tile["setting"] for tile in tiles] == SETTINGS * 4
+    assert [tile["label"] for tile in tiles][::4] == ["mean", "random 0 #1", "random 0 #2", "random 0 #3"]
+    first = cv2.imread(str(tmp_path / tiles[0]["file"]))
+    assert first.shape[:2] == (round(job.TILE * 40 / 60), job.TILE) or max(first.shape) <= job.TILE
+
+
+def test_the_hottest_patch_is_the_hottest_corner_of_its_tile(tmp_path):
+    outcome = measured(1)[0]
+    black = load(np.zeros((40, 60, 3), np.uint8), name="black.png")
+    do(tmp_path, [Outcome(0, Path("black.png"), black, outcome.answers)], None)
+    for tile, (found, setting) in zip(
+        told(tmp_path)["tiles"], ((found, s) for found in outcome.answers for s in range(4))
+    ):
+        weights = found.weights[setting].reshape(GRID).numpy()
+        if N * weights.max() < 1.5:
+            continue  # nearly uniform is nearly the bare photo
+        picture = cv2.imread(str(tmp_path / tile["file"])).astype(float).sum(-1)
+        height, width = picture.shape
+        corners = [[picture[: height // 4, : width // 4], picture[: height // 4, -width // 4 :]]]
+        corners += [[picture[-height // 4 :, : width // 4], picture[-height // 4 :, -width // 4 :]]]
+        light = np.array([[corner.mean() for corner in row] for row in corners])
+        assert light.argmax() == weights.argmax(), tile
+
+
+def test_names_that_are_no_unicode_or_hold_newlines_break_neither_table_nor_pictures(tmp_path):
+    names = ("caf\udce9.jpg", 'two\nlines, "quoted".jpg', "caf\udce9.jpg")
+    do(tmp_path, measured(P, *names), None)
+    (part,) = single(tmp_path).parts
+    table = single(tmp_path).table
+    assert part.status == "done"
+    assert sorted(set(table["photo"].to_pylist())) == ["caf\\udce9.jpg", 'two\nlines, "quoted".jpg']
+    assert set(table["path"].to_pylist()) == {"photos/caf\\udce9.jpg", 'photos/two\nlines, "quoted".jpg'}
+    sheets = [path.name for path in (tmp_path / "sheets").iterdir()]
+    assert len(sheets) == 3 and all(name.isascii() and "\n" not in name for name in sheets)
+
+
+# How a job ends
+
+
+def test_a_job_that_goes_wrong_tells_why_and_leaves_nothing_that_looks_whole(tmp_path):
+    def melting():
+        yield measured()[0]
+        raise RuntimeError("the network\n  has  melted")
+
+    with pytest.raises(RuntimeError, match="the network"):
+        do(tmp_path, melting())
+    assert (told(tmp_path)["status"], told(tmp_path)["reason"]) == ("failed", "the network has melted")
+    assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
+    (part,) = single(tmp_path).missing
+    assert (part.status, part.reason) == ("failed", "the network has melted")
+
+
+def test_a_job_that_goes_wrong_before_it_knows_its_network_tells_why(tmp_path):
+    with pytest.raises(ValueError, match="no photos"), Job(tmp_path, ASKED):
+        raise ValueError("no photos here")
+    assert (told(tmp_path)["status"], told(tmp_path)["reason"]) == ("failed", "no photos here")
+    assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_job_that_stops_in_the_middle_of_a_row_tells_that_and_not_what_came_of_it(
+    tmp_path, monkeypatch, error
+):
+    def stopped(scaling, normalise):
+        raise error("ctrl c")
+
+    monkeypatch.setattr(job, "setting_name", stopped)
+    with pytest.raises(error):
+        do(tmp_path, measured())
+    assert (told(tmp_path)["status"], told(tmp_path)["reason"]) == (
+        "failed",
+        "it was stopped" if error is KeyboardInterrupt else "ctrl c",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
+
+
+def test_a_disk_that_is_full_at_the_end_is_no_job_done(tmp_path, monkeypatch):
+    def refuse(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(job, "write_bytes", refuse)
+    with pytest.raises(OSError, match="No space"):
+        do(tmp_path, measured())
+    (part,) = single(tmp_path).parts
+    assert part.status != "done" and not finished(tmp_path, ASKED)
+
+
+def killed(folder: Path, asked=ASKED) -> None:
+    """As a process leaves it that is killed in the middle."""
+    job = Job(folder, asked)
+    job.axes, job.facts = TOLD, FACTS
+    job.open(GRIDDED.settings, 0)
+    job.add(measured()[0])
+    job.flush()
+
+
+def test_done_failed_killed_and_never_started_jobs_are_told_apart(tmp_path):
+    folder = plan(
+        tmp_path,
+        "backbone.layer=last",
+        "backbone.layer=stage9",
+        "backbone.layer=stage2",
+        "backbone.layer=stage3",
+        "seed=1",
+    )
+    do(tmp_path / "0", measured())
+    with pytest.raises(ValueError, match="stage9"), Job(tmp_path / "1", ASKED):
+        raise ValueError("no layer stage9")
+    killed(tmp_path / "2")
+    do(tmp_path / "4", measured(2), seed="1")
+    sweep = read_sweep(folder)
+    assert sweep.command == "attnvis sweep photos"
+    assert [part.status for part in sweep.parts] == ["done", "failed", "missing", "missing", "done"]
+    assert [part.number for part in sweep.parts] == [0, 1, 2, 3, 4] and sweep.parts[
+        1
+    ].asked == "backbone.layer=stage9"
+    assert [part.reason for part in sweep.missing] == [
+        "no layer stage9",
+        "it was started and never ended: killed, or out of memory",
+        "it was never started",
+    ]
+    each = len(QUERIES) * len(SETTINGS)
+    assert sweep.table["seed"].to_pylist() == ["0"] * P * each + ["1"] * 2 * each
+    assert sweep.parts[4].told["done"] == 2
+
+
+def test_a_job_killed_while_its_network_loads_was_started(tmp_path):
+    Job(tmp_path, ASKED)
+    assert single(tmp_path).parts[0].reason.startswith("it was started and never ended")
+
+
+def test_a_sweep_of_one_job_lies_in_its_own_folder(tmp_path):
+    do(tmp_path, measured())
+    (part,) = single(tmp_path).parts
+    assert (part.status, part.folder, part.asked) == ("done", tmp_path, "")
+
+
+def test_a_sweep_of_which_nothing_is_done_has_an_empty_table_of_the_usual_columns(tmp_path):
+    sweep = read_sweep(plan(tmp_path, "a", "b"))
+    assert [part.status for part in sweep.parts] == ["missing"] * 2 and sweep.table.num_rows == 0
+    do(tmp_path / "0", measured())
+    assert read_sweep(tmp_path).table.column_names == sweep.table.column_names
+
+
+def test_half_a_job_json_is_no_job_done(tmp_path):
+    do(tmp_path, measured())
+    (tmp_path / "job.json").write_text((tmp_path / "job.json").read_text()[:100])
+    assert not finished(tmp_path, ASKED)
+    assert single(tmp_path).parts[0].status == "missing"
+
+
+def test_another_folder_is_no_sweep(tmp_path):
+    with pytest.raises(ValueError, match=r"it has no plan\.json; give one such as"):
+        read_sweep(tmp_path)
+
+
+def test_a_job_killed_while_it_is_done_anew_is_not_taken_for_the_one_before(tmp_path):
+    do(tmp_path, measured())
+    killed(tmp_path, ASKED | {"seed": 1})
+    (part,) = single(tmp_path).parts
+    assert part.status == "missing" and "killed" in part.reason
+    assert not finished(tmp_path, ASKED)
+
+
+# Whether it was done before
+
+
+def test_a_job_is_finished_for_the_same_asked_config_and_no_other(tmp_path):
+    asked = {**ASKED, "size": None, "limit": 20.0, "sharpness": (0.1, 0.2), "cosine": {"tau": 0.07}}
+    assert not finished(tmp_path, asked)
+    do(tmp_path, measured(), asked=asked)
+    assert finished(tmp_path, asked)
+    assert finished(tmp_path, {**asked, "sharpness": [0.1, 0.2]}), "JSON knows no tuples"
+    for key, value in {"seed": 1, "size": 225, "cosine": {"tau": 0.08}, "queries": ["mean", "pca"]}.items():
+        assert not finished(tmp_path, {**asked, key: value})
+    assert not finished(tmp_path, {**asked, "more": 1}) and not finished(tmp_path, ASKED)
+
+
+def test_a_failed_or_killed_job_is_not_finished_and_can_be_done_again(tmp_path):
+    with pytest.raises(RuntimeError), Job(tmp_path, ASKED):
+        raise RuntimeError("no")
+    assert not finished(tmp_path, ASKED)
+    killed(tmp_path)
+    assert not finished(tmp_path, ASKED)
+    do(tmp_path, measured())
+    assert finished(tmp_path, ASKED) and single(tmp_path).parts[0].status == "done"
+    assert (
+        single(tmp_path).table.num_rows == P * len(QUERIES) * len(SETTINGS)
+        and not (tmp_path / ".rows.part").exists()
+    )
+
+
+def test_settings_are_named_as_they_are_typed_and_softmax_goes_without_saying():
+    assert setting_name("temperature:2", "softmax") == "temperature:2"
+    assert setting_name("cosine:0.07", "sparsemax") == "cosine:0.07 sparsemax"

@@ -1,0 +1,405 @@
+"""A run's folder: everything about the run, to be read again without it; and the same at W&B, which may be absent or dead."""
+
+import csv
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import LOADED, make_photo
+
+from attnvis import cli, files
+from attnvis.attention.query import several
+from attnvis.attention.query.language import parse
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate
+from attnvis.methods.attention import AttentionMethod
+from attnvis.metrics.diagnostics import DESCRIPTIONS
+from attnvis.pipeline import tracking
+from attnvis.pipeline.maps import read_maps
+
+
+def records(folder="out"):
+    with (Path(folder) / "records.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def photos(here):
+    """Two of one name in two folders, and one that differs from them in case alone."""
+    return [
+        make_photo(here / folder / name, seed=seed)
+        for seed, (folder, name) in enumerate([("a", "cat.png"), ("b", "cat.png"), ("c", "Cat.PNG")])
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- the folder
+
+
+def test_a_run_leaves_one_folder_that_describes_itself(attnvis, photos):
+    words = ["run", "a", "b", "c", "query=several", 'query.of=[mean,"point:20,30"]', "seed=7"]
+    assert attnvis(*words).code == 0
+    out = Path("out")
+    assert {path.name for path in out.iterdir()} == {
+        ".hydra",
+        "run.json",
+        "records.csv",
+        "index.html",
+        "maps",
+        "overlays",
+        "panels",
+    }
+    told = json.loads((out / "run.json").read_text())
+    assert told["seed"] == "7" and told["config"]["query"]["of"] == ["mean", "point:20,30"]
+    assert (
+        re.fullmatch("[0-9a-f]{64}", told["weights digest"])
+        and told["versions"]["torch"] == torch.__version__.partition("+")[0]
+    )
+    assert told["command"].startswith("attnvis run ") and "seed=7" in told["command"]
+    assert (out / ".hydra" / "config.yaml").is_file()
+    assert not re.search(
+        r">-?\d+\.\d{10,}<", (out / "index.html").read_text()
+    )  # the page rounds, the records do not
+    rows = records()
+    assert [(row["path"], row["query"]) for row in rows] == [
+        (f"{name}", ask)
+        for name in ("a/cat.png", "b/cat.png", "c/Cat.PNG")
+        for ask in ("mean", "point:20,30")
+    ]
+    for row in rows:
+        assert row["status"] == "done" and all(np.isfinite(float(row[name])) for name in DESCRIPTIONS)
+        assert int(row["rows"]) * int(row["columns"]) == int(row["patches"]) and (
+            row["height"],
+            row["width"],
+        ) == ("70", "90")
+        assert cv2.imread(str(out / row["overlay"])).shape == (70, 90, 3) and (out / row["panel"]).is_file()
+    assert (
+        len({row["map"].lower() for row in rows}) == 3 and len({row["overlay"].lower() for row in rows}) == 6
+    )
+    assert not list(out.rglob("*.part"))
+
+
+def test_the_command_in_the_record_can_be_typed_again(attnvis, here, monkeypatch):
+    make_photo(here / "it's mine.png")
+    assert attnvis("run", "it's mine.png", "query=mean").code == 0
+    import shlex
+
+    first = records()
+    command = shlex.split(json.loads(Path("out/run.json").read_text())["command"])
+    monkeypatch.setattr(sys, "argv", command)
+    cli.main()
+    assert records() == first
+
+
+def test_a_failed_photo_has_its_reason_in_the_records_and_on_the_page(attnvis, photos, here):
+    (here / "a" / "bad.jpg").write_text("<b>no photo</b>")
+    assert attnvis("run", "a").code == 1
+    by_name = {row["photo"]: row for row in records()}
+    assert by_name["bad.jpg"]["status"] == "failed" and "is no photo" in by_name["bad.jpg"]["reason"]
+    assert by_name["cat.png"]["status"] == "done" and "is no photo" in Path("out/index.html").read_text()
+
+
+def test_a_photo_that_changes_during_the_run_fails_alone(attnvis, here, monkeypatch):
+    make_photo(here / "big.jpg", (600, 800)), make_photo(here / "cat.png")
+    from attnvis.data import decoding
+    from attnvis.pipeline import streaming
+
+    read = decoding.load
+
+    def load_then_change(path, **settings):
+        photo = read(path, **settings)
+        if path.name == "big.jpg":  # decoded reduced, and read again for the overlay
+            make_photo(path, (600, 800), seed=9)
+        return photo
+
+    monkeypatch.setattr(streaming, "load", load_then_change)
+    ended = attnvis("run", "big.jpg", "cat.png")
+    assert ended.code == 1 and "1 photo done" in ended.out and "changed since it was read" in ended.err
+    assert [(row["photo"], row["status"]) for row in records()] == [
+        ("big.jpg", "failed"),
+        ("cat.png", "done"),
+    ]
+
+
+def test_maps_read_again_are_what_the_network_found_and_where(attnvis, photos):
+    asked = ["mean", "point:20,30", "box:5,6,30,20", "rarity"]
+    assert (
+        attnvis(
+            "run",
+            "a",
+            "query=several",
+            f"query.of={json.dumps(asked)}",
+            "scaling=inv_sqrt_d",
+            "backbone.precision=fp32",
+        ).code
+        == 0
+    )
+    photo = load(Path("a/cat.png"), short=96)
+    expected = AttentionMethod(lambda features: several(features, asked))(
+        LOADED(precision="fp32")(
+            collate([photo], LOADED(precision="fp32").preprocessing.changed("resize", 96))
+        )
+    )[0]
+    again = read_maps(Path("out") / records()[0]["map"])
+    assert [answer.query for answer in again] == asked
+    for found, true in zip(again, expected, strict=True):
+        assert found.placement == true.placement and found.mark == true.mark and found.label == true.label
+        torch.testing.assert_close(found.attention.weights, true.attention.weights, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.attention.scores, true.attention.scores, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found.vector, true.vector, rtol=1e-4, atol=1e-4)
+        assert found.diagnostics["perplexity"] == pytest.approx(true.diagnostics["perplexity"], rel=1e-4)
+    assert parse(asked[1])
+
+
+def test_names_stay_unique_where_case_is_ignored_and_counting_does_not_start_again():
+    taken: dict[str, int] = {}
+    assert [files.unique(name, taken) for name in ("cat", "Cat", "cat-2", "cat", "dog")] == [
+        "cat",
+        "Cat-2",
+        "cat-2-2",
+        "cat-3",
+        "dog",
+    ]
+    started = time.process_time()
+    assert len({files.unique("photo", taken) for _ in range(50_000)}) == 50_000
+    assert time.process_time() - started < 10  # from 1 each time it is minutes
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "..", "con:", "größe", "<img>", "x" * 300])
+def test_a_slug_is_no_path_and_no_html(name):
+    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}", files.slug(name))
+
+
+# --------------------------------------------------------------------------------------------------------------- redrawing
+
+
+def test_redraw_gives_the_same_overlays_without_the_network(attnvis, photos, monkeypatch):
+    assert attnvis("run", "a", "b", "c", "query=several", 'query.of=[mean,"point:20,30"]').code == 0
+    from attnvis import backbone
+
+    monkeypatch.setattr(backbone, "efficientnet_lite", None)
+    monkeypatch.setattr(backbone.Backbone, "__call__", None)
+    assert attnvis("redraw", "out", "hydra.run.dir=again").code == 0
+    first = {path.name: path.read_bytes() for path in Path("out/overlays").iterdir()}
+    assert len(first) == 6 and first == {
+        path.name: path.read_bytes() for path in Path("again/overlays").iterdir()
+    }
+    assert [row["perplexity"] for row in records("again")] == [row["perplexity"] for row in records("out")]
+    assert attnvis("redraw", "out", "hydra.run.dir=magma", "render.colours=magma").code == 0
+    assert first != {path.name: path.read_bytes() for path in Path("magma/overlays").iterdir()}
+
+
+def test_redraw_refuses_a_photo_that_is_another_now_and_a_map_that_is_damaged(attnvis, photos):
+    assert attnvis("run", "a", "b", "c").code == 0
+    make_photo(photos[0], seed=77)
+    (Path("out") / records()[1]["map"]).write_bytes(b"nothing")
+    ended = attnvis("redraw", "out", "hydra.run.dir=again")
+    assert ended.code == 1 and "its bytes have changed" in ended.err and "is damaged" in ended.err
+    assert [row["status"] for row in records("again")] == ["failed", "failed", "done"]
+
+
+def test_redraw_says_so_where_there_is_nothing_to_draw_from_and_spares_the_run_itself(attnvis, photos):
+    assert attnvis("run", "a", "maps=false").code == 0
+    assert not Path("out/maps").exists()
+    assert "kept no maps" in attnvis("redraw", "out", "hydra.run.dir=again").complaint
+    assert attnvis("run", "a").code == 0
+    assert "redraw into another folder" in attnvis("redraw", "out", "hydra.run.dir=out").complaint
+    assert records()[0]["map"]
+
+
+# --------------------------------------------------------------------------------------------------------------------- W&B
+
+
+@pytest.fixture
+def wandb(here, monkeypatch):
+    """A fresh W&B session: it reads its environment once, and its home is this folder."""
+    import wandb
+
+    monkeypatch.setenv("HOME", str(here))
+    monkeypatch.delenv("WANDB_MODE")
+    wandb.teardown()
+    yield wandb
+    wandb.teardown()
+
+
+def inspect(folder="out"):
+    (log,) = Path(folder).glob("wandb/*run-*")
+    told = subprocess.run(
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return log, [json.loads(line) for line in told.stdout.splitlines()]
+
+
+def test_the_log_written_offline_can_be_read_back(attnvis, photos, wandb, monkeypatch):
+    before = dict(os.environ)
+    ended = attnvis("run", "a", "b", "query=mean")
+    assert ended.code == 0 and ended.err == ""
+    assert {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"} == before, (
+        "what W&B needs in the environment must not leak into the next run"
+    )
+    log, told = inspect()
+    history = [entry["history"]["item"] for entry in told if entry["type"] == "history"]
+    for item, row in zip(history, records(), strict=False):
+        for name in DESCRIPTIONS:
+            assert float(item[f"mean/{name}"]) == pytest.approx(float(row[name]), rel=1e-6), name
+        picture = log / "files" / item["mean/overlay.path"]
+        assert picture.read_bytes() == (Path("out") / row["overlay"]).read_bytes()
+    text = json.dumps(told)
+    assert '"query"' in text and "attnvis.attention.query.mean" in text and "weights digest" in text
+    assert any("photos.path" in item for item in history) and any(
+        "mean/log2_times_uniform._type" in item for item in history
+    )
+    assert "mean/mean_perplexity" in text and "attention-maps" in text and "cat-2.safetensors" in text
+    assert not list(Path("out/wandb").rglob("*.safetensors")), "the maps are sent from where they lie"
+
+
+def test_what_the_user_set_for_wandb_is_kept(attnvis, photos, wandb, monkeypatch, here):
+    monkeypatch.setenv("WANDB_DATA_DIR", str(here / "mine"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert attnvis("run", "a").code == 0 and not Path("out/wandb").exists()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert attnvis("run", "a").code == 0 and list(Path("out/wandb").glob("offline-run-*"))
+    assert os.environ["WANDB_DATA_DIR"] == str(here / "mine") and (here / "mine" / "artifacts").is_dir()
+    assert "WANDB_CACHE_DIR" not in os.environ
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.mark.parametrize("key", [None, "a" * 40])
+def test_without_a_key_or_a_server_a_run_goes_on_offline(attnvis, photos, wandb, monkeypatch, key):
+    from wandb.errors import term
+
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{closed_port()}")
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setattr(
+        term, "can_use_terminput", lambda: True
+    )  # as at a terminal, where W&B would ask for a key
+    monkeypatch.setattr(
+        wandb.util, "prompt_choices", lambda *_, **__: pytest.fail("a run must not stop to ask")
+    )
+    monkeypatch.setattr(tracking, "PATIENCE", 2)
+    ended = attnvis("run", "a", "logger.mode=online")
+    assert ended.code == 0 and "1 photo done" in ended.out
+    assert (
+        ended.err.count("\n") == 1
+        and ended.err.startswith("attnvis: W&B is out of reach (")
+        and "wandb sync" in ended.err
+    )
+    assert (
+        len(records()) == 1
+        and Path("out/index.html").is_file()
+        and list(Path("out/wandb").glob("offline-run-*"))
+    )
+
+
+class Stub(BaseHTTPRequestHandler):
+    """Enough of W&B's server for a run to begin; a stub, not W&B."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        told = {}
+        if "graphql" in self.path:
+            asked = json.loads(body)
+            name = asked.get("operationName") or re.search(r"(query|mutation)\s+(\w+)", asked["query"])[2]
+            project = {"id": "P", "name": "attnvis", "entity": {"id": "E", "name": "me"}}
+            bucket = {
+                "id": "R",
+                "name": "r",
+                "displayName": "stub",
+                "config": "{}",
+                "historyLineCount": 0,
+                "project": project,
+            }
+            viewer = {
+                "id": "V",
+                "entity": "me",
+                "username": "me",
+                "flags": "{}",
+                "teams": {"edges": []},
+                "admin": False,
+            }
+            files = [
+                {"name": file, "uploadUrl": f"http://{self.headers['Host']}/{file}"}
+                for file in asked["variables"].get("files") or []
+            ]
+            data = {
+                "UpsertBucket": {"upsertBucket": {"bucket": bucket, "inserted": True}},
+                "Viewer": {"viewer": viewer},
+                "CreateRunFiles": {"createRunFiles": {"runID": "R", "uploadHeaders": [], "files": files}},
+            }
+            told = {"data": data.get(name, {"serverInfo": {"features": []}, "model": None})}
+        answer = json.dumps(told).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+def test_a_server_lost_during_the_run_does_not_hold_up_its_end(attnvis, photos, wandb, monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+    server.handle_error = lambda *_: None
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    begun, begin = [], tracking.Tracker.begin
+
+    def begin_then_lose(self, *words):
+        begin(self, *words)
+        begun.append(self.run.settings.mode)
+        server.shutdown()
+        server.server_close()
+
+    monkeypatch.setattr(tracking.Tracker, "begin", begin_then_lose)
+    monkeypatch.setattr(wandb, "Settings", short_of(wandb.Settings))
+    started = time.monotonic()
+    ended = attnvis("run", "a", "logger.mode=online")
+    assert begun == ["online"], ended
+    assert time.monotonic() - started < 90
+    assert (
+        ended.code == 0 and ended.err.startswith("attnvis: W&B stopped (") and ended.err.count("\n") == 1
+    ), ended.err
+    assert len(records()) == 1 and Path("out/index.html").is_file()
+
+
+def short_of(settings):
+    def made(**words):
+        assert 0 < words["finish_timeout"] <= 60 and words["finish_timeout_raises"]
+        return settings(**words | {"finish_timeout": 4})
+
+    return made
+
+
+def test_trouble_with_wandb_in_the_midst_of_a_run_is_one_line_and_costs_nothing(
+    attnvis, photos, wandb, monkeypatch
+):
+    def broken(*_, **__):
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(wandb, "Image", broken)
+    ended = attnvis("run", "a", "b")
+    assert ended.code == 0 and ended.err.count("\n") == 1 and "W&B stopped (no more)" in ended.err
+    assert len(records()) == 2 and Path("out/index.html").is_file()

@@ -1,0 +1,285 @@
+"""The page as a browser and a stranger's file names see it."""
+
+import base64
+import hashlib
+import io
+import math
+import tracemalloc
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from conftest import Page
+from PIL import Image
+
+from attnvis.methods.answer import FREE_SIGN
+from attnvis.pipeline.run_page import CARDS, THUMBNAIL, write_page
+
+NASTY = [
+    "<img src=x onerror=alert(1)>.jpg",
+    '"><script>alert(1)<∕script>.jpg',
+    "a'b\"c & d #1 100% ?.jpg",
+    "照片 été.jpg",
+    "javascript:alert(1).jpg",
+    "{{ 7 * 7 }}.jpg",
+]
+
+
+def row(photo="cat.jpg", **more):
+    usual = {
+        "query": "mean",
+        "label": "",
+        "status": "done",
+        "reason": "",
+        "scaling": "inv_sqrt_d",
+        "normalise": "softmax",
+    }
+    numbers = {
+        "perplexity": 34.25,
+        "max_times_uniform": 7.5,
+        "patches": 49,
+        "entropy_share": 0.9,
+        "sigma_eff": 0.8,
+    }
+    return {"photo": photo, **usual, **numbers, "overlay": "", "panel": "", **more}
+
+
+def picture(folder, name, height=120, width=500, colour=None):
+    """Writes a picture as overlays/<name> and returns its relative path."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if colour:
+        pixels[:] = colour
+    (folder / "overlays").mkdir(exist_ok=True)
+    with (folder / "overlays" / name).open("wb") as file:
+        Image.fromarray(pixels).save(file, "JPEG")
+    return f"overlays/{name}"
+
+
+def write(folder, *rows, facts=None, **more):
+    return Page(write_page(folder, more.pop("title", "a run"), rows, facts or {}, **more))
+
+
+def test_strange_file_names_stay_text(tmp_path):
+    rows = [
+        row(name, label=name, scaling=name, overlay=picture(tmp_path, name), panel=f"overlays/{name}")
+        for name in NASTY
+    ]
+    failed = [row(name, status="failed", reason=name) for name in NASTY]
+    page = write(
+        tmp_path, *rows, *failed, title=NASTY[0], facts={name: name for name in NASTY}, warnings=NASTY
+    )
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert {attributes.get("src", "")[:11] for attributes in page.all("img", "src")} == {"data:image/"}
+    for name in NASTY:
+        assert page.texts["text"].count(name) >= 5  # title, facts, warnings, card, failure
+    assert [attributes["data-photo"] for attributes in page.rows("article")] == NASTY
+
+
+def test_links_lead_to_the_files(tmp_path):
+    names = ["plain.jpg", *NASTY]
+    page = write(
+        tmp_path, *[row(name, overlay=picture(tmp_path, name), panel=f"overlays/{name}") for name in names]
+    )
+    links = [attributes["href"] for attributes in page.all("a", "href")]
+    assert len(links) == 2 * len(names)
+    for address in links:
+        assert address.startswith("./overlays/")
+        assert not set('#?"<> ') & set(address)
+        assert (tmp_path / unquote(address)).is_file()
+
+
+def test_the_page_asks_the_network_for_nothing(tmp_path):
+    page = write(
+        tmp_path,
+        row(overlay=picture(tmp_path, "cat.jpg")),
+        facts={"home": "https://example.org"},
+        colour_bar=b"\x89PNG",
+    )
+    for _, attributes in page.tags:
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            assert not (attributes.get(name) or "").startswith(("http", "//"))
+    assert "url(" not in page.texts["style"] and "@import" not in page.texts["style"]
+    assert "fetch(" not in page.texts["script"]
+    policy = page.all("meta", "http-equiv")[0]["content"]
+    digest = base64.b64encode(hashlib.sha256(page.texts["script"].encode()).digest()).decode()
+    assert "default-src 'none'" in policy and f"script-src 'sha256-{digest}'" in policy
+
+
+def test_every_thumbnail_decodes_and_is_small(tmp_path):
+    sizes = [(120, 500), (500, 120), (1200, 1600), (8, 8)]
+    page = write(
+        tmp_path, *[row(overlay=picture(tmp_path, f"{h}x{w}.jpg", h, w, (200, 30, 60))) for h, w in sizes]
+    )
+    images = page.all("img", "src")
+    assert len(images) == len(sizes)
+    for attributes, (height, width) in zip(images, sizes):
+        thumbnail = Image.open(
+            io.BytesIO(base64.b64decode(attributes["src"].removeprefix("data:image/jpeg;base64,")))
+        )
+        assert thumbnail.size == (int(attributes["width"]), int(attributes["height"]))
+        assert max(thumbnail.size) == min(THUMBNAIL, max(height, width))
+        assert thumbnail.width / thumbnail.height == pytest.approx(width / height, rel=0.02)
+        assert np.abs(np.asarray(thumbnail)[1, 1].astype(int) - (200, 30, 60)).max() < 12  # red is still red
+
+
+def test_a_missing_or_broken_overlay_does_not_stop_the_page(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    cut = picture(tmp_path, "cut.jpg")
+    (tmp_path / cut).write_bytes((tmp_path / cut).read_bytes()[:2000])
+    page = write(
+        tmp_path,
+        row(overlay="overlays/absent.jpg"),
+        row(overlay="broken.jpg"),
+        row(overlay=cut),
+        row(overlay=""),
+        row(overlay=None),
+    )
+    assert len(page.rows("article")) == 5
+    assert page.texts["text"].count("no picture") == 5
+
+
+def test_failed_photos_are_listed_with_their_reasons(tmp_path):
+    page = write(
+        tmp_path,
+        row(),
+        row("bad.jpg", status="failed", reason="the file holds 0 bytes"),
+        row("odd.jpg", status="skipped"),
+    )
+    assert len(page.rows("article")) == 1
+    assert "2 failed" in page.texts["text"]
+    assert "the file holds 0 bytes" in page.texts["text"] and "skipped" in page.texts["text"]
+    assert "failed" not in write(tmp_path, row()).texts["text"]
+
+
+def test_facts_warnings_and_the_colour_bar_are_on_the_page(tmp_path):
+    facts = {"backbone": "resnet50", "command": "attnvis run query=mean", "seed": "0"}
+    page = write(tmp_path, row(), facts=facts, warnings=["RANDOM WEIGHTS"], colour_bar=b"\x89PNG bar")
+    text = page.texts["text"]
+    assert all(name in text and value in text for name, value in facts.items())
+    assert text.index("RANDOM WEIGHTS") < text.index("cat.jpg")
+    assert (
+        page.all("img", "src")[0]["src"]
+        == "data:image/png;base64," + base64.b64encode(b"\x89PNG bar").decode()
+    )
+
+
+def test_the_legend_tells_the_scale_that_was_used(tmp_path):
+    assert "cannot be compared" in write(tmp_path, row(), scale="min_max").texts["text"]
+    assert "cannot be compared" not in write(tmp_path, row()).texts["text"]
+
+
+def test_rows_carry_what_the_buttons_sort_by(tmp_path):
+    page = write(tmp_path, row("b.jpg", perplexity=1.5, max_times_uniform=30), row("a.jpg", perplexity=None))
+    first, second = page.rows("article")
+    assert (first["data-photo"], first["data-perplexity"], first["data-max"], first["data-order"]) == (
+        "b.jpg",
+        "1.5",
+        "30",
+        "0",
+    )
+    assert (second["data-perplexity"], second["data-order"]) == ("", "1")
+    keys = {attributes["data-sort"] for attributes in page.all("button", "data-sort")}
+    assert {"photo", "perplexity", "max"} <= keys
+    assert all(f"data-{key}" in first for key in keys)
+
+
+@pytest.mark.parametrize(
+    "numbers, badge",
+    [
+        ({"perplexity": 47, "patches": 49}, "nearly uniform"),
+        ({"perplexity": 46, "patches": 49}, ""),
+        ({"saturated": 1.0}, "saturated"),
+        ({"saturated": 0.0}, ""),
+        ({"perplexity": math.nan, "patches": 0, "saturated": None}, ""),
+        ({"class_probability": 0.0099, "class_rank": 41.0, "class_logit": 0.5}, "unlikely"),
+        ({"class_probability": 0.011, "class_rank": 9.0, "class_logit": 0.5}, ""),
+        ({"sign_margin": FREE_SIGN - 0.01}, "free sign"),
+        ({"sign_margin": FREE_SIGN + 0.01}, ""),
+    ],
+)
+def test_badges_warn_of_maps_that_say_little(tmp_path, numbers, badge):
+    page = write(tmp_path, row(**numbers))
+    known = ("nearly uniform", "saturated", "unlikely", "free sign")
+    found = [words for words in known if words in page.rows("article")[0]["data-text"]]
+    assert found == [badge] * bool(badge)
+
+
+def test_a_card_says_what_the_network_takes_the_photo_for_and_how_likely_the_asked_class_is(tmp_path):
+    likely = {
+        "class_probability": 0.000163,
+        "class_rank": 311.0,
+        "class_logit": 0.1,
+        "predicted": "macaw",
+        "probability": 0.0246,
+    }
+    page = write(tmp_path, row(**likely))
+    assert "this class: 0.016%, rank 311, logit 0.1" in page.words and "predicted: macaw 2.5%" in page.words
+    assert "this class" not in write(tmp_path, row()).words
+
+
+def test_further_numbers_are_shown_and_odd_ones_survive(tmp_path):
+    page = write(
+        tmp_path,
+        row(gini=np.float32(0.123456), margin=math.inf, dead=math.nan, top=None, note="by hand", flag=True),
+    )
+    for words in ("gini", "0.12346", "margin", "inf", "by hand", "True"):
+        assert words in page.texts["text"]
+
+
+def test_a_long_run_streams_and_ends_in_a_table(tmp_path):
+    overlay, rows = picture(tmp_path, "noise.jpg", 240, 320), CARDS + 100
+    write_page(tmp_path, "warm up", [row(overlay=overlay)], {})
+    tracemalloc.start()
+    try:
+        path = write_page(tmp_path, "long", (row(f"{i:04}.jpg", overlay=overlay) for i in range(rows)), {})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert path.stat().st_size > 10e6
+    assert peak < 4e6  # the page never was in memory
+    page = Page(path)
+    assert len(page.rows("article")) == len(page.all("img", "src")) == CARDS
+    assert [attributes["data-photo"] for attributes in page.rows("tr")] == [
+        f"{i:04}.jpg" for i in range(CARDS, rows)
+    ]
+    assert f"{rows} maps" in " ".join(page.texts["text"].split())
+
+
+class Bomb(str):
+    def __html__(self):
+        raise RuntimeError("the run died")
+
+
+@pytest.mark.parametrize(
+    "photo, seed", [(Bomb("cat.jpg"), "0"), ("cat.jpg", Bomb("0"))], ids=["among the rows", "after them"]
+)
+def test_a_page_that_dies_half_way_leaves_the_old_one(tmp_path, photo, seed):
+    old = write_page(tmp_path, "old", [row()], {}).read_bytes()
+    with pytest.raises(RuntimeError):
+        write_page(tmp_path, "new", [row(), row(photo)], {"seed": seed})
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    assert (tmp_path / "index.html").read_bytes() == old
+
+
+def test_a_run_of_nothing_has_a_page(tmp_path):
+    assert "nothing was run" in write(tmp_path).texts["text"]
+
+
+def test_names_that_are_no_unicode_do_not_stop_the_page(tmp_path):
+    page = write(
+        tmp_path,
+        row("\udcff.jpg", overlay="overlays/\udcff.jpg"),
+        row("\udcff.jpg", status="failed", reason="\udcff"),
+    )
+    assert len(page.rows("article")) == 1
+    page = write(tmp_path, row("\udcff.jpg", panel="panels/\udcff.jpg"))
+    assert page.all("a", "href")[0]["href"] == "./panels/%FF.jpg"
+
+
+def test_the_same_run_writes_the_same_page(tmp_path):
+    rows = [row(overlay=picture(tmp_path, "cat.jpg")), row("dog.jpg", status="failed", reason="no")]
+    assert (
+        write_page(tmp_path, "run", rows, {"a": "b"}).read_bytes()
+        == write_page(tmp_path, "run", rows, {"a": "b"}).read_bytes()
+    )
