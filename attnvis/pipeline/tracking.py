@@ -154,7 +154,7 @@ class PhotoTracker(Tracker):
             from wandb import Image
 
             about = slug(answer.query)
-            numbers = {f"{about}/{name}": row[name] for name in DESCRIPTIONS}
+            numbers = {f"{about}/{name}": row[name] for name in DESCRIPTIONS if name in row}
             if len(self.rows) < self.pictures:
                 caption = f"{printable(row['photo'])}: {answer.label}, perplexity {row['perplexity']:.1f} of {row['patches']}"
                 numbers[f"{about}/overlay"] = Image(str(self.folder / row["overlay"]), caption=caption)
