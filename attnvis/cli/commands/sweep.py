@@ -87,17 +87,11 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
     }  # fmt: skip
     job.facts = backbone.describe() | {"warnings": warnings}
     group = job.folder.parent.name if job.folder.name.isdigit() else job.folder.name
-    tracker, crashed = (
-        Tracker(job.folder, settings["logger"] | {"group": group}, job.axes | settings, "sweep"),
-        True,
-    )
-    try:
-        study = recognise if settings["study"] == "recognition" else scale
-        tracker.note(study(cfg, settings, job, paths, backbone, how))
+    study = recognise if settings["study"] == "recognition" else scale
+    logger = settings["logger"] | {"group": group}
+    with Tracker(job.folder, logger, config=job.axes | settings, job="sweep") as tracker:
+        tracker.log_numbers(study(cfg, settings, job, paths, backbone, how))
         job.passes = getattr(backbone, "encoded", job.done)
-        crashed = False
-    finally:
-        tracker.finish(crashed)
 
 
 def scale(
@@ -192,17 +186,11 @@ def compare(folder: Path) -> int:
     if found.table.num_rows:
         from attnvis.experiments.sweep.page import write_comparison
 
-        tracker, crashed = (
-            Tracker(folder, logger | {"group": folder.name}, {"command": found.command}, "comparison"),
-            True,
-        )
-        try:
+        logger |= {"group": folder.name}
+        with Tracker(folder, logger, config={"command": found.command}, job="comparison") as tracker:
             pages.append(write_comparison(found))
-            tracker.show(sorted((folder / "figures").glob("*.png")))
-            tracker.tabulate("medians", medians(found))
-            crashed = False
-        finally:
-            tracker.finish(crashed)
+            tracker.log_pictures(sorted((folder / "figures").glob("*.png")))
+            tracker.log_table("medians", medians(found))
         if any(part.study == "note" for part in found.parts):
             from attnvis.experiments.seed_note import write_note
 

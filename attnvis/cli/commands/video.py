@@ -57,9 +57,13 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     for warning in warnings:
         note(warning.upper())
     film = VideoRun(folder, clip, style, facts, plain(cfg), warnings, cfg.codec)
-    tracker, stopped = Tracker(folder, plain(cfg.logger), film.told, "video"), True
+    logger = plain(cfg.logger)
     try:
-        with film, tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar:
+        with (
+            Tracker(folder, logger, config=film.told, job="video") as tracker,
+            film,
+            tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar,
+        ):
             reel = frames(clip, start, stop)
             shots = attend_frames(
                 reel,
@@ -75,14 +79,11 @@ def video(cfg: "DictConfig", folder: Path) -> int:
             with contextlib.closing(shots):
                 for chunk in shots:
                     bar.update(len(chunk))
-        stopped = False
-        tracker.note({"frames": film.movie.count} | film.means)
+            tracker.log_numbers({"frames": film.movie.count} | film.means)
     except KeyboardInterrupt:
         if film.movie.path.exists():
             note(f"stopped after {film.movie.count} frames, which are kept: {shown(film.movie.path)}")
         raise
-    finally:
-        tracker.finish(stopped)
     return conclude(film, clip, start, stop)
 
 
