@@ -6,20 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from attnvis import catalogue
-from attnvis.cli.commands import sweep
-from attnvis.cli.commands.registry import VERBS
+from attnvis.cli.commands.command import Command
+from attnvis.cli.commands.registry import COMMANDS
 from attnvis.cli.config import settings_of
 
 __all__ = ["manual", "overview"]
 
-BARE = {  # what bare words are
-    "run": "PHOTO ...", "sweep": "PHOTO ...", "redraw": "FOLDER", "cache": "", "backbones": "NETWORK ...",
-    "calibrate": "PHOTO ...", "video": "FILE",
-}  # fmt: skip
-
 
 def overview() -> str:
-    lines = [f"  attnvis {verb:9} {catalogue.sentence(verb)}" for verb in VERBS]
+    lines = [f"  attnvis {verb:9} {catalogue.sentence(verb)}" for verb in COMMANDS]
     return "\n".join(
         [
             "attnvis: where a CNN looks, and why",
@@ -31,16 +26,16 @@ def overview() -> str:
     )
 
 
-def manual(verb: str) -> str:
+def manual(command: Command) -> str:
     """Every group with its options, every setting with its meaning: the configs' own comments."""
+    verb = command.name
     text = (catalogue.config_folder() / f"{verb}.yaml").read_text(encoding="utf-8")
     chosen = dict(re.findall(r"^  - (\w+): (\w+)$", text, re.MULTILINE))
-    if verb == "sweep":
-        chosen = dict.fromkeys(sweep.AXES, "null") | chosen
+    chosen = dict.fromkeys(command.axes, "null") | chosen
     out = [
         catalogue.sentence(verb),
         "",
-        f"  attnvis {verb} {BARE[verb]} [group=option] [setting=value] [group.setting=value]",
+        f"  attnvis {verb} {command.argument} [group=option] [setting=value] [group.setting=value]",
         "",
     ]
     for group, default in chosen.items():
@@ -51,7 +46,7 @@ def manual(verb: str) -> str:
                 for option in options
                 if f"attnvis {verb} " in catalogue.sentence(f"experiment/{option}")
             ]
-        if verb == "sweep" and group in sweep.AXES:
+        if group in command.axes:
             options = [option for option in options if option != "several"]
         if not options:
             continue

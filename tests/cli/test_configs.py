@@ -70,7 +70,7 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
         )
 
 
-@pytest.mark.parametrize("verb", registry.VERBS)
+@pytest.mark.parametrize("verb", registry.COMMANDS)
 def test_every_verb_has_a_config_and_a_script(verb):
     given = {"redraw": ["run=somewhere"], "calibrate": ["images=somewhere"], "video": ["clip=somewhere"]}
     cfg = composed(*given.get(verb, []), verb=verb)

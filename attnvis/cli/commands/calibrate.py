@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import photos
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import complain, progress
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from attnvis.backbone.calibration import Calibration
 
-__all__ = ["calibrate", "described"]
+__all__ = ["COMMAND", "calibrate", "described"]
 
 
 def calibrate(cfg: "DictConfig", folder: Path) -> int:
@@ -75,3 +76,6 @@ def described(calibration: "Calibration", layer: str, copies: int, kept: list[st
     if kept:
         more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
         yield f"  the copies keep what was learned in {', '.join(kept[:3])}{more}: no reset_parameters"
+
+
+COMMAND = Command("calibrate", calibrate, argument="PHOTO ...")

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnvis.cli.commands.common import command, listed, photos
+from attnvis.cli.commands.command import Command, Comparison
+from attnvis.cli.commands.common import command_line, listed, photos
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, progress
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from attnvis.experiments.sweep.job import Job
     from attnvis.types import Preprocessing
 
-__all__ = ["STUDIES", "compare", "sweep", "unmeasured"]
+__all__ = ["COMMAND", "STUDIES", "compare", "sweep"]
 
 STUDIES = ("scalings", "recognition", "note")
 AXES = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
@@ -50,7 +51,7 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
     return 1 if job.failures else 0
 
 
-def unmeasured(folder: Path, reason: str) -> None:
+def record_failure(folder: Path, reason: str) -> None:
     """A job that could not even begin is told in its folder like any other."""
     from attnvis.experiments.sweep.job import Job
 
@@ -135,7 +136,7 @@ def recognise(
         job.fail(place, reason)
     job.done = findings.photos
     print(as_text(findings))
-    facts = backbone.describe() | {"fit": how.fit, "size": str(how.size), "command": command()}
+    facts = backbone.describe() | {"fit": how.fit, "size": str(how.size), "command": command_line()}
     write_recognition(findings, job.folder, facts, backbone.warnings_at(how))
     return {
         f"{row.name}/{name}": getattr(row, name).value
@@ -214,3 +215,21 @@ def compare(folder: Path) -> int:
             f"{jobs}{max(told['done'] for told in done)} photos, {passes} passes through the network: {', '.join(map(str, pages))}"
         )
     return 1 if found.missing or any(told["failures"] for told in done) else 0
+
+
+def lost_jobs(folder: Path, begun: bool) -> set[int]:
+    """The jobs of which nothing came back; not `begun`: those among them that were never started."""
+    from attnvis.experiments.sweep.folder import read_sweep
+
+    parts = [part for part in read_sweep(folder).parts if part.status == "missing"]
+    return {part.number for part in parts if begun or not (part.folder / ".rows.part").exists()}
+
+
+COMMAND = Command(
+    "sweep",
+    sweep,
+    argument="PHOTO ...",
+    record="plan.json",
+    axes=AXES,
+    comparison=Comparison(compare, record_failure, lost_jobs),
+)
