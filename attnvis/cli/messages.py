@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from attnvis import catalogue
-from attnvis.cli.config import hint, leaves, settings_of
+from attnvis.cli.config import KINDS, hint, leaves, settings_of
 
 __all__ = [
     "complain",
@@ -58,7 +58,7 @@ def complain(reasons: Mapping[str, int]) -> None:
 
 
 def print_summary(done: int, reasons: dict[str, int], folder: Path) -> int:
-    """The last words of a run: how many photos were done and failed, and where the page is.  Gives its exit code."""
+    """Says how many photos were done and failed, and where the page is.  Gives the exit code."""
     folder = Path(short_path(folder))
     failed = sum(reasons.values())
     complain(reasons)
@@ -68,7 +68,7 @@ def print_summary(done: int, reasons: dict[str, int], folder: Path) -> int:
     return 1 if failed else 0
 
 
-# -------------------------------------------------------------------------------------------------------------- mistakes
+# ------------------------------------------------------------------------------------------------ mistakes
 
 
 def explain_hydra_error(error: Exception, verb: str) -> str:
@@ -89,12 +89,12 @@ def explain_unknown_setting(key: str, verb: str) -> str:
     """A setting of an option that was not chosen, or of none."""
     owners: dict[str, list[str]] = {}  # group.setting -> the options that have it
     for group in catalogue.groups():
-        for option in catalogue.options(group):
+        for option in [] if catalogue.is_shared(group) else catalogue.options(group):
             for setting in settings_of(group, option):
                 owners.setdefault(f"{group}.{setting}", []).append(f"{group}={option}")
     if key in owners:
         return f"{key} is a setting of {', '.join(owners[key])}; choose one of them too"
-    settings = {setting for setting, _ in leaves(catalogue.settings(verb))}
+    settings = {setting for setting, _ in leaves(catalogue.settings(verb)) if "._" not in setting}
     known = settings | set(catalogue.groups()) | owners.keys()
     return f"there is no setting {key!r}; {hint(key, known)}see attnvis {verb} --help"
 
@@ -102,6 +102,8 @@ def explain_unknown_setting(key: str, verb: str) -> str:
 def explain_unknown_option(group: str, option: str) -> str:
     """An option that its group does not have."""
     offered = catalogue.options(group) if group in catalogue.groups() else []
+    if catalogue.is_shared(group):
+        return f"{group} must be {KINDS[dict]}, not {option!r}"
     return f"{group} has no option {option!r}; {hint(option, offered)}there are {', '.join(offered)}"
 
 
