@@ -27,8 +27,8 @@ __all__ = ["Plan", "launch"]
 def launch(command: Command, overrides: list[str]) -> int:
     """Runs the command under Hydra; gives the exit code.
 
-    A mistake of the user's becomes one line (SystemExit), and does not end the other jobs; with HYDRA_FULL_ERROR set
-    it is raised.
+    A mistake of the user's becomes one line (SystemExit) and does not end the other jobs; with
+    HYDRA_FULL_ERROR set it is raised.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -59,7 +59,10 @@ def launch(command: Command, overrides: list[str]) -> int:
 def run_jobs(
     command: Command, overrides: list[str], debugging: bool, only: Container[int] | None = None
 ) -> int:
-    """All jobs, or those with the numbers `only`; gives the worst exit code.  Raises what Hydra or a launcher raises."""
+    """All jobs, or those with the numbers `only`; gives the worst exit code.
+
+    Raises what Hydra or a launcher raises.
+    """
     import hydra
 
     job = Task(command, debugging, only)
@@ -105,7 +108,7 @@ class Task:
         return status
 
 
-# ------------------------------------------------------------------------------------------------ jobs that are compared
+# ---------------------------------------------------------------------------------- jobs that are compared
 
 
 def run_and_compare(command: Command, comparison: Comparison, overrides: list[str], debugging: bool) -> int:
@@ -120,7 +123,7 @@ def run_and_compare(command: Command, comparison: Comparison, overrides: list[st
     if not PLANNED:
         return 1
     (folder,) = PLANNED
-    if error and comparison.lost_jobs(folder, True):
+    if error and comparison.lost_jobs(folder):
         note("the jobs that were lost are tried once more")
         overrides = [word for word in overrides if not word.startswith("hydra.sweep.dir=")]
         overrides.append(f"hydra.sweep.dir={quoted(str(folder))}")
@@ -136,14 +139,14 @@ def retry(
 
     (folder,) = PLANNED
     if not isinstance(error, BrokenExecutor):
-        attempt(command, overrides, debugging, only=comparison.lost_jobs(folder, True))
+        attempt(command, overrides, debugging, only=comparison.lost_jobs(folder))
         return
-    # A killed process took its neighbours along, and nobody knows which job it was: first those that never began.
-    while waiting := comparison.lost_jobs(folder, False):
+    # A killed process took its neighbours along, and nobody knows which job it was: first those never begun.
+    while waiting := comparison.waiting_jobs(folder):
         attempt(command, overrides, debugging, only=waiting)
-        if comparison.lost_jobs(folder, False) == waiting:
+        if comparison.waiting_jobs(folder) == waiting:
             break  # no process of this launcher lives long enough
-    for number in sorted(comparison.lost_jobs(folder, True)):
+    for number in sorted(comparison.lost_jobs(folder)):
         attempt(command, overrides, debugging, only={number})
 
 
@@ -175,7 +178,7 @@ PLANNED: list[Path] = []  # the folder of the sweep that this process started
 
 
 class Plan:
-    """A Hydra callback that writes plan.json before the first job: so those that never end are known too."""
+    """A Hydra callback that writes plan.json before the first job: those that never end are known too."""
 
     def on_run_start(self, config: "DictConfig", **_: Any) -> None:
         """Before a single job."""
@@ -194,7 +197,7 @@ class Plan:
         self.write(config, Path(config.hydra.sweep.dir), jobs=names, many=True)
 
     def write(self, config: "DictConfig", folder: Path, jobs: list[str], many: bool) -> None:
-        """plan.json: the command, the jobs, whether each has a folder of its own, and the logger's settings."""
+        """plan.json: the command, the jobs, whether each has its own folder, the logger's settings."""
         PLANNED[:] = [folder]
         folder.mkdir(parents=True, exist_ok=True)
         plan = {"command": command_line(), "jobs": jobs, "many": many, "logger": plain(config.logger)}

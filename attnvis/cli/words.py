@@ -50,8 +50,9 @@ def resumed(words: list[str], command: Command) -> list[str]:
 def to_overrides(words: Iterable[str], command: Command) -> list[str]:
     """What a person types -> Hydra's grammar, flags first: Hydra wants them together.
 
-    Bare words, and names in general, may hold spaces and brackets; a network may stand for its family; and where
-    the command takes several options at once, they need no brackets.  Ends the process for words that contradict.
+    Bare words, and names in general, may hold spaces and brackets; a network's name will do for its family;
+    where the command takes several options at once, they need no brackets.  Ends the process for words that
+    contradict one another.
     """
     words = list(words)
     multirun = "-m" in words or "--multirun" in words
@@ -111,7 +112,7 @@ def bare_override(bare: list[str], overrides: list[str], command: Command) -> li
 
 
 def axis(value: str) -> str:
-    """class,point:120,80 -> ['class','point:120,80']: a comma separates before a letter, not before a number."""
+    """class,point:120,80 -> ['class','point:120,80']: commas separate before letters, not before numbers."""
     options = re.split(r",(?=[A-Za-z_])", value)
     return f"[{','.join(map(quoted, options))}]"
 

@@ -1,4 +1,4 @@
-"""What the door knows of a command: one value at the end of each command's file, and registry.py lists them."""
+"""What the door knows of a command: a value at the end of each command's file; registry.py lists them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,9 +14,8 @@ class Comparison:
 
     compare: Callable[[Path], int]  # the folder of all jobs -> exit code
     record_failure: Callable[[Path, str], None]  # a job's folder and why it failed; `compare` says it
-    lost_jobs: Callable[
-        [Path, bool], set[int]
-    ]  # the folder, with those that were begun too? -> their numbers
+    lost_jobs: Callable[[Path], set[int]]  # the folder -> the numbers of the jobs of which nothing came back
+    waiting_jobs: Callable[[Path], set[int]]  # those among them that were never started
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Command:
     resuming       what `--resume` adds to the words with which the command was started
     takes_query    whether a question without a scaling gets one that suits it
     axes           group -> the setting that lists its options: all of them are measured in one job
-    comparison     for a command whose jobs are one whole: a comma makes several, and a failure is told at the end
+    comparison     of a command whose jobs are one whole: a comma makes several, failures are told at the end
     """
 
     name: str

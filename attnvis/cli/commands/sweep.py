@@ -217,12 +217,19 @@ def compare(folder: Path) -> int:
     return 1 if found.missing or any(told["failures"] for told in done) else 0
 
 
-def lost_jobs(folder: Path, begun: bool) -> set[int]:
-    """The jobs of which nothing came back; not `begun`: those among them that were never started."""
+def lost_jobs(folder: Path) -> set[int]:
+    """The numbers of the jobs of which nothing came back."""
     from attnvis.experiments.sweep.folder import read_sweep
 
-    parts = [part for part in read_sweep(folder).parts if part.status == "missing"]
-    return {part.number for part in parts if begun or not (part.folder / ".rows.part").exists()}
+    return {part.number for part in read_sweep(folder).parts if part.status == "missing"}
+
+
+def waiting_jobs(folder: Path) -> set[int]:
+    """The numbers of the lost jobs that were never started."""
+    from attnvis.experiments.sweep.folder import read_sweep
+
+    lost = [part for part in read_sweep(folder).parts if part.status == "missing"]
+    return {part.number for part in lost if not (part.folder / ".rows.part").exists()}
 
 
 COMMAND = Command(
@@ -231,5 +238,5 @@ COMMAND = Command(
     argument="PHOTO ...",
     record="plan.json",
     axes=AXES,
-    comparison=Comparison(compare, record_failure, lost_jobs),
+    comparison=Comparison(compare, record_failure, lost_jobs=lost_jobs, waiting_jobs=waiting_jobs),
 )
