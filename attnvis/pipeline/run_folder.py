@@ -111,7 +111,7 @@ class RunWriter:
         finally:
             (self.path / ".lock").unlink(missing_ok=True)
             self.lock.close()
-            self.tracker.finish(crashed=kind is not None)
+            self.tracker.__exit__(kind, error, trace)
 
     def record(self, outcome: Outcome[Answer]) -> None:
         """Everything about one photo: to files, then to W&B."""

@@ -4,14 +4,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnvis.cli.commands.common import command, photos, thread_count
+from attnvis.cli.commands.command import Command
+from attnvis.cli.commands.common import command_line, photos, thread_count
 from attnvis.cli.config import build, plain
-from attnvis.cli.messages import conclude, note, progress
+from attnvis.cli.messages import note, print_summary, progress
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["run"]
+__all__ = ["COMMAND", "run"]
 
 
 def run(cfg: "DictConfig", folder: Path) -> int:
@@ -39,7 +40,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         "seed": str(cfg.seed),
     }
     facts |= backbone.cautions(preprocessing)
-    facts["command"] = command()
+    facts["command"] = command_line()
     warnings = backbone.warnings_at(preprocessing)
     for warning in warnings:
         print(f"attnvis: {warning.upper()}", file=sys.stderr)
@@ -50,4 +51,14 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         found = stream(left, method, preprocessing, cfg.batch_size, None, workers, results.render, note)
         for outcome in progress(found, len(left)):
             results.record(outcome)
-    return conclude(results.done, results.reasons, folder)
+    return print_summary(results.done, results.reasons, folder)
+
+
+COMMAND = Command(
+    "run",
+    run,
+    argument="PHOTO ...",
+    record="run.json",
+    resuming=("resume=true",),
+    takes_query=True,
+)
