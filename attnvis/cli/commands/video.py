@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from attnvis.data.video import Clip
-    from attnvis.pipeline.video import VideoRun
+    from attnvis.pipeline.video_run import VideoRun
 
 __all__ = ["COMMAND", "video"]
 
@@ -30,7 +30,8 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.methods.attention import AttentionMethod, steady
     from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.tracking import Tracker
-    from attnvis.pipeline.video import VideoRun, as_batch, attend_frames
+    from attnvis.pipeline.video import as_batch, attend_frames
+    from attnvis.pipeline.video_run import VideoRun
 
     start, stop = float(cfg.start), float(cfg.stop) or math.inf
     if not 0 <= start < stop:  # NaN fails too
@@ -62,7 +63,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     film = VideoRun(folder, clip, plan, codec=cfg.codec)
     try:
         with (
-            Tracker(folder, plan.logger, config=film.told, job="video") as tracker,
+            Tracker(folder, plan.logger, config=film.settings, job="video") as tracker,
             film,
             tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar,
         ):
@@ -80,17 +81,17 @@ def video(cfg: "DictConfig", folder: Path) -> int:
             with contextlib.closing(shots):
                 for chunk in shots:
                     bar.update(len(chunk))
-            tracker.log_numbers({"frames": film.movie.count} | film.means)
+            tracker.log_numbers({"frames": film.writer.count} | film.means)
     except KeyboardInterrupt:
-        if film.movie.path.exists():
-            note(f"stopped after {film.movie.count} frames, which are kept: {short_path(film.movie.path)}")
+        if film.writer.path.exists():
+            note(f"stopped after {film.writer.count} frames, which are kept: {short_path(film.writer.path)}")
         raise
     return print_summary(film, clip, start, stop)
 
 
 def print_summary(film: "VideoRun", clip: "Clip", start: float, stop: float) -> int:
     """The last words; the exit code."""
-    drawn = film.movie.count
+    drawn = film.writer.count
     if not drawn:
         lasts = clip.promised / clip.rate
         raise ValueError(
@@ -107,7 +108,7 @@ def print_summary(film: "VideoRun", clip: "Clip", start: float, stop: float) -> 
                 f"{film.last + 1} of the {clip.promised} frames that {clip.path} promises could be read; it is cut off or damaged"
             )
         )
-    print(f"{drawn} frame{'s' * (drawn != 1)} drawn: {short_path(film.movie.path)}")
+    print(f"{drawn} frame{'s' * (drawn != 1)} drawn: {short_path(film.writer.path)}")
     return int(cut)
 
 
