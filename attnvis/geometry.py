@@ -15,7 +15,17 @@ from jaxtyping import Bool, Float
 
 from attnvis.types import Box, Placement, View
 
-__all__ = ["ReceptiveField", "Shift", "as_placement", "place", "shifted", "stretch", "to_pixels", "visible"]
+__all__ = [
+    "ReceptiveField",
+    "Shift",
+    "as_placement",
+    "crop_grid",
+    "place_grid",
+    "shifted",
+    "stretch",
+    "to_pixels",
+    "visible_cells",
+]
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ def stretch(view: View, grid: tuple[int, int]) -> ReceptiveField:
     return ReceptiveField(((strides[0] - 1) / 2, (strides[1] - 1) / 2), strides)
 
 
-def place(
+def place_grid(
     view: View, reach: ReceptiveField, grid: tuple[int, int], size: tuple[int, int], source: str = ""
 ) -> Placement:
     """A grid on the input -> the same grid on the photo of `size` (height, width); `source` says how its cells' place is known."""
@@ -67,7 +77,7 @@ def place(
     return Placement(first, step, grid, size, view.seen, field, source)
 
 
-def visible(placement: Placement) -> tuple[slice, slice]:
+def visible_cells(placement: Placement) -> tuple[slice, slice]:
     """The rows and columns of cells that touch the photo: a letterbox has cells that see nothing but its bars."""
     return (
         touching(placement, 0, placement.seen.top, placement.seen.height),
@@ -84,7 +94,7 @@ def touching(placement: Placement, axis: int, start: float, length: float) -> sl
     return slice(int(inside[0]), int(inside[-1]) + 1)
 
 
-def cut(placement: Placement, rows: slice, columns: slice) -> Placement:
+def crop_grid(placement: Placement, rows: slice, columns: slice) -> Placement:
     """The placement of a part of the grid."""
     return replace(
         placement,

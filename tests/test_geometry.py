@@ -20,8 +20,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from attnvis.backbone import Backbone
 from attnvis.backbone.lite import EfficientNetLite, load_weights
 from attnvis.backbone.receptive_field import probe
-from attnvis.data.preprocessing import collate, fit
-from attnvis.geometry import ReceptiveField, cut, place, stretch, to_pixels, visible
+from attnvis.data.preprocessing import collate, preprocess
+from attnvis.geometry import ReceptiveField, crop_grid, place_grid, stretch, to_pixels, visible_cells
 from attnvis.types import Box, Photo, Placement, Preprocessing, View
 
 FITS = ["resize", "crop", "letterbox", "stretch"]
@@ -47,7 +47,7 @@ def same(size: tuple[int, int]) -> View:
 
 def seen_as(size: tuple[int, int], how: str, side: int = 225, resize: int | None = None) -> View:
     """How a photo of that size would be shown to a network."""
-    return fit(
+    return preprocess(
         Photo("sized", np.zeros((1, 1, 3), np.uint8), size, ""),
         Preprocessing(side, how, resize=resize, multiple=32),
     )[1]
@@ -67,12 +67,12 @@ def interpolate(cells: np.ndarray, size: tuple[int, int], corners: bool) -> np.n
     ].numpy()
 
 
-# place
+# The grid on the photo
 
 
 def test_cells_on_a_resized_photo_by_hand():
     view = View((2.0, 0.5), (0.0, 0.0), rectangle(0, 0, 30, 200), (60, 100))
-    got = place(view, ReceptiveField((3.0, 7.5), (8.0, 16.0)), (7, 6), (30, 200))
+    got = place_grid(view, ReceptiveField((3.0, 7.5), (8.0, 16.0)), (7, 6), (30, 200))
     assert got == placed(
         (1.75, 16), (4, 32), (7, 6), (30, 200)
     )  # (3 + .5) / 2, (7.5 + .5) / .5; 8 / 2, 16 / .5
@@ -81,17 +81,17 @@ def test_cells_on_a_resized_photo_by_hand():
 
 def test_cells_on_a_cropped_photo_by_hand():
     view = View((0.5, 0.5), (-10.0, 0.0), rectangle(20, 0, 64, 64), (32, 32))
-    got = place(view, reaching(0, 8), (4, 4), (104, 64))
+    got = place_grid(view, reaching(0, 8), (4, 4), (104, 64))
     assert got == placed((21, 1), (16, 16), (4, 4), (104, 64), 20, 0, 64, 64)  # (.5 + 10) / .5
 
 
 def test_cells_on_a_letterboxed_photo_by_hand():
     view = View((0.25, 0.25), (0.0, 12.0), rectangle(0, 0, 128, 32), (32, 32))
-    got = place(view, reaching(3.5, 8), (4, 4), (128, 32))
+    got = place_grid(view, reaching(3.5, 8), (4, 4), (128, 32))
     assert got == placed(
         (16, -32), (32, 32), (4, 4), (128, 32)
     )  # (4 - 12) / .25: the first column lies left of the photo
-    assert visible(got) == (
+    assert visible_cells(got) == (
         slice(0, 4),
         slice(1, 3),
     )  # tiles -48 ... -16, -16 ... 16, 16 ... 48, 48 ... 80 on a photo 0 ... 32
@@ -111,7 +111,7 @@ def test_stretch_pulls_the_tiles_over_the_whole_input():
 )
 def test_stretched_maps_are_what_interpolate_and_resize_draw(grid, ratio):
     cells, size = noise(*grid), (grid[0] * ratio[0], grid[1] * ratio[1])
-    drawn = to_pixels(cells, place(same(size), stretch(same(size), grid), grid, size))
+    drawn = to_pixels(cells, place_grid(same(size), stretch(same(size), grid), grid, size))
     close(drawn, interpolate(cells, size, corners=False))
     close(drawn, cv2.resize(cells, size[::-1], interpolation=cv2.INTER_LINEAR))
     if min(grid) > 1:
@@ -122,7 +122,7 @@ def test_stretched_maps_are_what_interpolate_and_resize_draw(grid, ratio):
 def test_stretched_maps_are_what_interpolate_draws_on_a_photo_of_any_size(size):
     cells, view = noise(7, 5), seen_as(size, "stretch")
     close(
-        to_pixels(cells, place(view, stretch(view, (7, 5)), (7, 5), size)),
+        to_pixels(cells, place_grid(view, stretch(view, (7, 5)), (7, 5), size)),
         interpolate(cells, size, corners=False),
     )
 
@@ -130,7 +130,7 @@ def test_stretched_maps_are_what_interpolate_draws_on_a_photo_of_any_size(size):
 @pytest.mark.parametrize("grid", [(8, 8), (2, 5), (3, 12)])
 def test_where_the_size_is_a_multiple_of_the_stride_plus_one_rf_maps_are_what_align_corners_draws(grid):
     cells, size = noise(*grid), (32 * (grid[0] - 1) + 1, 32 * (grid[1] - 1) + 1)
-    drawn = to_pixels(cells, place(same(size), reaching(0, 32), grid, size))
+    drawn = to_pixels(cells, place_grid(same(size), reaching(0, 32), grid, size))
     close(drawn, interpolate(cells, size, corners=True))
     close(drawn, ndimage.zoom(cells, (size[0] / grid[0], size[1] / grid[1]), order=1))
 
@@ -142,7 +142,7 @@ def test_where_the_size_is_a_multiple_of_the_stride_plus_one_a_mirrored_map_is_t
 ):
     view = seen_as(size, how)
     grid = tuple(1 + (side - 1) // 32 for side in view.size)
-    placement, cells = place(view, reaching(0, 32), grid, size), noise(*grid)
+    placement, cells = place_grid(view, reaching(0, 32), grid, size), noise(*grid)
     for axis in (0, 1):
         assert placement.centre(0, 0)[axis] + placement.centre(grid[0] - 1, grid[1] - 1)[
             axis
@@ -154,7 +154,7 @@ def test_where_the_size_is_a_multiple_of_the_stride_plus_one_a_mirrored_map_is_t
 
 def test_at_224_pixels_the_same_map_is_mirrored_onto_another_place():
     view, cells = same((224, 224)), noise(7, 7)
-    placement = place(view, reaching(0, 32), (7, 7), (224, 224))
+    placement = place_grid(view, reaching(0, 32), (7, 7), (224, 224))
     assert np.abs(to_pixels(cells[:, ::-1], placement) - to_pixels(cells, placement)[:, ::-1]).max() > 0.3
 
 
@@ -162,8 +162,8 @@ def test_stretch_draws_a_net_of_stride_32_half_a_stride_to_the_lower_right_of_wh
     net = nn.Sequential(*(nn.Conv2d(3, 3, 3, 2, 1) for _ in range(5)))
     reach, view = probe(net), same((224, 224))
     true, usual = (
-        place(view, reach, (7, 7), (224, 224)),
-        place(view, stretch(view, (7, 7)), (7, 7), (224, 224)),
+        place_grid(view, reach, (7, 7), (224, 224)),
+        place_grid(view, stretch(view, (7, 7)), (7, 7), (224, 224)),
     )
     for cell in [(0, 0), (3, 5), (6, 6)]:
         assert np.subtract(usual.centre(*cell), true.centre(*cell)).tolist() == [15.5, 15.5]
@@ -219,13 +219,13 @@ def views(draw) -> tuple[View, tuple[int, int]]:
 def placements(draw) -> Placement:
     view, size = draw(views())
     grid = tuple(max(1, side // 32) for side in view.size)
-    whole = place(
+    whole = place_grid(
         view,
         draw(st.sampled_from([reaching(0, 32), reaching(15.5, 32), reaching(22, 32), stretch(view, grid)])),
         grid,
         size,
     )
-    return cut(whole, *visible(whole))
+    return crop_grid(whole, *visible_cells(whole))
 
 
 drawing = st.one_of(st.none(), st.tuples(*[st.integers(1, 90)] * 2))
@@ -318,13 +318,13 @@ def test_a_cell_smaller_than_the_pixels_goes_to_the_nearest():
 
 def test_a_cell_is_never_dealt_to_a_pixel_that_was_not_seen():
     seen_from_4 = placed((5, 4.5), (10, 1), (1, 6), (10, 10), 0, 4, 10, 6)
-    drawn = spread(
+    drawn = to_pixels(
         np.arange(1, 7, dtype=np.float32)[None], seen_from_4, (1, 2), density=True
     )  # the first cell is nearer to 2.5 than to 7.5
     close(drawn, [[np.nan, 1 + 2 + 3 + 4 + 5 + 6]])
 
 
-# visible
+# visible_cells
 
 
 @given(shown=views(), far=st.floats(-40, 40), stride=st.sampled_from([8.0, 16.0, 32.0]))
@@ -339,7 +339,7 @@ def test_only_cells_whose_tile_touches_the_photo_are_kept(shown, far, stride):
         shown,
         tuple(int(side // shown_stride) for side, shown_stride in zip(shown[0].size, (stride, stride))),
     )
-    kept = visible(place(view, reaching(far, stride), grid, size))
+    kept = visible_cells(place_grid(view, reaching(far, stride), grid, size))
     for axis in (0, 1):
         start = round(max(0.0, view.shift[axis]))  # in the input the photo begins and ends at whole pixels
         end = min(view.size[axis], round(view.shift[axis] + size[axis] * view.scale[axis]))
@@ -358,12 +358,15 @@ def test_only_cells_whose_tile_touches_the_photo_are_kept(shown, far, stride):
 def test_nothing_is_dropped_where_there_are_no_bars(how, size):
     view = seen_as(size, how)
     grid = tuple(1 + (side - 1) // 32 for side in view.size)
-    assert visible(place(view, reaching(0, 32), grid, size)) == (slice(0, grid[0]), slice(0, grid[1]))
+    assert visible_cells(place_grid(view, reaching(0, 32), grid, size)) == (
+        slice(0, grid[0]),
+        slice(0, grid[1]),
+    )
 
 
 def test_a_part_of_the_grid_stays_where_it_was():
     placement = placed((10, 20), (4, 8), (5, 7), (40, 90))
-    part = cut(placement, slice(1, 4), slice(2, 7))
+    part = crop_grid(placement, slice(1, 4), slice(2, 7))
     assert part.grid == (3, 5) and part.seen == placement.seen and part.size == placement.size
     assert [part.centre(i, j) for i in range(3) for j in range(5)] == [
         placement.centre(i, j) for i in range(1, 4) for j in range(2, 7)
@@ -758,14 +761,14 @@ def test_a_cell_sees_its_field_as_far_as_it_lies_on_what_was_seen():
     assert placement.sees(3, 3) == Box(28.0, 53.0, 12.0, 30.0)
     assert replace(placement, seen=Box(0.0, 30.0, 40.0, 20.0)).sees(3, 1) == Box(28.0, 30.0, 12.0, 20.0)
     assert replace(placement, field=None).sees(0, 0) is None
-    assert [placement.nearest(*place) for place in ((10.0, 20.0), (13.9, 28.1), (0.0, 0.0), (99.0, 99.0), (26.0, 51.0))] == [
+    assert [placement.nearest(*spot) for spot in ((10.0, 20.0), (13.9, 28.1), (0.0, 0.0), (99.0, 99.0), (26.0, 51.0))] == [
         (0, 0), (0, 1), (0, 0), (3, 3), (2, 2),
     ]  # fmt: skip
 
 
 def test_a_field_is_told_in_pixels_of_the_photo():
     photo_twice_as_large = View((0.5, 0.5), (0.0, 0.0), Box(0.0, 0.0, 128.0, 128.0), (64, 64))
-    assert place(
+    assert place_grid(
         photo_twice_as_large, ReceptiveField((0.0, 0.0), (16.0, 16.0), (30.0, 34.0)), (4, 4), (128, 128)
     ).field == (60, 68)
 

@@ -9,7 +9,7 @@ from typing import get_args
 from attnvis.attention import normalise as normalisers
 from attnvis.attention import scaling as scalings
 
-__all__ = ["UnknownName", "as_function", "functions", "read", "spell"]
+__all__ = ["UnknownName", "as_function", "functions", "parse_function", "spell"]
 
 YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 
@@ -32,7 +32,7 @@ class UnknownName(ValueError):
     """A text that names no function."""
 
 
-def read(text: str, functions: Mapping[str, Callable], kind: str) -> Callable:
+def parse_function(text: str, functions: Mapping[str, Callable], kind: str) -> Callable:
     """The text name:setting,setting -> that function of `functions` with its settings filled in, typed as in its signature."""
     name, _, rest = text.strip().partition(":")
     if name not in functions:
@@ -78,7 +78,8 @@ def functions(kind: str, texts: Sequence[str]) -> dict[str, Callable]:
     """`temperature:2` and the like -> functions, by name."""
     module = {"scaling": scalings, "normalise": normalisers}[kind]
     return {
-        text: read(text, {name: getattr(module, name) for name in module.__all__}, kind) for text in texts
+        text: parse_function(text, {name: getattr(module, name) for name in module.__all__}, kind)
+        for text in texts
     }
 
 

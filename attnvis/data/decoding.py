@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from attnvis.data.paths import MOST_PIXELS, read
+from attnvis.data.paths import MOST_PIXELS, read_bytes
 from attnvis.types import Photo, PhotoError
 
 __all__ = ["full_pixels", "load"]
@@ -81,7 +81,7 @@ def load(source: Path | str | bytes | np.ndarray, short: int | None = None, name
             name, *decode(source, name, None), digest
         )  # never reduced: there is no file to go back to
     path = Path(source)
-    data = read(path)
+    data = read_bytes(path)
     return Photo(name or path.name, *decode(data, str(path), short), hashlib.sha256(data).hexdigest(), path)
 
 

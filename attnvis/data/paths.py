@@ -132,7 +132,7 @@ def ordered(photos: Iterable[str], otherwise: str) -> list[Path]:
 
 
 def listed(path: Path) -> list[Path]:
-    lines = (line.strip() for line in read(path).decode("utf-8-sig", "surrogateescape").splitlines())
+    lines = (line.strip() for line in read_bytes(path).decode("utf-8-sig", "surrogateescape").splitlines())
     found = [path.parent / os.path.expanduser(line) for line in lines if line and not line.startswith("#")]
     if not found:
         raise PhotoError(f"the list {path} names no photos; write one path a line, relative to the list")
@@ -176,7 +176,7 @@ def suggest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(known[name] for name in near)}?" if near else ""
 
 
-def read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     """A file's bytes.  Never waits for a pipe, never opens a device, never takes in more than MOST_BYTES."""
     try:
         check(path, os.stat(path))  # first: to open a device may set something off

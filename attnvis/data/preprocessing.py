@@ -1,4 +1,4 @@
-"""Photos in, batches that a network can read out: `fit` gives a photo its size, `collate` stacks what fits together."""
+"""Photos in, batches that a network can read out: `preprocess` gives a photo its size, `collate` stacks what fits together."""
 
 import contextlib
 from collections.abc import Hashable, Sequence
@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from attnvis.data.decoding import Pixels, full_pixels, load
 from attnvis.types import Batch, Box, Photo, PhotoError, Preprocessing, View
 
-__all__ = ["collate", "fit", "shape_key"]
+__all__ = ["collate", "preprocess", "shape_key"]
 
 LONGEST = {
     "resize": 8,
@@ -20,7 +20,7 @@ LONGEST = {
 }  # long side : short side; a photo more elongated than this is squeezed, so that memory stays bounded
 
 
-def fit(photo: Photo, how: Preprocessing) -> tuple[Pixels, View]:
+def preprocess(photo: Photo, how: Preprocessing) -> tuple[Pixels, View]:
     """The network input for a photo, in 8 bits, and where it lies on the photo.
 
     resize: the whole photo, short side = size, long side = size + a multiple, at most 8 x size; the aspect changes by a hair.
@@ -99,7 +99,7 @@ def shape_key(photo: Photo, how: Preprocessing) -> Hashable:
 
 def collate(photos: Sequence[Photo], how: Preprocessing) -> Batch:
     """(rgb / 255 - mean) / std, in channels_last memory, which convolutions prefer.  The photos share a `shape_key`."""
-    fitted = [fit(photo, how) for photo in photos]
+    fitted = [preprocess(photo, how) for photo in photos]
     sizes = {view.size: photo.name for photo, (_, view) in zip(photos, fitted, strict=True)}
     if len(sizes) != 1:
         raise ValueError(

@@ -11,7 +11,7 @@ from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling, attend
 from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
-from attnvis.attention.query.language import ask
+from attnvis.attention.query.language import build_queries
 from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Features, Query
@@ -35,7 +35,7 @@ class AttentionMethod:
     def answers(self, features: Features, named: bool) -> list[list[Answer]]:
         """Of one layer; `named`: the labels say which, because there are others."""
         answers: list[list[Answer]] = [[] for _ in features.tokens]
-        for query in ask(self.query, features):
+        for query in build_queries(self.query, features):
             keys = features.tokens if query.keys is None else query.keys
             attention = attend(query.vectors, keys, features.tokens, self.scaling, self.normalise)
             numbers = {name: values.tolist() for name, values in diagnose(attention).items()}
@@ -81,7 +81,7 @@ class Steady:
         self.last: dict[str, Tensor] = {}  # layer -> vector
 
     def __call__(self, features: Features) -> Query:
-        (asked,) = ask(self.query, features)
+        (asked,) = build_queries(self.query, features)
         vectors = asked.vectors.clone()
         for vector in vectors[:, 0]:
             if (

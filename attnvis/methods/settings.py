@@ -15,7 +15,7 @@ from torch import Tensor
 from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling
 from attnvis.attention.query.kinds import QueryFunction
-from attnvis.attention.query.language import ask
+from attnvis.attention.query.language import build_queries
 from attnvis.metrics.diagnostics import diagnose, frobenius_norm
 from attnvis.types import Attention, Box, Features, Placement, Query, Scores
 
@@ -42,7 +42,7 @@ class SettingGrid:
     def __call__(self, features: Features) -> list[list["PhotoResult"]]:
         found: list[list[PhotoResult]] = [[] for _ in features.tokens]
         for text, function in self.queries.items():
-            for query in ask(function, features):
+            for query in build_queries(function, features):
                 keys = features.tokens if query.keys is None else query.keys
                 scores = Scores(query.vectors.float(), keys.float())
                 every = self.attend(scores)

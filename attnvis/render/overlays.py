@@ -130,7 +130,7 @@ def contours(style: Style) -> list[float]:
 
 
 @lru_cache
-def table(colours: str) -> UInt8[np.ndarray, "256 1 3"]:
+def colour_table(colours: str) -> UInt8[np.ndarray, "256 1 3"]:
     """Level 0 ... 255 -> RGB; applyColorMap answers in BGR, hence the turn."""
     if colours == "scorch":
         levels, points = np.linspace(0, 1, 256), np.linspace(0, 1, len(SCORCH))
@@ -154,7 +154,7 @@ def blend(style: Style) -> tuple[UInt8[np.ndarray, "256 1 3"], UInt8[np.ndarray,
     above = np.clip(2 * (levels - start) / (1 - start), 0, 1)
     weight = np.sin(np.pi / 2 * above) if style.follow else np.ones(256)
     alpha = (style.opacity * weight)[:, None, None]
-    paint, keep = table(style.colours) * alpha, np.broadcast_to(255 * (1 - alpha), (256, 1, 3))
+    paint, keep = colour_table(style.colours) * alpha, np.broadcast_to(255 * (1 - alpha), (256, 1, 3))
     return np.rint(paint).astype(np.uint8), np.rint(keep).astype(np.uint8)
 
 
@@ -167,7 +167,7 @@ def heatmap(
     """The map in colours, as large as the photo (or `size`, in pixels); never seen is hatched in light grey."""
     size = size or (values.shape if placement is None else placement.size)
     levels = pixel_levels(values, style, size, placement)
-    picture = cv2.applyColorMap(cv2.convertScaleAbs(levels, alpha=255), table(style.colours))
+    picture = cv2.applyColorMap(cv2.convertScaleAbs(levels, alpha=255), colour_table(style.colours))
     unseen = np.isnan(levels)
     if unseen.any():
         rows, columns = np.ogrid[: size[0], : size[1]]
@@ -193,7 +193,7 @@ def overlay(
     """
     size = size or photo.shape[:2]
     photo = (
-        fit(photo, style.longest)
+        resize_longest_side(photo, style.longest)
         if style.longest and style.longest < max(photo.shape[:2])
         else np.ascontiguousarray(photo)
     )
@@ -315,7 +315,7 @@ def extent(
     return Box(top, left, box.height * scale[0] + 2 * room, box.width * scale[1] + 2 * room)
 
 
-def fit(pixels: np.ndarray, side: int) -> np.ndarray:
+def resize_longest_side(pixels: np.ndarray, side: int) -> np.ndarray:
     """The same picture or map with `side` as its longest side."""
     scale = side / max(pixels.shape[:2])
     return resize(pixels, (max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale))))

@@ -10,7 +10,16 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from attnvis.render.lettering import ALARM, ALARM_PAPER, INK, PAPER, QUIET, clean, measure, say, sheet, times
-from attnvis.render.overlays import LINES, Mark, Style, contours, fit, heatmap, overlay, table
+from attnvis.render.overlays import (
+    LINES,
+    Mark,
+    Style,
+    colour_table,
+    contours,
+    heatmap,
+    overlay,
+    resize_longest_side,
+)
 from attnvis.types import Box, Placement
 
 __all__ = ["colour_bar", "contact_sheet", "panel"]
@@ -33,7 +42,7 @@ def colour_bar(
     """
     canvas = sheet(68, width)
     ramp = np.linspace(0, 255, width, dtype=np.float32).round().astype(np.uint8)[None].repeat(14, 0)
-    canvas[24:38] = cv2.applyColorMap(ramp, table(style.colours))
+    canvas[24:38] = cv2.applyColorMap(ramp, colour_table(style.colours))
     for level in contours(style):
         canvas[24:38, round(level * (width - 1))] = 255
     if style.scale == "min_max":
@@ -116,7 +125,7 @@ def panel(
         min(SIDE, 2 * max(photo.shape[:2])),
         replace(style, longest=None),
     )
-    small = fit(photo, side)
+    small = resize_longest_side(photo, side)
     extremes = float(np.fmin.reduce(values, None)), float(np.fmax.reduce(values, None))
     said = [(name, str(value)) for name, value in lines]
     alarms, facts = (
@@ -197,7 +206,10 @@ def contact_sheet(
     room = widest - 2 * MARGIN + GAP
     fit_across = max(1, min(columns, room // (min(side, TILE) + GAP)))
     across = ceil(columns / ceil(columns / fit_across))  # 8 in rows of 4 and 4, not of 7 and 1
-    fitted = [(fit(pixels, min(side, room // across - GAP)), caption) for pixels, caption in captioned]
+    fitted = [
+        (resize_longest_side(pixels, min(side, room // across - GAP)), caption)
+        for pixels, caption in captioned
+    ]
     wide = max([pixels.shape[1] for pixels, _ in fitted], default=side)
     width = 2 * MARGIN + across * wide + (across - 1) * GAP
     head = sheet(MARGIN + 34 if title else MARGIN, width)

@@ -14,8 +14,8 @@ from scipy.spatial.distance import mahalanobis
 from torch import Tensor
 
 from attnvis.attention import normalise, query, scaling
-from attnvis.attention.query.language import ask, parse
-from attnvis.attention.spec import UnknownName, read, spell
+from attnvis.attention.query.language import build_queries, parse
+from attnvis.attention.spec import UnknownName, parse_function, spell
 from attnvis.backbone.heads import Linear
 from attnvis.methods.answer import FREE_SIGN
 from attnvis.methods.attention import AttentionMethod
@@ -100,7 +100,7 @@ def box(x: float, y: float, width: float, height: float) -> partial:
 
 def vector(function, features: Features) -> Tensor:
     """The one query on the one photo."""
-    (asked,) = ask(function, features)
+    (asked,) = build_queries(function, features)
     assert asked.vectors.shape[:2] == (1, 1)
     return asked.vectors[0, 0]
 
@@ -150,7 +150,7 @@ def test_a_point_survives_spelling_to_a_thousandth_of_a_pixel(x, y):
 )
 def test_settings_are_spelled_in_the_order_in_which_they_are_read(function, text):
     assert spell(function) == text
-    same, other = ask(function, some()), ask(parse(text), some())
+    same, other = build_queries(function, some()), build_queries(parse(text), some())
     assert [one.text for one in same] == [one.text for one in other] == [text]
     assert torch.equal(same[0].vectors, other[0].vectors)
 
@@ -173,12 +173,12 @@ def test_settings_take_the_types_of_the_signature():
     functions = {name: getattr(normalise, name) for name in normalise.__all__} | {
         "temperature": scaling.temperature
     }
-    assert read("temperature:2", functions, "scaling").keywords == {"tau": 2.0}
-    assert read("top_k:3", functions, "normalise").keywords == {"k": 3}
-    assert read("sigmoid:-2.5", functions, "normalise").keywords == {"bias": -2.5}  # float | None
+    assert parse_function("temperature:2", functions, "scaling").keywords == {"tau": 2.0}
+    assert parse_function("top_k:3", functions, "normalise").keywords == {"k": 3}
+    assert parse_function("sigmoid:-2.5", functions, "normalise").keywords == {"bias": -2.5}  # float | None
     gates = [1 / (1 + math.exp(2.5 - z)) for z in (0.0, 1.0)]
     close(
-        read("sigmoid:-2.5", functions, "normalise")(torch.tensor([[[0.0, 1.0]]]).double())[0, 0],
+        parse_function("sigmoid:-2.5", functions, "normalise")(torch.tensor([[[0.0, 1.0]]]).double())[0, 0],
         torch.tensor(gates, dtype=torch.float64) / sum(gates),
     )
 
@@ -227,7 +227,7 @@ def test_a_function_of_ones_own_may_return_bare_vectors():
     def corner_patches(features):
         return features.tokens[:, [0, -1]]
 
-    (asked,) = ask(corner_patches, some())
+    (asked,) = build_queries(corner_patches, some())
     assert torch.equal(asked.vectors, some().tokens[:, [0, -1]])
     assert (
         asked.labels == (("corner_patches #1", "corner_patches #2"),) * B
@@ -240,7 +240,7 @@ def test_a_function_of_ones_own_with_settings_says_them():
     def patch(features, row: int, share: float = 0.5):
         return share * features.tokens[:, row : row + 1]
 
-    (asked,) = ask(partial(patch, row=2, share=0.25), some())
+    (asked,) = build_queries(partial(patch, row=2, share=0.25), some())
     assert asked.text == "patch:2,0.25" and asked.labels == (("patch:2,0.25",),) * B
 
 
@@ -249,7 +249,7 @@ def test_a_callable_object_goes_by_the_name_of_its_class():
         def __call__(self, features):
             return torch.ones(len(features.tokens), 1, D, dtype=torch.float64)
 
-    (asked,) = ask(Exemplar(), some())
+    (asked,) = build_queries(Exemplar(), some())
     assert asked.text == "Exemplar" and asked.labels == (("Exemplar",),) * B
 
 
@@ -257,7 +257,7 @@ def test_a_function_of_ones_own_may_return_many_queries_and_each_says_what_was_a
     def both(features):
         return [query.mean(features), replace(query.pca(features), text="shape")]
 
-    assert [asked.text for asked in ask(both, some())] == ["both", "shape"]
+    assert [asked.text for asked in build_queries(both, some())] == ["both", "shape"]
 
 
 @pytest.mark.parametrize("shape", [(B, D), (B, 1, D, 1), (D,), (B + 1, 1, D)])
@@ -265,7 +265,7 @@ def test_bare_vectors_of_another_shape_are_refused_at_the_door(shape):
     def wrong(features):
         return torch.ones(shape)
 
-    message = complaint(ValueError, ask, wrong, some())
+    message = complaint(ValueError, build_queries, wrong, some())
     assert "wrong" in message and str(list(shape)) in message and "[B, Q, D]" in message
 
 
@@ -274,7 +274,7 @@ def test_bare_vectors_of_another_shape_are_refused_at_the_door(shape):
 
 def test_mean_is_the_mean_patch():
     features = some()
-    (asked,) = ask(query.mean, features)
+    (asked,) = build_queries(query.mean, features)
     expected = [[math.fsum(features.tokens[b, :, d].tolist()) / N for d in range(D)] for b in range(B)]
     close(asked.vectors, torch.tensor(expected, dtype=torch.float64).unsqueeze(1))
     assert asked.labels == (("mean",),) * B
@@ -283,7 +283,7 @@ def test_mean_is_the_mean_patch():
 @pytest.mark.parametrize("index, category", list(enumerate(CATEGORIES)))
 def test_class_scores_average_to_the_logit(index, category):
     features = some()
-    (asked,) = ask(partial(query.class_, name=index), features)
+    (asked,) = build_queries(partial(query.class_, name=index), features)
     assert asked.labels == ((category,),) * B
     scores = Scores(asked.vectors, features.tokens).products
     for b in range(B):
@@ -317,7 +317,7 @@ def test_class_scores_average_to_the_logit(index, category):
 def test_a_class_goes_by_name_or_index(name, index):
     features = some()
     for function in (partial(query.class_, name=name), parse(f"class:{name}")):
-        (asked,) = ask(function, features)
+        (asked,) = build_queries(function, features)
         close(asked.vectors, features.head.weight[index].expand(B, 1, D))
         assert asked.labels == ((CATEGORIES[index],),) * B
 
@@ -326,7 +326,7 @@ def test_predicted_is_each_photos_own_best_class():
     features = some()
     likely = torch.zeros(B, len(CATEGORIES), dtype=torch.float64)
     likely[0, 4] = likely[1, 5] = 1
-    (asked,) = ask(query.class_, replace(features, logits=likely))
+    (asked,) = build_queries(query.class_, replace(features, logits=likely))
     assert asked.labels == (("coffee mug",), ("crane",)) and asked.text == "class"
     close(asked.vectors, features.head.weight[[4, 5]].unsqueeze(1))
 
@@ -423,7 +423,7 @@ def test_only_a_class_has_a_class_score_and_only_a_free_sign_a_margin(text):
 
 
 def of_one_number(text: str, features: Features) -> np.ndarray:
-    (asked,) = ask(parse(text), features)
+    (asked,) = build_queries(parse(text), features)
     assert asked.labels == ((text,),) * B and asked.text == text
     assert asked.vectors.shape == (B, 1, 1) and asked.keys.shape == (B, N, 1)
     return Scores(asked.vectors, asked.keys).products[:, 0].numpy()
@@ -539,7 +539,7 @@ def test_beyond_the_outer_centres_a_point_is_the_outer_cell(x, y, row, column):
 
 def test_a_point_is_found_on_each_photo_by_its_own_size_and_marked():
     features = some()
-    (asked,) = ask(parse("point:45,30"), features)
+    (asked,) = build_queries(parse("point:45,30"), features)
     close(asked.vectors[0, 0], features.tokens[0, 2 * 11 + 5])  # the middle of 60 x 90
     assert asked.marks == ((30.0, 45.0),) and asked.labels == (("point 45,30",),) * B
 
@@ -623,7 +623,7 @@ def test_where_all_tiles_are_equal_a_box_around_everything_is_the_mean():
 )
 def test_a_box_weighs_each_patch_by_the_area_that_they_share(name, area):
     features = one(ODD[name])
-    (asked,) = ask(box(area.left, area.top, area.width, area.height), features)
+    (asked,) = build_queries(box(area.left, area.top, area.width, area.height), features)
     close(asked.vectors[0, 0], counted(features, area))
     assert asked.marks == (area,)
 
@@ -660,7 +660,7 @@ def test_a_box_in_the_part_that_was_cropped_away_is_refused():
 
 def test_a_random_query_is_the_same_on_every_photo_and_in_every_run_and_differs_by_seed():
     state = torch.random.get_rng_state()
-    first, again, other = (ask(parse(f"random:{seed},{Q}"), some())[0] for seed in (4, 4, 5))
+    first, again, other = (build_queries(parse(f"random:{seed},{Q}"), some())[0] for seed in (4, 4, 5))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert first.vectors.shape == (B, Q, D) and torch.equal(first.vectors[0], first.vectors[1])
     assert torch.equal(first.vectors, again.vectors) and not torch.isclose(first.vectors, other.vectors).any()
@@ -684,7 +684,7 @@ def test_random_queries_are_standard_normal():
 
 
 def rarities(features: Features, **settings) -> np.ndarray:
-    (asked,) = ask(partial(query.rarity, **settings), features)
+    (asked,) = build_queries(partial(query.rarity, **settings), features)
     assert asked.labels == (("rarity",),) * len(features.tokens)
     return Scores(asked.vectors, asked.keys).products[:, 0].numpy()
 
@@ -756,7 +756,7 @@ def test_a_flat_photo_has_no_rare_patch():
 @pytest.mark.parametrize("centred", [True, False])
 def test_pca_is_a_right_singular_vector(component, centred):
     features = some(normal(B, N, D) @ normal(D, D, seed=1) + 2)
-    (asked,) = ask(partial(query.pca, component=component, centred=centred), features)
+    (asked,) = build_queries(partial(query.pca, component=component, centred=centred), features)
     assert asked.labels == ((f"pca {component}",),) * B
     for photo, tokens in zip(asked.vectors[:, 0].numpy(), features.tokens.numpy()):
         expected = np.linalg.svd(tokens - tokens.mean(0) * centred)[2][component - 1]
@@ -851,10 +851,12 @@ def test_several_queries_come_in_the_order_of_the_list_each_with_its_own_text():
     def corner(features):
         return features.tokens[:, :1]
 
-    asked = ask(partial(query.several, of=[*TEXTS, corner, partial(query.point, y=2.0, x=1.0)]), features)
+    asked = build_queries(
+        partial(query.several, of=[*TEXTS, corner, partial(query.point, y=2.0, x=1.0)]), features
+    )
     assert [one.text for one in asked] == [spell(parse(text)) for text in TEXTS] + ["corner", "point:1,2"]
     for text, one in zip(TEXTS, asked):
-        (alone,) = ask(parse(text), features)
+        (alone,) = build_queries(parse(text), features)
         assert (
             torch.equal(one.vectors, alone.vectors)
             and one.labels == alone.labels
@@ -864,7 +866,9 @@ def test_several_queries_come_in_the_order_of_the_list_each_with_its_own_text():
 
 def test_lists_within_a_list_are_flattened():
     pair = partial(query.several, of=["mean", "pca"])
-    assert [one.text for one in ask(partial(query.several, of=["rarity", pair, "random"]), some())] == [
+    assert [
+        one.text for one in build_queries(partial(query.several, of=["rarity", pair, "random"]), some())
+    ] == [
         "rarity",
         "mean",
         "pca",
@@ -885,7 +889,7 @@ def test_a_photos_queries_do_not_depend_on_the_others_in_the_batch(text):
     features = some()
 
     def part(photos: list[int]) -> Query:
-        (asked,) = ask(
+        (asked,) = build_queries(
             parse(text),
             replace(
                 features,
@@ -916,7 +920,9 @@ def test_scores_are_linear_in_the_query(seed, factor):
     def scores(asked: Tensor) -> Tensor:
         return Scores(asked, features.tokens).products
 
-    one, other = (ask(parse(text), features)[0].vectors for text in ("point:40,31.5", "class:crane"))
+    one, other = (
+        build_queries(parse(text), features)[0].vectors for text in ("point:40,31.5", "class:crane")
+    )
     close(scores(factor * one + other), factor * scores(one) + scores(other))
 
 
@@ -925,5 +931,5 @@ def test_queries_keep_the_precision_of_the_features(text):
     features = some()
     single = replace(features, tokens=features.tokens.float(), logits=features.logits.float())
     for either, dtype in ((features, torch.float64), (single, torch.float32)):
-        (asked,) = ask(parse(text), either)
+        (asked,) = build_queries(parse(text), either)
         assert asked.vectors.dtype == dtype and (asked.keys is None or asked.keys.dtype == dtype)

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from attnvis.data.decoding import full_pixels, load
 from attnvis.data.paths import find
-from attnvis.data.preprocessing import collate, fit, shape_key
+from attnvis.data.preprocessing import collate, preprocess, shape_key
 from attnvis.types import Photo, PhotoError, Preprocessing
 
 BLACK = (0.0, 0.0, 0.0)
@@ -436,13 +436,13 @@ def test_a_file_that_changed_since_is_not_mixed_up(huge, tmp_path):
 
 def test_pixels_reduced_too_far_are_read_again(huge):
     how = Preprocessing(600)
-    assert off(fit(load(huge, 32), how)[0], fit(load(huge), how)[0]) == 0
+    assert off(preprocess(load(huge, 32), how)[0], preprocess(load(huge), how)[0]) == 0
 
 
 def test_a_reduced_photo_looks_the_same_to_the_network(huge):
     for name in FITS:
         how = Preprocessing(64, name)
-        (small, one), (whole, other) = fit(load(huge, 64), how), fit(load(huge), how)
+        (small, one), (whole, other) = preprocess(load(huge, 64), how), preprocess(load(huge), how)
         assert one == other
         assert np.abs(small.astype(float) - whole).mean() < 1.5
 
@@ -584,7 +584,7 @@ def centroid(pixels: np.ndarray) -> tuple[float, float]:
 def test_a_blob_arrives_where_the_view_says(size, name):
     how = Preprocessing(224, name, resize=256 if name == "crop" else None, mean=BLACK)
     row, column = size[0] / 2 - 0.1 * min(size), size[1] / 2 + 0.15 * min(size)  # where the crop keeps it
-    pixels, view = fit(load(blob(size, row, column, min(size) / 20)), how)
+    pixels, view = preprocess(load(blob(size, row, column, min(size) / 20)), how)
     assert pixels.shape[:2] == view.size
     assert np.allclose(centroid(pixels), view.to_input(row, column), atol=0.15)
 
@@ -599,7 +599,7 @@ def test_a_blob_in_a_reduced_photo_arrives_where_the_view_says(name, where, tmp_
     path.write_bytes(encode(blob(size, row, column, 25), "JPEG", quality=98))
     photo = load(path, 60)
     assert photo.pixels.shape[0] == 126 and photo.size == size
-    pixels, view = fit(photo, Preprocessing(60, name, mean=BLACK))
+    pixels, view = preprocess(photo, Preprocessing(60, name, mean=BLACK))
     assert np.allclose(centroid(np.where(pixels > 12, pixels, 0)), view.to_input(row, column), atol=0.5)
 
 
@@ -611,7 +611,7 @@ def test_crop_is_torchvisions_resize_and_centre_crop(size, resize):
     theirs = v2.Compose([v2.Resize(resize or 224, antialias=True), v2.CenterCrop(224)])(
         torch.from_numpy(picture).permute(2, 0, 1)
     )
-    ours, view = fit(load(picture), Preprocessing(224, "crop", resize))
+    ours, view = preprocess(load(picture), Preprocessing(224, "crop", resize))
     assert view.size == (224, 224)
     assert (
         np.abs(ours.astype(float) - theirs.permute(1, 2, 0).numpy()).mean() < 0.4
@@ -622,7 +622,7 @@ def test_crop_has_torchvisions_sizes_and_offsets():
     for height, width in ASPECTS:
         short, long = sorted((height, width))
         full = [256 if side == short else int(256 * long / short) for side in (height, width)]
-        view = fit(load(np.zeros((height, width), np.uint8)), Preprocessing(224, "crop", 256))[1]
+        view = preprocess(load(np.zeros((height, width), np.uint8)), Preprocessing(224, "crop", 256))[1]
         assert view.shift == tuple(-round((side - 224) / 2) for side in full)
         assert view.scale == (full[0] / height, full[1] / width)
 
@@ -630,7 +630,7 @@ def test_crop_has_torchvisions_sizes_and_offsets():
 def test_geometry_by_hand():
     # 480 x 640 at 224: 640 * 224 / 480 = 298.67, nearest 224 + 32 k is 288; letterboxed 168 rows, 28 above.
     photo = load(np.zeros((480, 640), np.uint8))
-    view = {name: fit(photo, Preprocessing(224, name))[1] for name in FITS}
+    view = {name: preprocess(photo, Preprocessing(224, name))[1] for name in FITS}
     assert view["resize"].size == (224, 288) and view["resize"].scale == (224 / 480, 288 / 640)
     assert view["letterbox"].scale == (0.35, 0.35) and view["letterbox"].shift == (28, 0)
     assert view["stretch"].scale == (224 / 480, 0.35) and view["stretch"].size == (224, 224)
@@ -645,7 +645,7 @@ def test_geometry_by_hand():
 
 
 def test_a_letterbox_has_margins_of_the_mean_colour():
-    pixels, _ = fit(
+    pixels, _ = preprocess(
         load(np.full((480, 640, 3), 7, np.uint8)), Preprocessing(224, "letterbox", mean=(0.5, 0.2, 0.0))
     )
     assert (
@@ -657,23 +657,23 @@ def test_a_letterbox_has_margins_of_the_mean_colour():
 
 def test_a_photo_of_the_right_size_is_not_resampled():
     photo = load(noise(224, 288))
-    assert off(fit(photo, Preprocessing(224))[0], photo.pixels) == 0
-    assert off(fit(photo, Preprocessing(224, "crop"))[0], photo.pixels[:, 32:256]) == 0
+    assert off(preprocess(photo, Preprocessing(224))[0], photo.pixels) == 0
+    assert off(preprocess(photo, Preprocessing(224, "crop"))[0], photo.pixels[:, 32:256]) == 0
 
 
 def test_shrinking_is_antialiased_even_where_the_other_axis_grows():
     stripes = np.zeros((40, 1125), np.uint8)
     stripes[:, ::2] = 255  # five columns become one: 2 or 3 of 5 are white
-    grey = fit(load(stripes), Preprocessing(225, "stretch"))[0]
+    grey = preprocess(load(stripes), Preprocessing(225, "stretch"))[0]
     assert sorted(np.unique(grey)) == [102, 153]
 
 
 def test_long_photos_stay_bounded():
     line = load(np.zeros((3, 5000), np.uint8))
-    assert fit(line, Preprocessing(64))[1].size == (64, 512)
-    assert fit(load(line.pixels.swapaxes(0, 1)), Preprocessing(64))[1].size == (512, 64)
+    assert preprocess(line, Preprocessing(64))[1].size == (64, 512)
+    assert preprocess(load(line.pixels.swapaxes(0, 1)), Preprocessing(64))[1].size == (512, 64)
     for name in ("crop", "letterbox", "stretch"):
-        assert fit(line, Preprocessing(64, name))[0].shape == (64, 64, 3)
+        assert preprocess(line, Preprocessing(64, name))[0].shape == (64, 64, 3)
 
 
 @settings(max_examples=150, deadline=None)
@@ -687,7 +687,7 @@ def test_long_photos_stay_bounded():
 )
 def test_views_hold_for_every_size(height, width, size, multiple, resize, name):
     photo, how = load(np.zeros((height, width), np.uint8)), Preprocessing(size, name, resize, multiple)
-    pixels, view = fit(photo, how)
+    pixels, view = preprocess(photo, how)
     assert pixels.shape == (*view.size, 3) and min(view.size) == size
     assert np.allclose(view.to_photo(*view.to_input(3.25, 7.5)), (3.25, 7.5))
     near, far = (
@@ -724,7 +724,7 @@ def test_views_hold_for_every_size(height, width, size, multiple, resize, name):
 )
 def test_impossible_preprocessing_is_refused(how, fault):
     with pytest.raises(ValueError, match=fault):
-        fit(load(scene()), how)
+        preprocess(load(scene()), how)
 
 
 # Batches
@@ -737,10 +737,12 @@ def test_a_batch_is_normalised_as_torchvision_does(name):
     batch = collate(photos, how)
     normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(how.mean, how.std)])
     expected = torch.stack(
-        [normalise(torch.from_numpy(fit(photo, how)[0].copy()).permute(2, 0, 1)) for photo in photos]
+        [normalise(torch.from_numpy(preprocess(photo, how)[0].copy()).permute(2, 0, 1)) for photo in photos]
     )
     assert batch.images.dtype == torch.float32 and torch.allclose(batch.images, expected, atol=1e-6)
-    assert batch.views == tuple(fit(photo, how)[1] for photo in photos) and batch.photos == tuple(photos)
+    assert batch.views == tuple(preprocess(photo, how)[1] for photo in photos) and batch.photos == tuple(
+        photos
+    )
 
 
 def test_a_photo_looks_the_same_alone_and_among_others():

@@ -15,7 +15,7 @@ from PIL import Image
 
 from attnvis.data.decoding import load
 from attnvis.data.paths import find
-from attnvis.data.preprocessing import fit
+from attnvis.data.preprocessing import preprocess
 from attnvis.types import PhotoError, Preprocessing
 
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6
@@ -111,7 +111,7 @@ def tried(data: bytes) -> None:
         and photo.pixels.flags["C_CONTIGUOUS"]
     )
     assert photo.size[0] * photo.size[1] <= 178_956_970
-    fit(photo, Preprocessing(32))
+    preprocess(photo, Preprocessing(32))
 
 
 def fuzz(kind: str, examples: int) -> None:

@@ -24,7 +24,7 @@ from attnvis.render import (
     panels,
     write,
 )
-from attnvis.render.overlays import COLOURS, level, pixel_levels, table
+from attnvis.render.overlays import COLOURS, colour_table, level, pixel_levels
 from attnvis.types import Box, Placement
 
 H, W = 48, 112  # wide, and no multiple of the other: a transposed axis cannot pass unnoticed
@@ -169,7 +169,7 @@ def seen_with(deficiency, colours):
 
 
 def test_lightness_falls_all_the_way_along_the_bar_and_evenly():
-    along = lightness(table("scorch")[:, 0])
+    along = lightness(colour_table("scorch")[:, 0])
     assert (
         np.diff(along[::4]).max() < 0
     )  # eight bits a channel: steps of a 64th of the bar are well above rounding
@@ -180,20 +180,20 @@ def test_lightness_falls_all_the_way_along_the_bar_and_evenly():
 
 
 def test_the_strongest_colours_are_red_and_the_hottest_the_reddest():
-    red, green, blue = table("scorch")[:, 0].astype(int).T
+    red, green, blue = colour_table("scorch")[:, 0].astype(int).T
     assert (red[192:] > 2 * np.maximum(green, blue)[192:]).all()
     assert (red[-1], max(green[-1], blue[-1])) > (190, 0) and red[-1] > 8 * max(green[-1], blue[-1])
 
 
 @pytest.mark.parametrize("deficiency", DEFICIENCIES)
 def test_the_colour_blind_see_the_same_order(deficiency):
-    along = lightness(seen_with(deficiency, table("scorch")[:, 0]))
+    along = lightness(seen_with(deficiency, colour_table("scorch")[:, 0]))
     assert np.diff(along[::4]).max() < 0
     assert along[0] - along[-1] > 45
 
 
 def test_turbo_is_why_the_default_changed():
-    along = lightness(table("turbo")[:, 0])
+    along = lightness(colour_table("turbo")[:, 0])
     assert np.diff(along).max() > 0 > np.diff(along).min()
 
 
@@ -222,7 +222,7 @@ def test_hatching_is_a_grey_that_no_colour_map_contains():
         hatch = heatmap(values, Style(colours=colours))[:, :20].reshape(-1, 3).astype(int)
         assert (hatch.max(1) == hatch.min(1)).all()
         assert len(np.unique(hatch)) == 2
-        assert np.abs(hatch[:, None] - table(colours)[:, 0].astype(int)).max(-1).min() > 20
+        assert np.abs(hatch[:, None] - colour_table(colours)[:, 0].astype(int)).max(-1).min() > 20
 
 
 # ---------------------------------------------------------------------------------------------- overlays

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
-from attnvis.attention.spec import UnknownName, read, spell
+from attnvis.attention.spec import UnknownName, parse_function, spell
 from attnvis.types import Features, Query
 
-__all__ = ["as_query", "ask", "parse", "several"]
+__all__ = ["as_query", "build_queries", "parse", "several"]
 
 
 def several(features: Features, of: Sequence[str | QueryFunction]) -> list[Query]:
@@ -21,11 +21,13 @@ def several(features: Features, of: Sequence[str | QueryFunction]) -> list[Query
             'query several needs a list, for example query.of=[mean,"class:tabby","point:120,80"]'
         )
     return [
-        query for entry in of for query in ask(parse(entry) if isinstance(entry, str) else entry, features)
+        query
+        for entry in of
+        for query in build_queries(parse(entry) if isinstance(entry, str) else entry, features)
     ]
 
 
-def ask(function: QueryFunction, features: Features) -> list[Query]:
+def build_queries(function: QueryFunction, features: Features) -> list[Query]:
     """Call a query function and give what it returns the full form: users may return the bare vectors."""
     answer, text = function(features), spell(function)
     if isinstance(answer, Tensor):
@@ -45,7 +47,7 @@ def ask(function: QueryFunction, features: Features) -> list[Query]:
 
 def parse(text: str) -> QueryFunction:
     """A function's name, then its settings in order: mean, class:tabby, point:120,80, box:10,20,100,50, pca:2."""
-    return read(text, {name.rstrip("_"): getattr(kinds, name) for name in kinds.__all__}, "query")
+    return parse_function(text, {name.rstrip("_"): getattr(kinds, name) for name in kinds.__all__}, "query")
 
 
 def as_query(text: str | Callable) -> Callable:
