@@ -121,7 +121,7 @@ class BatchResult:
         centred = self.scores.double() - self.scores.double().mean(-1, keepdim=True)
         spread = centred.std(-1, correction=0, keepdim=True)
         standard = torch.where(
-            spread > scalings.noise(self.scores), centred / spread.clamp_min(1e-300), 0.0
+            spread > scalings.rounding_noise(self.scores), centred / spread.clamp_min(1e-300), 0.0
         ).unsqueeze(-2)
         tau = torch.tensor(TEMPERATURES, dtype=torch.float64)
         weights = (standard / tau.unsqueeze(-1)).softmax(-1)  # [B, Q, T, N]
@@ -180,7 +180,7 @@ class PhotoResult:
         scores = self.scores.double()
         spread = float(scores.amax() - scores.amin())
         if spread <= float(
-            scalings.noise(self.scores.view(1, 1, -1))
+            scalings.rounding_noise(self.scores.view(1, 1, -1))
         ):  # what rounding alone can give is no contrast
             return 0.0
         logits = scalings.perplexity(

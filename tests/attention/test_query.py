@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attnvis.attention import normalise, query, scaling
 from attnvis.attention.query.language import build_queries, parse
-from attnvis.attention.spec import UnknownName, parse_function, spell
+from attnvis.attention.spec import UnknownName, parse_function, format_function
 from attnvis.backbone.heads import Linear
 from attnvis.methods.answer import FREE_SIGN
 from attnvis.methods.attention import AttentionMethod
@@ -126,13 +126,13 @@ def complaint(kind: type[ValueError], function, *arguments) -> str:
     ],
 )
 def test_a_query_is_spelled_as_it_was_read(text):
-    assert spell(parse(text)) == text
+    assert format_function(parse(text)) == text
 
 
 @given(x=st.floats(0, 99_999).map(lambda n: round(n, 3)), y=st.floats(0, 99_999).map(lambda n: round(n, 3)))
 @quick
 def test_a_point_survives_spelling_to_a_thousandth_of_a_pixel(x, y):
-    assert parse(spell(at(x, y))).keywords == {"x": x, "y": y}
+    assert parse(format_function(at(x, y))).keywords == {"x": x, "y": y}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_point_survives_spelling_to_a_thousandth_of_a_pixel(x, y):
     ],
 )
 def test_settings_are_spelled_in_the_order_in_which_they_are_read(function, text):
-    assert spell(function) == text
+    assert format_function(function) == text
     same, other = build_queries(function, some()), build_queries(parse(text), some())
     assert [one.text for one in same] == [one.text for one in other] == [text]
     assert torch.equal(same[0].vectors, other[0].vectors)
@@ -854,7 +854,10 @@ def test_several_queries_come_in_the_order_of_the_list_each_with_its_own_text():
     asked = build_queries(
         partial(query.several, of=[*TEXTS, corner, partial(query.point, y=2.0, x=1.0)]), features
     )
-    assert [one.text for one in asked] == [spell(parse(text)) for text in TEXTS] + ["corner", "point:1,2"]
+    assert [one.text for one in asked] == [format_function(parse(text)) for text in TEXTS] + [
+        "corner",
+        "point:1,2",
+    ]
     for text, one in zip(TEXTS, asked):
         (alone,) = build_queries(parse(text), features)
         assert (
