@@ -16,7 +16,7 @@ import torch
 from conftest import Page, make_photo
 from PIL import Image
 from safetensors.torch import save
-from test_cli import records
+from test_entry import records
 
 from attnvis.cli.messages import visible
 from attnvis.data.decoding import load
