@@ -24,7 +24,7 @@ from attnvis.render import (
     panels,
     write,
 )
-from attnvis.render.overlays import COLOURS, colour_table, level, pixel_levels
+from attnvis.render.overlays import COLOURS, colour_table, pixel_levels, to_levels
 from attnvis.types import Box, Placement
 
 H, W = 48, 112  # wide, and no multiple of the other: a transposed axis cannot pass unnoticed
@@ -69,37 +69,37 @@ def read(path):
 def test_levels_are_log2_between_the_limits():
     values = np.array([[1 / 4, 1 / 2, 1, 3, 64]], np.float32)
     expected = [(math.log2(value) + 2) / 8 for value in values[0].tolist()]
-    np.testing.assert_allclose(level(values, Style())[0], expected, atol=1e-6)
+    np.testing.assert_allclose(to_levels(values, Style())[0], expected, atol=1e-6)
 
 
 def test_levels_stop_at_the_limits():
     np.testing.assert_allclose(
-        level(np.array([[0, 1e-9, 65, 1e9]], np.float32), Style()), [[0, 0, 1, 1]], atol=1e-6
+        to_levels(np.array([[0, 1e-9, 65, 1e9]], np.float32), Style()), [[0, 0, 1, 1]], atol=1e-6
     )
 
 
 def test_min_max_levels_span_each_photo():
     np.testing.assert_allclose(
-        level(np.array([[2, 3], [4, 6]], np.float32), Style(scale="min_max")), [[0, 0.25], [0.5, 1]]
+        to_levels(np.array([[2, 3], [4, 6]], np.float32), Style(scale="min_max")), [[0, 0.25], [0.5, 1]]
     )
 
 
 def test_never_seen_stays_nan_and_does_not_move_the_limits():
     values = np.array([[np.nan, 3], [4, 5]], np.float32)
     for style in (Style(), Style(scale="min_max")):
-        np.testing.assert_array_equal(np.isnan(level(values, style)), [[True, False], [False, False]])
-    np.testing.assert_allclose(level(values, Style(scale="min_max"))[1], [0.5, 1])
-    assert np.isnan(level(uniform(value=np.nan), Style(scale="min_max"))).all()
+        np.testing.assert_array_equal(np.isnan(to_levels(values, style)), [[True, False], [False, False]])
+    np.testing.assert_allclose(to_levels(values, Style(scale="min_max"))[1], [0.5, 1])
+    assert np.isnan(to_levels(uniform(value=np.nan), Style(scale="min_max"))).all()
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0, -3.0, 1e9])
 def test_a_constant_map_gets_the_middle_colour_under_min_max(constant):
-    np.testing.assert_allclose(level(uniform(value=constant), Style(scale="min_max")), 0.5)
+    np.testing.assert_allclose(to_levels(uniform(value=constant), Style(scale="min_max")), 0.5)
 
 
 def test_rounding_noise_is_not_stretched_into_a_picture():
     values = uniform() + np.random.default_rng(0).uniform(-1e-7, 1e-7, (H, W)).astype(np.float32)
-    np.testing.assert_allclose(level(values, Style(scale="min_max")), 0.5, atol=1e-6)
+    np.testing.assert_allclose(to_levels(values, Style(scale="min_max")), 0.5, atol=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------- colours
@@ -396,7 +396,10 @@ def test_a_mirrored_map_has_a_mirrored_picture_and_a_turned_one_a_turned(style):
 def test_the_picture_is_nowhere_hotter_than_the_hottest_cell_nor_colder_than_the_coldest(seed):
     cells = cells_of(seed=seed)
     for style in (Style(), Style(scale="min_max")):
-        levels, points = pixel_levels(cells, style, (60, 90), placed((5, 7), (60, 90))), level(cells, style)
+        levels, points = (
+            pixel_levels(cells, style, (60, 90), placed((5, 7), (60, 90))),
+            to_levels(cells, style),
+        )
         assert levels.min() >= points.min() and levels.max() <= points.max()
 
 
@@ -440,7 +443,7 @@ def test_peaks_have_no_rectangular_edges():
         )
         for pixels, count in ((448, 7), (640, 10))
     )
-    by_value = level(
+    by_value = to_levels(
         rows @ cells @ columns.T, Style()
     )  # bilinear, then coloured on a logarithmic scale: until version 0.7
     assert bend(by_value) > 10 * bend(by_log)
@@ -602,15 +605,15 @@ def test_the_colour_bar_shows_the_lines_of_the_overlay():
 def written(monkeypatch, draw):
     """Every line of words that `draw` writes whole, and where: (text, x, baseline, width)."""
     lines = []
-    say = lettering.say
+    draw_text = lettering.draw_text
 
-    def listen(canvas, text, x, baseline, size=15, weight=400, ink=(24, 27, 33), room=2**20, align=0.0):
-        wide = lettering.measure(text, size, weight)
-        if wide <= room:
-            lines.append((text, x - align * wide, baseline, wide))
-        say(canvas, text, x, baseline, size, weight, ink, room, align)
+    def listen(canvas, text, x, baseline, font, room=2**20, align=0.0):
+        width = lettering.text_width(text, font)
+        if width <= room:
+            lines.append((text, x - align * width, baseline, width))
+        draw_text(canvas, text, x, baseline, font, room, align)
 
-    monkeypatch.setattr(panels, "say", listen)
+    monkeypatch.setattr(panels, "draw_text", listen)
     draw()
     return lines
 
