@@ -45,9 +45,9 @@ TILE = 150  # pixels: a contact sheet's pictures are not made smaller than that
 # The colour bar from top to bottom, in rows of pixels: words, colours, ticks, numbers.
 BAR_HEIGHT = 68
 TITLE_BASELINE = 14
-COLOURS = slice(24, 38)
-TICKS = slice(COLOURS.stop, COLOURS.stop + 4)
-UNIFORM_TICK = slice(COLOURS.stop, COLOURS.stop + 8)
+RAMP = slice(24, 38)
+TICKS = slice(RAMP.stop, RAMP.stop + 4)
+UNIFORM_TICK = slice(RAMP.stop, RAMP.stop + 8)
 OCTAVES_BASELINE = 60
 ENDS_BASELINE = 57
 
@@ -82,10 +82,10 @@ def colour_bar(
     """
     bar = blank(BAR_HEIGHT, width)
     levels = np.linspace(0, 255, width, dtype=np.float32).round().astype(np.uint8)
-    height = COLOURS.stop - COLOURS.start
-    bar[COLOURS] = cv2.applyColorMap(levels[None].repeat(height, 0), colour_table(style.colours))
+    height = RAMP.stop - RAMP.start
+    bar[RAMP] = cv2.applyColorMap(levels[None].repeat(height, 0), colour_table(style.colours))
     for level in contour_levels(style):
-        bar[COLOURS, round(level * (width - 1))] = 255
+        bar[RAMP, round(level * (width - 1))] = 255
     if style.scale == "min_max":
         title = longest_that_fits(MIN_MAX, width, font=BAR_ALARM)
         draw_text(bar, title, x=0, baseline=TITLE_BASELINE, font=BAR_ALARM, room=width)

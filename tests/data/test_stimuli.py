@@ -1,4 +1,4 @@
-"""Pictures with known truth: what they claim is measured on their pixels - areas, moments, hues - by formulas of our own."""
+"""Pictures with known truth: what they claim is measured on their pixels - areas, moments, hues."""
 
 from colorsys import rgb_to_hsv
 from math import pi, radians, sin, sqrt
@@ -116,7 +116,7 @@ def test_what_cannot_be_drawn_is_refused():
         pop_out("size", 3.0, 0)
 
 
-# ------------------------------------------------------------------------------------------------ scenes
+# ----------------------------------------------------------------------------------------------------- scenes
 
 
 def test_a_scene_is_its_background_wherever_the_mask_is_not():
@@ -150,7 +150,10 @@ def test_an_object_has_the_hue_of_its_name():
 
 
 def test_no_background_comes_near_the_colour_of_its_object():
-    """Channels spanning .72 cannot all lie within .24 of channels spanning .24: the two ends together are .48 away."""
+    """Channels spanning .72 cannot all lie within .24 of channels spanning .24.
+
+    The two ends together are .48 away.
+    """
     for seed, (picture, mask, _) in enumerate(SCENES):
         before, pixels = background(np.random.default_rng(seed), 225), picture[inside(mask, 2)] / 255
         assert before.min() >= 0 and before.max() <= 1

@@ -1,4 +1,4 @@
-"""Queries against plain loops, NumPy's linear algebra, SciPy's Mahalanobis distance and the counting of points."""
+"""Queries against plain loops, NumPy, SciPy and the counting of points."""
 
 import math
 from collections import Counter
@@ -8,266 +8,38 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from fake_features import (
+    CATEGORIES,
+    GRID,
+    TEXTS,
+    B,
+    D,
+    N,
+    Q,
+    at,
+    box,
+    close,
+    complaint,
+    few,
+    normal,
+    one,
+    placed,
+    quick,
+    rectangle,
+    some,
+    vector,
+    whole,
+)
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import mahalanobis
 from torch import Tensor
 
-from attnvis.attention import normalise, query, scaling
+from attnvis.attention import query, scaling
 from attnvis.attention.query.language import build_queries, parse
-from attnvis.attention.spec import UnknownName, parse_function, format_function
-from attnvis.backbone.heads import Linear
 from attnvis.methods.answer import FREE_SIGN
 from attnvis.methods.attention import AttentionMethod
 from attnvis.types import Box, ClassScore, Features, PhotoError, Placement, Query, Scores, percent
-
-B, Q, D = 2, 3, 7  # different primes: a transposed axis cannot pass unnoticed
-GRID = (5, 11)
-N = GRID[0] * GRID[1]
-CATEGORIES = (
-    "tabby",
-    "tiger cat",
-    "crane",
-    "Egyptian cat",
-    "coffee mug",
-    "crane",
-    "St. Bernard",
-    "goldfish",
-    "teddy, teddy_bear",
-    "bee",
-    "ant",
-)
-quick = settings(deadline=None, derandomize=True, max_examples=30)
-few = settings(quick, max_examples=8)
-close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)
-
-TEXTS = [
-    "mean",
-    "class",
-    "class:tiger cat",
-    "class:3",
-    "point:40,31.5",
-    "box:12,3,50.5,20",
-    "random:3",
-    "rarity:4",
-    "pca:2",
-    "pca:2,false",
-]
-TEXTS += ["distance", "norm"]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def rectangle(*numbers: float) -> Box:
-    return Box(*map(float, numbers))
-
-
-def placed(first, step, grid: tuple[int, int], size: tuple[int, int], *seen: float) -> Placement:
-    """Seen: top, left, height, width; without, the whole photo."""
-    return Placement(
-        tuple(map(float, first)), tuple(map(float, step)), grid, size, rectangle(*(seen or (0, 0, *size)))
-    )
-
-
-def whole(size: tuple[int, int], grid: tuple[int, int] = GRID) -> Placement:
-    """Tiles of equal size that cover the photo."""
-    step = (size[0] / grid[0], size[1] / grid[1])
-    return placed((step[0] / 2, step[1] / 2), step, grid, size)
-
-
-def some(tokens: Tensor | None = None, *placements: Placement) -> Features:
-    """Two photos of different shapes, with a classifier on the mean patch."""
-    tokens = normal(B, N, D) if tokens is None else tokens
-    placements = placements or (whole((60, 90)), whole((100, 77)))
-    head = Linear(normal(len(CATEGORIES), D, seed=1), normal(len(CATEGORIES), seed=2), CATEGORIES)
-    names = ("one.jpg", "two.jpg")[: len(tokens)]
-    return Features(tokens, placements[0].grid, placements, head, head(tokens.mean(1)), names)
-
-
-def one(placement: Placement) -> Features:
-    return some(normal(1, math.prod(placement.grid), D), placement)
-
-
-def at(x: float, y: float) -> partial:
-    return partial(query.point, x=float(x), y=float(y))
-
-
-def box(x: float, y: float, width: float, height: float) -> partial:
-    return partial(query.box, x=float(x), y=float(y), width=float(width), height=float(height))
-
-
-def vector(function, features: Features) -> Tensor:
-    """The one query on the one photo."""
-    (asked,) = build_queries(function, features)
-    assert asked.vectors.shape[:2] == (1, 1)
-    return asked.vectors[0, 0]
-
-
-def complaint(kind: type[ValueError], function, *arguments) -> str:
-    with pytest.raises(kind) as caught:
-        function(*arguments)
-    assert type(caught.value) is kind
-    message = str(caught.value)
-    assert "\n" not in message and "object at 0x" not in message
-    return message
-
-
-# Reading and spelling
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("mean", "class", "class:tabby", "class:teddy, teddy bear", "class:281", "random:3", "random:3,2"),
-        *("point:120,80", "point:0.5,1234.25", "point:123456.5,1000000", "box:10,20,100,50"),
-        *("rarity", "rarity:8,0.05", "pca", "pca:2", "pca:1,False", "distance", "norm"),
-    ],
-)
-def test_a_query_is_spelled_as_it_was_read(text):
-    assert format_function(parse(text)) == text
-
-
-@given(x=st.floats(0, 99_999).map(lambda n: round(n, 3)), y=st.floats(0, 99_999).map(lambda n: round(n, 3)))
-@quick
-def test_a_point_survives_spelling_to_a_thousandth_of_a_pixel(x, y):
-    assert parse(format_function(at(x, y))).keywords == {"x": x, "y": y}
-
-
-@pytest.mark.parametrize(
-    "function, text",
-    [
-        (partial(query.point, y=8.5, x=12.0), "point:12,8.5"),
-        (partial(query.random, count=2), "random:0,2"),
-        (partial(query.pca, centred=False), "pca:1,False"),
-        (partial(query.pca, component=1, centred=True), "pca"),
-        (partial(query.class_, name="predicted"), "class"),
-        (partial(query.box, height=4.0, width=3.0, y=2.0, x=1.0), "box:1,2,3,4"),
-        (query.class_, "class"),
-        (partial(query.class_, name=3), "class:3"),
-    ],
-)
-def test_settings_are_spelled_in_the_order_in_which_they_are_read(function, text):
-    assert format_function(function) == text
-    same, other = build_queries(function, some()), build_queries(parse(text), some())
-    assert [one.text for one in same] == [one.text for one in other] == [text]
-    assert torch.equal(same[0].vectors, other[0].vectors)
-
-
-def test_blanks_around_a_name_and_its_settings_do_not_matter():
-    assert parse("  point: 120 , 80 ").keywords == {"x": 120.0, "y": 80.0}
-    assert parse("class: tiger cat ").keywords == {"name": "tiger cat"}
-    assert parse("mean:").keywords == {}
-
-
-@pytest.mark.parametrize(
-    "said, meant",
-    [("true", True), ("True", True), ("1", True), ("false", False), ("False", False), ("no", False)],
-)
-def test_a_yes_or_no_is_read_in_words_or_digits(said, meant):
-    assert parse(f"pca:2,{said}").keywords == {"component": 2, "centred": meant}
-
-
-def test_settings_take_the_types_of_the_signature():
-    functions = {name: getattr(normalise, name) for name in normalise.__all__} | {
-        "temperature": scaling.temperature
-    }
-    assert parse_function("temperature:2", functions, "scaling").keywords == {"tau": 2.0}
-    assert parse_function("top_k:3", functions, "normalise").keywords == {"k": 3}
-    assert parse_function("sigmoid:-2.5", functions, "normalise").keywords == {"bias": -2.5}  # float | None
-    gates = [1 / (1 + math.exp(2.5 - z)) for z in (0.0, 1.0)]
-    close(
-        parse_function("sigmoid:-2.5", functions, "normalise")(torch.tensor([[[0.0, 1.0]]]).double())[0, 0],
-        torch.tensor(gates, dtype=torch.float64) / sum(gates),
-    )
-
-
-@pytest.mark.parametrize(
-    "text, hints",
-    [
-        ("meen", ["'meen'", "did you mean mean?", "box, class, distance, mean"]),
-        ("points:1,2", ["'points:1,2'", "did you mean point?"]),
-        ("xyzzy", ["'xyzzy'", "class:NAME"]),
-        ("several:mean", ["several"]),  # a list cannot be written in one text
-        ("parse", ["parse"]),
-        ("", ["''"]),
-    ],
-)
-def test_an_unknown_query_is_told_with_those_that_there_are(text, hints):
-    message = complaint(UnknownName, parse, text)
-    assert all(hint in message for hint in [*hints, "mean", "rarity"]), message
-
-
-@pytest.mark.parametrize(
-    "text, hint",
-    [
-        ("point", "point:x,y"),
-        ("point:3", "point:x,y"),
-        ("point:1,2,3", "2,3"),
-        ("point:left,top", "left"),
-        ("box:1,2,3", "box:x,y,width,height"),
-        ("box:1,2,3,4,5", "4,5"),
-        ("mean:3", "no settings"),
-        ("pca:first", "first"),
-        ("pca:1,centred", "centred"),
-        ("random:1.5", "1.5"),
-        ("random:1,2,3", "2,3"),
-    ],
-)
-def test_settings_that_do_not_fit_are_told_in_one_line_with_the_text_that_was_given(text, hint):
-    message = complaint(ValueError, parse, text)
-    assert repr(text) in message and hint in message.replace(repr(text), ""), message
-
-
-# Functions of the user's own
-
-
-def test_a_function_of_ones_own_may_return_bare_vectors():
-    def corner_patches(features):
-        return features.tokens[:, [0, -1]]
-
-    (asked,) = build_queries(corner_patches, some())
-    assert torch.equal(asked.vectors, some().tokens[:, [0, -1]])
-    assert (
-        asked.labels == (("corner_patches #1", "corner_patches #2"),) * B
-        and asked.text == "corner_patches"
-        and asked.keys is None
-    )
-
-
-def test_a_function_of_ones_own_with_settings_says_them():
-    def patch(features, row: int, share: float = 0.5):
-        return share * features.tokens[:, row : row + 1]
-
-    (asked,) = build_queries(partial(patch, row=2, share=0.25), some())
-    assert asked.text == "patch:2,0.25" and asked.labels == (("patch:2,0.25",),) * B
-
-
-def test_a_callable_object_goes_by_the_name_of_its_class():
-    class Exemplar:
-        def __call__(self, features):
-            return torch.ones(len(features.tokens), 1, D, dtype=torch.float64)
-
-    (asked,) = build_queries(Exemplar(), some())
-    assert asked.text == "Exemplar" and asked.labels == (("Exemplar",),) * B
-
-
-def test_a_function_of_ones_own_may_return_many_queries_and_each_says_what_was_asked():
-    def both(features):
-        return [query.mean(features), replace(query.pca(features), text="shape")]
-
-    assert [asked.text for asked in build_queries(both, some())] == ["both", "shape"]
-
-
-@pytest.mark.parametrize("shape", [(B, D), (B, 1, D, 1), (D,), (B + 1, 1, D)])
-def test_bare_vectors_of_another_shape_are_refused_at_the_door(shape):
-    def wrong(features):
-        return torch.ones(shape)
-
-    message = complaint(ValueError, build_queries, wrong, some())
-    assert "wrong" in message and str(list(shape)) in message and "[B, Q, D]" in message
-
 
 # mean, class
 
@@ -358,7 +130,7 @@ def test_a_class_query_needs_a_classifier():
     assert "give it a head" in complaint(ValueError, query.class_, replace(some(), head=None))
 
 
-def test_an_earlier_layer_is_asked_for_its_logits_only_when_they_are_needed():
+def test_an_earlier_layer_gives_its_logits_only_when_they_are_needed():
     features = some()
     assert torch.equal(query.class_(replace(features, logits=None)).vectors, query.class_(features).vectors)
 
@@ -407,7 +179,7 @@ def test_a_class_score_reads_as_one_line():
         (3e-9, "3e-07%"),
     ],
 )
-def test_a_share_reads_as_a_percentage_of_two_digits_and_never_as_0_unless_it_is(share, text):
+def test_a_percentage_has_two_digits_and_is_0_only_for_a_share_of_0(share, text):
     assert percent(share) == text
 
 
@@ -466,7 +238,7 @@ def test_distance_does_not_see_what_all_patches_share_and_norm_does(seed, shift,
 
 @given(seed=st.integers(0, 999), text=st.sampled_from(["mean", "distance", "norm", "rarity", "class:tabby"]))
 @quick
-def test_the_mirrored_features_give_the_mirrored_map_and_never_its_negative(seed, text):
+def test_mirrored_features_give_the_mirrored_map_and_never_its_negative(seed, text):
     tokens = normal(B, N, D, seed=seed)
     mirrored = tokens.unflatten(1, GRID).flip(2).flatten(1, 2)
     for straight, turned in zip(
@@ -485,12 +257,17 @@ sides = st.tuples(st.integers(1, 1500), st.integers(1, 1500))
 
 @st.composite
 def placements(draw) -> Placement:
-    """Grids of all shapes on photos of all shapes; the outer cells may lie anywhere from the photo's edge to a step inside it."""
+    """Grids of all shapes on photos of all shapes.
+
+    The outer cells may lie anywhere from the photo's edge to a step inside it.
+    """
     grid, size = draw(shapes), draw(sides)
-    first, step = zip(
-        *((begin * side, (end - begin) * side / max(1, cells - 1)) for side, cells, begin, end in
-          zip(size, grid, draw(st.tuples(*[st.floats(0, 0.3)] * 2)), draw(st.tuples(*[st.floats(0.6, 0.99)] * 2))))
-    )  # fmt: skip
+    begins = draw(st.tuples(*[st.floats(0, 0.3)] * 2))
+    ends = draw(st.tuples(*[st.floats(0.6, 0.99)] * 2))
+    first = [begin * side for begin, side in zip(begins, size)]
+    step = [
+        (end - begin) * side / max(1, cells - 1) for side, cells, begin, end in zip(size, grid, begins, ends)
+    ]
     return placed(first, step, grid, size)
 
 
@@ -570,7 +347,10 @@ def test_a_point_that_was_cropped_away_is_refused(x, y, fine):
 
 
 def counted(features: Features, area: Box, fine: int = 8) -> Tensor:
-    """The mean patch by counting: every point of a fine lattice in the box and in what was seen belongs to the nearest cell."""
+    """The mean patch by counting.
+
+    Every point of a fine lattice in the box and in what was seen belongs to the nearest cell.
+    """
     (placement,) = features.placements
 
     def owners(axis: int, *regions: tuple[float, float]) -> list[int]:
@@ -658,7 +438,7 @@ def test_a_box_in_the_part_that_was_cropped_away_is_refused():
 # random
 
 
-def test_a_random_query_is_the_same_on_every_photo_and_in_every_run_and_differs_by_seed():
+def test_a_random_query_depends_on_its_seed_and_on_nothing_else():
     state = torch.random.get_rng_state()
     first, again, other = (build_queries(parse(f"random:{seed},{Q}"), some())[0] for seed in (4, 4, 5))
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -701,9 +481,7 @@ def test_rarity_without_shrinkage_is_the_squared_mahalanobis_distance():
 
 
 @pytest.mark.parametrize("components, shrinkage", [(1, 0.0), (3, 0.01), (D, 0.3)])
-def test_rarity_is_taken_in_the_leading_components_with_a_share_of_their_mean_variance_added(
-    components, shrinkage
-):
+def test_rarity_is_a_shrunk_mahalanobis_distance_in_the_leading_components(components, shrinkage):
     features = some(normal(B, N, D) @ normal(D, D, seed=1) + 3)
     rare = rarities(features, components=components, shrinkage=shrinkage)
     for photo, tokens in zip(rare, features.tokens.numpy()):
@@ -791,7 +569,7 @@ def test_the_margin_of_a_free_sign_is_the_correlation_of_scores_and_norms(seed, 
 
 
 def with_margin(margin: float) -> Features:
-    """Four patches on a cross: PC1 is the long arm, and the larger norm of one of its ends sets the correlation."""
+    """Four patches on a cross: PC1 is the long arm, one of whose ends sets the correlation by its norm."""
     low, high = 0.0, 50.0
     for _ in range(60):
         ahead = (low + high) / 2
@@ -815,7 +593,7 @@ def test_the_sign_of_patches_without_contrast_is_free():
     assert query.pca(some(torch.full((B, N, D), 0.3))).sign_margin.tolist() == [[0.0], [0.0]]
 
 
-def test_on_rectified_features_the_first_uncentred_direction_is_non_negative():
+def test_rectified_features_have_a_non_negative_first_uncentred_direction():
     assert (query.pca(some(normal(B, N, D).relu()), 1, centred=False).vectors >= 0).all()  # Perron
 
 
@@ -842,48 +620,6 @@ def test_a_component_that_does_not_exist_is_refused(channels, centred, last, com
     query.pca(features, last, centred)
 
 
-# several
-
-
-def test_several_queries_come_in_the_order_of_the_list_each_with_its_own_text():
-    features = some()
-
-    def corner(features):
-        return features.tokens[:, :1]
-
-    asked = build_queries(
-        partial(query.several, of=[*TEXTS, corner, partial(query.point, y=2.0, x=1.0)]), features
-    )
-    assert [one.text for one in asked] == [format_function(parse(text)) for text in TEXTS] + [
-        "corner",
-        "point:1,2",
-    ]
-    for text, one in zip(TEXTS, asked):
-        (alone,) = build_queries(parse(text), features)
-        assert (
-            torch.equal(one.vectors, alone.vectors)
-            and one.labels == alone.labels
-            and one.marks == alone.marks
-        )
-
-
-def test_lists_within_a_list_are_flattened():
-    pair = partial(query.several, of=["mean", "pca"])
-    assert [
-        one.text for one in build_queries(partial(query.several, of=["rarity", pair, "random"]), some())
-    ] == [
-        "rarity",
-        "mean",
-        "pca",
-        "random",
-    ]
-
-
-def test_an_empty_list_is_refused_and_a_wrong_entry_is_named():
-    assert "query.of=" in complaint(ValueError, query.several, some(), [])
-    assert "'meen'" in complaint(UnknownName, query.several, some(), ["mean", "meen"])
-
-
 # All of them
 
 
@@ -907,12 +643,12 @@ def test_a_photos_queries_do_not_depend_on_the_others_in_the_batch(text):
     together, swapped = part([0, 1]), part([1, 0])
     for photo in range(B):
         alone = part([photo])
-        for other, at in ((alone, 0), (swapped, 1 - photo)):
-            close(other.vectors[at], together.vectors[photo])
-            assert other.labels[at] == together.labels[photo] and other.marks == together.marks
+        for other, number in ((alone, 0), (swapped, 1 - photo)):
+            close(other.vectors[number], together.vectors[photo])
+            assert other.labels[number] == together.labels[photo] and other.marks == together.marks
             assert (other.keys is None) == (together.keys is None)
             if other.keys is not None:
-                close(other.keys[at], together.keys[photo])
+                close(other.keys[number], together.keys[photo])
 
 
 @given(seed=st.integers(0, 99), factor=st.floats(-3, 3))
