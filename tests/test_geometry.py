@@ -48,26 +48,26 @@ def interpolate(cells: np.ndarray, size: tuple[int, int], corners: bool) -> np.n
 
 def test_cells_on_a_resized_photo_by_hand():
     view = View((2.0, 0.5), (0.0, 0.0), rectangle(0, 0, 30, 200), (60, 100))
-    got = place_grid(view, ReceptiveField((3.0, 7.5), (8.0, 16.0)), (7, 6), (30, 200))
-    assert got == placed(
+    placement = place_grid(view, ReceptiveField((3.0, 7.5), (8.0, 16.0)), (7, 6), (30, 200))
+    assert placement == placed(
         (1.75, 16), (4, 32), (7, 6), (30, 200)
     )  # (3 + .5) / 2, (7.5 + .5) / .5; 8 / 2, 16 / .5
-    assert got.centre(2, 3) == (9.75, 112.0)
+    assert placement.centre(2, 3) == (9.75, 112.0)
 
 
 def test_cells_on_a_cropped_photo_by_hand():
     view = View((0.5, 0.5), (-10.0, 0.0), rectangle(20, 0, 64, 64), (32, 32))
-    got = place_grid(view, reaching(0, 8), (4, 4), (104, 64))
-    assert got == placed((21, 1), (16, 16), (4, 4), (104, 64), 20, 0, 64, 64)  # (.5 + 10) / .5
+    placement = place_grid(view, reaching(0, 8), (4, 4), (104, 64))
+    assert placement == placed((21, 1), (16, 16), (4, 4), (104, 64), 20, 0, 64, 64)  # (.5 + 10) / .5
 
 
 def test_cells_on_a_letterboxed_photo_by_hand():
     view = View((0.25, 0.25), (0.0, 12.0), rectangle(0, 0, 128, 32), (32, 32))
-    got = place_grid(view, reaching(3.5, 8), (4, 4), (128, 32))
-    assert got == placed(
+    placement = place_grid(view, reaching(3.5, 8), (4, 4), (128, 32))
+    assert placement == placed(
         (16, -32), (32, 32), (4, 4), (128, 32)
     )  # (4 - 12) / .25: the first column lies left of the photo
-    assert visible_cells(got) == (
+    assert visible_cells(placement) == (
         slice(0, 4),
         slice(1, 3),
     )  # tiles -48 ... -16, -16 ... 16, 16 ... 48, 48 ... 80 on a photo 0 ... 32
@@ -159,11 +159,11 @@ integers = st.tuples(st.integers(0, 9), st.integers(0, 9))
     grid=st.tuples(*[st.integers(1, 6)] * 2),
     first=integers,
     step=st.tuples(*[st.integers(1, 12)] * 2),
-    rest=integers,
+    beyond=integers,
 )
 @quick
-def test_at_its_centre_a_cell_has_its_own_value(grid, first, step, rest):
-    size = tuple(a + s * (n - 1) + 1 + b for a, s, n, b in zip(first, step, grid, rest))
+def test_at_its_centre_a_cell_has_its_own_value(grid, first, step, beyond):
+    size = tuple(a + s * (n - 1) + 1 + b for a, s, n, b in zip(first, step, grid, beyond))
     cells = noise(*grid)
     drawn = to_pixels(
         cells, placed((first[0] + 0.5, first[1] + 0.5), step, grid, size)
@@ -313,7 +313,7 @@ def test_only_cells_whose_tile_touches_the_photo_are_kept(shown, far, stride):
         shown,
         tuple(int(side // shown_stride) for side, shown_stride in zip(shown[0].size, (stride, stride))),
     )
-    kept = visible_cells(place_grid(view, reaching(far, stride), grid, size))
+    visible = visible_cells(place_grid(view, reaching(far, stride), grid, size))
     for axis in (0, 1):
         start = round(max(0.0, view.shift[axis]))  # in the input the photo begins and ends at whole pixels
         end = min(view.size[axis], round(view.shift[axis] + size[axis] * view.scale[axis]))
@@ -324,7 +324,7 @@ def test_only_cells_whose_tile_touches_the_photo_are_kept(shown, far, stride):
         touching = [
             cell for cell, (low, high) in enumerate(tiles) if high > start + 1e-4 and low < end - 1e-4
         ]
-        assert list(range(grid[axis]))[kept[axis]] == touching
+        assert list(range(grid[axis]))[visible[axis]] == touching
 
 
 @pytest.mark.parametrize("how", ["resize", "crop", "stretch"])

@@ -63,38 +63,38 @@ def placed(first, step, grid: tuple[int, int], size: tuple[int, int], *seen: flo
     )
 
 
-def whole(size: tuple[int, int], grid: tuple[int, int] = GRID) -> Placement:
+def tiled(size: tuple[int, int], grid: tuple[int, int] = GRID) -> Placement:
     """Tiles of equal size that cover the photo."""
     step = (size[0] / grid[0], size[1] / grid[1])
     return placed((step[0] / 2, step[1] / 2), step, grid, size)
 
 
-def some(tokens: Tensor | None = None, *placements: Placement) -> Features:
+def two_photos(tokens: Tensor | None = None, *placements: Placement) -> Features:
     """Two photos of different shapes, with a classifier on the mean patch."""
     tokens = normal(B, N, D) if tokens is None else tokens
-    placements = placements or (whole((60, 90)), whole((100, 77)))
+    placements = placements or (tiled((60, 90)), tiled((100, 77)))
     head = Linear(normal(len(CATEGORIES), D, seed=1), normal(len(CATEGORIES), seed=2), CATEGORIES)
     names = ("one.jpg", "two.jpg")[: len(tokens)]
     return Features(tokens, placements[0].grid, placements, head, head(tokens.mean(1)), names)
 
 
-def one(placement: Placement) -> Features:
-    return some(normal(1, math.prod(placement.grid), D), placement)
+def one_photo(placement: Placement) -> Features:
+    return two_photos(normal(1, math.prod(placement.grid), D), placement)
 
 
-def at(x: float, y: float) -> partial:
+def point_at(x: float, y: float) -> partial:
     return partial(query.point, x=float(x), y=float(y))
 
 
-def box(x: float, y: float, width: float, height: float) -> partial:
+def box_at(x: float, y: float, width: float, height: float) -> partial:
     return partial(query.box, x=float(x), y=float(y), width=float(width), height=float(height))
 
 
-def vector(function, features: Features) -> Tensor:
+def query_vector(function, features: Features) -> Tensor:
     """The one query on the one photo."""
-    (asked,) = build_queries(function, features)
-    assert asked.vectors.shape[:2] == (1, 1)
-    return asked.vectors[0, 0]
+    (result,) = build_queries(function, features)
+    assert result.vectors.shape[:2] == (1, 1)
+    return result.vectors[0, 0]
 
 
 def complaint(kind: type[ValueError], function, *arguments) -> str:

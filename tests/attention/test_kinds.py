@@ -16,19 +16,19 @@ from fake_features import (
     D,
     N,
     Q,
-    at,
-    box,
+    box_at,
     close,
     complaint,
     few,
     normal,
-    one,
+    one_photo,
     placed,
+    point_at,
+    query_vector,
     quick,
     rectangle,
-    some,
-    vector,
-    whole,
+    tiled,
+    two_photos,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,19 +45,19 @@ from attnvis.types import Box, ClassScore, Features, PhotoError, Placement, Quer
 
 
 def test_mean_is_the_mean_patch():
-    features = some()
-    (asked,) = build_queries(query.mean, features)
+    features = two_photos()
+    (result,) = build_queries(query.mean, features)
     expected = [[math.fsum(features.tokens[b, :, d].tolist()) / N for d in range(D)] for b in range(B)]
-    close(asked.vectors, torch.tensor(expected, dtype=torch.float64).unsqueeze(1))
-    assert asked.labels == (("mean",),) * B
+    close(result.vectors, torch.tensor(expected, dtype=torch.float64).unsqueeze(1))
+    assert result.labels == (("mean",),) * B
 
 
 @pytest.mark.parametrize("index, category", list(enumerate(CATEGORIES)))
 def test_class_scores_average_to_the_logit(index, category):
-    features = some()
-    (asked,) = build_queries(partial(query.class_, name=index), features)
-    assert asked.labels == ((category,),) * B
-    scores = Scores(asked.vectors, features.tokens).products
+    features = two_photos()
+    (result,) = build_queries(partial(query.class_, name=index), features)
+    assert result.labels == ((category,),) * B
+    scores = Scores(result.vectors, features.tokens).products
     for b in range(B):
         mean = [math.fsum(features.tokens[b, :, d].tolist()) / N for d in range(D)]
         logit = math.fsum(w * m for w, m in zip(features.head.weight[index].tolist(), mean)) + float(
@@ -87,24 +87,24 @@ def test_class_scores_average_to_the_logit(index, category):
     ],
 )
 def test_a_class_goes_by_name_or_index(name, index):
-    features = some()
+    features = two_photos()
     for function in (partial(query.class_, name=name), parse(f"class:{name}")):
-        (asked,) = build_queries(function, features)
-        close(asked.vectors, features.head.weight[index].expand(B, 1, D))
-        assert asked.labels == ((CATEGORIES[index],),) * B
+        (result,) = build_queries(function, features)
+        close(result.vectors, features.head.weight[index].expand(B, 1, D))
+        assert result.labels == ((CATEGORIES[index],),) * B
 
 
 def test_predicted_is_each_photos_own_best_class():
-    features = some()
+    features = two_photos()
     likely = torch.zeros(B, len(CATEGORIES), dtype=torch.float64)
     likely[0, 4] = likely[1, 5] = 1
-    (asked,) = build_queries(query.class_, replace(features, logits=likely))
-    assert asked.labels == (("coffee mug",), ("crane",)) and asked.text == "class"
-    close(asked.vectors, features.head.weight[[4, 5]].unsqueeze(1))
+    (result,) = build_queries(query.class_, replace(features, logits=likely))
+    assert result.labels == (("coffee mug",), ("crane",)) and result.text == "class"
+    close(result.vectors, features.head.weight[[4, 5]].unsqueeze(1))
 
 
 def test_a_classifier_without_names_has_numbered_classes():
-    features = some()
+    features = two_photos()
     features = replace(features, head=replace(features.head, categories=()))
     assert query.class_(features, 3).labels == (("class 3",),) * B
     assert "'tabby'" in complaint(ValueError, query.class_, features, "tabby")
@@ -122,28 +122,28 @@ def test_a_classifier_without_names_has_numbered_classes():
     ],
 )
 def test_an_unknown_class_is_told_with_what_is_spelled_nearly_so(name, hints):
-    message = complaint(ValueError, query.class_, some(), name)
+    message = complaint(ValueError, query.class_, two_photos(), name)
     assert all(hint in message for hint in hints) and "11 " in message, message
 
 
 def test_a_class_query_needs_a_classifier():
-    assert "give it a head" in complaint(ValueError, query.class_, replace(some(), head=None))
+    assert "give it a head" in complaint(ValueError, query.class_, replace(two_photos(), head=None))
 
 
 def test_an_earlier_layer_gives_its_logits_only_when_they_are_needed():
-    features = some()
+    features = two_photos()
     assert torch.equal(query.class_(replace(features, logits=None)).vectors, query.class_(features).vectors)
 
 
 def test_a_class_comes_with_its_probability_logit_and_rank():
-    features = some()
+    features = two_photos()
     for name in (*range(len(CATEGORIES)), "predicted"):
-        asked = query.class_(features, name)
+        result = query.class_(features, name)
         for b in range(B):
             logits = features.logits[b].tolist()
             chosen = logits.index(max(logits)) if name == "predicted" else name
             total = math.fsum(math.exp(logit) for logit in logits)
-            (score,) = asked.classes[b]
+            (score,) = result.classes[b]
             assert (score.index, score.name) == (chosen, CATEGORIES[chosen])
             assert score.probability == pytest.approx(math.exp(logits[chosen]) / total, rel=1e-12)
             assert score.logit == pytest.approx(logits[chosen], abs=1e-12)
@@ -152,7 +152,7 @@ def test_a_class_comes_with_its_probability_logit_and_rank():
 
 def test_a_class_score_stays_finite_where_exp_would_not():
     logits = torch.tensor([[1000.0, 999.0, -1000.0] + [0.0] * 8, [0.0] * 11], dtype=torch.float64)
-    features = replace(some(), logits=logits)
+    features = replace(two_photos(), logits=logits)
     likely, unlikely = (query.class_(features, name).classes[0][0] for name in (0, 2))
     assert likely.probability == pytest.approx(1 / (1 + math.exp(-1)), rel=1e-12) and likely.rank == 1
     assert (unlikely.probability, unlikely.rank) == (0, 11)
@@ -187,7 +187,7 @@ def test_a_percentage_has_two_digits_and_is_0_only_for_a_share_of_0(share, text)
     "text", ["mean", "class:tabby", "random", "rarity", "point:40,31.5", "distance", "norm"]
 )
 def test_only_a_class_has_a_class_score_and_only_a_free_sign_a_margin(text):
-    (answer, _) = (answers[0] for answers in AttentionMethod(parse(text))(some()))
+    (answer, _) = (answers[0] for answers in AttentionMethod(parse(text))(two_photos()))
     assert (answer.class_score is not None) == text.startswith("class") and answer.sign_margin is None
 
 
@@ -195,21 +195,21 @@ def test_only_a_class_has_a_class_score_and_only_a_free_sign_a_margin(text):
 
 
 def of_one_number(text: str, features: Features) -> np.ndarray:
-    (asked,) = build_queries(parse(text), features)
-    assert asked.labels == ((text,),) * B and asked.text == text
-    assert asked.vectors.shape == (B, 1, 1) and asked.keys.shape == (B, N, 1)
-    return Scores(asked.vectors, asked.keys).products[:, 0].numpy()
+    (result,) = build_queries(parse(text), features)
+    assert result.labels == ((text,),) * B and result.text == text
+    assert result.vectors.shape == (B, 1, 1) and result.keys.shape == (B, N, 1)
+    return Scores(result.vectors, result.keys).products[:, 0].numpy()
 
 
 def test_distance_is_how_far_a_patch_lies_from_the_mean_patch():
-    features = some(normal(B, N, D) + 3)
+    features = two_photos(normal(B, N, D) + 3)
     for scores, tokens in zip(of_one_number("distance", features), features.tokens.tolist()):
         mean = [math.fsum(token[d] for token in tokens) / N for d in range(D)]
         np.testing.assert_allclose(scores, [math.dist(token, mean) for token in tokens], rtol=1e-12)
 
 
 def test_norm_is_the_length_of_a_patch():
-    features = some(normal(B, N, D) + 3)
+    features = two_photos(normal(B, N, D) + 3)
     for scores, tokens in zip(of_one_number("norm", features), features.tokens.tolist()):
         np.testing.assert_allclose(
             scores, [math.sqrt(math.fsum(value**2 for value in token)) for token in tokens], rtol=1e-12
@@ -219,7 +219,7 @@ def test_norm_is_the_length_of_a_patch():
 @pytest.mark.parametrize("text", ["distance", "norm"])
 @pytest.mark.parametrize("scale", [scaling.inv_sqrt_d, scaling.inv_d])
 def test_a_question_of_one_number_is_left_as_it_is_by_the_root_of_d(text, scale):
-    plain, scaled = (AttentionMethod(parse(text), how)(some()) for how in (scaling.none, scale))
+    plain, scaled = (AttentionMethod(parse(text), how)(two_photos()) for how in (scaling.none, scale))
     for first, second in zip(plain, scaled):
         assert torch.equal(first[0].attention.logits, second[0].attention.logits)
 
@@ -228,12 +228,17 @@ def test_a_question_of_one_number_is_left_as_it_is_by_the_root_of_d(text, scale)
 @few
 def test_distance_does_not_see_what_all_patches_share_and_norm_does(seed, shift, stretch):
     tokens, common = normal(B, N, D, seed=seed), 1 + shift**2 * normal(D, seed=seed + 1).abs()
-    distances, norms = of_one_number("distance", some(tokens)), of_one_number("norm", some(tokens))
-    np.testing.assert_allclose(
-        of_one_number("distance", some(stretch * tokens + common)), stretch * distances, rtol=1e-9
+    distances, norms = (
+        of_one_number("distance", two_photos(tokens)),
+        of_one_number("norm", two_photos(tokens)),
     )
-    assert not np.allclose(of_one_number("norm", some(tokens + common)), norms)
-    np.testing.assert_allclose(of_one_number("norm", some(-stretch * tokens)), stretch * norms, rtol=1e-12)
+    np.testing.assert_allclose(
+        of_one_number("distance", two_photos(stretch * tokens + common)), stretch * distances, rtol=1e-9
+    )
+    assert not np.allclose(of_one_number("norm", two_photos(tokens + common)), norms)
+    np.testing.assert_allclose(
+        of_one_number("norm", two_photos(-stretch * tokens)), stretch * norms, rtol=1e-12
+    )
 
 
 @given(seed=st.integers(0, 999), text=st.sampled_from(["mean", "distance", "norm", "rarity", "class:tabby"]))
@@ -242,7 +247,7 @@ def test_mirrored_features_give_the_mirrored_map_and_never_its_negative(seed, te
     tokens = normal(B, N, D, seed=seed)
     mirrored = tokens.unflatten(1, GRID).flip(2).flatten(1, 2)
     for straight, turned in zip(
-        AttentionMethod(parse(text))(some(tokens)), AttentionMethod(parse(text))(some(mirrored))
+        AttentionMethod(parse(text))(two_photos(tokens)), AttentionMethod(parse(text))(two_photos(mirrored))
     ):
         logits, opposite = (answer[0].attention.logits.reshape(GRID) for answer in (straight, turned))
         close(opposite.flip(1), logits)
@@ -274,16 +279,16 @@ def placements(draw) -> Placement:
 @given(placement=placements(), data=st.data())
 @quick
 def test_a_point_at_a_cells_centre_is_that_cells_patch(placement, data):
-    features = one(placement)
+    features = one_photo(placement)
     row, column = (data.draw(st.integers(0, cells - 1)) for cells in placement.grid)
     y, x = placement.first[0] + row * placement.step[0], placement.first[1] + column * placement.step[1]
-    close(vector(at(x, y), features), features.tokens[0, row * placement.grid[1] + column])
+    close(query_vector(point_at(x, y), features), features.tokens[0, row * placement.grid[1] + column])
 
 
 @given(placement=placements(), data=st.data())
 @quick
 def test_a_point_half_way_between_cells_is_their_average(placement, data):
-    features, (h, w) = one(placement), placement.grid
+    features, (h, w) = one_photo(placement), placement.grid
     row, column = (data.draw(st.integers(0, cells - 1)) for cells in (h, w))
     down, right = data.draw(st.booleans()) and row < h - 1, data.draw(st.booleans()) and column < w - 1
     y, x = (
@@ -293,16 +298,16 @@ def test_a_point_half_way_between_cells_is_their_average(placement, data):
     around = [
         features.tokens[0, (row + i) * w + column + j] for i in range(1 + down) for j in range(1 + right)
     ]
-    close(vector(at(x, y), features), sum(around) / len(around))
+    close(query_vector(point_at(x, y), features), sum(around) / len(around))
 
 
 def test_a_point_is_bilinear_between_the_four_cells_around_it():
-    features = one(placed((10, 20), (40, 8), (3, 4), (120, 60)))
+    features = one_photo(placed((10, 20), (40, 8), (3, 4), (120, 60)))
     cells = features.tokens.reshape(3, 4, D)
     expected = 0.25 * (0.625 * cells[1, 2] + 0.375 * cells[1, 3]) + 0.75 * (
         0.625 * cells[2, 2] + 0.375 * cells[2, 3]
     )
-    close(vector(at(39, 80), features), expected)  # 80 = 10 + 1.75 * 40, 39 = 20 + 2.375 * 8
+    close(query_vector(point_at(39, 80), features), expected)  # 80 = 10 + 1.75 * 40, 39 = 20 + 2.375 * 8
 
 
 @pytest.mark.parametrize(
@@ -310,22 +315,22 @@ def test_a_point_is_bilinear_between_the_four_cells_around_it():
     [(0, 0, 0, 0), (59.9, 0, 0, 3), (0, 119.9, 2, 0), (59.9, 119.9, 2, 3), (59.9, 50, 1, 3)],
 )
 def test_beyond_the_outer_centres_a_point_is_the_outer_cell(x, y, row, column):
-    features = one(placed((10, 20), (40, 8), (3, 4), (120, 60)))
-    close(vector(at(x, y), features), features.tokens[0, row * 4 + column])
+    features = one_photo(placed((10, 20), (40, 8), (3, 4), (120, 60)))
+    close(query_vector(point_at(x, y), features), features.tokens[0, row * 4 + column])
 
 
 def test_a_point_is_found_on_each_photo_by_its_own_size_and_marked():
-    features = some()
-    (asked,) = build_queries(parse("point:45,30"), features)
-    close(asked.vectors[0, 0], features.tokens[0, 2 * 11 + 5])  # the middle of 60 x 90
-    assert asked.marks == ((30.0, 45.0),) and asked.labels == (("point 45,30",),) * B
+    features = two_photos()
+    (result,) = build_queries(parse("point:45,30"), features)
+    close(result.vectors[0, 0], features.tokens[0, 2 * 11 + 5])  # the middle of 60 x 90
+    assert result.marks == ((30.0, 45.0),) and result.labels == (("point 45,30",),) * B
 
 
 @pytest.mark.parametrize(
     "x, y", [(77, 3), (90, 3), (-0.5, 3), (3, 60), (3, -1), (math.nan, 3), (3, math.nan), (math.inf, 3)]
 )
 def test_a_point_outside_any_photo_is_told_with_that_photos_size(x, y):
-    message = complaint(PhotoError, at(x, y), some())
+    message = complaint(PhotoError, point_at(x, y), two_photos())
     assert f"point {x:g},{y:g}" in message and (
         "90x60 photo one.jpg" in message or "77x100 photo two.jpg" in message
     ), message
@@ -335,11 +340,11 @@ def test_a_point_outside_any_photo_is_told_with_that_photos_size(x, y):
     "x, y, fine", [(20, 30, True), (19.9, 30, False), (69.9, 30, True), (70, 30, False), (5, 5, False)]
 )
 def test_a_point_that_was_cropped_away_is_refused(x, y, fine):
-    cropped = one(placed((6, 25), (12, 4), GRID, (60, 90), 0, 20, 60, 50))
+    cropped = one_photo(placed((6, 25), (12, 4), GRID, (60, 90), 0, 20, 60, 50))
     if fine:
-        vector(at(x, y), cropped)
+        query_vector(point_at(x, y), cropped)
     else:
-        message = complaint(PhotoError, at(x, y), cropped)
+        message = complaint(PhotoError, point_at(x, y), cropped)
         assert f"point {x:g},{y:g} of one.jpg" in message and "cropped" in message and "fit=resize" in message
 
 
@@ -379,15 +384,15 @@ ODD = {  # tile edges on eighths of a pixel, so that counting is exact
 
 @pytest.mark.parametrize("name", ODD)
 def test_a_box_around_everything_weighs_each_patch_by_its_area(name):
-    features, (height, width) = one(ODD[name]), ODD[name].size
+    features, (height, width) = one_photo(ODD[name]), ODD[name].size
     everything = counted(features, rectangle(0, 0, height, width))
-    close(vector(box(0, 0, width, height), features), everything)
-    close(vector(box(-50, -9, 999, math.inf), features), everything)
+    close(query_vector(box_at(0, 0, width, height), features), everything)
+    close(query_vector(box_at(-50, -9, 999, math.inf), features), everything)
 
 
 def test_where_all_tiles_are_equal_a_box_around_everything_is_the_mean():
-    features = one(whole((60, 90)))
-    close(vector(parse("box:0,0,90,60"), features), features.mean[0])
+    features = one_photo(tiled((60, 90)))
+    close(query_vector(parse("box:0,0,90,60"), features), features.mean[0])
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -402,37 +407,37 @@ def test_where_all_tiles_are_equal_a_box_around_everything_is_the_mean():
     ],
 )
 def test_a_box_weighs_each_patch_by_the_area_that_they_share(name, area):
-    features = one(ODD[name])
-    (asked,) = build_queries(box(area.left, area.top, area.width, area.height), features)
-    close(asked.vectors[0, 0], counted(features, area))
-    assert asked.marks == (area,)
+    features = one_photo(ODD[name])
+    (result,) = build_queries(box_at(area.left, area.top, area.width, area.height), features)
+    close(result.vectors[0, 0], counted(features, area))
+    assert result.marks == (area,)
 
 
 @pytest.mark.parametrize("row, column", [(0, 0), (1, 2), (2, 3)])
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.01])
 def test_a_box_within_one_tile_is_that_patch(row, column, share):
-    features = one(ODD["even tiles"])
-    inside = box(5 * column, 6 * row, 5 * share, 6 * share)
-    close(vector(inside, features), features.tokens[0, row * 4 + column])
+    features = one_photo(ODD["even tiles"])
+    inside = box_at(5 * column, 6 * row, 5 * share, 6 * share)
+    close(query_vector(inside, features), features.tokens[0, row * 4 + column])
 
 
 @pytest.mark.parametrize("width, height", [(0, 5), (5, 0), (-3, 5), (math.nan, 5), (5, math.nan)])
 def test_an_empty_box_is_refused(width, height):
-    assert f"{width:g}x{height:g}" in complaint(ValueError, box(1, 1, width, height), some())
+    assert f"{width:g}x{height:g}" in complaint(ValueError, box_at(1, 1, width, height), two_photos())
 
 
 @pytest.mark.parametrize(
     "x, y", [(90, 0), (0, 60), (-5, 0), (0, -5), (500, 500), (math.nan, 0), (0, math.nan)]
 )
 def test_a_box_beside_the_photo_is_refused(x, y):
-    message = complaint(PhotoError, box(x, y, 5, 5), one(whole((60, 90))))
+    message = complaint(PhotoError, box_at(x, y, 5, 5), one_photo(tiled((60, 90))))
     assert f"box {x:g},{y:g},5,5" in message and "90x60 photo one.jpg" in message
 
 
 def test_a_box_in_the_part_that_was_cropped_away_is_refused():
-    cropped = one(placed((6, 25), (12, 4), GRID, (60, 90), 0, 20, 60, 50))
-    assert "seen" in complaint(PhotoError, box(0, 0, 20, 60), cropped)
-    close(vector(box(0, 0, 20.5, 60), cropped), cropped.tokens.reshape(5, 11, D)[:, 0].mean(0))
+    cropped = one_photo(placed((6, 25), (12, 4), GRID, (60, 90), 0, 20, 60, 50))
+    assert "seen" in complaint(PhotoError, box_at(0, 0, 20, 60), cropped)
+    close(query_vector(box_at(0, 0, 20.5, 60), cropped), cropped.tokens.reshape(5, 11, D)[:, 0].mean(0))
 
 
 # random
@@ -440,22 +445,22 @@ def test_a_box_in_the_part_that_was_cropped_away_is_refused():
 
 def test_a_random_query_depends_on_its_seed_and_on_nothing_else():
     state = torch.random.get_rng_state()
-    first, again, other = (build_queries(parse(f"random:{seed},{Q}"), some())[0] for seed in (4, 4, 5))
+    first, again, other = (build_queries(parse(f"random:{seed},{Q}"), two_photos())[0] for seed in (4, 4, 5))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert first.vectors.shape == (B, Q, D) and torch.equal(first.vectors[0], first.vectors[1])
     assert torch.equal(first.vectors, again.vectors) and not torch.isclose(first.vectors, other.vectors).any()
     assert first.labels == (("random 4 #1", "random 4 #2", "random 4 #3"),) * B and first.marks == (None,) * Q
-    single = query.random(replace(some(), tokens=some().tokens.float()), seed=4)
+    single = query.random(replace(two_photos(), tokens=two_photos().tokens.float()), seed=4)
     assert single.vectors.dtype == torch.float32 and single.labels == (("random 4",),) * B
 
 
 def test_no_random_vectors_at_all_is_refused():
     with pytest.raises(ValueError, match="at least 1, not 0"):
-        query.random(some(), count=0)
+        query.random(two_photos(), count=0)
 
 
 def test_random_queries_are_standard_normal():
-    numbers = np.sort(query.random(some(), seed=1, count=3000).vectors[0].numpy().ravel())
+    numbers = np.sort(query.random(two_photos(), seed=1, count=3000).vectors[0].numpy().ravel())
     assert abs(numbers.mean()) < 0.03 and abs(numbers.std() - 1) < 0.03
     assert np.quantile(numbers, 0.975) == pytest.approx(1.96, abs=0.06)
 
@@ -464,13 +469,13 @@ def test_random_queries_are_standard_normal():
 
 
 def rarities(features: Features, **settings) -> np.ndarray:
-    (asked,) = build_queries(partial(query.rarity, **settings), features)
-    assert asked.labels == (("rarity",),) * len(features.tokens)
-    return Scores(asked.vectors, asked.keys).products[:, 0].numpy()
+    (result,) = build_queries(partial(query.rarity, **settings), features)
+    assert result.labels == (("rarity",),) * len(features.tokens)
+    return Scores(result.vectors, result.keys).products[:, 0].numpy()
 
 
 def test_rarity_without_shrinkage_is_the_squared_mahalanobis_distance():
-    features = some(normal(B, N, D) @ normal(D, D, seed=1) + 3)
+    features = two_photos(normal(B, N, D) @ normal(D, D, seed=1) + 3)
     rare = rarities(features, components=D, shrinkage=0.0)
     for photo, tokens in zip(rare, features.tokens.numpy()):
         precision = np.linalg.inv(np.cov(tokens.T, ddof=0))
@@ -482,7 +487,7 @@ def test_rarity_without_shrinkage_is_the_squared_mahalanobis_distance():
 
 @pytest.mark.parametrize("components, shrinkage", [(1, 0.0), (3, 0.01), (D, 0.3)])
 def test_rarity_is_a_shrunk_mahalanobis_distance_in_the_leading_components(components, shrinkage):
-    features = some(normal(B, N, D) @ normal(D, D, seed=1) + 3)
+    features = two_photos(normal(B, N, D) @ normal(D, D, seed=1) + 3)
     rare = rarities(features, components=components, shrinkage=shrinkage)
     for photo, tokens in zip(rare, features.tokens.numpy()):
         centred = tokens - tokens.mean(0)
@@ -501,7 +506,7 @@ def test_a_planted_odd_patch_is_the_rarest(at, seed):
     tokens[0, at] = (
         4 * tokens[0].norm(dim=-1).max() * torch.nn.functional.normalize(normal(D, seed=seed + 1), dim=0)
     )
-    assert rarities(some(tokens, whole((60, 90)))).argmax() == at
+    assert rarities(two_photos(tokens, tiled((60, 90)))).argmax() == at
 
 
 @given(seed=st.integers(0, 99), stretch=st.floats(0.1, 10))
@@ -510,20 +515,22 @@ def test_rarity_does_not_depend_on_the_units_nor_the_origin_nor_the_axes(seed, s
     tokens, rotation = normal(B, N, D, seed=seed), torch.linalg.qr(normal(D, D, seed=seed + 1))[0]
     moved = stretch * tokens @ rotation + 5
     np.testing.assert_allclose(
-        rarities(some(moved), components=3), rarities(some(tokens), components=3), rtol=1e-6
+        rarities(two_photos(moved), components=3), rarities(two_photos(tokens), components=3), rtol=1e-6
     )
 
 
 def test_rarity_takes_no_more_components_than_there_are():
-    np.testing.assert_allclose(rarities(some()), rarities(some(), components=D))  # 16 asked of 7 channels
-    few = one(whole((60, 90), (1, 3)))
+    np.testing.assert_allclose(
+        rarities(two_photos()), rarities(two_photos(), components=D)
+    )  # 16 result of 7 channels
+    few = one_photo(tiled((60, 90), (1, 3)))
     assert np.isfinite(rarities(few)).all()
-    assert "0" in complaint(ValueError, partial(query.rarity, components=0), some())
+    assert "0" in complaint(ValueError, partial(query.rarity, components=0), two_photos())
 
 
 def test_a_flat_photo_has_no_rare_patch():
     for level in (0.0, 0.1, 1e4):
-        rare = rarities(some(torch.full((B, N, D), level)))
+        rare = rarities(two_photos(torch.full((B, N, D), level)))
         assert (rare == rare[:, :1]).all()
 
 
@@ -533,10 +540,10 @@ def test_a_flat_photo_has_no_rare_patch():
 @pytest.mark.parametrize("component", [1, 2, D])
 @pytest.mark.parametrize("centred", [True, False])
 def test_pca_is_a_right_singular_vector(component, centred):
-    features = some(normal(B, N, D) @ normal(D, D, seed=1) + 2)
-    (asked,) = build_queries(partial(query.pca, component=component, centred=centred), features)
-    assert asked.labels == ((f"pca {component}",),) * B
-    for photo, tokens in zip(asked.vectors[:, 0].numpy(), features.tokens.numpy()):
+    features = two_photos(normal(B, N, D) @ normal(D, D, seed=1) + 2)
+    (result,) = build_queries(partial(query.pca, component=component, centred=centred), features)
+    assert result.labels == ((f"pca {component}",),) * B
+    for photo, tokens in zip(result.vectors[:, 0].numpy(), features.tokens.numpy()):
         expected = np.linalg.svd(tokens - tokens.mean(0) * centred)[2][component - 1]
         assert abs(photo @ expected) == pytest.approx(1, abs=1e-10) and np.linalg.norm(
             photo
@@ -546,26 +553,30 @@ def test_pca_is_a_right_singular_vector(component, centred):
 @given(seed=st.integers(0, 999), component=st.integers(1, 4), centred=st.booleans())
 @few
 def test_pca_points_to_the_patches_of_larger_norm(seed, component, centred):
-    features = some(normal(B, N, D, seed=seed) + normal(D, seed=seed + 1))
+    features = two_photos(normal(B, N, D, seed=seed) + normal(D, seed=seed + 1))
     vectors = query.pca(features, component, centred).vectors
     scores, norms = (
         (features.tokens @ vectors.mT)[..., 0].numpy(),
         np.linalg.norm(features.tokens.numpy(), axis=-1),
     )
     assert all(np.corrcoef(s, n)[0, 1] >= 0 for s, n in zip(scores, norms))
-    close(query.pca(some(-features.tokens), component, centred).vectors, -vectors, atol=1e-7, rtol=0)
-    close(query.pca(some(features.tokens.flip(1)), component, centred).vectors, vectors, atol=1e-7, rtol=0)
+    close(query.pca(two_photos(-features.tokens), component, centred).vectors, -vectors, atol=1e-7, rtol=0)
+    close(
+        query.pca(two_photos(features.tokens.flip(1)), component, centred).vectors, vectors, atol=1e-7, rtol=0
+    )
 
 
 @given(seed=st.integers(0, 999), component=st.integers(1, 4), centred=st.booleans())
 @few
 def test_the_margin_of_a_free_sign_is_the_correlation_of_scores_and_norms(seed, component, centred):
-    features = some(normal(B, N, D, seed=seed) + normal(D, seed=seed + 1))
-    asked = query.pca(features, component, centred)
-    assert asked.sign_margin.shape == (B, 1)
+    features = two_photos(normal(B, N, D, seed=seed) + normal(D, seed=seed + 1))
+    result = query.pca(features, component, centred)
+    assert result.sign_margin.shape == (B, 1)
     for photo, tokens in enumerate(features.tokens.numpy()):
-        scores, norms = tokens @ asked.vectors[photo, 0].numpy(), np.linalg.norm(tokens, axis=-1)
-        assert float(asked.sign_margin[photo, 0]) == pytest.approx(np.corrcoef(scores, norms)[0, 1], abs=1e-9)
+        scores, norms = tokens @ result.vectors[photo, 0].numpy(), np.linalg.norm(tokens, axis=-1)
+        assert float(result.sign_margin[photo, 0]) == pytest.approx(
+            np.corrcoef(scores, norms)[0, 1], abs=1e-9
+        )
 
 
 def with_margin(margin: float) -> Features:
@@ -576,7 +587,7 @@ def with_margin(margin: float) -> Features:
         norms, scores = np.array([10 + ahead, 10, 3, 3]), np.array([10 + ahead, -10, 0, 0])
         low, high = (ahead, high) if abs(np.corrcoef(scores, norms)[0, 1]) < margin else (low, ahead)
     tokens = torch.tensor([[10 + ahead, 0], [-10, 0], [0, 3], [0, -3]], dtype=torch.float64)
-    return Features(tokens.unsqueeze(0), (2, 2), (whole((20, 20), (2, 2)),))
+    return Features(tokens.unsqueeze(0), (2, 2), (tiled((20, 20), (2, 2)),))
 
 
 @pytest.mark.parametrize(
@@ -590,19 +601,19 @@ def test_a_sign_that_is_hardly_chosen_is_warned_of_with_its_margin(margin, warne
 
 
 def test_the_sign_of_patches_without_contrast_is_free():
-    assert query.pca(some(torch.full((B, N, D), 0.3))).sign_margin.tolist() == [[0.0], [0.0]]
+    assert query.pca(two_photos(torch.full((B, N, D), 0.3))).sign_margin.tolist() == [[0.0], [0.0]]
 
 
 def test_rectified_features_have_a_non_negative_first_uncentred_direction():
-    assert (query.pca(some(normal(B, N, D).relu()), 1, centred=False).vectors >= 0).all()  # Perron
+    assert (query.pca(two_photos(normal(B, N, D).relu()), 1, centred=False).vectors >= 0).all()  # Perron
 
 
 def test_pca_works_where_there_are_more_channels_than_patches():
     tokens = normal(1, 6, 41)
     for component in range(1, 6):
-        found = query.pca(Features(tokens, (2, 3), ()), component).vectors[0, 0].numpy()
+        direction = query.pca(Features(tokens, (2, 3), ()), component).vectors[0, 0].numpy()
         assert abs(
-            found @ np.linalg.svd(tokens[0].numpy() - tokens[0].numpy().mean(0))[2][component - 1]
+            direction @ np.linalg.svd(tokens[0].numpy() - tokens[0].numpy().mean(0))[2][component - 1]
         ) == pytest.approx(1, abs=1e-8)
 
 
@@ -625,10 +636,10 @@ def test_a_component_that_does_not_exist_is_refused(channels, centred, last, com
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_photos_queries_do_not_depend_on_the_others_in_the_batch(text):
-    features = some()
+    features = two_photos()
 
     def part(photos: list[int]) -> Query:
-        (asked,) = build_queries(
+        (result,) = build_queries(
             parse(text),
             replace(
                 features,
@@ -638,7 +649,7 @@ def test_a_photos_queries_do_not_depend_on_the_others_in_the_batch(text):
                 names=tuple(features.names[photo] for photo in photos),
             ),
         )
-        return asked
+        return result
 
     together, swapped = part([0, 1]), part([1, 0])
     for photo in range(B):
@@ -654,10 +665,10 @@ def test_a_photos_queries_do_not_depend_on_the_others_in_the_batch(text):
 @given(seed=st.integers(0, 99), factor=st.floats(-3, 3))
 @quick
 def test_scores_are_linear_in_the_query(seed, factor):
-    features = some(normal(B, N, D, seed=seed))
+    features = two_photos(normal(B, N, D, seed=seed))
 
-    def scores(asked: Tensor) -> Tensor:
-        return Scores(asked, features.tokens).products
+    def scores(result: Tensor) -> Tensor:
+        return Scores(result, features.tokens).products
 
     one, other = (
         build_queries(parse(text), features)[0].vectors for text in ("point:40,31.5", "class:crane")
@@ -667,8 +678,8 @@ def test_scores_are_linear_in_the_query(seed, factor):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_queries_keep_the_precision_of_the_features(text):
-    features = some()
+    features = two_photos()
     single = replace(features, tokens=features.tokens.float(), logits=features.logits.float())
     for either, dtype in ((features, torch.float64), (single, torch.float32)):
-        (asked,) = build_queries(parse(text), either)
-        assert asked.vectors.dtype == dtype and (asked.keys is None or asked.keys.dtype == dtype)
+        (result,) = build_queries(parse(text), either)
+        assert result.vectors.dtype == dtype and (result.keys is None or result.keys.dtype == dtype)

@@ -42,14 +42,14 @@ def duel(
 @pytest.mark.parametrize("row", GOLDEN["T1"], ids=lambda r: f"{r['pair']} d={r['dim']}")
 def test_the_pairs_of_the_note_at_every_dimension(row):
     attention = duel(*row["pair"], row["dim"])
-    found = {name: values.item() for name, values in diagnose(attention).items()}
+    numbers = {name: values.item() for name, values in diagnose(attention).items()}
     first, second = attention.weights.flatten().tolist()
     assert first == pytest.approx(row["first"], abs=1e-12)
     assert second == pytest.approx(row["second"], rel=1e-10, abs=1e-12)
-    assert found["margin"] == pytest.approx(row["gap"], rel=1e-5)
-    assert found["entropy"] == pytest.approx(row["entropy"], rel=5e-6)
-    assert found["perplexity"] == pytest.approx(row["perplexity"], abs=1e-6)
-    assert found["gradient_norm"] / 2 == pytest.approx(
+    assert numbers["margin"] == pytest.approx(row["gap"], rel=1e-5)
+    assert numbers["entropy"] == pytest.approx(row["entropy"], rel=5e-6)
+    assert numbers["perplexity"] == pytest.approx(row["perplexity"], abs=1e-6)
+    assert numbers["gradient_norm"] / 2 == pytest.approx(
         row["gradient"], rel=1e-4, abs=0
     )  # |J| of two patches is 2 beta p1 p2
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from fake_features import at, close, complaint, quick, some
+from fake_features import close, complaint, point_at, quick, two_photos
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +31,7 @@ def test_a_query_is_spelled_as_it_was_read(text):
 @given(x=st.floats(0, 99_999).map(lambda n: round(n, 3)), y=st.floats(0, 99_999).map(lambda n: round(n, 3)))
 @quick
 def test_a_point_survives_spelling_to_a_thousandth_of_a_pixel(x, y):
-    assert parse(format_function(at(x, y))).keywords == {"x": x, "y": y}
+    assert parse(format_function(point_at(x, y))).keywords == {"x": x, "y": y}
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_a_point_survives_spelling_to_a_thousandth_of_a_pixel(x, y):
 )
 def test_settings_are_spelled_in_the_order_in_which_they_are_read(function, text):
     assert format_function(function) == text
-    same, other = build_queries(function, some()), build_queries(parse(text), some())
-    assert [one.text for one in same] == [one.text for one in other] == [text]
+    same, other = build_queries(function, two_photos()), build_queries(parse(text), two_photos())
+    assert [built.text for built in same] == [built.text for built in other] == [text]
     assert torch.equal(same[0].vectors, other[0].vectors)
 
 
@@ -61,11 +61,11 @@ def test_blanks_around_a_name_and_its_settings_do_not_matter():
 
 
 @pytest.mark.parametrize(
-    "said, meant",
+    "text, meant",
     [("true", True), ("True", True), ("1", True), ("false", False), ("False", False), ("no", False)],
 )
-def test_a_yes_or_no_is_read_in_words_or_digits(said, meant):
-    assert parse(f"pca:2,{said}").keywords == {"component": 2, "centred": meant}
+def test_a_yes_or_no_is_read_in_words_or_digits(text, meant):
+    assert parse(f"pca:2,{text}").keywords == {"component": 2, "centred": meant}
 
 
 def test_settings_take_the_types_of_the_signature():

@@ -80,13 +80,13 @@ def test_a_bright_spot_is_drawn_where_it_was_painted(name, size, how):
         centres = np.array(
             [placement.centre(0, 0), placement.centre(placement.grid[0] - 1, placement.grid[1] - 1)]
         )
-        found = np.clip(
+        brightest = np.clip(
             np.add(np.unravel_index(np.nanargmax(drawn), size), 0.5), *centres
         )  # the map is level beyond the outer centres
         slack = 1 + 1.5 / np.array(view.scale)  # whole pixels of the photo and of the input
-        assert (np.abs(found - np.clip(spot, *centres)) <= np.array(placement.step) / 2 + slack).all(), (
+        assert (np.abs(brightest - np.clip(spot, *centres)) <= np.array(placement.step) / 2 + slack).all(), (
             spot,
-            found,
+            brightest,
             placement,
         )
 
@@ -96,13 +96,13 @@ def test_where_the_usual_placement_misses_the_spot_rf_finds_it():
     pixels = np.full((225, 225, 3), [round(255 * mean) for mean in how.mean], np.uint8)
     pixels[120:137, 88:105] = 255  # centred on 128.5, 96.5, as cell (4, 3) is
     batch = collate([Photo("spot", pixels, (225, 225), "")], how)
-    found = {}
+    centres = {}
     for placement in ("rf", "stretch"):
         features = fake("k3 s2 p1", placement)(batch)
         drawn = to_pixels(features.tokens[0].reshape(features.grid).numpy(), features.placements[0])
-        found[placement] = ndimage.center_of_mass(drawn**3)
-    assert found["rf"] == pytest.approx((128, 96), abs=1)
-    assert np.hypot(*np.subtract(found["stretch"], found["rf"])) > 2
+        centres[placement] = ndimage.center_of_mass(drawn**3)
+    assert centres["rf"] == pytest.approx((128, 96), abs=1)
+    assert np.hypot(*np.subtract(centres["stretch"], centres["rf"])) > 2
 
 
 # probe: the reach of networks known by arithmetic
@@ -444,7 +444,7 @@ def test_the_probed_network_is_left_as_it_was(training):
     net.train(training)
     net[0].weight.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    layers, asked = list(net.modules()), [parameter.requires_grad for parameter in net.parameters()]
+    layers, learned = list(net.modules()), [parameter.requires_grad for parameter in net.parameters()]
     probe(net)
     assert all(
         torch.equal(tensor, before[name]) and tensor.dtype == before[name].dtype
@@ -452,5 +452,5 @@ def test_the_probed_network_is_left_as_it_was(training):
     )
     assert all(one is other for one, other in zip(net.modules(), layers, strict=True)) and net[-1] is pool
     assert all(module.training == training for module in net.modules())
-    assert [parameter.requires_grad for parameter in net.parameters()] == asked
+    assert [parameter.requires_grad for parameter in net.parameters()] == learned
     assert math.isfinite(float(net(torch.rand(2, 3, 32, 32)).detach().sum()))

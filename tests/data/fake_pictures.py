@@ -36,13 +36,13 @@ def sized(height: int, width: int) -> Photo:
     return Photo("sized", np.zeros((1, 1, 3), np.uint8), (height, width), "")
 
 
-def off(picture: np.ndarray, expected: np.ndarray) -> float:
+def largest_difference(picture: np.ndarray, expected: np.ndarray) -> float:
     """The largest difference between two pictures of one shape."""
     assert picture.shape == expected.shape
     return float(np.abs(picture.astype(float) - expected).max())
 
 
-def complaint(*arguments, **keywords) -> str:
+def load_error(*arguments, **keywords) -> str:
     """The one line that says why `load` refuses."""
     with pytest.raises(PhotoError) as caught:
         load(*arguments, **keywords)

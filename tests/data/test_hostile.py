@@ -3,6 +3,7 @@
 None hangs, fills the memory or leaves the folder.
 """
 
+import csv
 import io
 import os
 import socket
@@ -19,7 +20,6 @@ import torch
 from conftest import Page, make_photo
 from PIL import Image
 from safetensors.torch import save
-from test_entry import records
 
 from attnvis.cli.messages import visible
 from attnvis.data.decoding import load
@@ -27,6 +27,11 @@ from attnvis.data.paths import MOST_BYTES, find
 from attnvis.types import PhotoError
 
 UNIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no such files on Windows")
+
+
+def records() -> list[dict[str, str]]:
+    with Path("out/records.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def refusal(source) -> str:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_pictures import complaint
+from fake_pictures import load_error
 from PIL import Image
 
 from attnvis.data.decoding import load
@@ -37,7 +37,7 @@ def names(paths: list[Path], album: Path) -> list[str]:
     return [str((album / path).relative_to(album)) for path in paths]
 
 
-def lost(images) -> str:
+def find_error(images) -> str:
     with pytest.raises(PhotoError) as caught:
         find(images)
     return str(caught.value)
@@ -73,45 +73,45 @@ def test_a_list_file_is_relative_to_itself(album):
 
 
 def test_a_list_keeps_its_order_and_each_file_once(album):
-    found = find(["deep", "b.jpg", album / "b.jpg", "./deep/../b.jpg", "*.PNG"])
-    assert names(found, album) == ["deep/d.tif", "deep/er/c.webp", "b.jpg", "a.PNG"]
+    paths = find(["deep", "b.jpg", album / "b.jpg", "./deep/../b.jpg", "*.PNG"])
+    assert names(paths, album) == ["deep/d.tif", "deep/er/c.webp", "b.jpg", "a.PNG"]
 
 
 def test_a_missing_file_among_others_fails_only_when_loaded(album):
     assert find(["b.jpg", "b.jpeg"]) == [Path("b.jpg"), Path("b.jpeg")]
-    assert "did you mean b.jpg?" in complaint("b.jpeg")
+    assert "did you mean b.jpg?" in load_error("b.jpeg")
 
 
 def test_a_missing_file_alone_is_an_error_with_its_neighbours(album):
     assert (
         "no such photo: B.jpeg; did you mean b.jpg?"
-        in lost("B.jpeg")
-        == lost(["B.jpeg"])
-        == lost(Path("B.jpeg"))
+        in find_error("B.jpeg")
+        == find_error(["B.jpeg"])
+        == find_error(Path("B.jpeg"))
     )
-    assert str(album) in lost("zzzzzzzzzzzzzz.qq")
-    assert "there is no folder nowhere" in lost("nowhere/b.jpg")
+    assert str(album) in find_error("zzzzzzzzzzzzzz.qq")
+    assert "there is no folder nowhere" in find_error("nowhere/b.jpg")
 
 
 def test_nothing_found_says_what_was_looked_for(album):
     (album / "bare").mkdir()
     (album / "none.txt").write_text("# nothing\n")
-    assert "no photos in the folder bare; looked for .jpg .jpeg .png" in lost("bare")
-    assert "no photos match *.bmp; looked for" in lost("*.bmp")
-    assert "none.txt names no photos" in lost("none.txt")
-    assert "no photos" in lost([]) and "empty name" in lost("")
+    assert "no photos in the folder bare; looked for .jpg .jpeg .png" in find_error("bare")
+    assert "no photos match *.bmp; looked for" in find_error("*.bmp")
+    assert "none.txt names no photos" in find_error("none.txt")
+    assert "no photos" in find_error([]) and "empty name" in find_error("")
 
 
 def test_samples_are_photos_that_load():
-    found = find("samples")
-    assert len(found) >= 5 and all(min(load(path).size) >= 300 for path in found)
+    paths = find("samples")
+    assert len(paths) >= 5 and all(min(load(path).size) >= 300 for path in paths)
 
 
 def test_a_sample_has_its_own_name_and_one_for_what_it_shows(album):
     assert find("samples/cat") == find("samples/chelsea") and find("samples/cat")[0].name == "chelsea.png"
-    assert "did you mean astronaut" in lost("samples/astronaut.png") and "the samples are cat, " in lost(
-        "samples/cow"
-    )
+    assert "did you mean astronaut" in find_error(
+        "samples/astronaut.png"
+    ) and "the samples are cat, " in find_error("samples/cow")
     (album / "samples").mkdir()
     (album / "samples" / "mine.jpg").write_bytes(b"x")
     assert (

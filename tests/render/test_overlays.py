@@ -174,11 +174,11 @@ def test_png_keeps_every_colour(tmp_path):
 
 
 def test_uniform_has_the_same_colour_in_any_two_photos():
-    one, two = ramp(), uniform(value=0.5)
-    one[3, 5] = two[3, 5] = 1
-    np.testing.assert_array_equal(heatmap(one, Style())[3, 5], heatmap(two, Style())[3, 5])
+    first, second = ramp(), uniform(value=0.5)
+    first[3, 5] = second[3, 5] = 1
+    np.testing.assert_array_equal(heatmap(first, Style())[3, 5], heatmap(second, Style())[3, 5])
     style = Style(scale="min_max")
-    assert np.abs(heatmap(one, style)[3, 5].astype(int) - heatmap(two, style)[3, 5]).max() > 50
+    assert np.abs(heatmap(first, style)[3, 5].astype(int) - heatmap(second, style)[3, 5]).max() > 50
 
 
 def test_hatching_is_a_grey_that_no_colour_map_contains():
@@ -238,9 +238,9 @@ def test_never_seen_keeps_the_hue_of_the_photo_and_is_dimmed():
 
 
 def test_never_seen_is_drawn_the_same_whatever_the_map_says_elsewhere():
-    one, two = ramp(), uniform(value=0.1)
-    one[:9] = two[:9] = np.nan
-    np.testing.assert_array_equal(overlay(noise(), one, Style())[:9], overlay(noise(), two, Style())[:9])
+    first, second = ramp(), uniform(value=0.1)
+    first[:9] = second[:9] = np.nan
+    np.testing.assert_array_equal(overlay(noise(), first, Style())[:9], overlay(noise(), second, Style())[:9])
 
 
 def test_arguments_are_left_as_they_were():
@@ -319,11 +319,11 @@ def test_the_logarithms_follow_catmull_and_rom_s_cubic():
     for pixel in range(15, 35):  # between the second and the fourth centre
         position = (pixel + 0.5 - 5) / 10
         cell, t = int(position), position - int(position)
-        before, here, after, next_ = points[cell - 1 : cell + 3]
+        before, current, after, next_ = points[cell - 1 : cell + 3]
         expected = 0.5 * (
-            2 * here + (after - before) * t
-            + (2 * before - 5 * here + 4 * after - next_) * t**2
-            + (3 * here - before - 3 * after + next_) * t**3
+            2 * current + (after - before) * t
+            + (2 * before - 5 * current + 4 * after - next_) * t**2
+            + (3 * current - before - 3 * after + next_) * t**3
         )  # fmt: skip
         assert levels[0, pixel] == pytest.approx(min(expected, max(points)), abs=1e-5)
 

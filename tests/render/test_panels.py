@@ -154,9 +154,9 @@ def test_a_panel_shows_photo_heatmap_and_overlay():
 def test_a_contact_sheet_lays_tiles_out_in_rows():
     tiles = [(plain((10 * i, 100, 200), 40, 60), f"number {i}") for i in range(5)]
     sheet = contact_sheet(tiles, columns=3, side=60)
-    found = [np.argwhere((sheet == (10 * i, 100, 200)).all(-1)) for i in range(5)]
-    assert [len(where) for where in found] == [40 * 60] * 5
-    corners = np.array([where.min(0) for where in found])
+    pixels = [np.argwhere((sheet == (10 * i, 100, 200)).all(-1)) for i in range(5)]
+    assert [len(where) for where in pixels] == [40 * 60] * 5
+    corners = np.array([where.min(0) for where in pixels])
     assert len({*corners[:3, 0]}) == 1 and len({*corners[3:, 0]}) == 1 and corners[3, 0] > corners[0, 0] + 40
     assert list(corners[:3, 1]) == sorted({*corners[:3, 1]}) and corners[0, 1] == corners[3, 1]
     assert contact_sheet([]).ndim == 3
