@@ -156,11 +156,12 @@ def label_octaves(bar: UInt8[np.ndarray, "h w 3"], style: Style) -> None:
         apart = 5 if value in important else 14
         for sign in signs.get(value, ("",)):
             text = sign + format_times(value)
-            room = text_width(text, font)
-            left = min(max(0.0, x - room / 2), max(0, width - room))
-            if all(left > end + apart or left + room < start - apart for start, end in taken):
+            needed = text_width(text, font)
+            left = min(max(0.0, x - needed / 2), max(0, width - needed))
+            right = left + needed
+            if all(left > end + apart or right < start - apart for start, end in taken):
                 draw_text(bar, text, x=round(left), baseline=OCTAVES_BASELINE, font=font, room=width)
-                taken.append((left, left + room))
+                taken.append((left, right))
                 break
 
 

@@ -35,11 +35,22 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import mahalanobis
 from torch import Tensor
 
+from attnvis import catalogue
 from attnvis.attention import query, scaling
+from attnvis.attention.query.kinds import KINDS
 from attnvis.attention.query.language import build_queries, parse
 from attnvis.methods.answer import FREE_SIGN
 from attnvis.methods.attention import AttentionMethod
 from attnvis.types import Box, ClassScore, Features, PhotoError, Placement, Query, Scores, percent
+
+
+def test_what_a_text_may_name_a_config_may_call_and_there_is_a_yaml_of_it():
+    assert set(KINDS.values()) == {getattr(query, name) for name in query.__all__} - {query.several}
+    assert sorted(KINDS) == sorted(set(catalogue.options("query")) - {"several"})
+    for name, function in KINDS.items():
+        target = f"attnvis.attention.query.{function.__name__}"
+        assert catalogue.settings(f"query/{name}")["_target_"] == target
+
 
 # mean, class
 
