@@ -631,7 +631,7 @@ def queries(args: argparse.Namespace) -> Iterator[str]:
         )
 
         def ask(count: int = count, method: AttentionMethod = method) -> None:
-            for query in query_module.ask(method.query, features):
+            for query in query_module.build_queries(method.query, features):
                 attend(query.vectors, features.tokens, features.tokens, method.scaling, method.normalise)
 
         sides[f"Q = {count}: scores, scaling, softmax"] = ask

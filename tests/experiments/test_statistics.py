@@ -10,7 +10,6 @@ from conftest import diagnose_attention
 from attnvis.experiments.sweep.statistics import Series, best_common_temperature, orders, theory_deviation
 from attnvis.methods.settings import TEMPERATURES
 from attnvis.metrics.diagnostics import DESCRIPTIONS
-from attnvis.metrics.intervals import mean_interval, median_interval
 from attnvis.types import Attention
 
 RANDOM = np.random.default_rng(0)
@@ -36,49 +35,6 @@ def series(
         every,
         curves,
     )
-
-
-# ------------------------------------------------------------------------------------------------ intervals
-
-
-def test_the_interval_of_a_constant_is_that_constant():
-    for found in (median_interval(np.full(7, 3.25)), mean_interval(np.ones(7))):
-        assert found.low == found.value == found.high
-        assert found.count == 7
-
-
-@pytest.mark.parametrize("count", [5, 6, 40, 41])
-def test_the_median_is_bootstrapped_as_by_resampling_photos(count):
-    values = RANDOM.normal(size=count) ** 3
-    medians = [np.median(RANDOM.choice(values, count)) for _ in range(20_000)]
-    found = median_interval(values)
-    assert found.value == np.median(values)
-    for end, percent in (
-        (found.low, 2.5),
-        (found.high, 97.5),
-    ):  # 2,000 resamples reach the rank to about 0.35 %
-        near = np.percentile(medians, (percent - 1.2, percent + 1.2))
-        assert near[0] <= end <= near[1]
-
-
-def test_the_share_of_photos_is_bootstrapped_as_by_resampling_photos():
-    flags = np.array([1.0] * 30 + [0.0] * 70)
-    shares = [RANDOM.choice(flags, 100).mean() for _ in range(20_000)]
-    found = mean_interval(flags)
-    assert found.value == 0.3
-    assert (found.low, found.high) == pytest.approx(np.percentile(shares, (2.5, 97.5)), abs=0.011)
-
-
-def test_photos_without_a_number_are_left_out():
-    assert median_interval(np.array([1.0, math.nan, 3.0])).count == 2
-    assert median_interval(np.array([1.0, math.nan, 3.0])).value == 2
-    nothing = median_interval(np.array([math.nan]))
-    assert nothing.count == 0 and math.isnan(nothing.value)
-
-
-def test_the_same_numbers_give_the_same_interval():
-    values = RANDOM.normal(size=30)
-    assert median_interval(values) == median_interval(values[::-1])
 
 
 # ------------------------------------------------------------------------------------------------ theory

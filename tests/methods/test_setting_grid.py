@@ -86,7 +86,7 @@ def perplexity(weights: list[float]) -> float:
 def test_every_setting_is_exactly_what_its_attention_alone_would_be(text):
     features = some()
     grid = asking(text)
-    (asked,) = language.ask(language.parse(text), features)
+    (asked,) = language.build_queries(language.parse(text), features)
     answers = grid.answer((features,))
     assert grid.settings == tuple((one, other) for one in SCALINGS for other in NORMALISERS)
     keys = features.tokens if asked.keys is None else asked.keys
@@ -177,7 +177,7 @@ def test_a_users_bare_vectors_and_two_queries_of_one_text_are_measured():
 
 def test_half_precise_features_are_multiplied_in_float32():
     features = some(normal(B, N, D).bfloat16())
-    (asked,) = language.ask(language.parse("random:0,3"), features)
+    (asked,) = language.build_queries(language.parse("random:0,3"), features)
     (found, *_), _ = asking(
         "random:0,3", scalings=functions("scaling", ["none"]), normalisers={"softmax": normalise.softmax}
     ).answer((features,))

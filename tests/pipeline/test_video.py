@@ -22,6 +22,7 @@ from attnvis.methods.attention import AttentionMethod
 from attnvis.pipeline import video as pipeline_video
 from attnvis.pipeline import video_file, video_run
 from attnvis.pipeline.plan import RunPlan
+from attnvis.render.panels import BAR_HEIGHT
 from attnvis.types import Box, Features, Placement, Preprocessing, Provenance, Query
 
 HOW = Preprocessing(size=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -149,7 +150,7 @@ def test_the_drawn_video_has_the_frames_the_rate_and_the_size_of_the_one_that_ca
         "overlay.mp4",
         "run.json",
     ]
-    assert cv2.imread("out/legend.png").shape == (68 + 2 * 16, 440 + 2 * 16, 3)  # the bar and its margin
+    assert cv2.imread("out/legend.png").shape == (BAR_HEIGHT + 2 * 16, 440 + 2 * 16, 3)  # with its margin
 
 
 def test_frames_come_in_order_with_their_own_pictures(film):

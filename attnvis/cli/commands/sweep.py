@@ -150,12 +150,12 @@ def named(kind: str, text: str, trusted: list[str]) -> Any:
     from pkgutil import resolve_name
 
     from attnvis.attention.query.language import parse
-    from attnvis.attention.spec import functions, read
+    from attnvis.attention.spec import functions, parse_function
 
     name = text.partition(":")[0]
     if "." in name:
         vet(name, kind, trusted)
-        return read(text, {name: resolve_name(name)}, kind)
+        return parse_function(text, {name: resolve_name(name)}, kind)
     return parse(text) if kind == "query" else functions(kind, [text])[text]
 
 

@@ -182,7 +182,7 @@ class Job:
 
     def picture(self, photo: Photo, answers: Sequence[PhotoResult]) -> None:
         """A contact sheet; of the first photo the tiles one by one, too."""
-        pixels = overlays.fit(photo.pixels, TILE)
+        pixels = overlays.resize_longest_side(photo.pixels, TILE)
         tiles, stem = [], unique(slug(Path(photo.name).stem), self.names)
         for found in answers:
             times = (found.weights * found.weights.shape[-1]).numpy()
