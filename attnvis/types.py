@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -175,7 +176,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone makes of a batch.  The tokens serve as keys and as values (K = V), patch i = row * w + column."""
+    """What one layer of a backbone makes of a batch.  The tokens serve as keys and as values (K = V), patch i = row * w + column."""
 
     tokens: Float[Tensor, "B N D"]
     grid: tuple[int, int]
@@ -184,7 +185,6 @@ class Features:
     logits: Float[Tensor, "B C"] | None = None
     names: tuple[str, ...] = ()  # of the photos, for messages
     layer: str = "last"
-    also: "tuple[Features, ...]" = ()  # what further layers say, from the same pass
 
     @property
     def mean(self) -> Float[Tensor, "B D"]:
@@ -246,10 +246,12 @@ class Scores:
     def products(self) -> Float[Tensor, "B Q N"]:
         return self.query @ self.keys.mT
 
-    def __getattr__(self, name: str) -> None:
-        if name == "values":
-            raise AttributeError("Scores.values is now Scores.products: q . k_i; an Attention's values are V")
-        raise AttributeError(f"Scores has no {name!r}")
+    @property
+    def values(self) -> NoReturn:
+        """What `products` was called once.  Raises AttributeError."""
+        raise AttributeError(
+            "Scores.values is now Scores.products (q . k_i); the values of an Attention are V"
+        )
 
     @property
     def dim(self) -> int:
@@ -272,19 +274,29 @@ class Attention:
     scores: Float[Tensor, "B Q N"]
     logits: Float[Tensor, "B Q N"]
     weights: Float[Tensor, "B Q N"]
-    values: Float[Tensor, "B N E"]
+    values: Float[Tensor, "B N E"] | None = None  # None: read from a file, which does not keep them
     dim: int | None = None  # d_k of the keys that gave the scores
+
+    @property
+    def known_values(self) -> Float[Tensor, "B N E"]:
+        """V.  Raises ValueError for an attention that was read from a file."""
+        if self.values is None:
+            raise ValueError(
+                "this attention was read from a file, which keeps no values; ask the network again"
+            )
+        return self.values
 
     @property
     def weighted(self) -> Float[Tensor, "B Q N E"]:
         """V': row i is a_i v_i; keeps the position of each patch."""
-        return self.weights.unsqueeze(-1) * self.values.unsqueeze(1)
+        return self.weights.unsqueeze(-1) * self.known_values.unsqueeze(1)
 
     @property
     def context(self) -> Float[Tensor, "B Q E"]:
         """c = sum_i a_i v_i, under autocast too in the precision of the weights."""
-        with torch.autocast(self.values.device.type, enabled=False):
-            return self.weights @ self.values
+        values = self.known_values
+        with torch.autocast(values.device.type, enabled=False):
+            return self.weights @ values
 
     @property
     def reinjected(self) -> Float[Tensor, "B Q N E"]:

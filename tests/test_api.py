@@ -143,7 +143,7 @@ def test_a_class_says_how_likely_it_is_and_at_which_size_the_classifier_was_test
     found = ask(cat, "espresso")
     network = LOADED(precision="fp32")
     logits = (
-        network(collate([load(cat, short=96)], network.preprocessing.changed("resize", 96)))
+        network(collate([load(cat, short=96)], network.preprocessing.changed("resize", 96)))[0]
         .logits[0]
         .double()
         .numpy()

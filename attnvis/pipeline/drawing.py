@@ -88,12 +88,14 @@ def taken_for(
 
 def numbers_of(answer: Answer) -> list[tuple[str, str]]:
     """What a panel says of an attention."""
-    found = answer.diagnostics
-    return [
-        ("spread over", f"{found['perplexity']:.1f} of {answer.patches} patches (perplexity)"),
-        ("hottest patch", f"{found['max_times_uniform']:.1f} x uniform"),
-        ("sigma_eff", f"{found['sigma_eff']:.2f}"),
+    numbers = answer.diagnostics
+    lines = [
+        ("spread over", f"{numbers['perplexity']:.1f} of {answer.patches} patches (perplexity)"),
+        ("hottest patch", f"{numbers['max_times_uniform']:.1f} x uniform"),
     ]
+    if "sigma_eff" in numbers:  # else the map is no attention's
+        lines.append(("sigma_eff", f"{numbers['sigma_eff']:.2f}"))
+    return lines
 
 
 def short(config: Mapping[str, Any]) -> str:

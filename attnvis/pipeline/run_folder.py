@@ -142,10 +142,11 @@ class RunWriter:
             "status": "done",
         }
         row |= {"weights": self.facts["weights"], "scaling": self.scaling, "normalise": self.normalise}
-        if outcome.predicted:
-            row |= {"predicted": outcome.predicted[0][0], "probability": outcome.predicted[0][1]}
+        predicted = outcome.answers[0].predicted if outcome.answers else ()
+        if predicted:
+            row["predicted"], row["probability"] = predicted[0]
         lines = [
-            *taken_for(outcome.predicted, self.facts),
+            *taken_for(predicted, self.facts),
             ("scaling", about(self.scaling)),
             *network(self.facts),
         ]

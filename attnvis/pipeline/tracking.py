@@ -179,12 +179,12 @@ class PhotoTracker(Tracker):
         with self.harmless():
             from wandb import Image
 
-            about = slug(answer.query)
-            numbers = {f"{about}/{name}": row[name] for name in DESCRIPTIONS if name in row}
+            query = slug(answer.query)
+            numbers = {f"{query}/{name}": row[name] for name in DESCRIPTIONS if name in row}
             if len(self.rows) < self.pictures:
                 perplexity = f"perplexity {row['perplexity']:.1f} of {row['patches']}"
                 caption = f"{printable(row['photo'])}: {answer.label}, {perplexity}"
-                numbers[f"{about}/overlay"] = Image(str(self.folder / row["overlay"]), caption=caption)
+                numbers[f"{query}/overlay"] = Image(str(self.folder / row["overlay"]), caption=caption)
             self.run.log(numbers)
             if len(self.rows) < 10_000:
                 self.rows.append([printable(row.get(name, "")) for name in self.TABLE])

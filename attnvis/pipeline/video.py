@@ -23,12 +23,12 @@ from jaxtyping import Float
 from attnvis.data.preprocessing import collate
 from attnvis.data.video import Clip, Frame
 from attnvis.files import locked, save
-from attnvis.methods.answer import Answer, predictions
+from attnvis.methods.answer import Answer, Method
 from attnvis.pipeline.run_folder import PACKAGES
 from attnvis.pipeline.streaming import is_out_of_memory
 from attnvis.pipeline.video_file import CODECS, VideoWriter
 from attnvis.render import overlays, panels
-from attnvis.types import Batch, Features, Photo, Preprocessing
+from attnvis.types import Batch, Photo, Preprocessing
 
 __all__ = ["DrawnFrame", "FrameAttention", "VideoRun", "as_batch", "attend_frames", "smoothed"]
 
@@ -44,7 +44,6 @@ class FrameAttention:
 
     answer: Answer  # of the frame that was attended last
     weights: Float[np.ndarray, " N"]
-    predicted: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +70,7 @@ def smoothed(
 
 def attend_frames(
     reel: Iterable[Frame],
-    backbone: Callable[[Batch], Features],
-    method: Callable[[Features], list[list[Answer]]],
+    method: Method,
     preprocessing: Preprocessing,
     batch_size: int = 8,
     every: int = 1,
@@ -104,7 +102,6 @@ def attend_frames(
         found = iter(
             looks(
                 [frame for frame, now in zip(chunk, due, strict=True) if now],
-                backbone,
                 method,
                 preprocessing,
                 name,
@@ -151,8 +148,7 @@ def as_batch(frames: Iterable[Frame], preprocessing: Preprocessing, name: str) -
 
 def looks(
     frames: Sequence[Frame],
-    backbone: Callable[[Batch], Features],
-    method: Callable[[Features], list[list[Answer]]],
+    method: Method,
     preprocessing: Preprocessing,
     name: str,
 ) -> list[FrameAttention]:
@@ -160,8 +156,7 @@ def looks(
     if not frames:
         return []
     try:
-        features = backbone(as_batch(frames, preprocessing, name))
-        answers = method(features)
+        answers = method(as_batch(frames, preprocessing, name))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -173,12 +168,8 @@ def looks(
             f"a video shows one attention, and this makes {len(answers[0])} a frame; give one query and one layer"
         )
     return [
-        FrameAttention(
-            answer,
-            answer.attention.weights.flatten().double().cpu().numpy(),
-            predictions(features, number, 1),
-        )
-        for number, (answer,) in enumerate(answers)
+        FrameAttention(answer, weights=answer.weights.flatten().double().cpu().numpy())
+        for (answer,) in answers
     ]
 
 
@@ -328,10 +319,10 @@ def numbers(shot: DrawnFrame) -> dict[str, Any]:
     }
     if not shot.attended:
         return row
-    if shot.look.predicted:
-        row["predicted"], row["probability"] = shot.look.predicted[0]
+    if answer.predicted:
+        row["predicted"], row["probability"] = answer.predicted[0]
     own = {name: answer.diagnostics[name] for name in ("perplexity", "max_times_uniform")}
-    return row | own | hottest(answer.attention.weights.flatten().cpu().numpy(), answer)
+    return row | own | hottest(answer.weights.cpu().numpy(), answer)
 
 
 def hottest(weights: Float[np.ndarray, " N"], answer: Answer) -> dict[str, float]:

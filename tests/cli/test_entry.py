@@ -1,6 +1,5 @@
 """The door: what people type, and what they are told when it is wrong."""
 
-import csv
 import json
 import os
 import re
@@ -12,21 +11,15 @@ from urllib.error import URLError
 import pytest
 import torch
 import yaml
-from conftest import make_photo
+from conftest import make_photo, records
 from safetensors.torch import save_file
 
 import attnvis as package
 from attnvis import backbone, catalogue, render
-from attnvis.methods import answer
-from attnvis.pipeline import streaming
+from attnvis.methods import answer, attention
 from attnvis.render import panels
 
 ROOT = Path(package.__file__).resolve().parents[1]
-
-
-def records(folder="out"):
-    with (Path(folder) / "records.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture
@@ -355,7 +348,7 @@ def test_ctrl_c_keeps_what_was_done(attnvis, here, monkeypatch):
             raise KeyboardInterrupt
         return predictions(*words)
 
-    monkeypatch.setattr(streaming, "predictions", tired)
+    monkeypatch.setattr(attention, "predictions", tired)
     ended = attnvis("run", "0.png", "1.png", "2.png", "batch_size=1")
     assert ended.code == 130 and "stopped" in ended.complaint
     assert [row["photo"] for row in records()] == ["0.png", "1.png"]

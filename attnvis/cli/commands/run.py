@@ -27,9 +27,10 @@ def run(cfg: "DictConfig", folder: Path) -> int:
 
     paths = photos(plain(cfg.images))
     style = build(cfg, "render")
-    method = AttentionMethod(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise"))
+    query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
     torch.manual_seed(cfg.seed)
     backbone = remembered(build(cfg, "backbone"), plain(cfg.cache))
+    method = AttentionMethod(backbone, query, scaling, normalise)
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     workers = thread_count(cfg.workers, len(paths))
     backbone.prepare(len(paths), workers, sample(paths, preprocessing))
@@ -47,9 +48,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         folder, paths, style, facts, plain(cfg), warnings, plain(cfg.logger), cfg.maps, cfg.resume
     ) as results:
         left = [paths[index] for index in results.left]
-        found = stream(
-            left, backbone, method, preprocessing, cfg.batch_size, None, workers, results.render, note
-        )
+        found = stream(left, method, preprocessing, cfg.batch_size, None, workers, results.render, note)
         for outcome in progress(found, len(left)):
             results.record(outcome)
     return print_summary(results.done, results.reasons, folder)

@@ -111,10 +111,10 @@ def scale(
     asked = {axis: listed(settings[axis]) for axis in AXES.values()}
     asked["queries"] = [f"random:{cfg.seed}" if text == "random" else text for text in asked["queries"]]
     grid = SettingGrid(
-        *({text: named(kind, text, trusted) for text in asked[axis]} for kind, axis in AXES.items())
+        backbone, *({text: named(kind, text, trusted) for text in asked[axis]} for kind, axis in AXES.items())
     )
     job.open(grid.settings, settings["sheets"], build(cfg, "render"), settings["sharpness"])
-    for outcome in progress(stream(paths, backbone, grid, how, cfg.batch_size), len(paths)):
+    for outcome in progress(stream(paths, grid, how, cfg.batch_size), len(paths)):
         job.add(outcome)
     return job.medians()
 

@@ -38,9 +38,10 @@ def video(cfg: "DictConfig", folder: Path) -> int:
         )
     clip = examine(Path(str(cfg.clip)))
     style = build(cfg, "render")
-    method = steady(AttentionMethod(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise")))
+    query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
     torch.manual_seed(cfg.seed)
     backbone = build(cfg, "backbone")
+    method = steady(AttentionMethod(backbone, query, scaling, normalise))
     count = max(1, round((min(stop, clip.promised / clip.rate) - start) * clip.rate))
     how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     backbone.prepare(
@@ -68,7 +69,6 @@ def video(cfg: "DictConfig", folder: Path) -> int:
             reel = frames(clip, start, stop)
             shots = attend_frames(
                 reel,
-                backbone,
                 method,
                 how,
                 cfg.batch_size,
