@@ -1,6 +1,5 @@
 """`attnvis run`: photos in, heatmaps out."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ __all__ = ["COMMAND", "run"]
 
 
 def run(cfg: "DictConfig", folder: Path) -> int:
-    """Photos in, heatmaps out."""
+    """Photos in, heatmaps out.  Gives 1 where a photo failed."""
     import torch
 
     from attnvis.backbone.cache import remembered
@@ -43,13 +42,21 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     facts["command"] = command_line()
     warnings = backbone.warnings_at(preprocessing)
     for warning in warnings:
-        print(f"attnvis: {warning.upper()}", file=sys.stderr)
+        note(warning.upper())
     with RunWriter(
         folder, paths, style, facts, plain(cfg), warnings, plain(cfg.logger), cfg.maps, cfg.resume
     ) as results:
         left = [paths[index] for index in results.left]
-        found = stream(left, method, preprocessing, cfg.batch_size, None, workers, results.render, note)
-        for outcome in progress(found, len(left)):
+        outcomes = stream(
+            left,
+            method,
+            preprocessing,
+            batch_size=cfg.batch_size,
+            workers=workers,
+            after=results.render,
+            say=note,
+        )
+        for outcome in progress(outcomes, len(left)):
             results.record(outcome)
     return print_summary(results.done, results.reasons, folder)
 

@@ -1,4 +1,4 @@
-"""The verb `video`: its config in, a run's folder with the drawn video out; what the terminal is told of it."""
+"""`attnvis video`: a video in, the same video with the attention drawn over it out."""
 
 import contextlib
 import math
@@ -22,7 +22,11 @@ __all__ = ["COMMAND", "video"]
 
 
 def video(cfg: "DictConfig", folder: Path) -> int:
-    """A video in, the same video with the attention drawn over it out.  1 where fewer frames could be read than the file promises."""
+    """A video in, the same video with the attention drawn over it out.
+
+    Gives 1 where fewer frames could be read than the file promises.  Raises ValueError for times that leave
+    nothing.
+    """
     import torch
     from tqdm import tqdm
 
@@ -34,7 +38,8 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     start, stop = float(cfg.start), float(cfg.stop) or math.inf
     if not 0 <= start < stop:  # NaN fails too
         raise ValueError(
-            f"start={start:g} and stop={stop:g} leave nothing of a video; give seconds, the first below the second"
+            f"start={start:g} and stop={stop:g} leave nothing of a video; "
+            "give seconds, the first below the second"
         )
     clip = examine(Path(str(cfg.clip)))
     style = build(cfg, "render")
@@ -42,7 +47,8 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     torch.manual_seed(cfg.seed)
     backbone = build(cfg, "backbone")
     method = steady(AttentionMethod(backbone, query, scaling, normalise))
-    count = max(1, round((min(stop, clip.promised / clip.rate) - start) * clip.rate))
+    lasts = clip.promised / clip.rate  # seconds
+    count = max(1, round((min(stop, lasts) - start) * clip.rate))
     how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     backbone.prepare(
         max(1, count // max(1, cfg.every)),
@@ -66,19 +72,18 @@ def video(cfg: "DictConfig", folder: Path) -> int:
             film,
             tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar,
         ):
-            reel = frames(clip, start, stop)
-            shots = attend_frames(
-                reel,
+            chunks = attend_frames(
+                frames(clip, start, stop),
                 method,
                 how,
-                cfg.batch_size,
-                cfg.every,
-                float(cfg.smooth),
-                film.add,
-                clip.path.name,
+                batch_size=cfg.batch_size,
+                every=cfg.every,
+                smooth=float(cfg.smooth),
+                after=film.add,
+                name=clip.path.name,
             )
-            with contextlib.closing(shots):
-                for chunk in shots:
+            with contextlib.closing(chunks):
+                for chunk in chunks:
                     bar.update(len(chunk))
             tracker.log_numbers({"frames": film.movie.count} | film.means)
     except KeyboardInterrupt:
@@ -89,7 +94,10 @@ def video(cfg: "DictConfig", folder: Path) -> int:
 
 
 def print_summary(film: "VideoRun", clip: "Clip", start: float, stop: float) -> int:
-    """The last words; the exit code."""
+    """Says how many frames were drawn, what was odd about them, and where the video is.  Gives the exit code.
+
+    Raises ValueError where not one frame lies between the times that were asked for.
+    """
     drawn = film.movie.count
     if not drawn:
         lasts = clip.promised / clip.rate
@@ -98,17 +106,14 @@ def print_summary(film: "VideoRun", clip: "Clip", start: float, stop: float) -> 
         )
     if film.uneven:
         note(visible(film.uneven))
-    cut = math.isinf(stop) and clip.promised - film.last - 1 > max(
-        2, clip.promised // 100
-    )  # what some containers promise is an estimate
-    if cut:
-        note(
-            visible(
-                f"{film.last + 1} of the {clip.promised} frames that {clip.path} promises could be read; it is cut off or damaged"
-            )
-        )
+    read = film.last + 1
+    tolerated = max(2, clip.promised // 100)  # what some containers promise is an estimate
+    cut_off = math.isinf(stop) and clip.promised - read > tolerated
+    if cut_off:
+        text = f"{read} of the {clip.promised} frames that {clip.path} promises could be read"
+        note(visible(f"{text}; it is cut off or damaged"))
     print(f"{drawn} frame{'s' * (drawn != 1)} drawn: {short_path(film.movie.path)}")
-    return int(cut)
+    return int(cut_off)
 
 
 COMMAND = Command("video", video, argument="FILE", key="clip", single="one file", takes_query=True)
