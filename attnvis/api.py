@@ -106,10 +106,10 @@ class Explanation:
         lines = [
             ("query", self.answer.query),
             *([("this class", self.answer.class_score)] if self.answer.class_score else []),
-            *drawing.taken_for(self.predicted),
-            ("scaling", drawing.about(self.scaling)),
+            *drawing.class_lines(self.predicted),
+            ("scaling", drawing.scaling_text(self.scaling)),
             ("backbone", self.backbone),
-            *drawing.numbers_of(self.answer),
+            *drawing.number_lines(self.answer),
             *(("warning", text) for text in self.warnings),
         ]
         pixels, answer, title = full_pixels(self.photo), self.answer, f"{self.photo.name}: {self.label}"

@@ -6,8 +6,8 @@ Two coordinate systems, named wherever they are used:
 """
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
@@ -28,6 +28,7 @@ __all__ = [
     "PhotoError",
     "Placement",
     "Preprocessing",
+    "Provenance",
     "Query",
     "Scores",
     "View",
@@ -79,6 +80,37 @@ class Preprocessing:
     def changed(self, fit: str, size: int | None) -> "Preprocessing":
         """With the user's fit, and the user's size if there is one."""
         return replace(self, fit=fit, size=self.size if size is None else size)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which network looked, through which settings: what numbers need beside them to be had again.  "" where it does not apply."""
+
+    backbone: str = ""
+    weights: str = ""
+    weights_digest: str = ""  # sha256 over the values
+    layer: str = ""
+    precision: str = ""
+    engine: str = ""
+    device: str = ""
+    placement: str = ""
+    class_scores: str = ""  # the certificate of every layer's head
+    fit: str = ""
+    size: str = ""  # short side of the input in pixels
+    seed: str = ""
+    class_size: str = ""  # what is to be said of class scores at this size
+    command: str = ""
+    redrawn_from: str = ""
+
+    def entries(self) -> dict[str, str]:
+        """What applies, under the names of run.json: weights_digest is "weights digest"."""
+        return {field.replace("_", " "): value for field, value in vars(self).items() if value}
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, object]) -> "Provenance":
+        """Of run.json or another mapping that holds such entries among others; what is absent is ""."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: str(entries.get(name.replace("_", " "), "")) for name in names})
 
 
 @dataclass(frozen=True)

@@ -51,10 +51,11 @@ from attnvis.files import write_bytes
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
 from attnvis.methods.settings import SettingGrid
+from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.run_folder import RunWriter
 from attnvis.pipeline.streaming import stream
 from attnvis.render import Style, encode, overlay
-from attnvis.types import Batch, Photo
+from attnvis.types import Batch, Photo, Provenance
 
 NETWORKS = ("efficientnet_lite0", "resnet18", "resnet50", "mobilenet_v2")
 SCALINGS = (
@@ -321,9 +322,12 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
         return seconds
 
     def whole(block: list[Path], workers: int) -> None:
-        facts = net.describe() | {"fit": how.fit, "size": str(how.size), "seed": "0"}
+        origin = Provenance.from_entries(
+            net.describe() | {"fit": how.fit, "size": str(how.size), "seed": "0"}
+        )
+        plan = RunPlan(tuple(block), style, origin, keep_maps=False)
         target = Path(tempfile.mkdtemp(dir=out))
-        with RunWriter(target, block, style, facts, {}, keep_maps=False) as results:
+        with RunWriter(target, plan) as results:
             for outcome in stream(block, method, how, args.batch, None, workers, results.render):
                 results.record(outcome)
         shutil.rmtree(target)
@@ -534,10 +538,11 @@ def own_loop(
     method = AttentionMethod(
         net, parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax")
     )
-    facts = net.describe() | {"fit": "resize", "size": "224", "seed": "0"}
+    origin = Provenance.from_entries(net.describe() | {"fit": "resize", "size": "224", "seed": "0"})
+    plan = RunPlan(tuple(paths), Style(panel=False), origin, keep_maps=False)
     wall, cpu = time.perf_counter(), time.process_time()
     target = Path(tempfile.mkdtemp(dir=folder))
-    with RunWriter(target, paths, Style(panel=False), facts, {}, keep_maps=False) as results:
+    with RunWriter(target, plan) as results:
         for outcome in stream(paths, method, net.preprocessing, batch, None, workers, results.render):
             results.record(outcome)
     ended = time.perf_counter() - wall, time.process_time() - cpu

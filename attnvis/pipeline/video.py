@@ -7,11 +7,9 @@ import contextlib
 import csv
 import json
 import math
-import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +22,7 @@ from attnvis.data.preprocessing import collate
 from attnvis.data.video import Clip, Frame
 from attnvis.files import locked, save
 from attnvis.methods.answer import Answer, Method
-from attnvis.pipeline.run_folder import PACKAGES
+from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.streaming import is_out_of_memory
 from attnvis.pipeline.video_file import CODECS, VideoWriter
 from attnvis.render import overlays, panels
@@ -187,12 +185,10 @@ class VideoRun:
         self,
         folder: Path,
         clip: Clip,
-        style: overlays.Style,
-        facts: Mapping[str, str],
-        config: Mapping[str, Any],
-        warnings: Sequence[str] = (),
+        plan: RunPlan,
         codec: str = "auto",
     ) -> None:
+        style = plan.style
         if style.scale != "times_uniform":
             raise ValueError(
                 f"scale={style.scale} colours each frame by itself, and a video would flicker; use times_uniform, with its low and high"
@@ -209,8 +205,7 @@ class VideoRun:
         self.attended = 0
         self.lock = locked(folder)
         self.movie.path.unlink(missing_ok=True)  # of an earlier run in this folder, as the numbers are
-        versions = {package: version(package) for package in PACKAGES} | {"python": sys.version.split()[0]}
-        self.told = {**facts, "versions": versions, "warnings": list(warnings), "config": config}
+        self.told = plan.record()
         self.record()
         save(folder / "legend.png", overlays.encode(panels.colour_bar(style, margin=16), "png"))
         self.rows = (folder / "numbers.csv").open("w", newline="", encoding="utf-8")

@@ -482,7 +482,7 @@ def test_random_weights_are_said_on_the_panels(attnvis, cat, monkeypatch):
     said = []
     panel = render.panel
     monkeypatch.setattr(
-        panels, "panel", lambda *words, **more: said.append(list(words[4])) or panel(*words, **more)
+        panels, "panel", lambda *words, **more: said.append(list(more["lines"])) or panel(*words, **more)
     )
     assert attnvis("run", "cat.png", "backbone.weights=random").code == 0
     assert ("warning", "random weights: nothing was learned, the maps mean nothing") in said[0]

@@ -11,14 +11,15 @@ from conftest import make_photo
 from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.pipeline.maps import read_maps
+from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.run_folder import RunWriter
 from attnvis.pipeline.streaming import stream
 from attnvis.render import Style
-from attnvis.types import Batch, Box, Placement, Preprocessing
+from attnvis.types import Batch, Box, Placement, Preprocessing, Provenance
 
 GRID = (3, 5)
 HOW = Preprocessing(size=96, fit="stretch")
-FACTS = {"backbone": "none", "weights": "none", "layer": "none"}
+NETWORK = Provenance(backbone="none", weights="none", layer="none")
 
 
 def centre_bias(batch: Batch) -> list[list[Answer]]:
@@ -46,7 +47,7 @@ def finished(tmp_path):
     """A run's folder that a method without any network has left."""
     paths = [make_photo(tmp_path / f"{number}.png", (60, 100), number) for number in range(2)]
     folder = tmp_path / "out"
-    with RunWriter(folder, paths, Style(), FACTS, {"name": "bias"}) as results:
+    with RunWriter(folder, RunPlan(tuple(paths), Style(), NETWORK, {"name": "bias"})) as results:
         for outcome in stream(paths, centre_bias, HOW, after=results.render):
             results.record(outcome)
     return folder

@@ -21,7 +21,8 @@ from attnvis.methods import attention
 from attnvis.methods.attention import AttentionMethod
 from attnvis.pipeline import video as pipeline_video
 from attnvis.pipeline import video_file
-from attnvis.types import Box, Features, Placement, Preprocessing, Query
+from attnvis.pipeline.plan import RunPlan
+from attnvis.types import Box, Features, Placement, Preprocessing, Provenance, Query
 
 HOW = Preprocessing(size=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -74,6 +75,9 @@ def redness(features):
     """q = the red channel minus the others: the attention must follow the square."""
     direction = torch.tensor([1.0, -0.5, -0.5]).expand(len(features.tokens), 1, 3)
     return Query(direction, (("red",),) * len(features.tokens), text="red")
+
+
+PLAN = RunPlan((), render.Style(), Provenance())
 
 
 def colours():
@@ -176,7 +180,7 @@ def test_an_odd_side_gets_one_more_line_and_that_is_recorded(here, size, padded)
 
 def test_the_record_says_that_a_line_was_added(here):
     clip = video.Clip(Path("clip.avi"), (33, 64), 10.0, 2, "")
-    with pipeline_video.VideoRun(here / "out", clip, render.Style(), {}, {}) as film:
+    with pipeline_video.VideoRun(here / "out", clip, PLAN) as film:
         for shots in pipeline_video.attend_frames(
             reel(2, (33, 64)), AttentionMethod(colours(), redness), HOW, after=film.add
         ):
@@ -307,7 +311,7 @@ def test_equal_weights_have_equal_colours_in_every_frame_whatever_the_others_are
         look_of(weights, clip.size)
         for weights in ([0.4, 0.5, 0.1, 0.0], [0.4, 0.0, 0.0, 0.6], [0.4, 0.5, 0.1, 0.0])
     ]
-    with pipeline_video.VideoRun(here / "out", clip, render.Style(), {}, {}) as film:
+    with pipeline_video.VideoRun(here / "out", clip, PLAN) as film:
         grey = np.full((16, 64, 3), 90, np.uint8)
         film.add(
             [
@@ -576,7 +580,7 @@ def test_frames_at_varying_times_are_played_evenly_and_that_is_said(here):
         (lambda number: number / 10, ""),
         (lambda number: (number / 10) ** 2, "lasts 1.9 s instead of 3.6 s"),
     ):
-        with pipeline_video.VideoRun(here / "out", clip, render.Style(), {}, {}) as film:
+        with pipeline_video.VideoRun(here / "out", clip, PLAN) as film:
             frames = (video.Frame(frame.index, times(frame.index), frame.pixels) for frame in reel(20))
             list(
                 pipeline_video.attend_frames(frames, AttentionMethod(colours(), redness), HOW, after=film.add)

@@ -1,10 +1,18 @@
 """What several commands need: the photos that were named, the number of threads, the command line."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["command_line", "listed", "photos", "thread_count"]
+from attnvis.cli.messages import note
+
+if TYPE_CHECKING:
+    from attnvis.backbone.backbone import Backbone
+    from attnvis.backbone.cache import Cached
+    from attnvis.types import Preprocessing, Provenance
+
+__all__ = ["command_line", "listed", "photos", "provenance", "shout", "thread_count"]
 
 
 def thread_count(workers: int | str, photos: int) -> int:
@@ -30,6 +38,21 @@ def photos(images: Any) -> list[Path]:
 def listed(value: Any) -> list[str]:
     """A setting that may be one word or a list of them, as a list."""
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def provenance(backbone: "Backbone | Cached", preprocessing: "Preprocessing", seed: int) -> "Provenance":
+    """What every record of this command says of where its numbers come from."""
+    from attnvis.types import Provenance
+
+    entries = backbone.describe() | {"fit": preprocessing.fit, "size": str(preprocessing.size)}
+    entries |= {"seed": str(seed), "command": command_line(), **backbone.cautions(preprocessing)}
+    return Provenance.from_entries(entries)
+
+
+def shout(warnings: Iterable[str]) -> None:
+    """What must not be overlooked: that the weights are random, that the size does not suit the network."""
+    for warning in warnings:
+        note(warning.upper())
 
 
 def command_line() -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import command_line, photos, thread_count
+from attnvis.cli.commands.common import photos, provenance, shout, thread_count
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import note, print_summary, progress
 
@@ -21,6 +21,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.backbone.cache import remembered
     from attnvis.data.preprocessing import sample
     from attnvis.methods.attention import AttentionMethod
+    from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.pipeline.streaming import stream
 
@@ -33,19 +34,17 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     workers = thread_count(cfg.workers, len(paths))
     backbone.prepare(len(paths), workers, sample(paths, preprocessing))
-    facts = backbone.describe() | {
-        "fit": preprocessing.fit,
-        "size": str(preprocessing.size),
-        "seed": str(cfg.seed),
-    }
-    facts |= backbone.cautions(preprocessing)
-    facts["command"] = command_line()
-    warnings = backbone.warnings_at(preprocessing)
-    for warning in warnings:
-        note(warning.upper())
-    with RunWriter(
-        folder, paths, style, facts, plain(cfg), warnings, plain(cfg.logger), cfg.maps, cfg.resume
-    ) as results:
+    plan = RunPlan(
+        paths=tuple(paths),
+        style=style,
+        provenance=provenance(backbone, preprocessing, seed=cfg.seed),
+        config=plain(cfg),
+        warnings=backbone.warnings_at(preprocessing),
+        logger=plain(cfg.logger),
+        keep_maps=cfg.maps,
+    )
+    shout(plan.warnings)
+    with RunWriter(folder, plan, resume=cfg.resume) as results:
         left = [paths[index] for index in results.left]
         outcomes = stream(
             left,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command, Comparison
-from attnvis.cli.commands.common import command_line, listed, photos
+from attnvis.cli.commands.common import command_line, listed, photos, shout
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, note, progress
 
@@ -76,8 +76,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
     backbone = remembered(build(cfg, "backbone"), settings["cache"])
     how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     warnings = backbone.warnings_at(how)
-    for warning in warnings:
-        note(warning.upper())
+    shout(warnings)
     if len(backbone.layers) > 1:
         layers = ",".join(backbone.layers)
         raise ValueError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import command_line
+from attnvis.cli.commands.common import provenance, shout
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import note, short_path, visible
 
@@ -32,6 +32,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
 
     from attnvis.data.video import examine, frames
     from attnvis.methods.attention import AttentionMethod, steady
+    from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.tracking import Tracker
     from attnvis.pipeline.video import VideoRun, as_batch, attend_frames
 
@@ -55,20 +56,19 @@ def video(cfg: "DictConfig", folder: Path) -> int:
         torch.get_num_threads(),
         as_batch(islice(frames(clip), 1), how, clip.path.name),
     )
-    facts = backbone.describe() | {
-        "fit": how.fit,
-        "size": str(how.size),
-        "seed": str(cfg.seed),
-        "command": command_line(),
-    }
-    warnings = backbone.warnings_at(how)
-    for warning in warnings:
-        note(warning.upper())
-    film = VideoRun(folder, clip, style, facts, plain(cfg), warnings, cfg.codec)
-    logger = plain(cfg.logger)
+    plan = RunPlan(
+        paths=(clip.path,),
+        style=style,
+        provenance=provenance(backbone, how, seed=cfg.seed),
+        config=plain(cfg),
+        warnings=backbone.warnings_at(how),
+        logger=plain(cfg.logger),
+    )
+    shout(plan.warnings)
+    film = VideoRun(folder, clip, plan, codec=cfg.codec)
     try:
         with (
-            Tracker(folder, logger, config=film.told, job="video") as tracker,
+            Tracker(folder, plan.logger, config=film.told, job="video") as tracker,
             film,
             tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar,
         ):
