@@ -1,5 +1,6 @@
 """What several test files share: small photos, the command line called in this process, and a network that is loaded once."""
 
+import copy
 import csv
 import functools
 import sys
@@ -11,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from torch import nn
 
 from attnvis import backbone, cli
@@ -158,7 +161,29 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def attnvis(here, monkeypatch, capsys):
+def one_composition(monkeypatch):
+    """Hydra composes every config twice: a run's to learn its mode, which only an experiment of ours can change, and
+    a job's to see whether it can.  Here once; it is most of the time that a small run takes.
+    """
+    get_mode, load = Hydra.get_mode, ConfigLoaderImpl.load_configuration
+    composed = {}
+
+    def mode_without_composing(hydra, config_name, overrides):
+        changes = any(word.startswith(("experiment=", "hydra.mode=")) for word in overrides)
+        return get_mode(hydra, config_name, overrides) if changes else None
+
+    def load_once(loader, config_name, overrides, *more, **settings):
+        key = (loader, config_name, *overrides, *more, *settings.items())
+        if key not in composed:
+            composed[key] = load(loader, config_name, overrides, *more, **settings)
+        return copy.deepcopy(composed[key])
+
+    monkeypatch.setattr(Hydra, "get_mode", mode_without_composing)
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", load_once)
+
+
+@pytest.fixture
+def attnvis(here, one_composition, monkeypatch, capsys):
     """`attnvis WORDS` in this process; a run is small and goes to ./out unless the words say otherwise."""
 
     def call(*words: str) -> Ended:
@@ -180,3 +205,9 @@ def attnvis(here, monkeypatch, capsys):
         return Ended(code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def cat(here):
+    """./cat.png, a photo of 90 x 70 pixels."""
+    return make_photo(here / "cat.png")
