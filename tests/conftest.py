@@ -1,4 +1,4 @@
-"""What several test files share: small photos, the command line called in this process, and a network that is loaded once."""
+"""What several test files share: small photos, the command line in this process, a network that is loaded once."""
 
 import copy
 import csv
@@ -162,8 +162,9 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def one_composition(monkeypatch):
-    """Hydra composes every config twice: a run's to learn its mode, which only an experiment of ours can change, and
-    a job's to see whether it can.  Here once; it is most of the time that a small run takes.
+    """Hydra composes every config twice: a run's to learn its mode, a job's to see whether it can.  Here once.
+
+    It is most of the time that a small run takes.  Of our configs only an experiment changes the mode.
     """
     get_mode, load = Hydra.get_mode, ConfigLoaderImpl.load_configuration
     composed = {}

@@ -39,13 +39,13 @@ def test_records_say_how_likely_an_asked_class_is_and_how_free_a_sign(attnvis, c
 
 
 def test_random_weights_are_said_on_the_panels(attnvis, cat, monkeypatch):
-    said = []
+    lines = []
     panel = render.panel
     monkeypatch.setattr(
-        panels, "panel", lambda *words, **more: said.append(list(more["lines"])) or panel(*words, **more)
+        panels, "panel", lambda *words, **more: lines.extend(more["lines"]) or panel(*words, **more)
     )
     assert attnvis("run", "cat.png", "backbone.weights=random").code == 0
-    assert ("warning", "random weights: nothing was learned, the maps mean nothing") in said[0]
+    assert ("warning", "random weights: nothing was learned, the maps mean nothing") in lines
 
 
 def test_ctrl_c_keeps_what_was_done(attnvis, here, monkeypatch):
@@ -75,7 +75,9 @@ import resource, sys
 from attnvis import cli
 import hydra, torch, wandb
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-sys.argv = ["attnvis", "run", "cat.png", "big.png", "preprocess.size=96", "batch_size=1", "render.format=png", "hydra.run.dir=out"]
+photos = ["cat.png", "big.png"]
+settings = ["preprocess.size=96", "batch_size=1", "render.format=png", "hydra.run.dir=out"]
+sys.argv = ["attnvis", "run", *photos, *settings]
 cli.main()
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

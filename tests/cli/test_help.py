@@ -25,8 +25,8 @@ except SystemExit:
     pass
 print("HEAVY", *sorted({{"torch", "hydra", "wandb", "cv2", "numpy"}} & set(sys.modules)))
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert told.splitlines()[-1] == "HEAVY" and len(told) > 10
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[-1] == "HEAVY" and len(output) > 10
 
 
 def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
