@@ -1,4 +1,4 @@
-"""What several test files share: small photos, the command line in this process, a network that is loaded once."""
+"""What test files share: small photos, the command line in this process, a network that is loaded once."""
 
 import copy
 import csv
@@ -50,7 +50,7 @@ class Whole(nn.Module):
 
 
 def fake_backbone(maps: nn.Module, how: Preprocessing, head=None, **changes) -> Backbone:
-    """A backbone of a few lines, in fp32, its maps stretched over the photo unless `changes` says otherwise."""
+    """A backbone of a few lines, in fp32, its maps stretched over the photo unless `changes` says else."""
     told = {
         "digest": changes.pop("digest", "f" * 64),
         "dtype": changes.pop("dtype", torch.float32),
@@ -162,7 +162,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def one_composition(monkeypatch):
-    """Hydra composes every config twice: a run's to learn its mode, a job's to see whether it can.  Here once.
+    """Hydra composes a config twice: a run's to learn its mode, a job's to see whether it can.  Here once.
 
     It is most of the time that a small run takes.  Of our configs only an experiment changes the mode.
     """

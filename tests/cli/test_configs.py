@@ -39,7 +39,7 @@ def test_every_config_opens_with_its_sentence(name):
 
 
 # The tests of the families make one network of each; of all the configs here only slowly.
-QUICK = ("efficientnet_lite", "resnet", "squeezenet", "own")
+QUICK = ("efficientnet_lite", "squeezenet", "own")
 
 
 def slow_if_heavy(name):

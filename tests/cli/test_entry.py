@@ -27,7 +27,8 @@ def test_the_script_is_the_same_door(cat, monkeypatch, capsys):
 
 
 def test_records_say_how_likely_an_asked_class_is_and_how_free_a_sign(attnvis, cat):
-    assert attnvis("run", "cat.png", "query=several", 'query.of=["class:espresso",pca,mean]').code == 0
+    words = ("query=several", 'query.of=["class:espresso",pca,mean]', "render.panel=false")
+    assert attnvis("run", "cat.png", *words).code == 0
     asked, free, plain = records()
     assert (
         asked["class_index"] == "967"
@@ -60,7 +61,7 @@ def test_ctrl_c_keeps_what_was_done(attnvis, here, monkeypatch):
         return predictions(*words)
 
     monkeypatch.setattr(attention, "predictions", tired)
-    ended = attnvis("run", "0.png", "1.png", "2.png", "batch_size=1")
+    ended = attnvis("run", "0.png", "1.png", "2.png", "batch_size=1", "render.panel=false")
     assert ended.code == 130 and "stopped" in ended.complaint
     assert [row["photo"] for row in records()] == ["0.png", "1.png"]
     assert "1.png" in Path("out/index.html").read_text()

@@ -158,6 +158,6 @@ def test_with_hydra_full_error_the_traceback_is_shown(attnvis, cat, monkeypatch)
 
 def test_redrawing_a_sweep_says_to_redraw_one_of_its_runs(attnvis, here):
     make_photo(here / "cat.png")
-    assert attnvis("run", "-m", "cat.png", "scaling=none,cosine").code == 0
+    assert attnvis("run", "-m", "cat.png", "scaling=none,cosine", "render.panel=false").code == 0
     complaint = attnvis("redraw", "run=out", "hydra.run.dir=again").complaint
     assert "it is a sweep" in complaint and "out/0" in complaint

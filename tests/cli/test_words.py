@@ -30,7 +30,7 @@ def test_photos_of_any_name_are_taken_by_name(attnvis, here):
     for number, name in enumerate(NAMES):
         make_photo(here / name, seed=number)
     words = [f"./{name}" if name.startswith("-") else name for name in NAMES]
-    assert attnvis("run", *words).code == 0
+    assert attnvis("run", *words, "render.panel=false").code == 0
     assert sorted(row["photo"] for row in records()) == sorted(NAMES)
     page = Path("out/index.html").read_text(encoding="utf-8")
     assert "<img src=x" not in page and "&lt;img src=x" in page
@@ -53,7 +53,7 @@ def test_a_name_that_is_no_unicode_is_a_photo_like_any_other(attnvis, here):
         make_photo(here / name)
     except OSError:
         pytest.skip("this file system wants Unicode")
-    assert attnvis("run", name).code == 0
+    assert attnvis("run", name, "render.panel=false").code == 0
     assert [row["photo"] for row in records()] == ["caf\\udce9.png"]
 
 
@@ -117,7 +117,7 @@ def test_a_network_needs_no_family_and_random_weights_are_loud(attnvis, cat):
     assert "random weights: nothing was learned" in Path("out/index.html").read_text()
 
 
-# ------------------------------------------------------------------------------------------------ word by word
+# ----------------------------------------------------------------------------------------- word by word
 
 
 @pytest.mark.parametrize(
