@@ -28,7 +28,10 @@ __all__ = ["Explanation", "explain"]
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Where the network looks on one photo when asked one thing.  Everything is raw; only pictures are scaled for the eye."""
+    """Where the network looks on one photo when asked one thing.
+
+    Everything is raw; only pictures are scaled for the eye.
+    """
 
     photo: Photo
     answer: Answer
@@ -124,7 +127,9 @@ class Explanation:
         )
 
     def save(self, path: str | Path, **style: Any) -> Path:
-        """A picture for .jpg, .png and .webp (the overlay), raw numbers for .safetensors (`attnvis.pipeline.maps.read_maps`)."""
+        """A picture for .jpg, .png and .webp (the overlay),
+        raw numbers for .safetensors (`attnvis.pipeline.maps.read_maps`).
+        """
         path = Path(path)
         if path.suffix == ".safetensors":
             write_bytes(path, write_maps(self.photo, [self.answer], self.backbone))
@@ -136,10 +141,12 @@ class Explanation:
         return overlays.encode(self.panel(longest=960), "png")
 
     def __repr__(self) -> str:
-        found = self.diagnostics
+        numbers, patches = self.diagnostics, self.answer.patches
+        warnings = "".join(f"; {warning}" for warning in self.warnings)
         return (
-            f"<{self.photo.name}: {self.label}, {self.scaling}: spread over {found['perplexity']:.1f} of {self.answer.patches} patches, "
-            f"hottest {found['max_times_uniform']:.1f} x uniform{''.join(f'; {text}' for text in self.warnings)}>"
+            f"<{self.photo.name}: {self.label}, {self.scaling}: "
+            f"spread over {numbers['perplexity']:.1f} of {patches} patches, "
+            f"hottest {numbers['max_times_uniform']:.1f} x uniform{warnings}>"
         )
 
 
@@ -155,21 +162,26 @@ def explain(
 ) -> Explanation:
     """Ask one question of one photo.
 
+    Raises ValueError for a question or a network that is not known, PhotoError for what is no photo.
+
     photo      a file, "samples/cat", bytes, or an RGB array [H, W, 3]
-    query      mean, class, "class:tabby", "point:120,80", "box:10,20,100,50", distance, norm, rarity, pca, or a class's name;
-               or a function of Features
-    scaling    a name of attnvis.attention.scaling ("temperature:2" sets its first argument), or a function of Scores; normalise likewise.
-               None: inv_sqrt_d for the mean, which finds a sharpness of its own; for others perplexity, a tenth of the patches
+    query      mean, class, "class:tabby", "point:120,80", "box:10,20,100,50", distance, norm, rarity, pca,
+               or a class's name; or a function of Features
+    scaling    a name of attnvis.attention.scaling ("temperature:2" sets its first argument),
+               or a function of Scores; normalise likewise.
+               None: inv_sqrt_d for the mean, which finds a sharpness of its own; for others perplexity,
+               a tenth of the patches
     backbone   efficientnet_lite0, a torchvision name (its weights are downloaded once), or a loaded Backbone
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
     """
     if settings and not isinstance(backbone, str):
         raise ValueError(
-            f"{', '.join(settings)} would be ignored: the backbone is loaded already; give its name, or leave them out"
+            f"{', '.join(settings)} would be ignored: the backbone is loaded already; "
+            "give its name, or leave them out"
         )
     net = load_backbone(backbone, **settings) if isinstance(backbone, str) else backbone
     how = net.preprocessing.changed(fit, size)
-    loaded = load(one(photo) if isinstance(photo, str | Path) else photo, short=how.size)
+    loaded = load(single_file(photo) if isinstance(photo, str | Path) else photo, short=how.size)
     if scaling is None:
         scaling = "inv_sqrt_d" if query == "mean" else "perplexity"
     method = AttentionMethod(
@@ -181,17 +193,23 @@ def explain(
             f"explain() answers one query and this makes {len(answers)}; call it once for each, "
             "or use attnvis.methods.attention.AttentionMethod"
         )
-    said = scaling if isinstance(scaling, str) else getattr(scaling, "__name__", "own function")
-    about = f"{net.name}, layer {net.layer}, weights {net.weights}"
-    off_size = net.cautions(how).values() if answers[0].class_score else ()
-    warnings = (*net.warnings_at(how), *off_size, *answers[0].warnings)
-    return Explanation(loaded, answers[0], said, about, warnings)
+    (answer,) = answers
+    off_size = net.cautions(how).values() if answer.class_score else ()
+    return Explanation(
+        photo=loaded,
+        answer=answer,
+        scaling=scaling if isinstance(scaling, str) else getattr(scaling, "__name__", "own function"),
+        backbone=f"{net.name}, layer {net.layer}, weights {net.weights}",
+        warnings=(*net.warnings_at(how), *off_size, *answer.warnings),
+    )
 
 
-def one(photo: str | Path) -> Path:
-    found = find(photo)
-    if len(found) > 1:
+def single_file(photo: str | Path) -> Path:
+    """The one file that a path, a pattern or a sample's name stands for.  Raises ValueError for several."""
+    paths = find(photo)
+    if len(paths) > 1:
         raise ValueError(
-            f"explain() takes one photo and {photo} stands for {len(found)}; call it once for each, or use: attnvis run {photo}"
+            f"explain() takes one photo and {photo} stands for {len(paths)}; call it once for each, "
+            f"or use: attnvis run {photo}"
         )
-    return found[0]
+    return paths[0]

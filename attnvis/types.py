@@ -1,4 +1,5 @@
-"""The values that travel between the stages.  Axes: B images, N = h*w patches, D channels, Q queries, C classes, H x W pixels.
+"""The values that travel between the stages.  Axes: B images, N = h*w patches, D channels, Q queries,
+C classes, H x W pixels.
 
 Two coordinate systems, named wherever they are used:
 *photo* coordinates run over the upright original, (row, column), a pixel k covering [k, k + 1);
@@ -37,7 +38,10 @@ __all__ = [
 
 
 class PhotoError(ValueError):
-    """What is wrong with one photo, in one line: it is recorded and skipped, the others go on.  Any other ValueError ends the run."""
+    """What is wrong with one photo, in one line: it is recorded and skipped, the others go on.
+
+    Any other ValueError ends the run.
+    """
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,9 @@ class Photo:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How photos become network inputs; backbones bring the classifier's own numbers, the user may change fit and size."""
+    """How photos become network inputs; backbones bring the classifier's own numbers,
+    the user may change fit and size.
+    """
 
     size: int  # the short side of the input in pixels (the side, for square fits)
     fit: str = "resize"  # resize | crop | letterbox | stretch
@@ -84,7 +90,9 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Which network looked, through which settings: what numbers need beside them to be had again.  "" where it does not apply."""
+    """Which network looked, through which settings: what numbers need beside them to be had again.
+    "" where it does not apply.
+    """
 
     backbone: str = ""
     weights: str = ""
@@ -140,7 +148,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the cells of a grid lie on the photo: cell (i, j) is centred at (first + step * (i, j)), in photo coordinates."""
+    """Where the cells of a grid lie on the photo: cell (i, j) is centred at (first + step * (i, j)),
+    in photo coordinates.
+    """
 
     first: tuple[float, float]
     step: tuple[float, float]
@@ -150,13 +160,16 @@ class Placement:
     field: tuple[float, float] | None = (
         None  # what one cell can see of the photo: height, width; None: not known
     )
-    source: str = ""  # how the cells' place is known: rf, stretch, or a shift in pixels of the input and who measured it
+    # how the cells' place is known: rf, stretch, or a shift in pixels of the input and who measured it
+    source: str = ""
 
     def centre(self, row: int, column: int) -> tuple[float, float]:
         return self.first[0] + self.step[0] * row, self.first[1] + self.step[1] * column
 
     def tile(self, row: int, column: int) -> Box:
-        """The step-sized rectangle about a cell's centre; what the network saw of the photo for this cell reaches far beyond it."""
+        """The step-sized rectangle about a cell's centre; what the network saw of the photo for this cell
+        reaches far beyond it.
+        """
         middle = self.centre(row, column)
         return Box(middle[0] - self.step[0] / 2, middle[1] - self.step[1] / 2, *self.step)
 
@@ -171,7 +184,9 @@ class Placement:
         return row, column
 
     def sees(self, row: int, column: int) -> Box | None:
-        """The receptive field of a cell, as far as it lies on what the network saw; the middle counts for more than the rim."""
+        """The receptive field of a cell, as far as it lies on what the network saw;
+        the middle counts for more than the rim.
+        """
         if self.field is None:
             return None
         (down, across), (high, wide) = self.centre(row, column), self.field
@@ -184,7 +199,8 @@ class Placement:
 class Head:
     """How a classifier reads the patches.  `attnvis.backbone.heads` has one for every way that is known.
 
-    `ask` gives the query vector of one class per photo, and what no patch changes: logit_c = mean_i s_i + constant_c.
+    `ask` gives the query vector of one class per photo, and what no patch changes:
+    logit_c = mean_i s_i + constant_c.
     """
 
     kind: str
@@ -208,7 +224,10 @@ class Head:
 
 @dataclass(frozen=True)
 class Features:
-    """What one layer of a backbone makes of a batch.  The tokens serve as keys and as values (K = V), patch i = row * w + column."""
+    """What one layer of a backbone makes of a batch.
+
+    The tokens serve as keys and as values (K = V), patch i = row * w + column.
+    """
 
     tokens: Float[Tensor, "B N D"]
     grid: tuple[int, int]
@@ -242,7 +261,9 @@ class ClassScore:
 
 
 def percent(share: float) -> str:
-    """Two significant digits, so that an unlikely class does not read as 0 %: 0.0163 -> 1.6%; below a millionth as a power of ten."""
+    """Two significant digits, so that an unlikely class does not read as 0 %: 0.0163 -> 1.6%;
+    below a millionth as a power of ten.
+    """
     if 0 < share < 1e-6:
         return f"{100 * share:.0e}%"
     value = float(f"{100 * share:.2g}")
@@ -253,7 +274,8 @@ def percent(share: float) -> str:
 class Query:
     """What is asked of the patches: vectors, one label per photo and query, and what to draw on the photo.
 
-    `keys` replaces the tokens where the question needs keys of its own (K != V), as rarity, distance and norm do.
+    `keys` replaces the tokens where the question needs keys of its own (K != V), as rarity,
+    distance and norm do.
     """
 
     vectors: Float[Tensor, "B Q K"]
@@ -298,9 +320,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class Attention:
-    """Every stage of one attention: scores -> logits -> weights, and the two things that weights make of values.
+    """Every stage of one attention: scores -> logits -> weights,
+    and the two things that weights make of values.
 
-    The seed note writes both V' = (a_1 v_1, ..., a_N v_N) and its sum as one thing; here they are `weighted` and `context`.
+    The seed note writes both V' = (a_1 v_1, ..., a_N v_N) and its sum as one thing;
+    here they are `weighted` and `context`.
     """
 
     scores: Float[Tensor, "B Q N"]
@@ -332,7 +356,9 @@ class Attention:
 
     @property
     def reinjected(self) -> Float[Tensor, "B Q N E"]:
-        """N a_i v_i: V' in place of V with the mean kept, so that uniform attention changes nothing (literal a_i v_i shrinks V by N)."""
+        """N a_i v_i: V' in place of V with the mean kept, so that uniform attention changes nothing (literal
+        a_i v_i shrinks V by N).
+        """
         return self.weights.shape[-1] * self.weighted
 
     @property
@@ -342,7 +368,9 @@ class Attention:
 
 
 def find_class(name: str | int, categories: Sequence[str], count: int) -> int:
-    """A category by index or by name: case and underscores do not matter; of equal names the first (ImageNet has two cranes)."""
+    """A category by index or by name: case and underscores do not matter;
+    of equal names the first (ImageNet has two cranes).
+    """
     text = str(name).strip()
     if text.isdigit():
         if int(text) >= count:

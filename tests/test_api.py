@@ -18,7 +18,7 @@ from attnvis.backbone import sources
 from attnvis.data import video as data_video
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
-from attnvis.pipeline import video, video_file
+from attnvis.pipeline import video, video_file, video_run
 from attnvis.pipeline.maps import read_maps
 from attnvis.pipeline.plan import RunPlan
 from attnvis.render import overlays
@@ -217,7 +217,7 @@ def test_run_redraw_python_and_video_draw_one_picture(attnvis, cat, monkeypatch,
     frames = []
     monkeypatch.setattr(video_file.VideoWriter, "add", lambda movie, picture: frames.append(picture))
     look = video.FrameAttention(answer, answer.attention.weights.flatten().double().numpy())
-    with video.VideoRun(
+    with video_run.VideoRun(
         here / "film",
         data_video.Clip(Path("clip"), pixels.shape[:2], 10.0, 1, ""),
         RunPlan((), style, Provenance()),

@@ -15,14 +15,18 @@ __all__ = ["Answer", "Method", "predictions"]
 
 UNLIKELY = 0.01  # probability: a class below it is drawn all the same, and the answer warns of it
 # |correlation| of scores and norms.  On 200 photos, with EfficientNet-Lite0 and with MobileNetV2 (python
-# scripts/choose_question.py DIR/osie/images), pca's map turned over in the mirror or at 320 px on 57 of 152 below it,
+# scripts/choose_question.py DIR/osie/images), pca's map turned over in the mirror or at 320 px on 57 of 152
+# below it,
 # on 5 of 248 above; .5 would miss 28 of the 62.
 FREE_SIGN = 0.75
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One map over one photo, and where it comes from.  Of an attention all of its stages; another method has none."""
+    """One map over one photo, and where it comes from.
+
+    Of an attention all of its stages; another method has none.
+    """
 
     query: str  # the question as it is typed: class:tabby, pca
     label: str  # what that is on this photo: tabby
@@ -66,7 +70,9 @@ class Answer:
 
     @property
     def field(self) -> Box | None:
-        """What the cell under the point that was asked about can see of the photo; without a point, the hottest cell."""
+        """What the cell under the point that was asked about can see of the photo; without a point,
+        the hottest cell.
+        """
         cell = self.placement.nearest(*self.mark) if isinstance(self.mark, tuple) else self.hottest
         return self.placement.sees(*cell)
 
@@ -105,7 +111,9 @@ Method = Callable[[Batch], list[list[Answer]]]  # photos of one shape in; of eac
 
 
 def predictions(layers: Sequence[Features], photo: int, count: int = 5) -> tuple[tuple[str, float], ...]:
-    """The likeliest classes and their probabilities, says the layer that the classifier reads; () where none of these is it."""
+    """The likeliest classes and their probabilities, says the layer that the classifier reads; ()
+    where none of these is it.
+    """
     for layer in layers:
         if layer.head and layer.logits is not None:
             probabilities, classes = layer.logits[photo].softmax(-1).topk(min(count, layer.logits.shape[-1]))

@@ -25,7 +25,8 @@ Encoder = Callable[[Batch], tuple[Features, ...]]  # a backbone, or whatever giv
 
 @dataclass(frozen=True)
 class AttentionMethod:
-    """A backbone's features as keys and values, asked by a query, scaled and normalised: Batch -> for each photo its answers.
+    """A backbone's features as keys and values, asked by a query, scaled and normalised:
+    Batch -> for each photo its answers.
 
     `answer` does the same from features: encode photos once, then ask many methods.
     """
@@ -97,7 +98,8 @@ SAME = 0.5  # cosine; two principal directions less alike than this are not one 
 
 
 class Steady:
-    """A query with a free sign, such as pca: each frame's vector gets the sign that makes it more like the frame before's.
+    """A query with a free sign, such as pca: each frame's vector gets the sign that makes it more like the
+    frame before's.
 
     The first frame keeps its own sign, and so does one whose vector is unlike the last one (|cosine| < SAME):
     there the scene was cut.

@@ -1,6 +1,7 @@
-"""A batch in; every query under every scaling and normaliser out, from one score tensor per query: what a sweep measures.
+"""A batch in; every query under every setting out, from one score tensor per query: what a sweep measures.
 
-A *setting* is a scaling and a normaliser, written as they are typed: `temperature:2`, `cosine:0.07 sparsemax`.
+A *setting* is a scaling and a normaliser, written as they are typed: `temperature:2`,
+`cosine:0.07 sparsemax`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ PAIRS = 512  # pairs of patches per photo and query, drawn once
 
 @dataclass(frozen=True)
 class SettingGrid:
-    """Every query under every scaling and normaliser: Batch -> for each photo, one `PhotoResult` per query."""
+    """Every query under every setting: Batch -> for each photo, one `PhotoResult` per query."""
 
     backbone: Encoder
     queries: Mapping[str, QueryFunction]
@@ -46,7 +47,10 @@ class SettingGrid:
         return self.answer(self.backbone(batch))
 
     def answer(self, layers: Sequence[Features]) -> list[list["PhotoResult"]]:
-        """Of features that are there already.  Raises ValueError for several layers: a row of a sweep names one."""
+        """Of features that are there already.
+
+        Raises ValueError for several layers: a row of a sweep names one.
+        """
         if len(layers) != 1:
             raise ValueError(f"a sweep measures one layer at a time, not {len(layers)}")
         (features,) = layers
@@ -92,7 +96,9 @@ class SettingGrid:
 
 @dataclass(frozen=True, eq=False)
 class BatchResult:
-    """One query on a batch of photos under S settings; curves are computed for all of it at once, when somebody asks."""
+    """One query on a batch of photos under S settings; curves are computed for all of it at once,
+    when somebody asks.
+    """
 
     query: Query
     scores: Float[Tensor, "B Q N"]
@@ -117,7 +123,10 @@ class BatchResult:
 
     @cached_property
     def gaps(self) -> Float[Tensor, "rows B Q bins"]:
-        """Of PAIRS pairs of patches: how many differ by how much.  The raw scores first, then the logits of every setting."""
+        """Of PAIRS pairs of patches: how many differ by how much.
+
+        The raw scores first, then the logits of every setting.
+        """
         patches = self.scores.shape[-1]
         first, second = torch.randint(patches, (2, PAIRS), generator=torch.Generator().manual_seed(patches))
         rows = torch.cat([self.scores.unsqueeze(0), self.logits]).double()
@@ -131,7 +140,8 @@ class BatchResult:
     def heated(self) -> tuple[Float[Tensor, "B Q T"], Float[Tensor, "B Q T"]]:
         """(perplexity / N, gradient) of softmax(s / tau) for tau = TEMPERATURES * std(s).
 
-        The gradient is that of the weights with respect to the scores, in units of 1 / std(s): ||diag(a) - a a^T|| * std(s) / tau.
+        The gradient is that of the weights with respect to the scores, in units of 1 / std(s): ||diag(a)
+        - a a^T|| * std(s) / tau.
         """
         centred = self.scores.double() - self.scores.double().mean(-1, keepdim=True)
         spread = centred.std(-1, correction=0, keepdim=True)
@@ -187,10 +197,13 @@ class PhotoResult:
         return {name: values[:, *self.at].tolist() for name, values in self.batch.numbers.items()}
 
     def temperature_for(self, share: float) -> float:
-        """tau such that softmax(s / tau) is spread over that share of the patches; 0 where the scores have no contrast."""
+        """tau such that softmax(s / tau) is spread over that share of the patches;
+        0 where the scores have no contrast.
+        """
         if not 0 < share < 1:
             raise ValueError(
-                f"a share of the patches lies above 0 and below 1, not at {share}; sharpness=[0.1] asks for a tenth"
+                f"a share of the patches lies above 0 and below 1, not at {share}; "
+                "sharpness=[0.1] asks for a tenth"
             )
         scores = self.scores.double()
         spread = float(scores.amax() - scores.amin())

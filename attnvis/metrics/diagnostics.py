@@ -1,4 +1,7 @@
-"""Weights -> how sharp they are, per photo and query: {name: [B, Q]}, in float64.  All are cheap, all are logged."""
+"""Weights -> how sharp they are, per photo and query: {name: [B, Q]}, in float64.
+
+All are cheap, all are logged.
+"""
 
 import math
 
@@ -43,7 +46,8 @@ def diagnose(
     scores: Float[Tensor, "*any N"] | None = None,
     dim: int | None = None,
 ) -> dict[str, Float[Tensor, "*any"]]:
-    """Everything in DESCRIPTIONS, in that order; of weights alone, such as another method's map, what needs no more.
+    """Everything in DESCRIPTIONS, in that order; of weights alone, such as another method's map,
+    what needs no more.
 
     `dim` is d_k; js_inv_sqrt_d is NaN where it is not known.
     """
@@ -129,9 +133,11 @@ def freezing_point(patches: int) -> float:
 
 
 def frobenius_norm(ordered: Float[Tensor, "... N"]) -> Float[Tensor, "..."]:
-    """Of diag(a) - a a^T, weights in falling order: the root of sum_i a_i^2 ((1 - a_i)^2 + sum_{j != i} a_j^2).
+    """Of diag(a) - a a^T, weights in falling order: the root of sum_i a_i^2 ((1 - a_i)^2 + sum_{j != i}
+    a_j^2).
 
-    The largest weight stands apart because its 1 - a and p_2 - a^2 would cancel where attention is nearly one-hot.
+    The largest weight stands apart because its 1 - a and p_2 - a^2 would cancel where attention is nearly
+    one-hot.
     """
     best, rest = ordered[..., 0], ordered[..., 1:]
     others = (rest**2).sum(-1)
@@ -140,7 +146,9 @@ def frobenius_norm(ordered: Float[Tensor, "... N"]) -> Float[Tensor, "..."]:
 
 
 def largest_eigenvalue(ordered: Float[Tensor, "*any N"]) -> Float[Tensor, "*any"]:
-    """Of diag(a) - a a^T, weights in falling order: the root of sum a_i^2 / (a_i - x) = 1 between the two largest weights."""
+    """Of diag(a) - a a^T, weights in falling order: the root of sum a_i^2 / (a_i - x)
+    = 1 between the two largest weights.
+    """
     if ordered.shape[-1] == 1:
         return torch.zeros_like(ordered[..., 0])
     low, high = ordered[..., 1], ordered[..., 0]  # equal weights: the eigenvalue is that weight

@@ -1,4 +1,4 @@
-"""A photo and its answers in, overlays and panels in the run's folder out; and what a panel says beside them."""
+"""A photo and its answers in, overlays and panels in the run's folder out; what a panel says beside them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -84,7 +84,9 @@ def scaling_text(scaling: str) -> str:
 
 
 def network_lines(provenance: Provenance, of_a_class: bool) -> Iterator[Line]:
-    """The network and its layer, where there are not several (then labels name them); and what class scores lack."""
+    """The network and its layer, where there are not several (then labels name them);
+    and what class scores lack.
+    """
     layer = "" if "+" in provenance.layer else f", layer {provenance.layer}"
     yield "backbone", provenance.backbone + layer
     if of_a_class and "approximate" in provenance.class_scores:
@@ -94,7 +96,9 @@ def network_lines(provenance: Provenance, of_a_class: bool) -> Iterator[Line]:
 
 
 def class_lines(predicted: Sequence[tuple[str, float]], off_size: bool = False) -> Iterator[Line]:
-    """What the network takes the photo for; `off_size`: the input has not the size that its classifier was tested at."""
+    """What the network takes the photo for; `off_size`: the input has not the size that its classifier was
+    tested at.
+    """
     if predicted:
         classes = ", ".join(f"{name} {percent(probability)}" for name, probability in predicted[:3])
         yield "predicted", classes + (" (off its size)" if off_size else "")

@@ -1,4 +1,6 @@
-"""A photo's answers -> one safetensors file, and back: enough to draw again, or to think again, without the network."""
+"""A photo's answers -> one safetensors file, and back: enough to draw again, or to think again,
+without the network.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,9 +24,11 @@ STAGES = ("scores", "logits", "weights")  # of an attention; another method has 
 
 
 def write_maps(photo: Photo, answers: Sequence[Answer], weights: str = "") -> bytes:
-    """Every answer's raw numbers as safetensors: scores.0, logits.0, weights.0 [h, w], query.0 [K], and so on.
+    """Every answer's raw numbers as safetensors: scores.0, logits.0, weights.0 [h, w], query.0 [K],
+    and so on.
 
-    What has no shape of numbers - labels, marks, placements - is metadata.  `weights` are those of the network, in words.
+    What has no shape of numbers - labels, marks, placements - is metadata.
+    `weights` are those of the network, in words.
     """
     arrays = {}
     for number, answer in enumerate(answers):
@@ -61,7 +65,8 @@ def described(answer: Answer) -> dict[str, Any]:
 
 
 def read_maps(path: Path) -> list[Answer]:
-    """What `write_maps` kept, as answers; they have no values (those are the photo's features), so no context.
+    """What `write_maps` kept, as answers; they have no values (those are the photo's features),
+    so no context.
 
     Raises FileNotFoundError, and ValueError for a file that is damaged or holds something else.
     """

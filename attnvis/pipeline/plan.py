@@ -1,4 +1,6 @@
-"""What a run is to do, known before its first photo: the photos, how they are drawn, and where the numbers come from."""
+"""What a run is to do, known before its first photo: the photos, how they are drawn,
+and where the numbers come from.
+"""
 
 import sys
 from collections.abc import Mapping

@@ -58,7 +58,8 @@ def class_columns(score: ClassScore) -> dict[str, int | float]:
 def open_records(path: Path, after: Set[int] = frozenset()) -> tuple[TextIO, csv.DictWriter]:
     """The table for new rows, behind the old ones of the photos `after`.
 
-    A file name that is no Unicode is written with backslashes: one odd photo must not make the table unreadable.
+    A file name that is no Unicode is written with backslashes:
+    one odd photo must not make the table unreadable.
     """
     rows = [row for row in read_records(path) if int(row["index"]) in after] if after else []
     part = path.with_suffix(".part")

@@ -68,7 +68,10 @@ def by_map(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def redraw_photo(drawer: PhotoDrawer, maps: Path, rows: list[Row]) -> list[Row]:
-    """The new rows of one photo.  Raises ValueError, or FileNotFoundError, where its maps or its pixels are not what they were."""
+    """The new rows of one photo.
+
+    Raises ValueError, or FileNotFoundError, where its maps or its pixels are not what they were.
+    """
     answers = read_maps(maps)
     path = Path(rows[0]["path"])
     photo = load(path, name=rows[0]["photo"])

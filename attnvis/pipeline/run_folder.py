@@ -2,7 +2,8 @@
 
 Files come first: a dead network costs nothing.
 
-<folder>/run.json       resolved config, versions, digest, seed    maps/      scores, logits, weights, placement
+<folder>/run.json       resolved config, versions, digest, seed    maps/      scores, logits, weights,
+                        placement
          records.csv    a row per photo and query                  overlays/  the bare pictures
          .hydra/        what was typed                             panels/    the pictures for people
          index.html     all of it
@@ -33,9 +34,9 @@ __all__ = ["RunWriter", "write_page"]
 class RunWriter:
     """A run's folder, open for outcomes; leave the `with` block to have the page written and W&B told.
 
-    `render` draws and writes what one outcome is to leave behind; several threads may do so at once.  `record` notes it.
-    A run that goes on (`resume`) has the same plan; `left` are the indices of the photos that are still to be done, and
-    outcomes count in these.
+    `render` draws and writes what one outcome is to leave behind; several threads may do so at once.
+    `record` notes it. A run that goes on (`resume`) has the same plan;
+    `left` are the indices of the photos that are still to be done, and outcomes count in these.
     """
 
     def __init__(self, folder: Path, plan: RunPlan, resume: bool = False) -> None:

@@ -1,6 +1,8 @@
-"""Paths in, outcomes out, in the order of the paths: decoding, network, attention and drawing overlap on every core, in bounded memory.
+"""Paths in, outcomes out, in the order of the paths: decoding, network,
+attention and drawing overlap on every core, in bounded memory.
 
-Batches are made of photos of like shape, by their order alone: how many workers there are, and which is the quicker, changes no number.
+Batches are made of photos of like shape, by their order alone: how many workers there are,
+and which is the quicker, changes no number.
 """
 
 import contextlib
@@ -21,7 +23,8 @@ from attnvis.types import Batch, Photo, PhotoError, Preprocessing
 __all__ = ["Outcome", "stream"]
 
 T = TypeVar("T")
-Group = list[tuple[int, Path, Photo]]
+Member = tuple[int, Path, Photo]  # index, file, pixels
+Group = list[Member]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +52,11 @@ def stream(
     """One Outcome per path, in their order.
 
     method        photos of one shape in, what is known of each out; attnvis.methods has some
-    batch_size    photos that go through the method together; halved, and told to `say`, where memory does not hold so many
+    batch_size    photos that go through the method together; halved, and told to `say`,
+                  where memory does not hold so many
     waiting       decoded photos that may wait for others of their shape (None: four batches)
-    workers       threads, each with one core: decode, network and `after` run in all of them; with 1 there are none
+    workers       threads, each with one core: decode, network and `after` run in all of them;
+                  with 1 there are none
     after         what is to be made of an outcome: drawn, written; the iterator gives it back as `made`
     """
     if batch_size < 1:
@@ -59,57 +64,72 @@ def stream(
     if workers < 1:
         raise ValueError(f"{workers} workers do nothing; give 1 or more")
     most = 4 * batch_size if waiting is None else waiting
-    limit = [batch_size]  # what memory holds; smaller after it did not hold a batch
+    worker = Worker(method, preprocessing, after, say, limit=batch_size)
+    ahead = 1 if workers == 1 else workers * batch_size
+    with thread_pool(workers) as submit:
+        photos = prefetch(enumerate(paths), worker.read, submit, count=ahead)
+        groups = batches(photos, preprocessing, batch_size=batch_size, most=most)
+        yield from in_order(groups, worker.work, submit, workers=workers)
 
-    def read(index: int, path: Path) -> Photo | Outcome[T]:
+
+@dataclass
+class Worker(Generic[T]):
+    """What is done with one photo, and with one group of like shape; threads share it."""
+
+    method: Callable[[Batch], list[list[T]]]
+    preprocessing: Preprocessing
+    after: Callable[[Outcome[T]], Any] | None
+    say: Callable[[str], None]
+    limit: int  # photos that memory holds at once; smaller after it did not hold a batch
+
+    def read(self, index: int, path: Path) -> Photo | Outcome[T]:
         try:
-            return load(path, short=preprocessing.size)
+            return load(path, short=self.preprocessing.size)
         except PhotoError as error:
             return Outcome(index, path, error=str(error))
 
-    def answer(group: Group) -> list[Outcome[T]]:
-        if len(group) > limit[0]:
-            return answer(group[: limit[0]]) + answer(group[limit[0] :])
+    def work(self, group: Group) -> list[Outcome[T]]:
+        return [self.finish(outcome) for outcome in self.answer(group)]
+
+    def answer(self, group: Group) -> list[Outcome[T]]:
+        """The answers of a group: in halves where memory lacks, one by one where a photo spoils it."""
+        if len(group) > self.limit:
+            return self.answer(group[: self.limit]) + self.answer(group[self.limit :])
         try:
-            answers = method(collate([photo for _, _, photo in group], preprocessing))
+            answers = self.method(collate([photo for _, _, photo in group], self.preprocessing))
         except PhotoError as error:
             if len(group) > 1:  # one photo's mistake is not its neighbours'
-                return [outcome for member in group for outcome in answer([member])]
+                return [outcome for member in group for outcome in self.answer([member])]
             return [Outcome(*group[0], error=str(error))]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            if len(group) == 1:
+                return [self.too_large(group[0])]
         else:
-            return [Outcome(*member, answers[number]) for number, member in enumerate(group)]
-        if len(group) == 1:
-            size = " x ".join(map(str, group[0][2].size))
-            return [
-                Outcome(
-                    *group[0],
-                    error=f"{group[0][1]} ({size} px) does not fit into memory; give a smaller preprocess.size",
-                )
-            ]
-        if len(group) // 2 < limit[0]:
-            limit[0] = len(group) // 2
-            say(
-                f"memory does not hold {len(group)} photos at once; going on with {limit[0]}, the same as batch_size={limit[0]}"
+            return [Outcome(*member, of_photo) for member, of_photo in zip(group, answers, strict=True)]
+        if len(group) // 2 < self.limit:
+            self.limit = len(group) // 2
+            self.say(
+                f"memory does not hold {len(group)} photos at once; going on with {self.limit}, "
+                f"the same as batch_size={self.limit}"
             )
-        return answer(group)
+        return self.answer(group)
 
-    def finish(outcome: Outcome[T]) -> Outcome[T]:
-        if after is None or outcome.error:
+    def too_large(self, member: Member) -> Outcome[T]:
+        _, path, photo = member
+        size = " x ".join(map(str, photo.size))
+        reason = f"{path} ({size} px) does not fit into memory; give a smaller preprocess.size"
+        return Outcome(*member, error=reason)
+
+    def finish(self, outcome: Outcome[T]) -> Outcome[T]:
+        """An outcome with what `after` makes of it."""
+        if self.after is None or outcome.error:
             return outcome
         try:
-            return replace(outcome, made=after(outcome))
+            return replace(outcome, made=self.after(outcome))
         except PhotoError as error:
             return replace(outcome, error=str(error))
-
-    def whole(group: Group) -> list[Outcome[T]]:
-        return [finish(outcome) for outcome in answer(group)]
-
-    with thread_pool(workers) as submit:
-        photos = prefetch(enumerate(paths), read, submit, 1 if workers == 1 else workers * batch_size)
-        yield from in_order(batches(photos, preprocessing, batch_size, most), whole, submit, workers)
 
 
 def prefetch(
@@ -130,8 +150,8 @@ def prefetch(
 def batches(
     photos: Iterable[tuple[int, Path, Any]], how: Preprocessing, batch_size: int, most: int
 ) -> Iterator[Group | Outcome]:
-    """Groups of like shape: full ones, the largest where `most` wait, and any whose first waits for the `most`th time."""
-    groups: dict[Hashable, Group] = {}
+    """Groups of like shape: full ones, and any whose first photo is the `most`th last one."""
+    groups: dict[Hashable, Group] = {}  # the oldest first
     for index, path, photo in photos:
         if isinstance(photo, Outcome):
             yield photo
@@ -140,17 +160,21 @@ def batches(
             groups.setdefault(shape, []).append((index, path, photo))
             if len(groups[shape]) >= batch_size:
                 yield groups.pop(shape)
-            elif sum(map(len, groups.values())) >= most:
-                yield groups.pop(max(groups, key=lambda key: len(groups[key])))
         del photo  # what has been answered is let go before the next is decoded
-        while groups and index + 1 - groups[next(iter(groups))][0][0] >= most:  # the oldest group comes first
+        while groups and index + 1 - first_index(groups) >= most:
             yield groups.pop(next(iter(groups)))
     while groups:
         yield groups.pop(next(iter(groups)))
 
 
+def first_index(groups: dict[Hashable, Group]) -> int:
+    """Of the photo that waits longest."""
+    oldest = next(iter(groups.values()))
+    return oldest[0][0]
+
+
 def in_order(
-    found: Iterable[Group | Outcome], work: Callable, submit: Callable, workers: int
+    groups: Iterable[Group | Outcome], work: Callable, submit: Callable, workers: int
 ) -> Iterator[Outcome]:
     """The outcomes of groups, by index; two groups a worker are under way at a time."""
     running: deque[Future] = deque()
@@ -163,7 +187,7 @@ def in_order(
             yield done.pop(upcoming)
             upcoming += 1
 
-    for group in found:
+    for group in groups:
         if isinstance(group, Outcome):
             done[group.index] = group
         else:
@@ -182,7 +206,9 @@ def in_order(
 
 @contextlib.contextmanager
 def thread_pool(workers: int) -> Iterator[Callable[..., Future]]:
-    """A function that has something done: by one of several threads, each of which has one core to itself, or here and now."""
+    """A function that has something done: by one of several threads, each of which has one core to itself,
+    or here and now.
+    """
     if workers == 1:
         yield run_inline
         return
@@ -204,8 +230,8 @@ def run_inline(work: Callable, *arguments: Any) -> Future:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether it says that there is no memory left, as PyTorch, its CPU allocator, oneDNN and Python put it."""
-    said = str(error).lower()
+    """Whether there is no memory left, as PyTorch, its CPU allocator, oneDNN and Python put it."""
+    text = str(error).lower()
     words = (
         "out of memory",
         "can't allocate memory",
@@ -213,4 +239,4 @@ def is_out_of_memory(error: Exception) -> bool:
         "could not create a memory object",
         "bad alloc",
     )
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in said for word in words)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in text for word in words)

@@ -15,7 +15,9 @@ CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2", "vp09": "VP9"}
 
 
 class VideoWriter:
-    """A video file that grows under another name; `close` gives it its own, or leaves none where no frame was added."""
+    """A video file that grows under another name; `close` gives it its own,
+    or leaves none where no frame was added.
+    """
 
     def __init__(self, path: Path, rate: float, codec: str = "auto") -> None:
         if codec != "auto" and codec not in CODECS:
@@ -54,11 +56,14 @@ class VideoWriter:
             else "another place with hydra.run.dir=FOLDER"
         )
         raise ValueError(
-            f"OpenCV cannot write {size[0]}x{size[1]} frames as {self.wanted} into {self.path}; choose {offered}"
+            f"OpenCV cannot write {size[0]}x{size[1]} frames as {self.wanted} into {self.path}; "
+            f"choose {offered}"
         )
 
     def close(self) -> None:
-        """Raises OSError where fewer frames arrived in the file than were added: OpenCV does not say when a disk is full."""
+        """Raises OSError where fewer frames arrived in the file than were added:
+        OpenCV does not say when a disk is full.
+        """
         if self.writer is None:
             return
         self.writer.release()

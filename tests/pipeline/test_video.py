@@ -20,7 +20,7 @@ from attnvis.data import video
 from attnvis.methods import attention
 from attnvis.methods.attention import AttentionMethod
 from attnvis.pipeline import video as pipeline_video
-from attnvis.pipeline import video_file
+from attnvis.pipeline import video_file, video_run
 from attnvis.pipeline.plan import RunPlan
 from attnvis.types import Box, Features, Placement, Preprocessing, Provenance, Query
 
@@ -180,7 +180,7 @@ def test_an_odd_side_gets_one_more_line_and_that_is_recorded(here, size, padded)
 
 def test_the_record_says_that_a_line_was_added(here):
     clip = video.Clip(Path("clip.avi"), (33, 64), 10.0, 2, "")
-    with pipeline_video.VideoRun(here / "out", clip, PLAN) as film:
+    with video_run.VideoRun(here / "out", clip, PLAN) as film:
         for shots in pipeline_video.attend_frames(
             reel(2, (33, 64)), AttentionMethod(colours(), redness), HOW, after=film.add
         ):
@@ -233,7 +233,7 @@ def test_the_attention_follows_what_moves(here):
     shots = [
         shot for chunk in pipeline_video.attend_frames(video.frames(clip), method, how, 4) for shot in chunk
     ]
-    rows = [pipeline_video.numbers(shot) for shot in shots]
+    rows = [video_run.numbers(shot) for shot in shots]
     assert [(row["drawn_x"], row["drawn_y"]) for row in rows] == [
         (left + 8.0, 24.0) for left in lefts
     ] and len(set(lefts)) > 3
@@ -257,11 +257,11 @@ def test_every_third_frame_is_attended_and_the_others_hold_it():
     ]
     assert seen == [0, 3, 6, 9]
     assert [shot.attended for shot in shots] == [number % 3 == 0 for number in range(11)]
-    assert all(shots[number].look is shots[number - number % 3].look for number in range(11))
-    held = pipeline_video.numbers(shots[1])
+    assert all(shots[number].attention is shots[number - number % 3].attention for number in range(11))
+    held = video_run.numbers(shots[1])
     assert (
         "perplexity" not in held
-        and held["drawn_perplexity"] == pipeline_video.numbers(shots[0])["drawn_perplexity"]
+        and held["drawn_perplexity"] == video_run.numbers(shots[0])["drawn_perplexity"]
     )
 
 
@@ -273,9 +273,11 @@ def test_smoothing_is_the_exponential_average_over_time(here):
         method=AttentionMethod(colours(), redness, partial(temperature, tau=0.1)),
         preprocessing=HOW,
     )
-    own = [shot.look.weights for chunk in run(video.frames(clip), batch_size=3) for shot in chunk]
+    own = [shot.attention.weights for chunk in run(video.frames(clip), batch_size=3) for shot in chunk]
     smooth = [
-        shot.look.weights for chunk in run(video.frames(clip), batch_size=4, smooth=0.15) for shot in chunk
+        shot.attention.weights
+        for chunk in run(video.frames(clip), batch_size=4, smooth=0.15)
+        for shot in chunk
     ]
     state = list(own[0])
     for number, weights in enumerate(own):
@@ -311,7 +313,7 @@ def test_equal_weights_have_equal_colours_in_every_frame_whatever_the_others_are
         look_of(weights, clip.size)
         for weights in ([0.4, 0.5, 0.1, 0.0], [0.4, 0.0, 0.0, 0.6], [0.4, 0.5, 0.1, 0.0])
     ]
-    with pipeline_video.VideoRun(here / "out", clip, PLAN) as film:
+    with video_run.VideoRun(here / "out", clip, PLAN) as film:
         grey = np.full((16, 64, 3), 90, np.uint8)
         film.add(
             [
@@ -493,15 +495,15 @@ def test_a_setting_that_cannot_be_met_is_one_line(film, words, said):
 
 def test_ctrl_c_keeps_what_was_drawn_as_a_file_that_plays(film, monkeypatch):
     make_clip("clip.avi", 30)
-    looks, calls = pipeline_video.looks, []
+    answers, calls = pipeline_video.Follower.answers, []
 
     def interrupted(*arguments):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return looks(*arguments)
+        return answers(*arguments)
 
-    monkeypatch.setattr(pipeline_video, "looks", interrupted)
+    monkeypatch.setattr(pipeline_video.Follower, "answers", interrupted)
     ended = film("clip.avi", "batch_size=4")
     assert ended.code == 130 and "stopped after 8 frames, which are kept: out/overlay.mp4" in ended.err
     assert len(read_clip("out/overlay.mp4")[1]) == len(read_rows()) == told()["video"]["frames_drawn"] == 8
@@ -515,7 +517,7 @@ def test_an_interrupted_run_does_not_pass_off_the_video_of_an_earlier_one(film, 
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline_video, "looks", interrupted)
+    monkeypatch.setattr(pipeline_video.Follower, "answers", interrupted)
     ended = film("clip.avi")
     assert (
         ended.code == 130
@@ -580,7 +582,7 @@ def test_frames_at_varying_times_are_played_evenly_and_that_is_said(here):
         (lambda number: number / 10, ""),
         (lambda number: (number / 10) ** 2, "lasts 1.9 s instead of 3.6 s"),
     ):
-        with pipeline_video.VideoRun(here / "out", clip, PLAN) as film:
+        with video_run.VideoRun(here / "out", clip, PLAN) as film:
             frames = (video.Frame(frame.index, times(frame.index), frame.pixels) for frame in reel(20))
             list(
                 pipeline_video.attend_frames(frames, AttentionMethod(colours(), redness), HOW, after=film.add)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from attnvis.data.video import Clip
-    from attnvis.pipeline.video import VideoRun
+    from attnvis.pipeline.video_run import VideoRun
 
 __all__ = ["COMMAND", "video"]
 
@@ -34,7 +34,8 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.methods.attention import AttentionMethod, steady
     from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.tracking import Tracker
-    from attnvis.pipeline.video import VideoRun, as_batch, attend_frames
+    from attnvis.pipeline.video import as_batch, attend_frames
+    from attnvis.pipeline.video_run import VideoRun
 
     start, stop = float(cfg.start), float(cfg.stop) or math.inf
     if not 0 <= start < stop:  # NaN fails too
@@ -50,69 +51,69 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     method = steady(AttentionMethod(backbone, query, scaling, normalise))
     lasts = clip.promised / clip.rate  # seconds
     count = max(1, round((min(stop, lasts) - start) * clip.rate))
-    how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     backbone.prepare(
         max(1, count // max(1, cfg.every)),
         torch.get_num_threads(),
-        as_batch(islice(frames(clip), 1), how, clip.path.name),
+        as_batch(islice(frames(clip), 1), preprocessing, clip.path.name),
     )
     plan = RunPlan(
         paths=(clip.path,),
         style=style,
-        provenance=provenance(backbone, how, seed=cfg.seed),
+        provenance=provenance(backbone, preprocessing, seed=cfg.seed),
         config=plain(cfg),
-        warnings=backbone.warnings_at(how),
+        warnings=backbone.warnings_at(preprocessing),
         logger=plain(cfg.logger),
     )
     shout(plan.warnings)
-    film = VideoRun(folder, clip, plan, codec=cfg.codec)
+    run = VideoRun(folder, clip, plan, codec=cfg.codec)
     try:
         with (
-            Tracker(folder, plan.logger, config=film.told, job="video") as tracker,
-            film,
+            Tracker(folder, plan.logger, config=run.settings, job="video") as tracker,
+            run,
             tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar,
         ):
             chunks = attend_frames(
                 frames(clip, start, stop),
                 method,
-                how,
+                preprocessing,
                 batch_size=cfg.batch_size,
                 every=cfg.every,
                 smooth=float(cfg.smooth),
-                after=film.add,
+                after=run.add,
                 name=clip.path.name,
             )
             with contextlib.closing(chunks):
                 for chunk in chunks:
                     bar.update(len(chunk))
-            tracker.log_numbers({"frames": film.movie.count} | film.means)
+            tracker.log_numbers({"frames": run.writer.count} | run.means)
     except KeyboardInterrupt:
-        if film.movie.path.exists():
-            note(f"stopped after {film.movie.count} frames, which are kept: {short_path(film.movie.path)}")
+        if run.writer.path.exists():
+            note(f"stopped after {run.writer.count} frames, which are kept: {short_path(run.writer.path)}")
         raise
-    return print_summary(film, clip, start, stop)
+    return print_summary(run, clip, start, stop)
 
 
-def print_summary(film: "VideoRun", clip: "Clip", start: float, stop: float) -> int:
-    """Says how many frames were drawn, what was odd about them, and where the video is.  Gives the exit code.
+def print_summary(run: "VideoRun", clip: "Clip", start: float, stop: float) -> int:
+    """Says preprocessing many frames were drawn, what was odd about them, and where the video is.  Gives the exit code.
 
     Raises ValueError where not one frame lies between the times that were asked for.
     """
-    drawn = film.movie.count
+    drawn = run.writer.count
     if not drawn:
         lasts = clip.promised / clip.rate
         raise ValueError(
             f"no frame of {clip.path} lies between start={start:g} and stop={stop:g}; it lasts {lasts:.2f} s"
         )
-    if film.uneven:
-        note(visible(film.uneven))
-    read = film.last + 1
+    if run.uneven:
+        note(visible(run.uneven))
+    read = run.last + 1
     tolerated = max(2, clip.promised // 100)  # what some containers promise is an estimate
     cut_off = math.isinf(stop) and clip.promised - read > tolerated
     if cut_off:
         text = f"{read} of the {clip.promised} frames that {clip.path} promises could be read"
         note(visible(f"{text}; it is cut off or damaged"))
-    print(f"{drawn} frame{'s' * (drawn != 1)} drawn: {short_path(film.movie.path)}")
+    print(f"{drawn} frame{'s' * (drawn != 1)} drawn: {short_path(run.writer.path)}")
     return int(cut_off)
 
 

@@ -1,0 +1,192 @@
+"""Attended frames in, a run's folder with the drawn video out.
+
+<folder>/overlay.mp4    the video
+         numbers.csv    a row per frame: of its own attention, and of the drawn one
+         legend.png     its colour scale
+         run.json       resolved config, versions, digests, and what the video is
+"""
+
+import contextlib
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from attnvis.data.video import Clip
+from attnvis.files import locked, save
+from attnvis.methods.answer import Answer
+from attnvis.pipeline.plan import RunPlan
+from attnvis.pipeline.video import DrawnFrame
+from attnvis.pipeline.video_file import CODECS, VideoWriter
+from attnvis.render import overlays, panels
+
+__all__ = ["VideoRun"]
+
+MEANS = ("perplexity", "max_times_uniform")  # whose means over the frames are recorded
+COLUMNS = (
+    *("frame", "time", "attended", "query", "label", "predicted", "probability", "patches"),
+    *(*MEANS, "x", "y"),
+    *("drawn_perplexity", "drawn_max_times_uniform", "drawn_x", "drawn_y"),
+)
+
+
+class VideoRun:
+    """A run's folder, open for frames; leave the `with` block to have the video closed.
+
+    It is closed after an error or Ctrl-C too, and plays as far as it goes.
+    Raises ValueError for a colour scale that each frame would have for itself, and where the video would be
+    written over.
+    """
+
+    def __init__(self, folder: Path, clip: Clip, plan: RunPlan, codec: str = "auto") -> None:
+        self.folder, self.clip, self.style = folder, clip, plan.style
+        if self.style.scale != "times_uniform":
+            raise ValueError(
+                f"scale={self.style.scale} colours each frame by itself, and a video would flicker; "
+                "use times_uniform, with its low and high"
+            )
+        self.writer = VideoWriter(folder / "overlay.mp4", clip.rate, codec)
+        if self.writer.path.resolve() == clip.path.resolve():
+            raise ValueError(
+                f"{clip.path} would be written over; draw it into another folder with hydra.run.dir=FOLDER"
+            )
+        self.times: list[float] = []  # of the first and the last frame
+        self.last = -1  # the index of the last frame
+        self.sums = dict.fromkeys(MEANS, 0.0)
+        self.attended = 0
+        self.lock = locked(folder)
+        self.writer.path.unlink(missing_ok=True)  # of an earlier run in this folder, as the numbers are
+        self.settings = plan.record()
+        self.write_record()
+        save(folder / "legend.png", overlays.encode(panels.colour_bar(self.style, margin=16), "png"))
+        self.rows = (folder / "numbers.csv").open("w", newline="", encoding="utf-8")
+        self.table = csv.DictWriter(self.rows, COLUMNS, restval="")
+        self.table.writeheader()
+
+    def __enter__(self) -> "VideoRun":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            # a full disk has been reported already
+            with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+                self.rows.close()
+                self.writer.close()
+                self.write_record()
+        finally:
+            (self.folder / ".lock").unlink(missing_ok=True)
+            self.lock.close()
+
+    def add(self, frames: Sequence[DrawnFrame]) -> None:
+        """Draws and writes frames; their rows follow in one piece."""
+        for drawn in frames:
+            self.writer.add(self.overlay(drawn))
+            self.times, self.last = [*self.times[:1], drawn.frame.time], drawn.frame.index
+            if drawn.attended:
+                self.attended += 1
+                diagnostics = drawn.attention.answer.diagnostics
+                self.sums = {name: total + diagnostics[name] for name, total in self.sums.items()}
+        self.table.writerows(numbers(drawn) for drawn in frames)
+        self.rows.flush()
+
+    def overlay(self, drawn: DrawnFrame) -> UInt8[np.ndarray, "H W 3"]:
+        answer, weights = drawn.attention.answer, drawn.attention.weights
+        cells = (weights.size * weights).reshape(answer.placement.grid)
+        pixels, style = drawn.frame.pixels, self.style
+        return overlays.overlay(
+            pixels, cells, style, answer.mark, field=answer.field, placement=answer.placement
+        )
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Over the frames that were attended."""
+        if not self.attended:
+            return {}
+        return {f"mean_{name}": total / self.attended for name, total in self.sums.items()}
+
+    @property
+    def uneven(self) -> str:
+        """What is to be said of frames that did not come at the rate of the file; "" of those that did."""
+        if len(self.times) < 2:
+            return ""
+        first, last = self.times
+        rate = self.clip.rate
+        seconds, drawn_seconds = last - first, (self.writer.count - 1) / rate
+        if abs(seconds - drawn_seconds) <= max(1.5 / rate, 0.01 * seconds):
+            return ""
+        return (
+            f"the frames of {self.clip.path} come at varying times; "
+            f"the drawn video plays them at {rate:g} a second and lasts {drawn_seconds:.1f} s "
+            f"instead of {seconds:.1f} s (their own times are in numbers.csv)"
+        )
+
+    def write_record(self) -> None:
+        """run.json, when the run begins and once more when it ends."""
+        record = {**self.settings, "video": self.about(), "style": asdict(self.style)}
+        save(self.folder / "run.json", json.dumps(record, indent=1).encode())
+
+    def about(self) -> dict[str, Any]:
+        """What the video is."""
+        writer, clip, style = self.writer, self.clip, self.style
+        high, wide = writer.padded
+        padding = f"{high} row below and {wide} column on the right repeated: the codec wants even sides"
+        return {
+            "file": str(clip.path),
+            "digest": clip.digest,
+            "frames_promised": clip.promised,
+            "frames_drawn": writer.count,
+            "frames_attended": self.attended,
+            **self.means,
+            "rate": clip.rate,
+            "size": list(clip.size),
+            "first_and_last": self.times,
+            "turned_by": clip.turned,
+            "padding": padding if high or wide else "none",
+            "codec": f"{writer.codec}: {CODECS[writer.codec]}" if writer.codec else "",
+            "colours": f"{style.low:g} to {style.high:g} times uniform, log scale, fixed in advance: "
+            "the same in every frame",
+            "sound": "not carried over",
+            "uneven": self.uneven,
+        }
+
+
+def numbers(drawn: DrawnFrame) -> dict[str, Any]:
+    """A row of numbers.csv: the frame's own attention, and what is drawn; x and y in pixels of the frame."""
+    answer, weights = drawn.attention.answer, drawn.attention.weights
+    row = {
+        "frame": drawn.frame.index,
+        "time": f"{drawn.frame.time:.6f}",
+        "attended": int(drawn.attended),
+        "query": answer.query,
+        "label": answer.label,
+        "patches": answer.patches,
+    }
+    positive = weights[weights > 0]
+    x, y = hottest_place(weights, answer)
+    row |= {
+        "drawn_perplexity": math.exp(-float(np.sum(positive * np.log(positive)))),
+        "drawn_max_times_uniform": weights.size * float(weights.max()),
+        "drawn_x": x,
+        "drawn_y": y,
+    }
+    if not drawn.attended:
+        return row
+    if answer.predicted:
+        row["predicted"], row["probability"] = answer.predicted[0]
+    row["x"], row["y"] = hottest_place(answer.weights.cpu().numpy(), answer)
+    return row | {name: answer.diagnostics[name] for name in MEANS}
+
+
+def hottest_place(weights: Float[np.ndarray, " N"], answer: Answer) -> tuple[float, float]:
+    """Where the cell of the largest weight is centred: x, y in pixels of the frame."""
+    row, column = answer.placement.centre(*divmod(int(weights.argmax()), answer.placement.grid[1]))
+    return column, row
