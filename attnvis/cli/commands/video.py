@@ -95,7 +95,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
 
 
 def print_summary(run: "VideoRun", clip: "Clip", start: float, stop: float) -> int:
-    """Says preprocessing many frames were drawn, what was odd about them, and where the video is.  Gives the exit code.
+    """Says how many frames were drawn, what is odd about them, where the video is.  Gives the exit code.
 
     Raises ValueError where not one frame lies between the times that were asked for.
     """
