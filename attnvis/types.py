@@ -298,7 +298,8 @@ class Scores:
 
     @cached_property
     def products(self) -> Float[Tensor, "B Q N"]:
-        return self.query @ self.keys.mT
+        with torch.autocast(self.keys.device.type, enabled=False):  # a caller's: it would halve the precision
+            return self.query @ self.keys.mT
 
     @property
     def values(self) -> NoReturn:

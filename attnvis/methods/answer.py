@@ -9,9 +9,9 @@ from torch import Tensor
 
 from attnvis.geometry import to_pixels
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
-from attnvis.types import Attention, Batch, Box, ClassScore, Features, Placement, percent
+from attnvis.types import Attention, Batch, Box, ClassScore, Features, PhotoError, Placement, percent
 
-__all__ = ["Answer", "Method", "predictions"]
+__all__ = ["Answer", "Method", "predictions", "require_finite"]
 
 UNLIKELY = 0.01  # probability: a class below it is drawn all the same, and the answer warns of it
 # |correlation| of scores and norms.  On 200 photos, with EfficientNet-Lite0 and with MobileNetV2 (python
@@ -105,6 +105,22 @@ class Answer:
                 f"(margin {self.sign_margin:.2f})"
             )
         return tuple(warnings)
+
+
+def require_finite(numbers: Float[Tensor, "B ..."], features: Features, what: str) -> None:
+    """Raises PhotoError where a layer gave NaN or infinity: a normaliser would turn it into a map like any other.
+
+    `what` these numbers are: features, scores.  The first such photo of a batch is named.
+    """
+    if bool(numbers.isfinite().all()):
+        return
+    counts = (~numbers.isfinite()).flatten(1).sum(1).tolist()
+    photo = next(index for index, count in enumerate(counts) if count)
+    name = features.names[photo] if features.names else f"photo {photo}"
+    raise PhotoError(
+        f"{name}: {counts[photo]} of {numbers[photo].numel()} {what} of layer {features.layer} are not finite "
+        "(NaN or infinite); the weights are damaged, or the network overflows: try backbone.precision=fp32"
+    )
 
 
 Method = Callable[[Batch], list[list[Answer]]]  # photos of one shape in; of each photo its answers

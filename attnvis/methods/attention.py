@@ -10,13 +10,13 @@ from torch import Tensor
 
 from attnvis.attention import normalise as normalisers
 from attnvis.attention import scaling as scalings
-from attnvis.attention.dot_product import Normalise, Scaling, attend
+from attnvis.attention.dot_product import Normalise, Scaling, at_least_float32, weigh
 from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import ask
-from attnvis.methods.answer import Answer, predictions
+from attnvis.methods.answer import Answer, predictions, require_finite
 from attnvis.metrics.diagnostics import diagnose
-from attnvis.types import Attention, Batch, Features, Query
+from attnvis.types import Attention, Batch, Features, Query, Scores
 
 __all__ = ["AttentionMethod", "Encoder", "Steady", "steady"]
 
@@ -40,12 +40,16 @@ class AttentionMethod:
         return self.answer(self.backbone(batch))
 
     def answer(self, layers: Sequence[Features]) -> list[list[Answer]]:
-        """For each photo one Answer per layer and query; where there are several layers, labels name them."""
+        """For each photo one Answer per layer and query; where there are several layers, labels name them.
+
+        Raises PhotoError for features and scores that are not finite, with the layer's name.
+        """
         named = len(layers) > 1
         photos = range(len(layers[0].tokens))
         predicted = [predictions(layers, photo) for photo in photos]
         answers: list[list[Answer]] = [[] for _ in photos]
         for layer in layers:
+            require_finite(layer.tokens, layer, "features")
             for query in ask(self.query, layer):
                 for photo, answer in self.answers(layer, query):
                     label = f"{answer.label}, {layer.layer}" if named else answer.label
@@ -55,9 +59,10 @@ class AttentionMethod:
     def answers(self, features: Features, query: Query) -> Iterator[tuple[int, Answer]]:
         """Of one layer, query and batch: (photo, answer), photo by photo and vector by vector."""
         keys = features.tokens if query.keys is None else query.keys
-        attention = attend(
-            query.vectors, keys, features.tokens, scaling=self.scaling, normalise=self.normalise
-        )
+        scores = Scores(at_least_float32(query.vectors), at_least_float32(keys))
+        require_finite(scores.products, features, "scores")
+        attention = weigh(scores, features.tokens, scaling=self.scaling, normalise=self.normalise)
+        require_finite(attention.weights, features, "weights after scaling")
         diagnostics = diagnose(attention.weights, attention.logits, attention.scores, attention.dim)
         numbers = {name: values.tolist() for name, values in diagnostics.items()}
         photos, queries = query.vectors.shape[:2]

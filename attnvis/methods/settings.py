@@ -17,6 +17,7 @@ from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import ask
+from attnvis.methods.answer import require_finite
 from attnvis.methods.attention import Encoder
 from attnvis.metrics.diagnostics import diagnose, frobenius_norm
 from attnvis.types import Batch, Box, Features, Placement, Query, Scores
@@ -54,6 +55,7 @@ class SettingGrid:
         if len(layers) != 1:
             raise ValueError(f"a sweep measures one layer at a time, not {len(layers)}")
         (features,) = layers
+        require_finite(features.tokens, features, "features")
         results: list[list[PhotoResult]] = [[] for _ in features.tokens]
         for text, function in self.queries.items():
             for query in ask(function, features):
@@ -66,7 +68,9 @@ class SettingGrid:
         """One query on every photo under all settings."""
         keys = features.tokens if query.keys is None else query.keys
         scores = Scores(query.vectors.float(), keys.float())
+        require_finite(scores.products, features, "scores")
         logits, weights = self.attend(scores)
+        self.require_finite_weights(weights, features)
         repeated = scores.products.repeat(
             len(self.settings), 1, 1
         )  # [S * B, Q, N], as logits and weights are
@@ -81,6 +85,11 @@ class SettingGrid:
             numbers={name: values.view(shape[:-1]) for name, values in diagnostics.items()},
             placements=features.placements,
         )
+
+    def require_finite_weights(self, weights: Float[Tensor, "SB Q N"], features: Features) -> None:
+        """Raises PhotoError where a setting overflows, by its name."""
+        for setting, part in zip(self.settings, weights.chunk(len(self.settings)), strict=True):
+            require_finite(part, features, f"weights under {' '.join(setting)}")
 
     def attend(self, scores: Scores) -> tuple[Float[Tensor, "SB Q N"], Float[Tensor, "SB Q N"]]:
         """Logits and weights of all settings in one tensor each, setting by setting."""

@@ -23,6 +23,7 @@ from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.cache import Cached
 from attnvis.backbone.heads import Linear
 from attnvis.data.truth import read_truth
+from attnvis.methods.answer import require_finite
 from attnvis.methods.attention import Encoder
 from attnvis.metrics.intervals import Estimate, bootstrap, estimate
 from attnvis.pipeline.streaming import Outcome, stream
@@ -118,6 +119,7 @@ class Recogniser:
 
     def __call__(self, batch: Batch) -> list[list[Tensor]]:
         (features,) = self.backbone(batch)
+        require_finite(features.tokens, features, "features")
         head = required(features.head)
         logits = attended(features.tokens, head, [setting.scaling for setting in self.settings])
         return [[mine] for mine in logits.transpose(0, 1).cpu()]
