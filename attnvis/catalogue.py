@@ -1,4 +1,4 @@
-"""What the configs offer, read as plain yaml: for --help, for Python, for the door to find a family.
+"""What the configs offer, read as plain yaml: for --help, for Python, to find a network's family.
 
 Imports almost nothing.
 """
@@ -26,20 +26,19 @@ __all__ = [
 def config_folder() -> Path:
     """configs/ inside an installed attnvis, beside the package in a checkout."""
     package = Path(__file__).resolve().parent
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parent / "configs"
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def groups() -> list[str]:
-    """The folders of configs/."""
+    """The folders of configs/, by name: backbone, query, scaling, ..."""
     return sorted(path.name for path in config_folder().iterdir() if path.is_dir())
 
 
 def options(group: str) -> list[str]:
-    """What there is to choose from in a group; what only others extend begins with _."""
-    return sorted(
-        path.stem for path in (config_folder() / group).glob("*.yaml") if not path.name.startswith("_")
-    )
+    """What may be chosen of a group, by name; none where there is no such group."""
+    files = (config_folder() / group).glob("*.yaml")
+    return sorted(file.stem for file in files if not file.name.startswith("_"))
 
 
 def is_shared(group: str) -> bool:
@@ -48,22 +47,23 @@ def is_shared(group: str) -> bool:
 
 
 def sentence(name: str) -> str:
-    """The first comment of a config, which says in words what it is for."""
+    """The first comment of a config, which says in words what it is for; "" where it has none.
+
+    Raises FileNotFoundError where there is no such config.
+    """
     lines = (config_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    return next((line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line), "")
+    comments = [line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line]
+    return comments[0] if comments else ""
 
 
 def family(backbone: str) -> str | None:
-    """The backbone config that a network's name belongs to: resnet18 -> resnet.
+    """The backbone config that a network's name belongs to: resnet18 -> resnet; None where there is none.
 
-    The longest that fits among those that take a name; None where none fits.
+    Of the configs that take a name, the longest with which the network's name begins.
     """
-    fitting = (
-        option
-        for option in options("backbone")
-        if backbone.startswith(option) and "name" in settings(f"backbone/{option}")
-    )
-    return max(fitting, key=len, default=None)
+    beginnings = [option for option in options("backbone") if backbone.startswith(option)]
+    families = [option for option in beginnings if "name" in settings(f"backbone/{option}")]
+    return max(families, key=len, default=None)
 
 
 def choices(name: str) -> dict[str, str | None]:
@@ -88,7 +88,10 @@ def bases(name: str) -> list[tuple[str, str]]:
 
 
 def settings(name: str) -> dict[str, Any]:
-    """One config with those that it starts from merged in: as Hydra composes it by default."""
+    """One config with those that it starts from merged in: as Hydra composes it by default.
+
+    Raises FileNotFoundError where there is no such config.
+    """
     merged: dict[str, Any] = {}
     for base, key in bases(name):
         merged = merge(merged, {key: settings(base)} if key else settings(base))

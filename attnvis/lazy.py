@@ -1,4 +1,4 @@
-"""The names that a package offers, imported when they are asked for: `--help` and completion need no torch."""
+"""The names that a package offers, imported when they are needed: `--help` and completion need no torch."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module

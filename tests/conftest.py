@@ -1,5 +1,6 @@
-"""What several test files share: small photos, the command line called in this process, and a network that is loaded once."""
+"""What test files share: small photos, the command line in this process, a network that is loaded once."""
 
+import copy
 import csv
 import functools
 import sys
@@ -11,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from torch import nn
 
 from attnvis import backbone, cli
@@ -47,7 +50,7 @@ class Whole(nn.Module):
 
 
 def fake_backbone(maps: nn.Module, how: Preprocessing, head=None, **changes) -> Backbone:
-    """A backbone of a few lines, in fp32, its maps stretched over the photo unless `changes` says otherwise."""
+    """A backbone of a few lines, in fp32, its maps stretched over the photo unless `changes` says else."""
     told = {
         "digest": changes.pop("digest", "f" * 64),
         "dtype": changes.pop("dtype", torch.float32),
@@ -158,7 +161,30 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def attnvis(here, monkeypatch, capsys):
+def one_composition(monkeypatch):
+    """Hydra composes a config twice: a run's to learn its mode, a job's to see whether it can.  Here once.
+
+    It is most of the time that a small run takes.  Of our configs only an experiment changes the mode.
+    """
+    get_mode, load = Hydra.get_mode, ConfigLoaderImpl.load_configuration
+    composed = {}
+
+    def mode_without_composing(hydra, config_name, overrides):
+        changes = any(word.startswith(("experiment=", "hydra.mode=")) for word in overrides)
+        return get_mode(hydra, config_name, overrides) if changes else None
+
+    def load_once(loader, config_name, overrides, *more, **settings):
+        key = (loader, config_name, *overrides, *more, *settings.items())
+        if key not in composed:
+            composed[key] = load(loader, config_name, overrides, *more, **settings)
+        return copy.deepcopy(composed[key])
+
+    monkeypatch.setattr(Hydra, "get_mode", mode_without_composing)
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", load_once)
+
+
+@pytest.fixture
+def attnvis(here, one_composition, monkeypatch, capsys):
     """`attnvis WORDS` in this process; a run is small and goes to ./out unless the words say otherwise."""
 
     def call(*words: str) -> Ended:
@@ -180,3 +206,9 @@ def attnvis(here, monkeypatch, capsys):
         return Ended(code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def cat(here):
+    """./cat.png, a photo of 90 x 70 pixels."""
+    return make_photo(here / "cat.png")

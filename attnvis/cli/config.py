@@ -74,7 +74,7 @@ def agree(key: str, value: object, kinds: set[Any]) -> None:
 def build(cfg: "DictConfig", group: str) -> Any:
     """What a config names, made.
 
-    A `_target_` is code: called are public functions of the group's own module, and those of modules in `trust`.
+    A `_target_` is code: called are public functions of the group's own module, and those of trusted modules.
     Raises ValueError for others, and for what the function itself will not take.
     """
     from hydra.errors import HydraException

@@ -1,5 +1,7 @@
 """configs/ and the code agree: every yaml makes what it names, and every public function has one."""
 
+import copy
+import functools
 import inspect
 import re
 from functools import partial
@@ -21,9 +23,14 @@ CHOICES = [name for name in FILES if "/" in name and not name.rpartition("/")[2]
 GIVEN = {"query.x": 10, "query.y": 20, "query.width": 30, "query.height": 40}
 
 
-def composed(*overrides: str, verb: str = "run"):
+@functools.cache
+def composed_once(*overrides: str, verb: str):
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose(verb, list(overrides))
+
+
+def composed(*overrides: str, verb: str = "run"):
+    return copy.deepcopy(composed_once(*overrides, verb=verb))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -31,7 +38,17 @@ def test_every_config_opens_with_its_sentence(name):
     assert len(catalogue.sentence(name)) >= 10, "a `# sentence` that says what it is for"
 
 
-@pytest.mark.parametrize("name", CHOICES)
+# The tests of the families make one network of each; of all the configs here only slowly.
+QUICK = ("efficientnet_lite", "squeezenet", "own")
+
+
+def slow_if_heavy(name):
+    group, option = name.split("/")
+    heavy = group == "backbone" and option not in QUICK
+    return pytest.param(name, marks=pytest.mark.slow if heavy else ())
+
+
+@pytest.mark.parametrize("name", [slow_if_heavy(name) for name in CHOICES])
 def test_every_choice_composes_and_makes_what_it_names(name, here):
     group, option = name.split("/")
     needs = [
@@ -80,7 +97,7 @@ def test_every_verb_has_a_config_and_a_script(verb):
 
 
 @pytest.mark.parametrize("group, module", [("query", query), ("scaling", scaling), ("normalise", normalise)])
-def test_every_public_function_has_a_config_of_its_name_and_no_config_is_without_a_function(group, module):
+def test_public_functions_and_configs_have_the_same_names(group, module):
     helpers = {"UnknownName", "parse", "read"}
     functions = {
         name.rstrip("_") for name in module.__all__ if inspect.isfunction(getattr(module, name))
@@ -133,7 +150,7 @@ def test_the_catalogue_reads_what_hydra_composes():
 
 
 @pytest.mark.parametrize("verb", registry.COMMANDS)
-def test_the_catalogue_knows_the_settings_of_every_verb_as_hydra_composes_them(verb):
+def test_the_catalogue_reads_the_settings_of_a_verb_as_hydra_does(verb):
     settings = catalogue.settings(verb)
     del settings["hydra"]
     assert settings == OmegaConf.to_container(composed(verb=verb), resolve=False)
@@ -160,3 +177,18 @@ def test_numbers_become_what_the_function_asks_for():
     assert type(made.keywords["tau"]) is float
     made = config.build(composed("query=class", "query.name=281"), "query")
     assert made.keywords == {"name": 281}
+
+
+def test_a_family_is_found_by_the_longest_name():
+    assert [
+        catalogue.family(name)
+        for name in ("resnet18", "resnext50_32x4d", "wide_resnet50_2", "vgg16", "vit_b_16", "embedded")
+    ] == [
+        "resnet",
+        "resnext",
+        "wide_resnet",
+        "vgg",
+        None,
+        None,
+    ]
+    assert backbone.torchvision.__name__ == "torchvision"

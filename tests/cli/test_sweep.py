@@ -1,4 +1,4 @@
-"""`attnvis sweep`: what is one job and what are several, what outlives a mistake or a kill, and that nothing changes a number by a bit."""
+"""`attnvis sweep`: one job or several, what outlives a mistake or a kill, what changes no bit of a number."""
 
 import json
 import os
@@ -33,8 +33,8 @@ def photos(here):
 
 @pytest.fixture
 def sweep(attnvis, photos, monkeypatch):
-    """`attnvis sweep 0.png 1.png WORDS` in this process, into ./out; without the page, which has tests of its own."""
-    monkeypatch.setattr(page, "write_comparison", lambda found: found.folder / "index.html")
+    """`attnvis sweep 0.png 1.png WORDS` in this process, into ./out; the page has tests of its own."""
+    monkeypatch.setattr(page, "write_comparison", lambda sweep: sweep.folder / "index.html")
 
     def call(*words, photos=PHOTOS):
         return (
@@ -50,6 +50,22 @@ def small(words):
     return [word for word in SMALL if not any(given.startswith(word.partition("=")[0]) for given in words)]
 
 
+@pytest.fixture(scope="module")
+def finished_sweep(tmp_path_factory):
+    """Where the first test that needs a finished sweep leaves it for the others."""
+    return tmp_path_factory.mktemp("finished") / "out"
+
+
+@pytest.fixture
+def done(sweep, finished_sweep):
+    """./out with a sweep of one job, query=mean scaling=none, that has ended well."""
+    if not finished_sweep.exists():
+        assert sweep("query=mean", "scaling=none").code == 0
+        shutil.copytree("out", finished_sweep)
+    elif not Path("out").exists():
+        shutil.copytree(finished_sweep, "out")
+
+
 @pytest.fixture
 def seen(monkeypatch):
     """The photos that went through a network, one by one."""
@@ -63,7 +79,7 @@ def seen(monkeypatch):
     return names
 
 
-def told(folder="out"):
+def job_record(folder="out"):
     return json.loads((Path(folder) / "job.json").read_text())
 
 
@@ -89,16 +105,16 @@ def times(folder="out"):
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- one job
+# ------------------------------------------------------------------------------------------------- one job
 
 
-def test_a_sweep_of_scalings_is_one_job_and_the_network_sees_each_photo_once(sweep, seen):
+def test_scalings_are_one_job_and_each_photo_passes_the_network_once(sweep, seen):
     assert sweep("query=class,point:30,40", "scaling=none,temperature:4,cosine:0.07").code == 0
-    found = [(row["photo"], row["query"], row["scaling"]) for row in rows()]
-    assert sorted(found) == sorted(
+    measured = [(row["photo"], row["query"], row["scaling"]) for row in rows()]
+    assert sorted(measured) == sorted(
         product(PHOTOS, ("class", "point:30,40"), ("none", "temperature:4", "cosine:0.07"))
     )
-    assert sorted(seen) == list(PHOTOS) and told()["passes"] == 2
+    assert sorted(seen) == list(PHOTOS) and job_record()["passes"] == 2
     assert plan() == [""] and not Path("out/0").exists()
 
 
@@ -174,7 +190,7 @@ def test_functions_of_ones_own_are_swept_where_they_are_trusted(sweep, mine):
 def test_a_mistake_is_one_line_and_the_job_is_told_as_failed(sweep, mine, words, given, advice):
     complaint = sweep(*words.split()).complaint
     assert given in complaint and advice in complaint
-    assert told()["status"] == "failed" and given in told()["reason"]
+    assert job_record()["status"] == "failed" and given in job_record()["reason"]
     assert not list(Path("out").glob("*.part")) and not Path("out/rows.parquet").exists()
 
 
@@ -197,8 +213,8 @@ def test_a_bad_photo_among_many_is_recorded_and_the_others_finish(sweep):
     Path("text.jpg").write_text("hello, this is no photo")
     ended = sweep("query=mean", "scaling=none", photos=("0.png", "text.jpg", "1.png"))
     assert "text.jpg is no photo" in ended.complaint and ended.code == 1
-    assert told()["status"] == "done" and [row["photo"] for row in rows()] == list(PHOTOS)
-    (failure,) = told()["failures"]
+    assert job_record()["status"] == "done" and [row["photo"] for row in rows()] == list(PHOTOS)
+    (failure,) = job_record()["failures"]
     assert failure["path"] == "text.jpg" and "is no photo" in failure["reason"]
 
 
@@ -210,26 +226,26 @@ def test_the_atlas_of_all_scalings_runs(sweep, seen):
     assert sorted(seen) == list(PHOTOS)
 
 
-# -------------------------------------------------------------------------------------------------------- several jobs
+# -------------------------------------------------------------------------------------------- several jobs
 
 
 def test_several_layers_and_sizes_are_several_jobs_without_asking_for_it(sweep):
     assert (
         sweep("query=mean", "scaling=none", "backbone.layer=stage2,last", "preprocess.size=64,96").code == 0
     )
-    asked = [
+    jobs = [
         f"backbone.layer={layer}, preprocess.size={size}"
         for layer, size in product(("stage2", "last"), (64, 96))
     ]
-    assert plan() == asked
+    assert plan() == jobs
     assert sorted(path.name for path in Path("out").iterdir() if path.is_dir() and path.name[0] != ".") == [
         "0",
         "1",
         "2",
         "3",
     ]
-    axes = [told(f"out/{number}")["axes"] for number in range(4)]
-    assert [f"backbone.layer={one['layer']}, preprocess.size={one['size']}" for one in axes] == asked
+    axes = [job_record(f"out/{number}")["axes"] for number in range(4)]
+    assert [f"backbone.layer={axis['layer']}, preprocess.size={axis['size']}" for axis in axes] == jobs
     patches = [rows(f"out/{number}")[0]["patches"] for number in range(4)]
     assert (
         patches[0] > patches[2]
@@ -242,7 +258,7 @@ def test_several_layers_and_sizes_are_several_jobs_without_asking_for_it(sweep):
 def test_several_seeds_ask_different_random_queries(sweep):
     assert sweep("query=random", "scaling=none", "seed=0,1").code == 0
     assert plan() == ["seed=0", "seed=1"]
-    assert [told(f"out/{number}")["axes"]["seed"] for number in range(2)] == ["0", "1"]
+    assert [job_record(f"out/{number}")["axes"]["seed"] for number in range(2)] == ["0", "1"]
     assert rows("out/0")[0]["score_std"] != rows("out/1")[0]["score_std"]
 
 
@@ -253,7 +269,9 @@ def test_a_job_that_fails_is_named_and_does_not_stop_the_others(sweep):
     assert named.startswith("attnvis: job 0 (backbone.layer=stage9) failed: efficientnet_lite0 has no layer")
     assert advice.startswith("attnvis: ") and advice.endswith("attnvis sweep --resume out")
     assert (
-        told("out/0")["status"] == "failed" and told("out/1")["status"] == "done" and len(rows("out/1")) == 2
+        job_record("out/0")["status"] == "failed"
+        and job_record("out/1")["status"] == "done"
+        and len(rows("out/1")) == 2
     )
 
 
@@ -284,36 +302,32 @@ def test_resume_of_a_single_job_after_its_mistake_is_mended(sweep):
         "def late(features):\n    '''A query that came later.'''\n    return features.tokens[:, :1]\n"
     )
     assert sweep("--resume", "out").code == 0
-    assert told()["status"] == "done" and len(rows()) == 2
+    assert job_record()["status"] == "done" and len(rows()) == 2
     sys.modules.pop("my_late", None)
 
 
-def test_a_job_that_is_killed_while_it_is_done_anew_is_not_taken_for_what_it_was_before(sweep):
-    assert sweep("query=mean", "scaling=none").code == 0
+def test_a_job_killed_while_it_is_done_anew_is_missing(done):
     Job(Path("out"), {})  # begun, and never ended
     (part,) = read_sweep(Path("out")).missing
     assert part.status == "missing" and "killed" in part.reason
 
 
-def test_a_mistake_in_the_folder_of_a_finished_sweep_is_not_hidden_by_it(sweep):
-    assert sweep("query=mean", "scaling=none").code == 0
+def test_a_mistake_in_the_folder_of_a_finished_sweep_is_not_hidden_by_it(sweep, done):
     assert (
         "seed must be" in sweep("query=mean", "scaling=none", "seed=1.5").complaint
-        and told()["status"] == "failed"
+        and job_record()["status"] == "failed"
     )
 
 
-def test_features_stored_otherwise_are_measured_again_and_a_cache_elsewhere_is_not(sweep):
-    words = ("query=mean", "scaling=none", "backbone.precision=fp32")
-    assert sweep(*words).code == 0
+def test_features_stored_otherwise_are_measured_again(sweep, done):
+    words = ("query=mean", "scaling=none")
     before = times()
     assert sweep(*words, "cache.limit=2.0").code == 0 and times() == before
     assert sweep(*words, "cache.storage=half").code == 0
-    assert times()["out/job.json"] != before["out/job.json"] and told()["asked"]["storage"] == "half"
+    assert times()["out/job.json"] != before["out/job.json"] and job_record()["asked"]["storage"] == "half"
 
 
-def test_a_job_that_asks_for_something_else_is_not_taken_for_done(sweep):
-    assert sweep("query=mean", "scaling=none").code == 0
+def test_a_job_that_asks_for_something_else_is_not_taken_for_done(sweep, done):
     assert sweep("query=mean", "scaling=inv_d").code == 0
     assert {row["scaling"] for row in rows()} == {"inv_d"}
 
@@ -332,18 +346,18 @@ def test_resume_of_what_is_no_sweep_is_one_line(sweep, words, given):
     assert given in complaint and "outputs/sweep/" in complaint
 
 
-# ---------------------------------------------------------------------------------------------------- bit for bit the same
+# ------------------------------------------------------------------------------------ bit for bit the same
 
 
 def test_the_cache_cold_warm_and_off_give_the_same_numbers(sweep, seen):
     words = ("query=class,pca,random", "scaling=none,zscore")
-    found = {}
+    numbers = {}
     for name, word in {"cold": "cache.use=true", "warm": "cache.use=true", "off": "cache.use=false"}.items():
         seen.clear()
         assert sweep(*words, word, f"hydra.run.dir={name}").code == 0
-        found[name] = bits(name)
-        assert len(seen) == told(name)["passes"] == (0 if name == "warm" else 2), name
-    assert found["cold"] == found["warm"] == found["off"] and len(found["off"]) == 12
+        numbers[name] = bits(name)
+        assert len(seen) == job_record(name)["passes"] == (0 if name == "warm" else 2), name
+    assert numbers["cold"] == numbers["warm"] == numbers["off"] and len(numbers["off"]) == 12
 
 
 def test_what_sweeps_have_kept_is_listed_and_cleared(attnvis, sweep):
@@ -364,7 +378,7 @@ def test_what_sweeps_have_kept_is_listed_and_cleared(attnvis, sweep):
     assert attnvis("cache", "folder=cache").out.split() == ["0.0", "MB", "in", "cache"]
 
 
-# ------------------------------------------------------------------------------------------------ processes, and their death
+# ------------------------------------------------------------------------------ processes, and their death
 
 
 TIRED = """
@@ -382,7 +396,7 @@ def tired(features):
 """
 WITHOUT_A_PAGE = """
 from attnvis.experiments.sweep import page
-page.write_comparison = lambda found: found.folder / "index.html"
+page.write_comparison = lambda sweep: sweep.folder / "index.html"
 from attnvis.cli import main
 main()
 """
@@ -398,7 +412,7 @@ SLURM = (
 
 @pytest.fixture
 def process(photos, monkeypatch):
-    """`attnvis sweep WORDS` in a process of its own, as launchers need it; one thread, for numbers that are the same by the bit."""
+    """`attnvis sweep WORDS` in a process of its own, as launchers need it; one thread, for the same bits."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
     def call(*words):
@@ -454,7 +468,7 @@ def killed_always_is_named_and_resumed(process, tired, launcher):
     ended = process("--resume", "out")
     assert ended.returncode == 0 and ended.stderr == "", ended.stderr
     assert before.items() <= times().items(), "what was done is not done again"
-    assert told("out/1")["status"] == "done" and len(rows("out/1")) == 2
+    assert job_record("out/1")["status"] == "done" and len(rows("out/1")) == 2
     assert not list(Path("out").rglob("*.part"))
 
 
@@ -471,16 +485,17 @@ def test_a_job_that_is_killed_once_is_tried_again(process, tired):
     assert not tired.exists(), "nobody was killed"
     assert "tried once more" in ended.stderr and "Traceback" not in ended.stderr
     assert all(
-        told(f"out/{number}")["status"] == "done" and len(rows(f"out/{number}")) == 2 for number in range(3)
+        job_record(f"out/{number}")["status"] == "done" and len(rows(f"out/{number}")) == 2
+        for number in range(3)
     )
 
 
 @pytest.mark.slow
-def test_a_job_that_is_always_killed_is_named_the_others_are_done_and_resume_finishes_it(process, tired):
+def test_a_job_that_is_always_killed_is_named_and_resume_finishes_it(process, tired):
     killed_always_is_named_and_resumed(process, tired, JOBLIB)
 
 
-# --------------------------------------------------------------------------------------------------------------- Slurm
+# --------------------------------------------------------------------------------------------------- Slurm
 
 
 @pytest.fixture(scope="session")
@@ -512,8 +527,6 @@ def test_slurm_gives_the_same_numbers_as_the_built_in_launcher(
 
 
 @pytest.mark.slurm
-def test_a_killed_job_of_slurm_is_named_the_others_are_done_and_resume_finishes_it(
-    slurm, process, tired, monkeypatch
-):
+def test_a_killed_job_of_slurm_is_named_and_resume_finishes_it(slurm, process, tired, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", slurm)
     killed_always_is_named_and_resumed(process, tired, SLURM)

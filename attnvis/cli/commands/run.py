@@ -15,7 +15,7 @@ __all__ = ["COMMAND", "run"]
 
 
 def run(cfg: "DictConfig", folder: Path) -> int:
-    """Photos in, heatmaps out."""
+    """Photos in, heatmaps out.  Gives 1 where a photo failed."""
     import torch
 
     from attnvis.backbone.cache import remembered

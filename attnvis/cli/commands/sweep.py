@@ -1,18 +1,18 @@
 """A sweep: what each of its jobs does, and what is made of all of them at the end.
 
-A job is one network, layer and size; inside it every query meets every scaling and normaliser, from one score tensor per query.
+A job is one network, layer and size; inside it every query meets every scaling and normaliser, from one score
+tensor per query.
 """
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command, Comparison
-from attnvis.cli.commands.common import command_line, listed, photos
+from attnvis.cli.commands.common import command_line, listed, photos, shout
 from attnvis.cli.config import build, plain, vet
-from attnvis.cli.messages import complain, progress
+from attnvis.cli.messages import complain, note, progress
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,17 +30,17 @@ AXES = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 
 
 def sweep(cfg: "DictConfig", folder: Path) -> int:
-    """One job; one that was done here before is not done again."""
+    """One job; one that was done here before is not done again.  Gives 1 where a photo failed.
+
+    Raises ValueError for an unknown study, and for what makes the job impossible.
+    """
     from attnvis.experiments.sweep.folder import finished
     from attnvis.experiments.sweep.job import Job
 
     settings = plain(cfg)
-    same = {
-        key: value for key, value in settings.items() if key not in ("logger", "name", "cache", "batch_size")
-    }
-    same["storage"] = settings["cache"][
-        "storage"
-    ]  # of the cache's settings the only one that may change a number
+    harmless = ("logger", "name", "cache", "batch_size")  # they change no number
+    same = {key: value for key, value in settings.items() if key not in harmless}
+    same["storage"] = settings["cache"]["storage"]  # of the cache's settings the only one that may
     if settings["study"] not in STUDIES:
         raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
     if finished(folder, same):
@@ -64,6 +64,7 @@ def record_failure(folder: Path, reason: str) -> None:
 
 
 def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
+    """What the job's study asks, into its folder.  Raises ValueError for more than one layer."""
     import torch
 
     from attnvis.backbone.cache import remembered
@@ -75,11 +76,12 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
     backbone = remembered(build(cfg, "backbone"), settings["cache"])
     how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     warnings = backbone.warnings_at(how)
-    for warning in warnings:
-        print(f"attnvis: {warning.upper()}", file=sys.stderr)
+    shout(warnings)
     if len(backbone.layers) > 1:
+        layers = ",".join(backbone.layers)
         raise ValueError(
-            f"a job of a sweep measures one layer, not {backbone.layer}; give backbone.layer={','.join(backbone.layers)} without brackets"
+            f"a job of a sweep measures one layer, not {backbone.layer}; "
+            f"give backbone.layer={layers} without brackets"
         )
     backbone.prepare(len(paths), 1, sample(paths, how))
     job.axes = {
@@ -127,7 +129,7 @@ def recognise(
     backbone: "Backbone | Cached",
     how: "Preprocessing",
 ) -> dict[str, float]:
-    """The accuracy of the attended context; the table goes to the terminal, the page into the job's folder."""
+    """The accuracy of the attended context, as a table and a page; gives what W&B is told."""
     from attnvis.experiments.recognition.measure import measure_recognition
     from attnvis.experiments.recognition.page import as_text, write_recognition
 
@@ -146,7 +148,10 @@ def recognise(
 
 
 def named(kind: str, text: str, trusted: list[str]) -> Any:
-    """`temperature:2` -> the function it names; my_module.mine:3 -> the user's own, where my_module is trusted."""
+    """temperature:2 -> the function it names; my_module.mine:3 -> the user's own, where my_module is trusted.
+
+    Raises ValueError for others.
+    """
     from pkgutil import resolve_name
 
     from attnvis.attention.query.language import parse
@@ -181,13 +186,11 @@ def compare(folder: Path) -> int:
         for part in found.parts
         if part.study == "recognition" and part.status == "done"
     ]
-    logger = json.loads((folder / "plan.json").read_text(encoding="utf-8")).get("logger") or {
-        "mode": "disabled"
-    }
     if found.table.num_rows:
         from attnvis.experiments.sweep.page import write_comparison
 
-        logger |= {"group": folder.name}
+        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        logger = (plan.get("logger") or {"mode": "disabled"}) | {"group": folder.name}
         with Tracker(folder, logger, config={"command": found.command}, job="comparison") as tracker:
             pages.append(write_comparison(found))
             tracker.log_pictures(sorted((folder / "figures").glob("*.png")))
@@ -196,17 +199,7 @@ def compare(folder: Path) -> int:
             from attnvis.experiments.seed_note import write_note
 
             pages.append(write_note(found, folder))
-    alone = len(found.parts) == 1
-    for part in found.missing:
-        named = "" if alone else f"job {part.number} ({part.asked}) {part.status}: "
-        print(f"attnvis: {named}{part.reason}", file=sys.stderr)
-    if found.missing and not (
-        alone and found.missing[0].status == "failed"
-    ):  # there the command itself has to change
-        print(
-            f"attnvis: what is done stays done; for the rest: attnvis sweep --resume {shlex.quote(str(folder))}",
-            file=sys.stderr,
-        )
+    complain_of_missing(found)
     done = [part.told for part in found.parts if part.status == "done"]
     if done:
         passes = sum(told["passes"] for told in done)
@@ -215,6 +208,21 @@ def compare(folder: Path) -> int:
             f"{jobs}{max(told['done'] for told in done)} photos, {passes} passes through the network: {', '.join(map(str, pages))}"
         )
     return 1 if found.missing or any(told["failures"] for told in done) else 0
+
+
+def complain_of_missing(results: "Sweep") -> None:
+    """Which jobs are missing and why, and how to go on.
+
+    Of a single job that failed only why: there the command itself has to change.
+    """
+    single = len(results.parts) == 1
+    for part in results.missing:
+        job = "" if single else f"job {part.number} ({part.asked}) {part.status}: "
+        note(f"{job}{part.reason}")
+    failed = single and results.parts[0].status == "failed"
+    if results.missing and not failed:
+        folder = shlex.quote(str(results.folder))
+        note(f"what is done stays done; for the rest: attnvis sweep --resume {folder}")
 
 
 def lost_jobs(folder: Path) -> set[int]:

@@ -1,4 +1,4 @@
-"""The verb `video`: its config in, a run's folder with the drawn video out; what the terminal is told of it."""
+"""`attnvis video`: a video in, the same video with the attention drawn over it out."""
 
 import contextlib
 import math
@@ -22,7 +22,11 @@ __all__ = ["COMMAND", "video"]
 
 
 def video(cfg: "DictConfig", folder: Path) -> int:
-    """A video in, the same video with the attention drawn over it out.  1 where fewer frames could be read than the file promises."""
+    """A video in, the same video with the attention drawn over it out.
+
+    Gives 1 where fewer frames could be read than the file promises.  Raises ValueError for times that leave
+    nothing.
+    """
     import torch
     from tqdm import tqdm
 
@@ -36,7 +40,8 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     start, stop = float(cfg.start), float(cfg.stop) or math.inf
     if not 0 <= start < stop:  # NaN fails too
         raise ValueError(
-            f"start={start:g} and stop={stop:g} leave nothing of a video; give seconds, the first below the second"
+            f"start={start:g} and stop={stop:g} leave nothing of a video; "
+            "give seconds, the first below the second"
         )
     clip = examine(Path(str(cfg.clip)))
     style = build(cfg, "render")
@@ -44,72 +49,72 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     torch.manual_seed(cfg.seed)
     backbone = build(cfg, "backbone")
     method = steady(AttentionMethod(backbone, query, scaling, normalise))
-    count = max(1, round((min(stop, clip.promised / clip.rate) - start) * clip.rate))
-    how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    lasts = clip.promised / clip.rate  # seconds
+    count = max(1, round((min(stop, lasts) - start) * clip.rate))
+    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     backbone.prepare(
         max(1, count // max(1, cfg.every)),
         torch.get_num_threads(),
-        as_batch(islice(frames(clip), 1), how, clip.path.name),
+        as_batch(islice(frames(clip), 1), preprocessing, clip.path.name),
     )
     plan = RunPlan(
         paths=(clip.path,),
         style=style,
-        provenance=provenance(backbone, how, seed=cfg.seed),
+        provenance=provenance(backbone, preprocessing, seed=cfg.seed),
         config=plain(cfg),
-        warnings=backbone.warnings_at(how),
+        warnings=backbone.warnings_at(preprocessing),
         logger=plain(cfg.logger),
     )
     shout(plan.warnings)
-    film = VideoRun(folder, clip, plan, codec=cfg.codec)
+    run = VideoRun(folder, clip, plan, codec=cfg.codec)
     try:
         with (
-            Tracker(folder, plan.logger, config=film.settings, job="video") as tracker,
-            film,
+            Tracker(folder, plan.logger, config=run.settings, job="video") as tracker,
+            run,
             tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar,
         ):
-            reel = frames(clip, start, stop)
-            shots = attend_frames(
-                reel,
+            chunks = attend_frames(
+                frames(clip, start, stop),
                 method,
-                how,
-                cfg.batch_size,
-                cfg.every,
-                float(cfg.smooth),
-                film.add,
-                clip.path.name,
+                preprocessing,
+                batch_size=cfg.batch_size,
+                every=cfg.every,
+                smooth=float(cfg.smooth),
+                after=run.add,
+                name=clip.path.name,
             )
-            with contextlib.closing(shots):
-                for chunk in shots:
+            with contextlib.closing(chunks):
+                for chunk in chunks:
                     bar.update(len(chunk))
-            tracker.log_numbers({"frames": film.writer.count} | film.means)
+            tracker.log_numbers({"frames": run.writer.count} | run.means)
     except KeyboardInterrupt:
-        if film.writer.path.exists():
-            note(f"stopped after {film.writer.count} frames, which are kept: {short_path(film.writer.path)}")
+        if run.writer.path.exists():
+            note(f"stopped after {run.writer.count} frames, which are kept: {short_path(run.writer.path)}")
         raise
-    return print_summary(film, clip, start, stop)
+    return print_summary(run, clip, start, stop)
 
 
-def print_summary(film: "VideoRun", clip: "Clip", start: float, stop: float) -> int:
-    """The last words; the exit code."""
-    drawn = film.writer.count
+def print_summary(run: "VideoRun", clip: "Clip", start: float, stop: float) -> int:
+    """Says how many frames were drawn, what is odd about them, where the video is.  Gives the exit code.
+
+    Raises ValueError where not one frame lies between the times that were asked for.
+    """
+    drawn = run.writer.count
     if not drawn:
         lasts = clip.promised / clip.rate
         raise ValueError(
             f"no frame of {clip.path} lies between start={start:g} and stop={stop:g}; it lasts {lasts:.2f} s"
         )
-    if film.uneven:
-        note(visible(film.uneven))
-    cut = math.isinf(stop) and clip.promised - film.last - 1 > max(
-        2, clip.promised // 100
-    )  # what some containers promise is an estimate
-    if cut:
-        note(
-            visible(
-                f"{film.last + 1} of the {clip.promised} frames that {clip.path} promises could be read; it is cut off or damaged"
-            )
-        )
-    print(f"{drawn} frame{'s' * (drawn != 1)} drawn: {short_path(film.writer.path)}")
-    return int(cut)
+    if run.uneven:
+        note(visible(run.uneven))
+    read = run.last + 1
+    tolerated = max(2, clip.promised // 100)  # what some containers promise is an estimate
+    cut_off = math.isinf(stop) and clip.promised - read > tolerated
+    if cut_off:
+        text = f"{read} of the {clip.promised} frames that {clip.path} promises could be read"
+        note(visible(f"{text}; it is cut off or damaged"))
+    print(f"{drawn} frame{'s' * (drawn != 1)} drawn: {short_path(run.writer.path)}")
+    return int(cut_off)
 
 
 COMMAND = Command("video", video, argument="FILE", key="clip", single="one file", takes_query=True)

@@ -1,0 +1,106 @@
+"""What --help shows, and what it does not need."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import attnvis as package
+
+ROOT = Path(package.__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["redraw", "-h"], ["--version"], []])
+def test_help_needs_no_torch_and_no_hydra(words):
+    code = f"""
+import sys
+sys.argv = ["attnvis", *{words!r}]
+from attnvis.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+print("HEAVY", *sorted({{"torch", "hydra", "wandb", "cv2", "numpy"}} & set(sys.modules)))
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[-1] == "HEAVY" and len(output) > 10
+
+
+def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
+    text = attnvis("run", "--help").out
+    anatomy = {"backbone.stages", "backbone.head", "backbone.net"}
+    for folder in (ROOT / "configs").iterdir():
+        if not folder.is_dir():
+            continue
+        if folder.name in ("preprocess", "cache"):
+            assert f"{folder.name}=..." not in text, "there is nothing to choose"
+            continue
+        assert f"{folder.name}=..." in text
+        for file in folder.glob("*.yaml"):
+            lines = file.read_text().splitlines()
+            if folder.name == "experiment" and not any("attnvis run " in line for line in lines):
+                continue  # another verb's
+            if not file.name.startswith("_"):
+                sentence = next(
+                    line[2:] for line in lines if line.startswith("# ") and "@package" not in line
+                )
+                assert re.search(rf"^  {file.stem} +{re.escape(sentence)}$", text, re.MULTILINE), file
+            if folder.name != "experiment":
+                for key in yaml.safe_load("\n".join(lines)).keys() - {
+                    "defaults",
+                    "hydra",
+                    "_target_",
+                    "_partial_",
+                }:
+                    short = folder.name in ("query", "scaling", "normalise")
+                    assert f"{folder.name}.{key}" in anatomy or re.search(
+                        rf"[ ,]{key}=" if short else rf"{folder.name}\.{key}=", text
+                    ), (
+                        file,
+                        key,
+                    )
+    own = yaml.safe_load((ROOT / "configs" / "run.yaml").read_text()).keys() - {"defaults", "hydra"}
+    shared = [
+        "preprocess.fit",
+        "preprocess.size",
+        *(f"cache.{key}" for key in ("use", "folder", "storage", "limit")),
+    ]
+    for key in [*own, *shared]:
+        assert re.search(rf"^  {re.escape(key)}=\S+  +\S", text, re.MULTILINE), key
+
+
+def test_the_words_alone_say_what_verbs_there_are(attnvis):
+    lines = attnvis("--help").out.splitlines()
+    for verb in ("run", "sweep", "redraw", "cache", "backbones", "calibrate", "video"):
+        (line,) = (line for line in lines if line.startswith(f"  attnvis {verb} "))
+        first = (ROOT / "configs" / f"{verb}.yaml").read_text().splitlines()[0]
+        assert line.endswith(first.removeprefix("# ")) and len(first) > 20
+
+
+@pytest.mark.parametrize(
+    "verb, words",
+    [
+        ("run", "PHOTO ..."),
+        ("sweep", "PHOTO ..."),
+        ("redraw", "FOLDER"),
+        ("backbones", "NETWORK ..."),
+        ("calibrate", "PHOTO ..."),
+        ("video", "FILE"),
+    ],
+)
+def test_help_says_what_bare_words_are(attnvis, verb, words):
+    assert attnvis(verb, "--help").out.splitlines()[2].startswith(f"  attnvis {verb} {words} [group=option]")
+
+
+def test_a_setting_that_a_verb_shares_is_shown_as_the_verb_has_it(attnvis):
+    """Sweeps keep features on disk, runs do not; the other settings of the cache are the same."""
+    run, sweep = (attnvis(verb, "--help").out.splitlines() for verb in ("run", "sweep"))
+    assert sum(line.startswith("  cache.use=") for line in sweep) == 1
+    assert any(line.startswith("  cache.use=true ") for line in sweep)
+    assert any(line.startswith("  cache.use=false ") for line in run)
+    assert {line for line in run if "cache.limit=" in line} == {
+        line for line in sweep if "cache.limit=" in line
+    }

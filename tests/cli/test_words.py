@@ -1,0 +1,186 @@
+"""What people type: photos of any name, settings, networks, questions."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import make_photo, records
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from attnvis.cli.commands.common import photos
+from attnvis.cli.commands.registry import COMMANDS
+from attnvis.cli.words import resumed, to_overrides
+
+NAMES = [
+    "a b.png",
+    "it's.png",
+    'say "hi".png',
+    "x[1],{2}.png",
+    "k=v.png",
+    "größe 猫.png",
+    "-dash.png",
+    "<img src=x onerror=alert(1)>.png",
+    "a\\b.png",
+]
+
+
+def test_photos_of_any_name_are_taken_by_name(attnvis, here):
+    for number, name in enumerate(NAMES):
+        make_photo(here / name, seed=number)
+    words = [f"./{name}" if name.startswith("-") else name for name in NAMES]
+    assert attnvis("run", *words, "render.panel=false").code == 0
+    assert sorted(row["photo"] for row in records()) == sorted(NAMES)
+    page = Path("out/index.html").read_text(encoding="utf-8")
+    assert "<img src=x" not in page and "&lt;img src=x" in page
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_takes_a_photo_of_any_name(here, name):
+    word = f"./{name}" if name.startswith("-") else name
+    path = make_photo(here / name)
+    (override,) = to_overrides([f"images={word}"], COMMANDS["run"])
+    parsed = OverridesParser.create().parse_override(override)
+    assert parsed.key_or_group == "images"
+    (chosen,) = photos(parsed.value())
+    assert chosen.samefile(path) and chosen.name == name
+
+
+def test_a_name_that_is_no_unicode_is_a_photo_like_any_other(attnvis, here):
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        make_photo(here / name)
+    except OSError:
+        pytest.skip("this file system wants Unicode")
+    assert attnvis("run", name, "render.panel=false").code == 0
+    assert [row["photo"] for row in records()] == ["caf\\udce9.png"]
+
+
+def test_photos_stand_beside_overrides_and_flags(attnvis, cat):
+    make_photo(Path("dog.png"), seed=1)
+    assert attnvis("run", "query=mean", "cat.png", "--config-dir", ".", "scaling=none", "dog.png").code == 0
+    assert [(row["photo"], row["query"], row["scaling"]) for row in records()] == [
+        ("cat.png", "mean", "none"),
+        ("dog.png", "mean", "none"),
+    ]
+    assert "query:" in attnvis("run", "cat.png", "--cfg", "job").out
+
+
+@pytest.mark.parametrize(
+    "words, scaling",
+    [
+        ("", ("inv_sqrt_d", {})),
+        ("query=mean", ("inv_sqrt_d", {})),
+        ("query=class", ("perplexity", {"target": 0.1})),
+        ("query=class scaling=inv_sqrt_d", ("inv_sqrt_d", {})),
+        ("query=norm scaling.target=0.3", ("perplexity", {"target": 0.3})),
+        ("experiment=queries", ("perplexity", {"target": 0.1})),
+        ("experiment=queries scaling=zscore", ("zscore", {"tau": 1.0})),
+    ],
+)
+def test_a_question_without_a_scaling_gets_one_that_suits_it(attnvis, cat, words, scaling):
+    composed = yaml.safe_load(attnvis("run", "cat.png", *words.split(), "--cfg", "job").out)["scaling"]
+    name = composed.pop("_target_").removeprefix("attnvis.attention.scaling.")
+    del composed["_partial_"]
+    assert (name, composed) == scaling
+
+
+def test_the_records_say_the_scaling_that_was_chosen_for_a_question(attnvis, cat):
+    assert attnvis("run", "cat.png", "render.panel=false", "experiment=queries").code == 0
+    assert {row["scaling"] for row in records()} == {"perplexity(target=0.1)"}
+    assert attnvis("run", "cat.png", "render.panel=false").code == 0
+    assert {row["scaling"] for row in records()} == {"inv_sqrt_d"}
+
+
+def test_a_class_is_named_as_it_is_written(attnvis, cat):
+    for name in ("jack-o'-lantern", "tabby", "281", "black-and-tan coonhound"):
+        words = ("query=class", f"query.name={name}", "render.panel=false")
+        assert attnvis("run", "cat.png", *words).code == 0, name
+        assert records()[0]["label"] == {"281": "tabby"}.get(name, name)
+
+
+def test_a_network_needs_no_family_and_random_weights_are_loud(attnvis, cat):
+    words = ("backbone=resnet18", "backbone.weights=random", "backbone.placement=stretch", "query=mean")
+    ended = attnvis("run", "cat.png", *words, "render.panel=false")
+    assert (
+        ended.code == 0
+        and ended.err == "attnvis: RANDOM WEIGHTS: NOTHING WAS LEARNED, THE MAPS MEAN NOTHING\n"
+    )
+    record = json.loads(Path("out/run.json").read_text())
+    warning = "random weights: nothing was learned, the maps mean nothing"
+    assert (
+        record["backbone"] == "resnet18"
+        and record["weights digest"] == "random"
+        and record["warnings"] == [warning]
+    )
+    assert "random weights: nothing was learned" in Path("out/index.html").read_text()
+
+
+# ----------------------------------------------------------------------------------------- word by word
+
+
+@pytest.mark.parametrize(
+    "verb, words, overrides",
+    [
+        ("run", [], []),
+        ("run", ["cat.png", "seed=1"], ["images=['cat.png']", "seed=1"]),
+        ("run", ["a.png", "b c.png"], ["images=['a.png','b c.png']"]),
+        (
+            "run",
+            ["seed=1", "-m", "cat.png", "-cd", "confs"],
+            ["-m", "-cd", "confs", "images=['cat.png']", "seed=1"],
+        ),
+        ("run", ["images=a,b.png"], ["images='a,b.png'"]),
+        ("run", ["-m", "images=a.png,b.png"], ["-m", "images=a.png,b.png"]),
+        ("run", ["images=[a.png,b.png]"], ["images=[a.png,b.png]"]),
+        (
+            "run",
+            ["query=class", "query.name=it's"],
+            ["query=class", r"query.name='it\'s'", "scaling=perplexity"],
+        ),
+        ("run", ["seed=1,2"], ["seed=1,2"]),
+        ("redraw", ["out/a b"], ["run='out/a b'"]),
+        ("redraw", ["run=out/a b"], ["run='out/a b'"]),
+        ("backbones", ["resnet", "vgg"], ["names=['resnet','vgg']"]),
+        ("video", ["clip.mp4", "query=norm"], ["clip='clip.mp4'", "query=norm", "scaling=perplexity"]),
+        ("calibrate", ["cat.png", "query=class"], ["images=['cat.png']", "query=class"]),
+        ("sweep", ["query=class,point:120,80"], ["queries=['class','point:120,80']"]),
+        ("sweep", ["scaling=none,temperature:2"], ["scalings=['none','temperature:2']"]),
+        ("sweep", ["scalings=[none]", "normalise=softmax"], ["scalings=[none]", "normalisers=['softmax']"]),
+        ("sweep", ["seed=1,2", "cat.png"], ["--multirun", "images=['cat.png']", "seed=1,2"]),
+        ("sweep", ["sharpness=[0.1,0.2]"], ["sharpness=[0.1,0.2]"]),
+    ],
+)
+def test_words_become_overrides(here, verb, words, overrides):
+    assert to_overrides(words, COMMANDS[verb]) == overrides
+
+
+def test_a_name_that_leads_out_of_outputs_is_refused(here, capsys):
+    with pytest.raises(SystemExit) as ended:
+        to_overrides(["name=../escape"], COMMANDS["run"])
+    assert ended.value.code == 2 and "leads out of outputs/" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "verb, record, words",
+    [
+        ("run", {"command": "attnvis run 'a b.png' seed=1 resume=true hydra.run.dir=old"},
+         ["a b.png", "seed=1", "hydra.run.dir='done'", "resume=true"]),
+        ("sweep", {"command": "attnvis sweep a.png seed=1", "many": False},
+         ["a.png", "seed=1", "hydra.run.dir='done'"]),
+        ("sweep", {"command": "attnvis sweep a.png seed=1,2 hydra.sweep.dir=old", "many": True},
+         ["a.png", "seed=1,2", "hydra.sweep.dir='done'"]),
+    ],
+)  # fmt: skip
+def test_resume_types_again_what_was_typed(here, monkeypatch, verb, record, words):
+    monkeypatch.setenv("ATTNVIS_COMMAND", f"attnvis {verb} --resume done")
+    Path("done").mkdir()
+    Path("done", {"run": "run.json", "sweep": "plan.json"}[verb]).write_text(json.dumps(record))
+    assert resumed(["--resume", "done"], COMMANDS[verb]) == words
+    assert os.environ["ATTNVIS_COMMAND"] == record["command"]
+
+
+def test_only_what_leaves_a_record_is_resumed():
+    assert resumed(["--resume", "done"], COMMANDS["redraw"]) == ["--resume", "done"]
+    assert resumed(["cat.png", "--resume"], COMMANDS["run"]) == ["cat.png", "--resume"]
