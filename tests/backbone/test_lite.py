@@ -1,5 +1,6 @@
 """The default network: timm's own architecture is the oracle for its numbers, TensorFlow's rule in plain loops for its padding."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -83,12 +84,24 @@ def test_any_layer_of_features_can_be_asked():
         PRETRAINED(layer="features.99")
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("layer", ["stage2", "last"])
-def test_its_thin_twin_has_the_cells_where_the_network_has_them(name, layer):
+SIZES = ((224, 224), (225, 241), (260, 320))
+QUICK = {("last", "efficientnet_lite0", size) for size in SIZES} | {
+    ("stage2", "efficientnet_lite0", (225, 241)),
+    ("last", "efficientnet_lite1", (260, 320)),
+    ("last", "efficientnet_lite2", (225, 241)),
+}
+
+
+@pytest.mark.parametrize(
+    "layer, name, size",
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(("stage2", "last"), NAMES, SIZES)
+    ],
+)
+def test_its_thin_twin_has_the_cells_where_the_network_has_them(layer, name, size):
     network = backbones.efficientnet_lite(name, layer=layer, precision="fp32", placement="rf")
-    for size in ((224, 224), (225, 241), (260, 320)):
-        assert network.receptive_field_on(size) == probe(network.encode, size), size
+    assert network.receptive_field_on(size) == probe(network.encode, size)
 
 
 # ------------------------------------------------------------------------------------------------ weights
