@@ -318,7 +318,7 @@ def test_a_cell_smaller_than_the_pixels_goes_to_the_nearest():
 
 def test_a_cell_is_never_dealt_to_a_pixel_that_was_not_seen():
     seen_from_4 = placed((5, 4.5), (10, 1), (1, 6), (10, 10), 0, 4, 10, 6)
-    drawn = to_pixels(
+    drawn = spread(
         np.arange(1, 7, dtype=np.float32)[None], seen_from_4, (1, 2), density=True
     )  # the first cell is nearer to 2.5 than to 7.5
     close(drawn, [[np.nan, 1 + 2 + 3 + 4 + 5 + 6]])

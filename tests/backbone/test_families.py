@@ -219,7 +219,7 @@ def close(found: torch.Tensor, expected: torch.Tensor, relative: float = 1e-5) -
 # ------------------------------------------------------------------------------------ class scores, elsewhere
 
 
-def test_every_family_has_a_member_here_and_its_config_names_the_head_that_the_member_is_tested_for():
+def test_every_family_has_a_member_here_and_its_config_names_its_head():
     kinds = {"linear": EXACT, "layer_norm": NORMED, "conv_relu": GATED, "gradient": APPROXIMATE}
     told = {option: catalogue.settings(f"backbone/{option}") for option in catalogue.options("backbone")}
     named_after = {
@@ -275,7 +275,7 @@ def test_grad_cam_of_convnext_has_mean_0_and_ours_has_not(network):
 
 
 @each(GATED)
-def test_squeezenets_class_scores_are_what_its_last_convolution_says_before_the_relu(network):
+def test_squeezenets_class_scores_are_its_last_convolution_before_the_relu(network):
     features = network.features
     with torch.no_grad():
         said = network.net.classifier[1](network.net.features(network.images))
@@ -352,9 +352,7 @@ def test_every_classifier_but_the_transformers_without_maps_has_a_family():
 
 
 @pytest.mark.parametrize("name, weights", WEIGHTS)
-def test_all_weights_that_torchvision_lists_come_by_name_with_their_own_preprocessing(
-    name, weights, monkeypatch
-):
+def test_all_weights_of_torchvision_come_by_name_with_their_preprocessing(name, weights, monkeypatch):
     """The network itself is left out, so that the largest cost nothing."""
     fetched = []
     monkeypatch.setattr(models, "get_model", lambda name, **settings: nn.Identity())
@@ -389,7 +387,7 @@ def test_what_was_downloaded_is_what_the_network_says(network):
     close(network.backbone.net(network.images.float()), network.logits, 1e-3)
 
 
-def test_densenets_weights_load_with_the_names_that_torchvisions_files_have(monkeypatch):
+def test_densenets_weights_load_with_the_names_of_torchvisions_files(monkeypatch):
     """Its files say denselayer1.norm.1.weight; torchvision's builder makes that denselayer1.norm1.weight."""
     monkeypatch.setattr(sources, "Backbone", Recorded)
     net = made("densenet121")

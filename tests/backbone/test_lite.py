@@ -1,4 +1,5 @@
-"""The default network: timm's own architecture is the oracle for its numbers, TensorFlow's rule in plain loops for its padding."""
+"""The default network: timm's own architecture is the oracle for its numbers, TensorFlow's rule in plain loops
+for its padding."""
 
 import itertools
 import os
@@ -45,7 +46,8 @@ def test_logits_are_those_of_timms_network_with_the_same_weights(name):
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("side", [7, 8, 31, 32])
 def test_padding_is_tensorflows(kernel, side):
-    """SAME, from its definition: ceil(side / 2) outputs; what they need beyond the side is padded, the odd pixel after."""
+    """SAME, from its definition: ceil(side / 2) outputs; what they need beyond the side is padded, the odd pixel
+    after."""
     padded = lite.SamePadding(kernel)(torch.ones(1, 1, side, side + 1))
     for axis, length in ((2, side), (3, side + 1)):
         outputs = -(-length // 2)
@@ -104,7 +106,7 @@ def test_its_thin_twin_has_the_cells_where_the_network_has_them(layer, name, siz
     assert network.receptive_field_on(size) == probe(network.encode, size)
 
 
-# ------------------------------------------------------------------------------------------------ weights
+# ---------------------------------------------------------------------------------------------------- weights
 
 
 def test_a_missing_package_is_one_line_that_says_what_to_install(monkeypatch):
@@ -139,7 +141,7 @@ def test_a_name_that_is_no_layer_of_it_is_refused():
         lite.rename(state)
 
 
-# ------------------------------------------------------------------------------------------------ what a network says of itself
+# ------------------------------------------------------------------------------ what a network says of itself
 
 
 @pytest.mark.parametrize("size, right", [(225, 224), (240, 224), (250, 256), (449, 448)])
@@ -178,7 +180,7 @@ def test_the_list_called_imagenet_is_torchvisions():
     assert heads.class_names("imagenet") == tuple(expected)
 
 
-# ------------------------------------------------------------------------------------------------ accuracy on real photos
+# ------------------------------------------------------------------------------------ accuracy on real photos
 
 
 MATERIAL = Path(os.environ.get("ATTNVIS_MATERIAL", "nowhere")) / "imagenet_like" / "test"
@@ -186,7 +188,8 @@ PHOTOS = 200
 
 
 def top_1(net: nn.Module, size: int = 224, mean=lite.MEAN, std=lite.STD, order=(0, 1, 2)) -> float:
-    """Share of the photos, named <class>_..., whose class comes first; cropped as TensorFlow does, `size` of `size + 32`."""
+    """Share of the photos, named <class>_..., whose class comes first; cropped as TensorFlow does, `size` of
+    `size + 32`."""
     how = Preprocessing(size, "crop", size + 32, mean=mean, std=std)
     paths = sorted(MATERIAL.glob("*.jpg"))[:PHOTOS]
     right = 0
