@@ -318,7 +318,7 @@ def test_a_cell_smaller_than_the_pixels_goes_to_the_nearest():
 
 def test_a_cell_is_never_dealt_to_a_pixel_that_was_not_seen():
     seen_from_4 = placed((5, 4.5), (10, 1), (1, 6), (10, 10), 0, 4, 10, 6)
-    drawn = spread(
+    drawn = to_pixels(
         np.arange(1, 7, dtype=np.float32)[None], seen_from_4, (1, 2), density=True
     )  # the first cell is nearer to 2.5 than to 7.5
     close(drawn, [[np.nan, 1 + 2 + 3 + 4 + 5 + 6]])
@@ -421,7 +421,7 @@ def test_a_bright_spot_is_drawn_where_it_was_painted(name, size, how):
         pixels[row - height : row + height, column - width : column + width] = 255
         photos.append(Photo(str(number), pixels, size, str(number)))
         spots.append((row, column))
-    features = fake(name)(collate(photos, how))
+    (features,) = fake(name)(collate(photos, how))
     for tokens, placement, spot in zip(features.tokens, features.placements, spots):
         drawn = to_pixels(tokens.reshape(features.grid).numpy(), placement)
         centres = np.array(
@@ -445,7 +445,7 @@ def test_where_the_usual_placement_misses_the_spot_rf_finds_it():
     batch = collate([Photo("spot", pixels, (225, 225), "")], how)
     found = {}
     for placement in ("rf", "stretch"):
-        features = fake("k3 s2 p1", placement)(batch)
+        (features,) = fake("k3 s2 p1", placement)(batch)
         drawn = to_pixels(features.tokens[0].reshape(features.grid).numpy(), features.placements[0])
         found[placement] = ndimage.center_of_mass(drawn**3)
     assert found["rf"] == pytest.approx((128, 96), abs=1)

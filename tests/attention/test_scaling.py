@@ -150,7 +150,7 @@ def test_perplexity_finds_the_golden_temperature(target, tau):
 def test_scores_are_linear_in_the_query():
     first, second = random_scores(1), random_scores(2)
     both = Scores(2.5 * first.query + second.query, first.keys)
-    close(both.values, 2.5 * first.values + Scores(second.query, first.keys).products)
+    close(both.products, 2.5 * first.products + Scores(second.query, first.keys).products)
 
 
 @DOT
@@ -205,7 +205,7 @@ def test_cosine_ignores_the_lengths_of_query_and_keys(row, factors):
 def test_cosine_is_the_dot_product_of_unit_vectors():
     scores = random_scores()
     unit = Scores(*(torch.nn.functional.normalize(t, dim=-1) for t in (scores.query, scores.keys)))
-    close(scaling.cosine(scores, tau=1.0), unit.values)
+    close(scaling.cosine(scores, tau=1.0), unit.products)
     close(
         scaling.cosine(scores, tau=1.0),
         torch.cosine_similarity(scores.query.unsqueeze(2), scores.keys.unsqueeze(1), dim=-1),

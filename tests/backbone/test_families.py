@@ -119,7 +119,8 @@ class Network:
 
     @cached_property
     def features(self) -> Features:
-        return self.backbone(self.batch)
+        (features,) = self.backbone(self.batch)
+        return features
 
     @cached_property
     def scores(self) -> torch.Tensor:
@@ -438,11 +439,11 @@ def test_several_layers_in_one_pass_say_what_each_says_alone(name):
             lambda module, inputs, output, path=path: called.append(path.removeprefix("encode."))
         )
     features = together(batch)
-    assert [one.layer for one in (features, *features.also)] == layers
+    assert [one.layer for one in features] == layers
     assert called.count(first) == 1
     assert not [path for path in called if f"{path}.".startswith(f"{behind}.")]
-    for layer, found in zip(layers, (features, *features.also), strict=True):
-        expected = several(name, net, layer=layer)(batch)
+    for layer, found in zip(layers, features, strict=True):
+        (expected,) = several(name, net, layer=layer)(batch)
         assert found.grid == expected.grid
         close(found.tokens, expected.tokens, 1e-6)
 
@@ -454,7 +455,7 @@ def test_several_layers_in_one_pass_say_what_each_says_alone(name):
 def test_layers_come_in_the_order_in_which_they_were_asked_for(name):
     together = several(name, None if name == "efficientnet_lite0" else made(name), layer=["stage3", "stage2"])
     features = together(photos(97, 1))
-    assert [(one.layer, one.grid) for one in (features, *features.also)] == [
+    assert [(one.layer, one.grid) for one in features] == [
         ("stage3", (7, 7)),
         ("stage2", (13, 13)),
     ]
@@ -500,7 +501,7 @@ def test_no_batch_norm_is_left_in_the_default_network():
 def test_logits_of_a_letterboxed_photo_come_from_the_cells_that_touch_it(network, height, width):
     member, net, found = network.member, network.net, network.backbone
     batch = collate([picture(height, width)], Preprocessing(224, fit="letterbox"))
-    features, images = found(batch), batch.images.double()
+    (features,), images = found(batch), batch.images.double()
     scale = 224 / max(height, width)
     inside = []  # rows, then columns
     for length in (height, width):
@@ -545,7 +546,7 @@ def test_a_network_of_timm_says_what_timm_says(name, node, kind, tmp_path):
     precise(found)
     batch, net = photos(96), net.double()
     images = batch.images.double()
-    features, truth = found(batch), net(images)
+    (features,), truth = found(batch), net(images)
     answers = truth.argmax(1)
     scores = attend(class_(features).vectors, features.tokens).scores[:, 0].unflatten(1, features.grid)
     _, constants = features.head.ask(features.maps, answers)

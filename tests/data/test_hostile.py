@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Page, make_photo
+from conftest import Page, make_photo, records
 from PIL import Image
 from safetensors.torch import save
-from test_cli import records
 
 from attnvis.cli.messages import visible
 from attnvis.data.decoding import load
