@@ -417,7 +417,7 @@ def test_weights_from_a_file_are_those_of_the_network_that_was_saved(name, suffi
 LAYERS = {  # layers, what every photo goes through first, what lies behind the deepest of them
     "resnet18": (["stage1", "stage2", "stage3"], "conv1", "layer4"),
     "densenet121": (["stage2", "stage3"], "features.conv0", "features.transition3"),
-    "swin_t": (["stage1", "stage3"], "features.0.0", "features.6"),
+    "swin_t": (["stage1", "stage2", "stage3"], "features.0.0", "features.6"),
     "efficientnet_lite0": (["stage2", "stage3"], "features.0.convolution", "features.12"),
 }
 
@@ -429,29 +429,48 @@ def several(name: str, net: nn.Module | None, **settings) -> Backbone:
     return named(name, net, head="none", placement="stretch", **settings)
 
 
+def heard(net: nn.Module, nodes: tuple[str, ...], images: torch.Tensor) -> list[torch.Tensor]:
+    """What these modules say while the whole network runs: maps, whatever their axes."""
+    outputs: dict[str, torch.Tensor] = {}
+    for node in nodes:
+        net.get_submodule(node).register_forward_hook(
+            lambda module, inputs, output, node=node: outputs.update({node: output})
+        )
+    with torch.no_grad():
+        net(images)
+    return [outputs[node] for node in nodes]
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_several_layers_in_one_pass_say_what_each_says_alone(name):
     layers, first, behind = LAYERS[name]
     net = None if name == "efficientnet_lite0" else lively(made(name), 97)
     together, batch, called = several(name, net, layer=layers), photos(97), []
+    precise(together)
     for path, module in together.trunk.named_modules():
         module.register_forward_hook(
             lambda module, inputs, output, path=path: called.append(path.removeprefix("encode."))
         )
     features = together(batch)
-    assert [one.layer for one in features] == layers
+    assert [layer.layer for layer in features] == layers
     assert called.count(first) == 1
     assert not [path for path in called if f"{path}.".startswith(f"{behind}.")]
-    for layer, found in zip(layers, features, strict=True):
-        (expected,) = several(name, net, layer=layer)(batch)
-        assert found.grid == expected.grid
-        close(found.tokens, expected.tokens, 1e-6)
+    whole = deepcopy(together.net).double()
+    for layer, maps in zip(features, heard(whole, together.nodes, batch.images.double()), strict=True):
+        expected = maps.permute(0, 3, 1, 2) if name == "swin_t" else maps
+        assert layer.grid == expected.shape[2:]
+        close(layer.maps, expected, 1e-6)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["resnet18", "efficientnet_lite0"],
-)
+def test_a_layer_is_the_same_alone_and_among_several():
+    net, batch = lively(made("resnet18"), 97), photos(97)
+    for features in several("resnet18", net, layer=["stage1", "stage3"])(batch):
+        (alone,) = several("resnet18", net, layer=features.layer)(batch)
+        assert alone.grid == features.grid
+        close(features.tokens, alone.tokens, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
 def test_layers_come_in_the_order_in_which_they_were_asked_for(name):
     together = several(name, None if name == "efficientnet_lite0" else made(name), layer=["stage3", "stage2"])
     features = together(photos(97, 1))
