@@ -104,9 +104,7 @@ def features_of(tokens, layer="last"):
 
 
 @pytest.mark.parametrize("name, codec, rate", [("clip.avi", "MJPG", 12.5), ("clip.mp4", "mp4v", 29.97)])
-def test_the_drawn_video_has_the_frames_the_rate_and_the_size_of_the_one_that_came_in(
-    film, name, codec, rate
-):
+def test_the_drawn_video_has_the_frames_rate_and_size_of_its_source(film, name, codec, rate):
     make_clip(name, 11, (48, 64), rate, codec)
     ended = film(name, "batch_size=4")
     assert ended.code == 0 and "11 frames drawn: out/overlay.mp4" in ended.out and ended.err == ""
@@ -306,7 +304,7 @@ def look_of(weights, size):
     return pipeline_video.FrameAttention(found, np.array(weights))
 
 
-def test_equal_weights_have_equal_colours_in_every_frame_whatever_the_others_are(here, monkeypatch):
+def test_equal_weights_have_equal_colours_in_every_frame(here, monkeypatch):
     pictures = []
     monkeypatch.setattr(video_file.VideoWriter, "add", lambda movie, picture: pictures.append(picture))
     clip = video.Clip(Path("clip"), (16, 64), 10.0, 3, "")
