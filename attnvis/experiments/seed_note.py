@@ -18,6 +18,7 @@ from jaxtyping import Float
 from attnvis.attention import normalise, scaling
 from attnvis.attention.dot_product import Scaling, attend
 from attnvis.experiments.sweep.folder import Part, Sweep
+from attnvis.experiments.wording import superscript
 from attnvis.files import write_bytes
 from attnvis.methods.settings import GAPS
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM, diagnose
@@ -419,10 +420,7 @@ def power(number: float, digits: int = 4) -> str:
 
 
 def power_of_ten(exponent: int) -> str:
-    return f"10{str(exponent).translate(SUPERSCRIPT)}"
-
-
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return f"10{superscript(exponent)}"
 
 
 def probability(weights: tuple[float, float], which: int = 0) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 from attnvis.metrics.intervals import Interval
 from attnvis.render.html import format_number
 
-__all__ = ["between", "listed", "many", "percent", "points"]
+__all__ = ["between", "listed", "many", "percent", "points", "superscript"]
+
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def percent(share: float) -> str:
@@ -39,3 +41,8 @@ def listed(items: Sequence[str]) -> str:
 
 def many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}".replace(",", " ")
+
+
+def superscript(number: int) -> str:
+    """⁻⁷."""
+    return str(number).translate(SUPERSCRIPT)

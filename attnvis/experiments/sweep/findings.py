@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attnvis.experiments.sweep.captions import quoted
 from attnvis.experiments.sweep.statistics import (
     SQRT_D,
     Order,
@@ -59,7 +58,7 @@ def sentence_on_sqrt_d(series: Sequence[Series]) -> str:
     among = "" if named is ordered else f", the sharpest and the most even of {len(ordered)} combinations"
     text = listed(
         [
-            f"{'the query ' if not number else ''}{quoted(one)} {verdict_on_sqrt_d(one)}"
+            f"{'the query ' if not number else ''}{one.quoted} {verdict_on_sqrt_d(one)}"
             for number, one in enumerate(named)
         ]
     )
@@ -94,7 +93,7 @@ def sentence_on_temperature(series: Sequence[Series], wanted: float) -> str:
     if len(series) == 1:
         served = f"{about} on {percent(found.worst)} of the photos"
         return (
-            f"The best single temperature, {found.tau:.3g}, brings the query {quoted(series[0])} to {served}."
+            f"The best single temperature, {found.tau:.3g}, brings the query {series[0].quoted} to {served}."
         )
     things = "queries" if len({one.job for one in series}) == 1 else "combinations of network and query"
     what = f"both {things}" if len(series) == 2 else f"all {len(series)} {things}"
@@ -104,7 +103,7 @@ def sentence_on_temperature(series: Sequence[Series], wanted: float) -> str:
     reached = f"only {percent(found.worst)} of the photos" if found.worst else "no photo"
     return (
         f"No single temperature brings {what} to {about} on nine photos out of ten: "
-        f"the best common one, {found.tau:.3g}, does so on {reached} for {quoted(least)}."
+        f"the best common one, {found.tau:.3g}, does so on {reached} for {least.quoted}."
     )
 
 
@@ -126,7 +125,7 @@ def sentence_on_change(series: Sequence[Series]) -> str:
         by = f"{points(abs(interval.value)).lstrip('+')} percentage points of the patches {more}"
         paired = f" (median of the paired differences {points(interval.value)} {limits})" if limits else ""
         return (
-            f"The largest change against 1/√d_k is that of “{name}” on the query {quoted(one)}: {by}{paired}."
+            f"The largest change against 1/√d_k is that of “{name}” on the query {one.quoted}: {by}{paired}."
         )
     ends = []
     for one in series:
@@ -145,7 +144,7 @@ def sentence_on_change(series: Sequence[Series]) -> str:
     _, one, low, high = max(ends, key=lambda end: end[0])
     middles = np.nanmedian(one.share, 0)
     return (
-        f"The settings differ most on the query {quoted(one)}: from {percent(float(middles[low]))} of the patches under “{one.names[low]}” "
+        f"The settings differ most on the query {one.quoted}: from {percent(float(middles[low]))} of the patches under “{one.names[low]}” "
         f"to {percent(float(middles[high]))} under “{one.names[high]}”."
     )
 

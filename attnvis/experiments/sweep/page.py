@@ -20,17 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from attnvis.experiments.sweep import figures
-from attnvis.experiments.sweep.captions import PANELS, captions
+from attnvis.experiments.sweep.figures import sections
 from attnvis.experiments.sweep.findings import paragraph
 from attnvis.experiments.sweep.folder import Part, Sweep
-from attnvis.experiments.sweep.statistics import SQRT_D, Order, Series, orders, series_of, theory_deviation
+from attnvis.experiments.sweep.statistics import BAND, SQRT_D, Series, orders, series_of
 from attnvis.experiments.wording import between, many, percent, points
-from attnvis.files import slug, unique, write_bytes
-from attnvis.metrics.intervals import NOTHING, Interval, mean_interval, median_interval
+from attnvis.files import save, write_bytes
+from attnvis.metrics.intervals import NOTHING, RESAMPLES, Interval, mean_interval, median_interval
 from attnvis.render import overlays, panels
 from attnvis.render.html import data_uri, environment, format_number, read_template
-from attnvis.render.plots import Figure
 
 __all__ = ["write_comparison"]
 
@@ -54,13 +52,10 @@ def write_comparison(sweep: Sweep) -> Path:
     write_table(sweep)
     series = [one for one in series_of(sweep) if len(one.photos)]
     checked = orders(series)
-    drawn = figures_of(series, checked)
-    for kind in drawn.values():
-        for one in kind:
-            for suffix, content in (("png", one.png), ("svg", one.svg)):
-                path = sweep.folder / "figures" / f"{one.name}.{suffix}"
-                path.parent.mkdir(exist_ok=True)
-                write_bytes(path, content)
+    drawn = sections(series)
+    for figure in (figure for section in drawn for figure in section.figures):
+        save(sweep.folder / "figures" / f"{figure.name}.png", figure.png)
+        save(sweep.folder / "figures" / f"{figure.name}.svg", figure.svg)
     pages = environment("attnvis.experiments.sweep")
     pages.filters |= {
         "figure": format_number,
@@ -82,15 +77,14 @@ def write_comparison(sweep: Sweep) -> Path:
         broken=[order for order in checked if order.broken],
         paragraph=paragraph(series, checked, sharpness(sweep)),
         strips=strips(sweep),
-        drawn=drawn,
-        captions=captions(series, checked),
-        deviations=deviations(series),
+        sections=drawn,
         rows=rows(series),
         percent_of=percent,
         points_of=points,
         paired=any(SQRT_D in one.settings and len(one.settings) > 1 for one in series),
         jobs=len({one.job for one in series}) > 1,
         advice=advice(series, sharpness(sweep)),
+        band=BAND,
         facts=facts(sweep),
         few=max((len(one.photos) for one in series), default=0),
         style=Markup(style),
@@ -201,41 +195,6 @@ def style_of(part: Part) -> overlays.Style:
     )
 
 
-def figures_of(series: Sequence[Series], checked: Sequence[Order]) -> dict[str, list[Figure]]:
-    if not series:
-        return {}
-    colours, names = figures.colours_of(series), dict[str, int]()
-    jobs: dict[str, list[Series]] = {}
-    for one in series:
-        jobs.setdefault(one.job, []).append(one)
-
-    def name(kind: str, what: str) -> str:
-        return unique(slug(f"{kind}_{what}" if what else kind), names)
-
-    alike = len({one.query for one in series}) == 1
-    return {
-        "collapse": [
-            figures.collapse(series, by_query) for by_query in ((False,) if alike else (False, True))
-        ],
-        "gaps": [figures.gaps(one, name("gaps", one.name)) for one in series[:PANELS]],
-        "gradient": [
-            figures.gradient(job, name("gradient", key), colours) for key, job in list(jobs.items())[:PANELS]
-        ],
-        "ranks": [figures.ranks(one, name("ranks", one.name)) for one in series[:PANELS]],
-        "ecdf": [figures.ecdf(job, name("ecdf", key), colours) for key, job in list(jobs.items())[:PANELS]],
-        "check": [figures.self_check(series, checked)] if checked else [],
-    }
-
-
-def deviations(series: Sequence[Series]) -> list[tuple[str, Any, Any]]:
-    """(what, for sigma_eff <= 1, below freezing): all, then query by query."""
-    softmax = [one for one in series if one.softmax.any()]
-    found = [("all", *theory_deviation(softmax))] if softmax else []
-    if len(softmax) > 1:
-        found += [(one.name, *theory_deviation([one])) for one in softmax]
-    return found
-
-
 # ------------------------------------------------------------------------------------------------ the table
 
 
@@ -296,7 +255,7 @@ def advice(series: Sequence[Series], shares: Sequence[float]) -> list[Advice]:
                 continue
             tau = median_interval(known)
             left = one.read_off("perplexity", np.full((one.kept, 1), tau.value))[:, 0]
-            low, high = np.percentile(left, (5, 95))
+            low, high = np.percentile(left, BAND)
             times = tau.value / float(np.nanmedian(one.sqrt_d))
             found.append(
                 Advice(
@@ -320,7 +279,7 @@ def facts(sweep: Sweep) -> dict[str, str]:
         if values:
             about[name] = "; ".join(values)
     about["queries"] = ", ".join(dict.fromkeys(query for part in done for query in part.told["queries"]))
-    about["intervals"] = "95 %, percentile bootstrap over photos, 2 000 resamples, seed 0"
+    about["intervals"] = f"95 %, percentile bootstrap over photos, {many(RESAMPLES, 'resample')}, seed 0"
     about["versions"] = (
         ", ".join(versions(("attnvis", "torch", "torchvision", "numpy", "matplotlib")))
         + f", Python {platform.python_version()}"

@@ -17,6 +17,8 @@ from attnvis.methods.settings import TEMPERATURES
 from attnvis.metrics.diagnostics import DESCRIPTIONS, freezing_point
 
 __all__ = [
+    "BAND",
+    "EXACT",
     "SQRT_D",
     "Common",
     "Deviation",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 SQRT_D = ("inv_sqrt_d", "softmax")  # the setting that all others are compared with
+BAND = (5, 95)  # percentiles over photos: the ends of what is drawn and told as usual
+EXACT = 1e-6  # a rank correlation this near to 1 is 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,11 @@ class Series:
     @property
     def name(self) -> str:
         return f"{self.query}, {self.job}" if self.job else self.query
+
+    @property
+    def quoted(self) -> str:
+        """The same in a sentence."""
+        return f"“{self.query}”" + (f" ({self.job})" if self.job else "")
 
     @cached_property
     def names(self) -> list[str]:
@@ -184,7 +193,7 @@ class Order:
     setting: str
     factor: bool  # the scaling multiplies by one positive factor, so that it must
     count: int  # maps
-    exact: int  # of them with Spearman 1 to 1e-6
+    exact: int  # of them with Spearman 1 to EXACT
     worst: float
     photo: str  # where that was
     broken: int  # of a factor: maps below what ties from rounding can explain
@@ -198,7 +207,7 @@ def orders(series: Sequence[Series]) -> list[Order]:
     """
     found: dict[str, Order] = {}
     for one in series:
-        allowed = np.maximum(1e-6, 0.75 / np.maximum(one.patches**2 - 1, 1e-9))
+        allowed = np.maximum(EXACT, 0.75 / np.maximum(one.patches**2 - 1, 1e-9))
         for column, (setting, name) in enumerate(zip(one.settings, one.names, strict=True)):
             seen = one.numbers["rank_correlation"][:, column]
             if not len(seen):
@@ -212,7 +221,7 @@ def orders(series: Sequence[Series]) -> list[Order]:
             )
             good = int((seen >= 1 - allowed).sum())
             found[name] = Order(
-                name, before.factor, before.count + len(seen), before.exact + int((seen >= 1 - 1e-6).sum()), *worst,
+                name, before.factor, before.count + len(seen), before.exact + int((seen >= 1 - EXACT).sum()), *worst,
                 before.broken + (len(seen) - good if before.factor else 0),
             )  # fmt: skip
     return list(found.values())
