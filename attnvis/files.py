@@ -3,10 +3,12 @@
 import os
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["default_folder", "locked", "save", "slug", "unique", "write_bytes"]
+__all__ = ["default_folder", "locked", "save", "slug", "unique", "whole_file", "write_bytes"]
 
 
 def default_folder() -> Path:
@@ -16,12 +18,21 @@ def default_folder() -> Path:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """The whole file or none: a run that dies here leaves nothing that only looks whole."""
-    part = (
-        path.parent / f".{os.getpid()}-{threading.get_ident()}.part"
-    )  # short: path.name may use up what a file system allows
-    try:
+    """The whole file or none."""
+    with whole_file(path) as part:
         part.write_bytes(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write to, which becomes `path` when the block ends: who dies in it leaves nothing that only looks whole.
+
+    Raises OSError with the name of `path`.
+    """
+    # short: path.name may use up what a file system allows
+    part = path.parent / f".{os.getpid()}-{threading.get_ident()}.part"
+    try:
+        yield part
         part.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None  # a full disk names no file by itself

@@ -19,11 +19,10 @@ from attnvis.attention import normalise, scaling
 from attnvis.attention.dot_product import Scaling, attend
 from attnvis.experiments.sweep.folder import Part, Sweep
 from attnvis.experiments.wording import superscript
-from attnvis.files import write_bytes
 from attnvis.methods.settings import GAPS
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM, diagnose
 from attnvis.render import overlays, panels
-from attnvis.render.html import data_uri, environment, read_template
+from attnvis.render.html import environment, write_page
 from attnvis.render.plots import INK, QUIET, draw
 
 __all__ = [
@@ -262,18 +261,17 @@ def judgement(found: Sequence[Asked], photos: int) -> str:
 
 def write_note(sweep: Sweep, folder: Path) -> Path:
     """Writes folder/note.html; needs a sweep over the scalings none and inv_sqrt_d."""
-    from markupsafe import Markup
-
     part = usable(sweep)
     told, found = part.told, measured(part)
-    pages = environment("attnvis.experiments")
-    pages.filters |= {"image": data_uri, "probability": probability, "of": of, "power": power}
+    pages = environment("attnvis.experiments", probability=probability, of=of, power=power)
     facts = {
         name: str(told.get(name, ""))
         for name in ("backbone", "weights", "weights digest", "layer", "precision", "placement")
     }
-    page = pages.get_template("note.html").render(
-        style=Markup(read_template("attnvis.render", "report.css")),
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_page(
+        folder / "note.html",
+        pages.get_template("note.html"),
         claims=claims(),
         duels={pair: [duel(pair, dim) for dim in DIMS] for pair in NOTED},
         best=best_gap(),
@@ -293,9 +291,6 @@ def write_note(sweep: Sweep, folder: Path) -> Path:
         else [],
         facts=facts | {"photos": str(told["done"]), "job": part.asked, "command": sweep.command},
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / "note.html", page.encode("utf-8", "replace"))
-    return folder / "note.html"
 
 
 def style_of(told: Mapping[str, Any]) -> overlays.Style:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from attnvis.experiments.recognition.measure import Findings, SettingResult
 from attnvis.files import write_bytes
 from attnvis.metrics.intervals import PAIRED_RESAMPLES, Estimate
-from attnvis.render.html import data_uri, environment, read_template
+from attnvis.render.html import environment, write_page
 from attnvis.render.plots import Figure, draw
 
 __all__ = ["as_text", "write_recognition"]
@@ -104,17 +104,15 @@ def write_recognition(
     findings: Findings, folder: Path, facts: Mapping[str, str], warnings: Sequence[str] = ()
 ) -> Path:
     """Writes folder/index.html and folder/recognition.parquet."""
-    from markupsafe import Markup
-
     folder.mkdir(parents=True, exist_ok=True)
     table = io.BytesIO()
     pq.write_table(findings.table, table, compression="zstd")
     write_bytes(folder / "recognition.parquet", table.getvalue())
     pages = environment("attnvis.experiments.recognition", "attnvis.experiments")
-    pages.filters["image"] = data_uri
     right, sure = zip(*map(cells, findings.rows), strict=True)
-    page = pages.get_template("recognition.html").render(
-        style=Markup(read_template("attnvis.render", "report.css")),
+    return write_page(
+        folder / "index.html",
+        pages.get_template("recognition.html"),
         findings=findings,
         conclusions=list(conclusions(findings)),
         tables=[("How often it is right", RIGHT, right), ("How sure it is of the truth", SURE, sure)],
@@ -123,8 +121,6 @@ def write_recognition(
         resamples=PAIRED_RESAMPLES,
         facts=dict(facts) | {"photos": f"{findings.photos} of known class"},
     )
-    write_bytes(folder / "index.html", page.encode("utf-8", "replace"))
-    return folder / "index.html"
 
 
 def figures(findings: Findings) -> list[Figure]:

@@ -3,9 +3,6 @@
 Every sentence of the page is computed here from the numbers; `statistics` counts, `figures` draws.
 """
 
-import base64
-import hashlib
-import os
 import platform
 import shlex
 from collections import Counter
@@ -18,17 +15,16 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from markupsafe import Markup
 
 from attnvis.experiments.sweep.figures import sections
 from attnvis.experiments.sweep.findings import paragraph
 from attnvis.experiments.sweep.folder import Part, Sweep
 from attnvis.experiments.sweep.statistics import BAND, SQRT_D, Series, orders, series_of
 from attnvis.experiments.wording import between, many, percent, points
-from attnvis.files import save, write_bytes
+from attnvis.files import save, whole_file
 from attnvis.metrics.intervals import NOTHING, RESAMPLES, Interval, mean_interval, median_interval
 from attnvis.render import overlays, panels
-from attnvis.render.html import data_uri, environment, format_number, read_template
+from attnvis.render.html import environment, read_template, write_page
 
 __all__ = ["write_comparison"]
 
@@ -56,19 +52,13 @@ def write_comparison(sweep: Sweep) -> Path:
     for figure in (figure for section in drawn for figure in section.figures):
         save(sweep.folder / "figures" / f"{figure.name}.png", figure.png)
         save(sweep.folder / "figures" / f"{figure.name}.svg", figure.svg)
-    pages = environment("attnvis.experiments.sweep")
-    pages.filters |= {
-        "figure": format_number,
-        "image": data_uri,
-        "percent": percent,
-        "points": points,
-        "between": between,
-    }
-    style = read_template("attnvis.render", "report.css") + read_template(
-        "attnvis.experiments.sweep", "comparison.css"
-    )
-    script = read_template("attnvis.experiments.sweep", "comparison.js")
-    page = pages.get_template("comparison.html").render(
+    room = "attnvis.experiments.sweep"
+    pages = environment(room, percent=percent, points=points, between=between)
+    return write_page(
+        sweep.folder / "index.html",
+        pages.get_template("comparison.html"),
+        style=read_template(room, "comparison.css"),
+        script=read_template(room, "comparison.js"),
         title=title(sweep, series),
         counts=counts(sweep),
         missing=sweep.missing,
@@ -87,21 +77,12 @@ def write_comparison(sweep: Sweep) -> Path:
         band=BAND,
         facts=facts(sweep),
         few=max((len(one.photos) for one in series), default=0),
-        style=Markup(style),
-        script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    write_bytes(sweep.folder / "index.html", page.encode("utf-8", "replace"))
-    return sweep.folder / "index.html"
 
 
 def write_table(sweep: Sweep) -> None:
-    part = sweep.folder / f".sweep-{os.getpid()}.part"
-    try:
+    with whole_file(sweep.folder / "sweep.parquet") as part:
         pq.write_table(sweep.table, part, compression="zstd")
-        part.replace(sweep.folder / "sweep.parquet")
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------ what the page says
