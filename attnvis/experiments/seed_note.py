@@ -4,7 +4,7 @@ The note: the larger the difference of two scores, the wilder the probabilities;
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from attnvis.attention import normalise, scaling
 from attnvis.attention.dot_product import Scaling, attend
 from attnvis.experiments.sweep.folder import Part, Sweep
+from attnvis.experiments.sweep.sheets import style_of
 from attnvis.experiments.wording import superscript
 from attnvis.methods.settings import GAPS
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM, diagnose
@@ -155,7 +156,6 @@ class Asked:
 
 
 def measured(part: Part) -> list[Asked]:
-    settings = [tuple(setting) for setting in part.told["settings"]]
     rows = pq.read_table(
         part.folder / "rows.parquet",
         columns=["query", "scaling", "normalise", "perplexity", "patches", "score_std"],
@@ -172,19 +172,19 @@ def measured(part: Part) -> list[Asked]:
             whole[name] = float(np.median(table["perplexity"][rows_of]))
             shares[name] = float(np.median(table["perplexity"][rows_of] / table["patches"][rows_of]))
         counts = [
-            curves["gaps"][1 + settings.index((name, "softmax"))] for name in BOTH
+            curves["gaps"][1 + part.record.settings.index((name, "softmax"))] for name in BOTH
         ]  # row 0: the raw scores
-        tiles = [told for told in part.told["tiles"] if told["query"] == query and told["setting"] in BOTH]
+        tiles = [tile for tile in part.record.tiles if tile.query == query and tile.setting in BOTH]
         pictures = tuple(
-            (told["setting"], content, told["said"])
-            for told in tiles
-            if (content := content_of(part.folder / told["file"]))
+            (tile.setting, content, tile.said)
+            for tile in tiles
+            if (content := content_of(part.folder / tile.file))
         )
         patches, spread = (float(np.median(table[name][mine["none"]])) for name in ("patches", "score_std"))
         before, after = (
             (whole[name], shares[name], gaps / gaps.sum()) for name, gaps in zip(BOTH, counts, strict=True)
         )
-        label = tiles[0]["label"] if tiles else query
+        label = tiles[0].label if tiles else query
         found.append(
             Asked(query, *before[:2], *after[:2], patches, spread, (before[2], after[2]), pictures, label)
         )
@@ -203,12 +203,8 @@ def content_of(path: Path) -> bytes:
 
 def usable(sweep: Sweep) -> Part:
     """The first job that measured both settings."""
-    for part in sweep.parts:
-        if (
-            part.status == "done"
-            and part.told["done"]
-            and all([name, "softmax"] in part.told["settings"] for name in BOTH)
-        ):
+    for part in sweep.done:
+        if part.record.done and all((name, "softmax") in part.record.settings for name in BOTH):
             return part
     raise ValueError(
         f"no job of {sweep.folder} has photos under the scalings none and inv_sqrt_d with softmax; try: attnvis sweep experiment=note"
@@ -262,10 +258,10 @@ def judgement(found: Sequence[Asked], photos: int) -> str:
 def write_note(sweep: Sweep, folder: Path) -> Path:
     """Writes folder/note.html; needs a sweep over the scalings none and inv_sqrt_d."""
     part = usable(sweep)
-    told, found = part.told, measured(part)
+    record, found = part.record, measured(part)
     pages = environment("attnvis.experiments", probability=probability, of=of, power=power)
     facts = {
-        name: str(told.get(name, ""))
+        name: str(record.provenance.get(name, ""))
         for name in ("backbone", "weights", "weights digest", "layer", "precision", "placement")
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -283,20 +279,13 @@ def write_note(sweep: Sweep, folder: Path) -> Path:
         narrow=odds(NARROW),
         beyond=[asked.beyond(WIDE) for asked in found],
         histograms=[histogram(asked) for asked in found],
-        judgement=judgement(found, told["done"]),
-        photo=told["tiles"][0]["photo"] if told["tiles"] else "",
-        bar=overlays.encode(panels.colour_bar(style_of(told)), "png"),
+        judgement=judgement(found, record.done),
+        photo=record.tiles[0].photo if record.tiles else "",
+        bar=overlays.encode(panels.colour_bar(style_of(record)), "png"),
         warnings=["random weights: nothing was learned, the maps mean nothing"]
-        if told.get("weights digest") == "random"
+        if record.provenance.get("weights digest") == "random"
         else [],
-        facts=facts | {"photos": str(told["done"]), "job": part.asked, "command": sweep.command},
-    )
-
-
-def style_of(told: Mapping[str, Any]) -> overlays.Style:
-    """The colours of the sweep's tiles."""
-    return overlays.Style(
-        **{name: value for name, value in told["asked"].get("render", {}).items() if not name.startswith("_")}
+        facts=facts | {"photos": str(record.done), "job": part.overrides, "command": sweep.command},
     )
 
 

@@ -16,7 +16,7 @@ from conftest import Page
 from attnvis.attention.query import language as queries
 from attnvis.attention.spec import functions
 from attnvis.experiments.sweep.folder import read_sweep
-from attnvis.experiments.sweep.job import Job
+from attnvis.experiments.sweep.job import GridWriter, JobWriter
 from attnvis.experiments.sweep.page import write_comparison
 from attnvis.experiments.wording import percent
 from attnvis.methods.settings import SettingGrid
@@ -45,13 +45,13 @@ def measure(
         functions("scaling", scalings),
         functions("normalise", normalisers),
     )
-    with Job(folder, {"images": "some"}) as job:
-        job.axes, job.facts = AXES | more.pop("axes", {}), {"device": "cpu"}
-        job.open(grid.settings, sharpness=[0.1], **more)
-        for index, (name, answers) in enumerate(zip(names, grid(features))):
-            pixels = np.full((*size, 3), 10 * index % 256, np.uint8)
-            job.add(Outcome(index, Path(name), Photo(name, pixels, size, f"digest of {name}"), answers))
-        job.passes = len(names)
+    with JobWriter(folder, {"images": "some"}) as job:
+        job.update(axes=AXES | more.pop("axes", {}), provenance={"device": "cpu"}, passes=len(names))
+        with GridWriter(job, grid.settings, sharpness=[0.1], **more) as writer:
+            for index, (name, answers) in enumerate(zip(names, grid(features))):
+                pixels = np.full((*size, 3), 10 * index % 256, np.uint8)
+                photo = Photo(name, pixels, size, f"digest of {name}")
+                writer.add(Outcome(index, Path(name), photo, answers))
 
 
 def planned(folder, jobs=("",)):
@@ -206,7 +206,7 @@ def test_what_is_not_all_is_not_called_all(share, said):
 def test_missing_jobs_and_failed_photos_are_named(tmp_path):
     planned(tmp_path, ["size=1", "size=2", "size=3"])
     measure(tmp_path / "0", ["a.jpg", "b.jpg"], noise(2))
-    with pytest.raises(ValueError, match="such"), Job(tmp_path / "1", {}):
+    with pytest.raises(ValueError, match="such"), JobWriter(tmp_path / "1", {}):
         raise ValueError("no such layer <b>here</b>")
     told = json.loads((tmp_path / "0/job.json").read_text())
     told["failures"] = [{"path": "c.jpg", "reason": "c.jpg is no photo"}]

@@ -19,7 +19,7 @@ from attnvis.backbone.heads import Linear
 from attnvis.experiments import seed_note
 from attnvis.experiments.seed_note import Asked, duel, measured, verdict, write_note
 from attnvis.experiments.sweep.folder import AXES, read_sweep
-from attnvis.experiments.sweep.job import Job
+from attnvis.experiments.sweep.job import GridWriter, JobWriter
 from attnvis.methods.settings import GAPS, SettingGrid
 from attnvis.pipeline.streaming import stream
 from attnvis.types import Preprocessing
@@ -153,11 +153,11 @@ def swept(folder: Path, scalings: tuple[str, ...], photos: list[Path]) -> Path:
         {name: getattr(scaling, name) for name in scalings},
         {"softmax": softmax},
     )
-    with Job(folder, {}) as job:
-        job.axes, job.facts = dict.fromkeys(AXES, "x"), net.describe()
-        job.open(grid.settings)
-        for outcome in stream(photos, net, grid, HOW):
-            job.add(outcome)
+    with JobWriter(folder, {}) as job:
+        job.update(axes=dict.fromkeys(AXES, "x"), provenance=net.describe())
+        with GridWriter(job, grid.settings) as writer:
+            for outcome in stream(photos, net, grid, HOW):
+                writer.add(outcome)
     (folder / "plan.json").write_text(
         json.dumps({"command": "attnvis sweep <x>", "jobs": [""], "many": False})
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from attnvis.backbone.backbone import Backbone
     from attnvis.backbone.cache import Cached
     from attnvis.experiments.sweep.folder import Sweep
-    from attnvis.experiments.sweep.job import Job
+    from attnvis.experiments.sweep.job import JobWriter
     from attnvis.types import Preprocessing
 
 __all__ = ["STUDIES", "compare", "sweep", "unmeasured"]
@@ -31,7 +31,7 @@ AXES = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 def sweep(cfg: "DictConfig", folder: Path) -> int:
     """One job; one that was done here before is not done again."""
     from attnvis.experiments.sweep.folder import finished
-    from attnvis.experiments.sweep.job import Job
+    from attnvis.experiments.sweep.job import JobWriter
 
     settings = plain(cfg)
     same = {
@@ -44,7 +44,7 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
         raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
     if finished(folder, same):
         return 0
-    with Job(folder, same) as job:
+    with JobWriter(folder, same) as job:
         measure(cfg, settings, job)
     complain(job.reasons)
     return 1 if job.failures else 0
@@ -52,17 +52,16 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
 
 def unmeasured(folder: Path, reason: str) -> None:
     """A job that could not even begin is told in its folder like any other."""
-    from attnvis.experiments.sweep.job import Job
+    from attnvis.experiments.sweep.folder import read_record
+    from attnvis.experiments.sweep.job import JobWriter
 
-    try:
-        failed = json.loads((folder / "job.json").read_text(encoding="utf-8"))["status"] == "failed"
-    except (FileNotFoundError, ValueError):
-        failed = False
-    if not failed:  # else it began, and told itself; "done" is what was asked here before
-        Job(folder, {}).conclude("failed", reason)
+    if (
+        read_record(folder).status != "failed"
+    ):  # else it began, and told itself; "done" is what was asked before
+        JobWriter(folder, {}).end("failed", reason)
 
 
-def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
+def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> None:
     import torch
 
     from attnvis.backbone.cache import remembered
@@ -81,20 +80,20 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
             f"a job of a sweep measures one layer, not {backbone.layer}; give backbone.layer={','.join(backbone.layers)} without brackets"
         )
     backbone.prepare(len(paths), 1, sample(paths, how))
-    job.axes = {
+    axes = {
         "backbone": backbone.name, "weights": backbone.weights, "layer": backbone.layer,
         "fit": how.fit, "size": str(how.size), "seed": str(cfg.seed),
     }  # fmt: skip
-    job.facts = backbone.describe() | {"warnings": warnings}
+    job.update(axes=axes, provenance=backbone.describe() | {"warnings": warnings})
     group = job.folder.parent.name if job.folder.name.isdigit() else job.folder.name
     tracker, crashed = (
-        Tracker(job.folder, settings["logger"] | {"group": group}, job.axes | settings, "sweep"),
+        Tracker(job.folder, settings["logger"] | {"group": group}, axes | settings, "sweep"),
         True,
     )
     try:
         study = recognise if settings["study"] == "recognition" else scale
         tracker.note(study(cfg, settings, job, paths, backbone, how))
-        job.passes = getattr(backbone, "encoded", job.done)
+        job.update(passes=getattr(backbone, "encoded", job.record.done))
         crashed = False
     finally:
         tracker.finish(crashed)
@@ -103,12 +102,13 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
 def scale(
     cfg: "DictConfig",
     settings: dict[str, Any],
-    job: "Job",
+    job: "JobWriter",
     paths: list[Path],
     backbone: "Backbone | Cached",
     how: "Preprocessing",
 ) -> dict[str, float]:
     """Every query under every scaling and normaliser; gives what W&B is told."""
+    from attnvis.experiments.sweep.job import GridWriter
     from attnvis.methods.settings import SettingGrid
     from attnvis.pipeline.streaming import stream
 
@@ -118,16 +118,19 @@ def scale(
     grid = SettingGrid(
         *({text: named(kind, text, trusted) for text in asked[axis]} for kind, axis in AXES.items())
     )
-    job.open(grid.settings, settings["sheets"], build(cfg, "render"), settings["sharpness"])
-    for outcome in progress(stream(paths, backbone, grid, how, cfg.batch_size), len(paths)):
-        job.add(outcome)
-    return job.medians()
+    style = build(cfg, "render")
+    with GridWriter(
+        job, grid.settings, settings["sharpness"], sheets=settings["sheets"], style=style
+    ) as writer:
+        for outcome in progress(stream(paths, backbone, grid, how, cfg.batch_size), len(paths)):
+            writer.add(outcome)
+    return writer.rows.medians()
 
 
 def recognise(
     cfg: "DictConfig",
     settings: dict[str, Any],
-    job: "Job",
+    job: "JobWriter",
     paths: list[Path],
     backbone: "Backbone | Cached",
     how: "Preprocessing",
@@ -139,7 +142,7 @@ def recognise(
     findings = measure_recognition(paths, backbone, how, cfg.batch_size, progress)
     for place, reason in findings.failures:
         job.fail(place, reason)
-    job.done = findings.photos
+    job.update(done=findings.photos)
     print(as_text(findings))
     facts = backbone.describe() | {"fit": how.fit, "size": str(how.size), "command": command()}
     write_recognition(findings, job.folder, facts, backbone.warnings_at(how))
@@ -209,7 +212,7 @@ def compare(folder: Path) -> int:
             pages.append(write_note(found, folder))
     alone = len(found.parts) == 1
     for part in found.missing:
-        named = "" if alone else f"job {part.number} ({part.asked}) {part.status}: "
+        named = "" if alone else f"job {part.number} ({part.overrides}) {part.status}: "
         print(f"attnvis: {named}{part.reason}", file=sys.stderr)
     if found.missing and not (
         alone and found.missing[0].status == "failed"
@@ -218,11 +221,11 @@ def compare(folder: Path) -> int:
             f"attnvis: what is done stays done; for the rest: attnvis sweep --resume {shlex.quote(str(folder))}",
             file=sys.stderr,
         )
-    done = [part.told for part in found.parts if part.status == "done"]
+    done = [part.record for part in found.done]
     if done:
-        passes = sum(told["passes"] for told in done)
+        passes = sum(record.passes for record in done)
         jobs = f"{len(done)} jobs, " if len(done) > 1 else ""
         print(
-            f"{jobs}{max(told['done'] for told in done)} photos, {passes} passes through the network: {', '.join(map(str, pages))}"
+            f"{jobs}{max(record.done for record in done)} photos, {passes} passes through the network: {', '.join(map(str, pages))}"
         )
-    return 1 if found.missing or any(told["failures"] for told in done) else 0
+    return 1 if found.missing or any(record.failures for record in done) else 0

@@ -7,10 +7,9 @@ import platform
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -18,7 +17,9 @@ import pyarrow.parquet as pq
 
 from attnvis.experiments.sweep.figures import sections
 from attnvis.experiments.sweep.findings import paragraph
-from attnvis.experiments.sweep.folder import Part, Sweep
+from attnvis.experiments.sweep.folder import Sweep
+from attnvis.experiments.sweep.record import Tile
+from attnvis.experiments.sweep.sheets import style_of
 from attnvis.experiments.sweep.statistics import BAND, SQRT_D, Series, orders, series_of
 from attnvis.experiments.wording import between, many, percent, points
 from attnvis.files import save, whole_file
@@ -104,33 +105,34 @@ def photos_in(sweep: Sweep) -> int:
 
 def counts(sweep: Sweep) -> list[tuple[str, str]]:
     """(number, of what) for the line below the title."""
-    photos, passes = photos_in(sweep), sum(part.told.get("passes", 0) for part in sweep.parts)
-    seconds = sum(part.told.get("seconds", 0.0) for part in sweep.parts)
+    records = [part.record for part in sweep.parts]
+    photos, passes = photos_in(sweep), sum(record.passes for record in records)
+    seconds = sum(record.seconds for record in records)
     through = "pass through the network" if passes == 1 else "passes through the network"
-    kept = passes < sum(part.told.get("done", 0) for part in sweep.parts)
+    if passes < sum(record.done for record in records):
+        through += ", the rest from the cache"
     return [
         (f"{photos:,}".replace(",", " "), "photo" if photos == 1 else "photos"),
         (f"{sweep.table.num_rows:,}".replace(",", " "), "maps measured"),
-        (f"{passes:,}".replace(",", " "), through + (", the rest from the cache" if kept else "")),
+        (f"{passes:,}".replace(",", " "), through),
         (f"{seconds:.1f}" if seconds < 100 else f"{seconds:.0f}", "seconds"),
     ]
 
 
 def failures(sweep: Sweep) -> list[tuple[str, int, str]]:
-    """(reason, photos, one of them) of the photos that could not be read."""
-    seen: Counter[str] = Counter()
+    """(reason, photos, one of them) of the photos that could not be read; a photo counts once, whatever the jobs."""
+    distinct = dict.fromkeys(failure for part in sweep.parts for failure in part.record.failures)
+    photos: Counter[str] = Counter()
     example: dict[str, str] = {}
-    for path, reason in dict.fromkeys(
-        (f["path"], f["reason"]) for part in sweep.parts for f in part.told.get("failures", [])
-    ):
-        seen[reason] += 1
-        example.setdefault(reason, path)
-    return [(reason, count, example[reason]) for reason, count in seen.most_common()]
+    for failure in distinct:
+        photos[failure.reason] += 1
+        example.setdefault(failure.reason, failure.path)
+    return [(reason, count, example[reason]) for reason, count in photos.most_common()]
 
 
 def sharpness(sweep: Sweep) -> list[float]:
-    """The shares of the patches that were asked for."""
-    return next((part.told["sharpness"] for part in sweep.parts if part.status == "done"), [])
+    """The shares of the patches for which a temperature is wanted."""
+    return list(sweep.done[0].record.sharpness) if sweep.done else []
 
 
 # ------------------------------------------------------------------------------------------------ pictures
@@ -145,35 +147,25 @@ class Strip:
     query: str
     label: str
     bar: bytes  # the colour scale
-    tiles: list[dict[str, Any]]
+    pictures: list[tuple[Tile, bytes]]
 
 
 def strips(sweep: Sweep) -> list[Strip]:
     """At most TILES pictures; a picture that is gone is left out."""
-    found: dict[tuple[int, str], Strip] = {}
-    done = [part for part in sweep.parts if part.status == "done"]
+    by_query: dict[tuple[int, str], Strip] = {}
     left = TILES
-    for part in done:
-        bar = overlays.encode(panels.colour_bar(style_of(part)), "png")
-        for tile in part.told["tiles"]:
-            path = part.folder / tile["file"]
+    for part in sweep.done:
+        job = part.overrides if len(sweep.done) > 1 else ""
+        bar = overlays.encode(panels.colour_bar(style_of(part.record)), "png")
+        for tile in part.record.tiles:
+            path = part.folder / tile.file
             if not left or not path.is_file():
                 continue
             left -= 1
-            strip = Strip(
-                part.asked if len(done) > 1 else "", tile["photo"], tile["query"], tile["label"], bar, []
-            )
-            found.setdefault((part.number, tile["query"]), strip).tiles.append(
-                tile | {"data": path.read_bytes()}
-            )
-    return list(found.values())
-
-
-def style_of(part: Part) -> overlays.Style:
-    asked = part.told["asked"].get("render", {})
-    return overlays.Style(
-        **{field.name: asked[field.name] for field in fields(overlays.Style) if field.name in asked}
-    )
+            strip = Strip(job, tile.photo, tile.query, tile.label, bar, [])
+            strip = by_query.setdefault((part.number, tile.query), strip)
+            strip.pictures.append((tile, path.read_bytes()))
+    return list(by_query.values())
 
 
 # ------------------------------------------------------------------------------------------------ the table
@@ -251,15 +243,14 @@ def advice(series: Sequence[Series], shares: Sequence[float]) -> list[Advice]:
 
 def facts(sweep: Sweep) -> dict[str, str]:
     """What somebody needs to make this again."""
-    done = [part for part in sweep.parts if part.status == "done"]
+    records = [part.record for part in sweep.done]
     about: dict[str, str] = {"command": sweep.command}
     for name in ABOUT:
-        values = dict.fromkeys(
-            str(told[name]) for part in done if name in (told := {**part.told, **part.told["axes"]})
-        )
+        known = [{**record.provenance, **record.axes} for record in records]
+        values = dict.fromkeys(str(facts[name]) for facts in known if name in facts)
         if values:
             about[name] = "; ".join(values)
-    about["queries"] = ", ".join(dict.fromkeys(query for part in done for query in part.told["queries"]))
+    about["queries"] = ", ".join(dict.fromkeys(query for record in records for query in record.queries))
     about["intervals"] = f"95 %, percentile bootstrap over photos, {many(RESAMPLES, 'resample')}, seed 0"
     about["versions"] = (
         ", ".join(versions(("attnvis", "torch", "torchvision", "numpy", "matplotlib")))

@@ -110,16 +110,16 @@ class Series:
 
 def series_of(sweep: Sweep) -> list[Series]:
     """Every query of every job that is done."""
-    done = [part for part in sweep.parts if part.status == "done"]
-    found, start = [], 0
-    for part, job in zip(done, job_names(done), strict=True):
+    every, start = [], 0
+    for part, job in zip(sweep.done, job_names(sweep.done), strict=True):
         rows = pq.read_metadata(part.folder / "rows.parquet").num_rows
-        table, start = sweep.table.slice(start, rows), start + rows
-        settings = tuple((scaling, normalise) for scaling, normalise in part.told["settings"])
-        asked = table["query"].unique().to_pylist()  # in the order of the curves
-        for query, curves in zip(asked, part.curves().values(), strict=True):
-            found.append(series(table.filter(pc.equal(table["query"], query)), job, query, settings, curves))
-    return found
+        table = sweep.table.slice(start, rows)
+        start += rows
+        queries = table["query"].unique().to_pylist()  # in the order of the curves
+        for query, curves in zip(queries, part.curves().values(), strict=True):
+            rows_of_query = table.filter(pc.equal(table["query"], query))
+            every.append(series(rows_of_query, job, query, part.record.settings, curves))
+    return every
 
 
 def series(
@@ -137,16 +137,22 @@ def series(
 
 
 def job_names(parts: Sequence[Part]) -> list[str]:
-    """What differs between jobs: `resnet50`, `layer stage3, size 321`; the overrides themselves where no axis tells jobs apart."""
+    """What differs between jobs: `resnet50`, `layer stage3, size 321`.
+
+    The overrides themselves where no axis tells jobs apart; nothing where there is one job.
+    """
     if len(parts) < 2:
         return ["" for _ in parts]
-    axes = [axis for axis in AXES if len({part.told["axes"][axis] for part in parts}) > 1]
-    values = [[part.told["axes"][axis] for axis in axes] for part in parts]
-    names = [
-        ", ".join(v if axis == "backbone" else f"{axis} {v}" for axis, v in zip(axes, row, strict=True))
-        for row in values
-    ]
-    return names if len(set(names)) == len(names) else [part.asked or f"job {part.number}" for part in parts]
+    varied = [axis for axis in AXES if len({part.record.axes[axis] for part in parts}) > 1]
+    names = [job_name(part, varied) for part in parts]
+    if len(set(names)) == len(names):
+        return names
+    return [part.overrides or f"job {part.number}" for part in parts]
+
+
+def job_name(part: Part, axes: Sequence[str]) -> str:
+    values = part.record.axes
+    return ", ".join(values[axis] if axis == "backbone" else f"{axis} {values[axis]}" for axis in axes)
 
 
 # ------------------------------------------------------------------------------------------------ theory

@@ -1,0 +1,78 @@
+"""What a job measured of a photo -> pictures: a contact sheet, queries down and settings across, in one colour scale."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from attnvis.experiments.sweep.folder import setting_name
+from attnvis.experiments.sweep.record import JobRecord, Tile
+from attnvis.files import save, slug, unique
+from attnvis.methods.settings import PhotoResult
+from attnvis.render import overlays, panels
+from attnvis.types import Photo
+
+__all__ = ["TILE", "SheetWriter", "style_of"]
+
+TILE = 220  # pixels
+
+
+class SheetWriter:
+    """sheets/ of a job: the first `most` photos, all where that is None; of the first photo tiles/ too, one by one."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Sequence[tuple[str, str]],
+        most: int | None = None,
+        style: overlays.Style | None = None,
+    ) -> None:
+        self.folder, self.settings = folder, settings
+        self.most, self.style = most, style or overlays.Style()
+        self.drawn = 0  # photos
+        self.names: dict[str, int] = {}
+        self.tiles: list[Tile] = []
+
+    def add(self, photo: Photo, results: Sequence[PhotoResult]) -> None:
+        if self.most is not None and self.drawn >= self.most:
+            return
+        pixels = overlays.fit(photo.pixels, TILE)
+        pictures = []
+        for result in results:
+            times_uniform = (result.weights * result.weights.shape[-1]).numpy()  # [S, N]
+            for setting, weights, perplexity in zip(
+                self.settings, times_uniform, result.numbers["perplexity"], strict=True
+            ):
+                picture = overlays.overlay(
+                    pixels,
+                    weights.reshape(result.placement.grid),
+                    self.style,
+                    result.mark,
+                    photo.size,
+                    placement=result.placement,
+                )
+                spread = f"{perplexity:.3g} of {len(weights)} patches"
+                name = setting_name(*setting)
+                pictures.append((picture, f"{name}: {spread}"))
+                if not self.drawn:
+                    file = f"tiles/{len(self.tiles)}.jpg"
+                    save(self.folder / file, overlays.encode(picture, "jpg", 85))
+                    self.tiles.append(
+                        Tile(file, photo.name, result.query, result.label, said=spread, setting=name)
+                    )
+        headings = [
+            result.query if result.query == result.label else f"{result.query} ({result.label})"
+            for result in results
+        ]
+        sheet = panels.contact_sheet(
+            pictures, len(self.settings), TILE, photo.name, self.style, headings=headings
+        )
+        stem = unique(slug(Path(photo.name).stem), self.names)
+        save(self.folder / "sheets" / f"{stem}.jpg", overlays.encode(sheet, "jpg", 88))
+        self.drawn += 1
+
+
+def style_of(record: JobRecord) -> overlays.Style:
+    """The style in which a job's tiles were drawn."""
+    settings = record.asked.get("render", {})
+    names = [entry.name for entry in fields(overlays.Style)]
+    return overlays.Style(**{name: settings[name] for name in names if name in settings})
