@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -20,7 +19,7 @@ from attnvis.experiments.sweep.findings import paragraph
 from attnvis.experiments.sweep.folder import Sweep
 from attnvis.experiments.sweep.record import Tile
 from attnvis.experiments.sweep.sheets import style_of
-from attnvis.experiments.sweep.statistics import BAND, SQRT_D, Series, orders, series_of
+from attnvis.experiments.sweep.statistics import BAND, SQRT_D, Series, advice, orders, series_of
 from attnvis.experiments.wording import between, many, percent, points
 from attnvis.files import save, whole_file
 from attnvis.metrics.intervals import NOTHING, RESAMPLES, Interval, mean_interval, median_interval
@@ -47,9 +46,9 @@ ABOUT = (
 def write_comparison(sweep: Sweep) -> Path:
     """Writes index.html, sweep.parquet and figures/ into the sweep's folder; gives the page."""
     write_table(sweep)
-    series = [one for one in series_of(sweep) if len(one.photos)]
-    checked = orders(series)
-    drawn = sections(series)
+    all_series = [series for series in series_of(sweep) if len(series.photos)]
+    checked = orders(all_series)
+    drawn = sections(all_series)
     for figure in (figure for section in drawn for figure in section.figures):
         save(sweep.folder / "figures" / f"{figure.name}.png", figure.png)
         save(sweep.folder / "figures" / f"{figure.name}.svg", figure.svg)
@@ -60,24 +59,24 @@ def write_comparison(sweep: Sweep) -> Path:
         pages.get_template("comparison.html"),
         style=read_template(room, "comparison.css"),
         script=read_template(room, "comparison.js"),
-        title=title(sweep, series),
+        title=title(sweep, all_series),
         counts=counts(sweep),
         missing=sweep.missing,
         resume=f"attnvis sweep --resume {shlex.quote(str(sweep.folder))}",
         failures=failures(sweep),
         broken=[order for order in checked if order.broken],
-        paragraph=paragraph(series, checked, sharpness(sweep)),
+        paragraph=paragraph(all_series, checked, sharpness(sweep)),
         strips=strips(sweep),
         sections=drawn,
-        rows=rows(series),
+        rows=rows(all_series),
         percent_of=percent,
         points_of=points,
-        paired=any(SQRT_D in one.settings and len(one.settings) > 1 for one in series),
-        jobs=len({one.job for one in series}) > 1,
-        advice=advice(series, sharpness(sweep)),
+        paired=any(SQRT_D in series.settings and len(series.settings) > 1 for series in all_series),
+        jobs=len({series.job for series in all_series}) > 1,
+        advice=advice(all_series, sharpness(sweep)),
         band=BAND,
         facts=facts(sweep),
-        few=max((len(one.photos) for one in series), default=0),
+        few=max((len(series.photos) for series in all_series), default=0),
     )
 
 
@@ -89,14 +88,15 @@ def write_table(sweep: Sweep) -> None:
 # ------------------------------------------------------------------------------------------------ what the page says
 
 
-def title(sweep: Sweep, series: Sequence[Series]) -> str:
-    settings = len({name for one in series for name in one.names})
-    queries = len({one.query for one in series})
-    jobs = len({one.job for one in series})
-    what = f"{many(settings, 'setting')} × {queries} {'query' if queries == 1 else 'queries'}" + (
-        f" × {jobs} jobs" if jobs > 1 else ""
-    )
-    return f"{what} on {many(photos_in(sweep), 'photo')}"
+def title(sweep: Sweep, all_series: Sequence[Series]) -> str:
+    """3 settings × 1 query × 2 jobs on 2 photos."""
+    settings = len({name for series in all_series for name in series.names})
+    queries = len({series.query for series in all_series})
+    jobs = len({series.job for series in all_series})
+    factors = [many(settings, "setting"), f"{queries} {'query' if queries == 1 else 'queries'}"]
+    if jobs > 1:
+        factors.append(f"{jobs} jobs")
+    return f"{' × '.join(factors)} on {many(photos_in(sweep), 'photo')}"
 
 
 def photos_in(sweep: Sweep) -> int:
@@ -172,70 +172,43 @@ def strips(sweep: Sweep) -> list[Strip]:
 
 
 @dataclass(frozen=True)
+class Cell:
+    interval: Interval
+    form: str  # percent | figure
+
+
+@dataclass(frozen=True)
 class TableRow:
     """What one query did under one setting, over the photos."""
 
     job: str
     query: str
     setting: str
-    cells: list[
-        tuple[Interval, str]
-    ]  # share, max_times_uniform, sigma_eff, saturated, dead, js: each with how it is said
+    cells: tuple[Cell, ...]  # share, max_times_uniform, sigma_eff, saturated, dead, js
     difference: Interval  # perplexity share minus that of 1/sqrt(d_k), photo by photo
 
 
-def rows(series: Sequence[Series]) -> Iterator[TableRow]:
-    for one in series:
-        base = one.settings.index(SQRT_D) if SQRT_D in one.settings else None
-        for column, name in enumerate(one.names):
-            numbers = {key: values[:, column] for key, values in one.numbers.items()}
-            cells = [(median_interval(one.share[:, column]), "percent")]
-            cells += [(median_interval(numbers[key]), "figure") for key in ("max_times_uniform", "sigma_eff")]
-            cells += [(mean_interval(numbers[key]), "percent") for key in ("saturated", "dead")]
-            cells += [(NOTHING if column == base else median_interval(numbers["js_inv_sqrt_d"]), "figure")]
-            difference = (
-                NOTHING
-                if base in (None, column)
-                else median_interval(one.share[:, column] - one.share[:, base])
+def rows(all_series: Sequence[Series]) -> Iterator[TableRow]:
+    """Series by series, and of each setting by setting."""
+    for series in all_series:
+        base = series.settings.index(SQRT_D) if SQRT_D in series.settings else None
+        for column, name in enumerate(series.names):
+            numbers = {key: values[:, column] for key, values in series.numbers.items()}
+            share = series.share[:, column]
+            js, difference = NOTHING, NOTHING
+            if column != base:
+                js = median_interval(numbers["js_inv_sqrt_d"])
+            if base is not None and column != base:
+                difference = median_interval(share - series.share[:, base])
+            cells = (
+                Cell(median_interval(share), "percent"),
+                Cell(median_interval(numbers["max_times_uniform"]), "figure"),
+                Cell(median_interval(numbers["sigma_eff"]), "figure"),
+                Cell(mean_interval(numbers["saturated"]), "percent"),
+                Cell(mean_interval(numbers["dead"]), "percent"),
+                Cell(js, "figure"),
             )
-            yield TableRow(one.job, one.query, name, cells, difference)
-
-
-# ------------------------------------------------------------------------------------------------ temperatures
-
-
-@dataclass(frozen=True)
-class Advice:
-    """The temperature that spreads a query over a share of the patches, and what it leaves photo by photo."""
-
-    job: str
-    query: str
-    share: float
-    tau: Interval
-    times_sqrt_d: float
-    low: float  # 5 % of the photos get a smaller share of the patches under that temperature
-    high: float
-    flat: int  # photos without contrast: no temperature sharpens them
-
-
-def advice(series: Sequence[Series], shares: Sequence[float]) -> list[Advice]:
-    found = []
-    for one in series:
-        for column, share in enumerate(shares):
-            every = one.curves["tau"][:, column]
-            known = every[np.isfinite(every) & (every > 0)]
-            if not len(known):
-                continue
-            tau = median_interval(known)
-            left = one.read_off("perplexity", np.full((one.kept, 1), tau.value))[:, 0]
-            low, high = np.percentile(left, BAND)
-            times = tau.value / float(np.nanmedian(one.sqrt_d))
-            found.append(
-                Advice(
-                    one.job, one.query, share, tau, times, float(low), float(high), len(every) - len(known)
-                )
-            )
-    return found
+            yield TableRow(series.job, series.query, name, cells, difference)
 
 
 # ------------------------------------------------------------------------------------------------ provenance

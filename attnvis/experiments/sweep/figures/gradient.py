@@ -27,7 +27,7 @@ def section(all_series: Sequence[Series]) -> Section:
 
 
 def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
-    fewest = min(series.kept for series in all_series)
+    fewest = min(series.photos_with_curves for series in all_series)
     every = max(len(series.photos) for series in all_series)
     photos = f"the first {many(fewest, 'photo')}" if fewest < every else "the photos"
     coldest, hottest = (
@@ -57,7 +57,9 @@ def place_of_peak(series: Series) -> str:
     sigmas = series.sigma_sqrt_d[np.isfinite(series.sigma_sqrt_d) & (series.sigma_sqrt_d > 0)]
     if not len(sigmas):
         return place
-    reached = float(np.nanmedian(series.read_off("gradient", series.sqrt_d[: series.kept, None])))
+    reached = float(
+        np.nanmedian(series.read_off("gradient", series.sqrt_d[: series.photos_with_curves, None]))
+    )
     share = percent(min(1.0, reached / peak.gradient))
     return f"{place}, while 1/√d_k stands at {1 / float(np.median(sigmas)):.2g} with {share} of the peak"
 
