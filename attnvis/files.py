@@ -25,7 +25,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write to, which becomes `path` when the block ends: who dies in it leaves nothing that only looks whole.
+    """A file to write to, which becomes `path` when the block ends: who dies in it leaves nothing half done.
 
     Raises OSError with the name of `path`.
     """

@@ -1,7 +1,7 @@
-"""A sweep in, a page out: the sums of the note that attnvis grew from, and its sentence tried on the features of photos.
+"""A sweep in, a page out: the sums of the note that attnvis grew from, and its sentence tried on photos.
 
-The note: the larger the difference of two scores, the wilder the probabilities; divided by the root of d_k, the
-difference shrinks.
+The note: the larger the difference of two scores, the wilder the probabilities; divided by the root of d_k,
+the difference shrinks.
 """
 
 import math
@@ -52,7 +52,7 @@ FEW = 2.0  # patches: an attention spread over fewer is on one
 WIDE, NARROW = 10 ** (2 / 3), 10 ** (-2 / 3)
 
 
-# -------------------------------------------------------------------------------------------------------------- two patches
+# -------------------------------------------------------------------------------- two patches
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def gradients(pair: tuple[float, float], divisors: Sequence[float]) -> list[floa
     return [duel(pair, scaling=partial(scaling.temperature, tau=divisor)).gradient for divisor in divisors]
 
 
-# ------------------------------------------------------------------------------------------------------------------- photos
+# -------------------------------------------------------------------------------- photos
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +228,7 @@ def usable(sweep: Sweep) -> Part:
 
 
 def verdict(medians: QueryMedians) -> tuple[bool, str]:
-    """Whether the note's sentence is true of a query: wild before, and after it a choice among several patches."""
+    """Whether the note's sentence is true of a query: wild before, then a choice among several patches."""
     wild = medians.before < FEW
     chooses = medians.after >= FEW and medians.after_share <= NEARLY_UNIFORM
     before = f"{of(medians.before)} of {of(medians.patches)} patches"
@@ -261,7 +261,7 @@ def judgement(queries: Sequence[QueryMedians], photos: int) -> str:
     return f"{start} the note's sentence {'; it '.join(clauses)}."
 
 
-# --------------------------------------------------------------------------------------------------------------------- page
+# -------------------------------------------------------------------------------- page
 
 
 def write_note(sweep: Sweep, folder: Path) -> Path:
@@ -390,7 +390,7 @@ def histogram(medians: QueryMedians) -> bytes:
     return draw("gaps", f"Gaps between patches, {medians.query}", 3.4, paint).png
 
 
-# ------------------------------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------- words
 
 
 def odds(gap: float) -> str:

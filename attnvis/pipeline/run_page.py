@@ -1,6 +1,7 @@
-"""A run's folder and its rows -> one index.html that needs nothing else: no network, no server, no second file.
+"""A run's folder and its rows -> one index.html that needs no network, no server and no second file.
 
-Rows stream through: at any time one picture is in memory, and the page grows under a temporary name until it is whole.
+Rows stream through: at any time one picture is in memory, and the page grows under a temporary name until it
+is whole.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""A template and its content -> a page of one file, that asks the network for nothing and runs no script but its own."""
+"""A template and its content -> a page of one file, which needs no network and runs no script but its own."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ __all__ = ["data_uri", "environment", "format_number", "number", "read_template"
 def environment(*packages: str, **filters: Callable[..., object]) -> Environment:
     """The templates of these packages, and of this one: the shell that every page extends.
 
-    `filters` come on top of those that every page has: `figure` (a number to read) and `image` (a picture as data).
+    `filters` come on top of those that every page has: `figure` writes a number, `image` a picture as data.
     """
     loaders = [PackageLoader(package, "templates") for package in (*packages, "attnvis.render")]
     pages = Environment(loader=ChoiceLoader(loaders), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -30,8 +30,8 @@ def environment(*packages: str, **filters: Callable[..., object]) -> Environment
 def write_page(path: Path, template: Template, style: str = "", script: str = "", **content: Any) -> Path:
     """Writes the page, whole or not at all, piece by piece as the template makes it; gives its path.
 
-    `style` and `script` are texts of the page's own; the style that all pages share goes before.  The shell shows
-    `title`, `warnings` and `facts` of the content; a script runs because its digest stands in the page's policy.
+    `style` and `script` are texts of the page's own; the style that all pages share goes before.  The shell
+    shows `title`, `warnings` and `facts`; the script may run because its digest stands in the page's policy.
     """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() if script else ""
     pieces = template.generate(

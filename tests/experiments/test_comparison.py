@@ -62,7 +62,7 @@ def planned(folder, jobs=("",)):
 
 
 def noise(photos=8, spread=1.0, channels=16, seed=0):
-    """Tokens whose scores with their mean have a standard deviation of about `spread` times that mean's length."""
+    """Tokens whose scores with their mean spread by about `spread` times that mean's length."""
     random = torch.Generator().manual_seed(seed)
     return 1 + spread * torch.randn(photos, math.prod(GRID), channels, generator=random)
 
@@ -86,7 +86,7 @@ def page(tmp_path_factory):
     )
 
 
-# ------------------------------------------------------------------------------------------------ one file
+# -------------------------------------------------------------------------------- one file
 
 
 def test_the_page_needs_nothing_from_elsewhere(page):
@@ -122,7 +122,7 @@ def test_all_rows_of_all_jobs_are_in_one_table(tmp_path):
     assert "3 settings × 1 query × 2 jobs on 2 photos" in page.words
 
 
-# ------------------------------------------------------------------------------------------------ what it says
+# -------------------------------------------------------------------------------- what it says
 
 
 def test_one_hot_and_nearly_uniform_are_called_so(tmp_path):
@@ -200,7 +200,7 @@ def test_what_is_not_all_is_not_called_all(share, said):
     assert percent(share).replace("\u00a0%", "") == said
 
 
-# ------------------------------------------------------------------------------------------------ what is missing or wrong
+# -------------------------------------------------------------------------------- what is missing or wrong
 
 
 def test_missing_jobs_and_failed_photos_are_named(tmp_path):
@@ -252,7 +252,7 @@ def test_strange_names_stay_text(tmp_path):
     assert "<script>alert(1)</script>" in page.words
 
 
-# ------------------------------------------------------------------------------------------------ pictures
+# -------------------------------------------------------------------------------- pictures
 
 
 def test_a_strip_shows_every_setting_of_the_first_photo(page):

@@ -1,4 +1,4 @@
-"""A sweep's job keeps every number it measured, tells what became of it, and is read again whatever that was."""
+"""A job keeps every number it measured, tells what became of it, and is read again whatever that was."""
 
 import json
 from collections.abc import Iterable

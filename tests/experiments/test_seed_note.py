@@ -1,4 +1,4 @@
-"""The note's page: its sums against the goldens, its sentence against features made to fit and to defy it, and what a browser gets."""
+"""The note's page: its sums against the goldens, its sentence against features made to fit and to defy it."""
 
 import json
 import math
@@ -94,7 +94,8 @@ def test_the_notes_sentence_holds_where_it_was_wild_and_a_choice_is_left(before,
 def test_the_judgement_names_the_queries_on_both_sides():
     said = seed_note.judgement([medians(1.0, 20.0), replace(medians(18.0, 49.0), query="class")], 6)
     assert re.fullmatch(
-        r"On these 6 photos the note's sentence holds for the query mean \(.*\); it does not hold for the query class \(.*\)\.",
+        r"On these 6 photos the note's sentence holds for the query mean \(.*\); "
+        r"it does not hold for the query class \(.*\)\.",
         said,
     )
     assert seed_note.judgement([medians(18.0, 49.0)], 1).startswith(
@@ -115,7 +116,7 @@ def test_a_probability_is_written_so_that_it_can_be_read(weights, words):
     assert seed_note.probability(weights) == words
 
 
-# ----------------------------------------------------------------------------------------------------------------------- photos
+# -------------------------------------------------------------------------------- photos
 
 D = 100  # its root moves a gap by one decade: 6 bins of the histogram
 HOW = Preprocessing(60, "stretch", multiple=1)

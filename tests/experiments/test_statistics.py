@@ -1,4 +1,4 @@
-"""Medians with intervals, theory, order and temperatures, against loops, arithmetic by hand and synthetic scores."""
+"""Medians with intervals, theory, order and temperatures, against loops, sums by hand, synthetic scores."""
 
 import math
 
@@ -43,7 +43,7 @@ def series(
     )
 
 
-# ------------------------------------------------------------------------------------------------ intervals
+# -------------------------------------------------------------------------------- intervals
 
 
 def test_the_interval_of_a_constant_is_that_constant():
@@ -86,7 +86,7 @@ def test_the_same_numbers_give_the_same_interval():
     assert median_interval(values) == median_interval(values[::-1])
 
 
-# ------------------------------------------------------------------------------------------------ theory
+# -------------------------------------------------------------------------------- theory
 
 
 def test_normal_scores_follow_the_law_within_two_percent():
@@ -106,7 +106,7 @@ def test_normal_scores_follow_the_law_within_two_percent():
 
 
 def test_deviation_by_hand():
-    """Of sigma 0 and share .9: .1; of sigma 2 and share .5: .5 - e^-2; sigma 9 is frozen; sparsemax is not what the theory is about."""
+    """Sigma 0 and share .9: .1; sigma 2 and share .5: .5 - e^-2; sigma 9 is frozen; sparsemax counts not."""
     settings = [
         ("none", "softmax"),
         ("temperature:2", "softmax"),
@@ -125,7 +125,7 @@ def test_a_z_score_counts_as_one_whatever_rounding_made_of_it():
     assert theory_deviation([one])[0].count == 2
 
 
-# ------------------------------------------------------------------------------------------------ order
+# -------------------------------------------------------------------------------- order
 
 
 def test_a_tie_from_rounding_is_let_pass_and_a_turned_order_is_not():
@@ -153,7 +153,7 @@ def test_cosine_may_change_the_order():
     assert not found.factor and found.broken == 0 and found.worst == 0.2
 
 
-# ------------------------------------------------------------------------------------------------ temperatures
+# -------------------------------------------------------------------------------- temperatures
 
 
 def measured(scores, query="mean"):

@@ -1,4 +1,4 @@
-"""The shell of every page: what it lets run, what it lets through, and that a page is there whole or not at all."""
+"""The shell of every page: what it lets run and through, and that a page is there whole or not at all."""
 
 import base64
 import hashlib

@@ -1,6 +1,7 @@
-"""Photos of known class in; what scaling does to recognition out, when each class attends where others take the mean.
+"""Photos of known class in, what scaling does to recognition out, where each class attends by itself.
 
-Every class c is a query: s_ic = v_i . w_c, a_c = softmax over the patches of the scaled s_c, logit_c = sum_i a_ic s_ic + b_c.
+Every class c is a query: s_ic = v_i . w_c, a_c = softmax over the patches of the scaled s_c,
+logit_c = sum_i a_ic s_ic + b_c.
 Uniform attention is the network as it is (GAP, global average pooling).
 """
 
@@ -46,7 +47,7 @@ DIVISORS = tuple(2.0 ** (power / 8) for power in range(-24, 33))  # what logits 
 MOST = 2**22  # numbers in one tensor of scores: classes go through in blocks
 
 
-# ---------------------------------------------------------------------------------------------------------------- attention
+# -------------------------------------------------------------------------------- attention
 
 
 def uniform(scores: Scores) -> Float[Tensor, "B Q N"]:
@@ -67,7 +68,7 @@ class Setting:
 
 
 def settings(dim: int, temperatures: Sequence[float] = TEMPERATURES) -> tuple[Setting, ...]:
-    """GAP first, then from the flattest attention to the sharpest, then the scalings that look at each photo."""
+    """GAP first, then from the flattest attention to the sharpest, then what looks at each photo."""
     by_tau = [
         Setting("GAP", uniform, math.inf),
         Setting("inv_sqrt_d", scaling.inv_sqrt_d, math.sqrt(dim)),
@@ -85,7 +86,7 @@ def settings(dim: int, temperatures: Sequence[float] = TEMPERATURES) -> tuple[Se
 
 
 def attended_logits(tokens: Float[Tensor, "B N D"], head: Linear, scaling: Scaling) -> Float[Tensor, "B C"]:
-    """logit_c = w_c . context_c + b_c, where context_c is what class c attends to: each class reads a mean of its own."""
+    """logit_c = w_c . context_c + b_c, where context_c is what class c attends to: a mean of its own."""
     return attended(tokens, head, [scaling])[0]
 
 
@@ -128,7 +129,7 @@ def required(head: Head | None) -> Linear:
     return head
 
 
-# ------------------------------------------------------------------------------------------------------------------ numbers
+# -------------------------------------------------------------------------------- numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +233,8 @@ def summarise(
     """
     if len(photos) < 2:
         raise ValueError(
-            f"{len(photos)} photo of known class cannot show a difference; give at least 2, better some hundreds"
+            f"{len(photos)} photo of known class cannot show a difference; "
+            "give at least 2, better some hundreds"
         )
     nll, divisors = rescale(np.stack([photo.rescaled for photo in photos]))
     top1 = np.stack([photo.top1 for photo in photos])  # [P, S]
@@ -270,7 +272,7 @@ def tabulate(
     return pa.table(columns | {"nll_rescaled": rescaled.ravel(), "divisor": divisors.ravel()})
 
 
-# ---------------------------------------------------------------------------------------------------------- photos -> numbers
+# -------------------------------------------------------------------------------- photos -> numbers
 
 
 Watch = Callable[[Iterable[Outcome[Tensor]], int], Iterable[Outcome[Tensor]]]
@@ -289,8 +291,8 @@ def measure_recognition(
 ) -> Findings:
     """Photos whose names tell their class -> findings; the others are told as failures.
 
-    `watch` sees outcomes pass: a progress bar.  Raises ValueError where no photo says its class, where only one does,
-    and for a classifier that is not one linear layer on the mean patch.
+    `watch` sees outcomes pass: a progress bar.  Raises ValueError where fewer than two photos say their
+    class, and for a classifier that is not one linear layer on the mean patch.
     """
     head = required(backbone.head)
     truths, failures = dict[Path, int](), list[tuple[str, str]]()

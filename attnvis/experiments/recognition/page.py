@@ -87,8 +87,8 @@ def conclusions(findings: Findings) -> Iterator[str]:
     """The finding, sentence by sentence."""
     gap, divided, plain = (findings.row(name) for name in ("GAP", "inv_sqrt_d", "none"))
     yield (
-        f"On {findings.photos} photos the network as it is, with the plain mean of its patches (GAP), is right on "
-        f"{percent(gap.top1)} %."
+        f"On {findings.photos} photos the network as it is, with the plain mean of its patches (GAP), "
+        f"is right on {percent(gap.top1)} %."
     )
     yield (
         f"Attention divided by √d = {divided.tau:.3g} {effect(divided.delta_top1)}; attention not divided "
@@ -118,7 +118,9 @@ def conclusions(findings: Findings) -> Iterator[str]:
         comparison = f"{'lower' if difference.value < 0 else 'higher'} by {abs(difference.value):.3f} than"
     else:
         comparison = "not shown to differ from"
-    yield f"With both rescaled so, the NLL of attention is {comparison} that of GAP ({more_nats(difference)})."
+    yield (
+        f"With both rescaled so, the NLL of attention is {comparison} that of GAP ({more_nats(difference)})."
+    )
 
 
 def effect(difference: Estimate) -> str:
@@ -126,9 +128,11 @@ def effect(difference: Estimate) -> str:
         f"{100 * number:+.1f}".replace("-", "−")
         for number in (difference.value, difference.low, difference.high)
     )
+    interval = f"95 % interval {low} to {high}"
     if not difference.certain:
-        return f"makes no difference that these photos could show ({value} points, 95 % interval {low} to {high})"
-    return f"{'gains' if difference.value > 0 else 'costs'} {100 * abs(difference.value):.1f} points (95 % interval {low} to {high})"
+        return f"makes no difference that these photos could show ({value} points, {interval})"
+    verb = "gains" if difference.value > 0 else "costs"
+    return f"{verb} {100 * abs(difference.value):.1f} points ({interval})"
 
 
 def write_recognition(

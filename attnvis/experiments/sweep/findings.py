@@ -36,7 +36,7 @@ def paragraph(all_series: Sequence[Series], checked: Sequence[Order], shares: Se
     return [sentence for sentence in sentences if sentence]
 
 
-# ------------------------------------------------------------------------------------------------ 1/sqrt(d_k)
+# -------------------------------------------------------------------------------- 1/sqrt(d_k)
 
 
 def sentence_on_sqrt_d(all_series: Sequence[Series]) -> str:
@@ -70,7 +70,7 @@ def verdict_on_sqrt_d(series: Series) -> str:
     return f"spread over {'' if alone else 'a median of '}{percent(middle)} of the patches"
 
 
-# ------------------------------------------------------------------------------------------------ one temperature
+# -------------------------------------------------------------------------------- one temperature
 
 
 def sentence_on_temperature(all_series: Sequence[Series], wanted: float) -> str:
@@ -81,8 +81,9 @@ def sentence_on_temperature(all_series: Sequence[Series], wanted: float) -> str:
         return ""
     about = f"about {percent(wanted)} of the patches (within a factor of two)"
     if len(all_series) == 1:
+        query = all_series[0].quoted
         return (
-            f"The best single temperature, {best.tau:.3g}, brings the query {all_series[0].quoted} to {about} on "
+            f"The best single temperature, {best.tau:.3g}, brings the query {query} to {about} on "
             f"{percent(best.worst)} of the photos."
         )
     one_job = len({series.job for series in all_series}) == 1
@@ -90,8 +91,8 @@ def sentence_on_temperature(all_series: Sequence[Series], wanted: float) -> str:
     what = f"both {things}" if len(all_series) == 2 else f"all {len(all_series)} {things}"
     if best.worst >= 0.9:
         return (
-            f"One temperature, {best.tau:.3g}, brings {what} to {about} on at least {percent(best.worst)} of the "
-            "photos."
+            f"One temperature, {best.tau:.3g}, brings {what} to {about} on at least {percent(best.worst)} "
+            "of the photos."
         )
     least = all_series[int(np.argmin(best.served))]
     reached = f"only {percent(best.worst)} of the photos" if best.worst else "no photo"
@@ -101,11 +102,11 @@ def sentence_on_temperature(all_series: Sequence[Series], wanted: float) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------------------ change
+# -------------------------------------------------------------------------------- change
 
 
 def sentence_on_change(all_series: Sequence[Series]) -> str:
-    """The largest difference to 1/sqrt(d_k), photo by photo; the range of the settings where that was not swept."""
+    """The largest difference to 1/sqrt(d_k), photo by photo; where that was not swept, the range."""
     changes = []
     for series in all_series:
         if SQRT_D in series.settings:
@@ -139,13 +140,14 @@ def sentence_on_range(all_series: Sequence[Series]) -> str:
         return ""
     _, series, medians = max(ranges, key=lambda entry: entry[0])
     low, high = int(np.nanargmin(medians)), int(np.nanargmax(medians))
+    few, many_patches = percent(float(medians[low])), percent(float(medians[high]))
     return (
-        f"The settings differ most on the query {series.quoted}: from {percent(float(medians[low]))} of the "
-        f"patches under “{series.names[low]}” to {percent(float(medians[high]))} under “{series.names[high]}”."
+        f"The settings differ most on the query {series.quoted}: from {few} of the patches under "
+        f"“{series.names[low]}” to {many_patches} under “{series.names[high]}”."
     )
 
 
-# ------------------------------------------------------------------------------------------------ theory, order
+# -------------------------------------------------------------------------------- theory, order
 
 
 def sentence_on_theory(all_series: Sequence[Series]) -> str:

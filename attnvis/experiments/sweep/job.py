@@ -80,7 +80,7 @@ class JobWriter:
 
 
 class GridWriter:
-    """Rows, curves and sheets of a grid of settings, photo by photo; leave the `with` block to have the files whole."""
+    """Rows, curves and sheets of a grid of settings; leave the `with` block to have the files whole."""
 
     def __init__(
         self,

@@ -85,7 +85,7 @@ def write_table(sweep: Sweep) -> None:
         pq.write_table(sweep.table, part, compression="zstd")
 
 
-# ------------------------------------------------------------------------------------------------ what the page says
+# -------------------------------------------------------------------------------- what the page says
 
 
 def title(sweep: Sweep, all_series: Sequence[Series]) -> str:
@@ -120,7 +120,7 @@ def counts(sweep: Sweep) -> list[tuple[str, str]]:
 
 
 def failures(sweep: Sweep) -> list[tuple[str, int, str]]:
-    """(reason, photos, one of them) of the photos that could not be read; a photo counts once, whatever the jobs."""
+    """(reason, photos, one of them) of the photos that could not be read, each once, whatever the jobs."""
     distinct = dict.fromkeys(failure for part in sweep.parts for failure in part.record.failures)
     photos: Counter[str] = Counter()
     example: dict[str, str] = {}
@@ -135,7 +135,7 @@ def sharpness(sweep: Sweep) -> list[float]:
     return list(sweep.done[0].record.sharpness) if sweep.done else []
 
 
-# ------------------------------------------------------------------------------------------------ pictures
+# -------------------------------------------------------------------------------- pictures
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def strips(sweep: Sweep) -> list[Strip]:
     return list(by_query.values())
 
 
-# ------------------------------------------------------------------------------------------------ the table
+# -------------------------------------------------------------------------------- the table
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def rows(all_series: Sequence[Series]) -> Iterator[TableRow]:
             yield TableRow(series.job, series.query, name, cells, difference)
 
 
-# ------------------------------------------------------------------------------------------------ provenance
+# -------------------------------------------------------------------------------- provenance
 
 
 def facts(sweep: Sweep) -> dict[str, str]:
@@ -230,7 +230,8 @@ def facts(sweep: Sweep) -> dict[str, str]:
         + f", Python {platform.python_version()}"
     )
     about["files"] = (
-        "sweep.parquet: a row per photo, query and setting; figures/: every figure as png and svg; sheets/: a contact sheet a photo"
+        "sweep.parquet: a row per photo, query and setting; figures/: every figure as png and svg; "
+        "sheets/: a contact sheet a photo"
     )
     return about
 

@@ -1,4 +1,4 @@
-"""What a job measured of a photo -> pictures: a contact sheet, queries down and settings across, in one colour scale."""
+"""What a job measured of a photo -> a contact sheet: queries down, settings across, one colour scale."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -17,7 +17,7 @@ TILE = 220  # pixels
 
 
 class SheetWriter:
-    """sheets/ of a job: the first `most` photos, all where that is None; of the first photo tiles/ too, one by one."""
+    """sheets/ of a job, for the first `most` photos (None: all); for the first photo tiles/ too."""
 
     def __init__(
         self,

@@ -170,7 +170,7 @@ def job_name(part: Part, axes: Sequence[str]) -> str:
     return ", ".join(values[axis] if axis == "backbone" else f"{axis} {values[axis]}" for axis in axes)
 
 
-# ------------------------------------------------------------------------------------------------ theory
+# -------------------------------------------------------------------------------- theory
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class Deviation:
 
 
 def theory_deviation(all_series: Sequence[Series]) -> tuple[Deviation, Deviation]:
-    """(where sigma_eff <= 1, below the freezing line of each photo's N); of softmax, which the theory is about."""
+    """(where sigma_eff <= 1, below the freezing line of each photo's N); of softmax, as the theory is."""
     sigmas, shares, freezings = [np.empty(0)], [np.empty(0)], [np.empty(0)]
     for series in all_series:
         sigma = series.numbers["sigma_eff"][:, series.softmax]
@@ -203,7 +203,7 @@ def deviation_of(differences: Float[np.ndarray, " maps"]) -> Deviation:
     return Deviation(len(known), float(median), float(high))
 
 
-# ------------------------------------------------------------------------------------------------ ranks
+# -------------------------------------------------------------------------------- ranks
 
 
 @dataclass(frozen=True)
@@ -222,8 +222,8 @@ class Order:
 def orders(all_series: Sequence[Series]) -> list[Order]:
     """Setting by setting, in order of appearance.
 
-    Rounding can make two scores equal, and that costs 3 / (N (N^2 - 1)) of Spearman's correlation; as many such pairs
-    as a quarter of the patches are let pass.
+    Rounding can make two scores equal, and that costs 3 / (N (N^2 - 1)) of Spearman's correlation; as many
+    such pairs as a quarter of the patches are let pass.
     """
     by_name: dict[str, Order] = {}
     for series in all_series:
@@ -263,12 +263,12 @@ def badness(correlation: float) -> float:
     return -2.0 if math.isnan(correlation) else correlation
 
 
-# ------------------------------------------------------------------------------------------------ temperatures
+# -------------------------------------------------------------------------------- temperatures
 
 
 @dataclass(frozen=True)
 class CommonTemperature:
-    """The one temperature that serves the worst-served query best, and on which share of the photos it does."""
+    """The one temperature that serves the worst-served query best, and on which share of the photos."""
 
     tau: float
     served: list[float]  # per series: share of the photos within a factor two of the wanted sharpness
@@ -306,7 +306,7 @@ class Advice:
     share: float
     tau: Interval
     times_sqrt_d: float
-    low: float  # of BAND: this many photos in a hundred get a smaller share of the patches under that temperature
+    low: float  # BAND of the shares that the photos get under that temperature
     high: float
     flat: int  # photos without contrast: no temperature sharpens them
 

@@ -1,4 +1,4 @@
-"""Perplexity share against sigma_eff: one curve, whichever scaling set sigma_eff.  With it, how far from theory the maps lie."""
+"""Perplexity share against sigma_eff, one curve whichever scaling set it; how far from theory maps lie."""
 
 import math
 from collections.abc import Sequence
@@ -45,22 +45,22 @@ def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
     total = sum(series.share.size for series in all_series)
     thinned = f" About {POINTS} of {total} are drawn, chosen at random." if total > POINTS else ""
     return (
-        "Each point is one photo, query and setting. Were a scaling nothing but the spread σ_eff that it gives "
-        "the logits, all points would fall on one curve: exp(−σ²/2) for independent normal scores, until at "
-        "√(2 ln N) the attention sits on single patches (Derrida 1981). What lies off the curve are photos "
-        "whose scores are not normal: skewed, or with a few patches far above all.",
+        "Each point is one photo, query and setting. Were a scaling nothing but the spread σ_eff that it "
+        "gives the logits, all points would fall on one curve: exp(−σ²/2) for independent normal scores, "
+        "until at √(2 ln N) the attention sits on single patches (Derrida 1981). What lies off the curve are "
+        "photos whose scores are not normal: skewed, or with a few patches far above all.",
         f"The dashed line is for N = {middle:g} patches ({shapes}). Points beyond the ends of the axis are "
         f"drawn at the ends.{thinned}",
     )
 
 
-# ------------------------------------------------------------------------------------------------ points
+# -------------------------------------------------------------------------------- points
 
 
 def points_of(
     all_series: Sequence[Series], by_query: bool
 ) -> list[tuple[str, str, Float[np.ndarray, "points 2"]]]:
-    """(label, colour, (sigma_eff, share) of each photo) of every series and setting; by query of softmax alone."""
+    """(label, colour, (sigma_eff, share) of photos) by series and setting; by query of softmax alone."""
     colours = query_colours(all_series)
     clouds = []
     for series in all_series:
@@ -141,7 +141,7 @@ def heading(all_series: Sequence[Series], by_query: bool) -> str:
     return "coloured by query (softmax only)"
 
 
-# ------------------------------------------------------------------------------------------------ theory
+# -------------------------------------------------------------------------------- theory
 
 
 def deviations(all_series: Sequence[Series]) -> Table | None:

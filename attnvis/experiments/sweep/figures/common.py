@@ -1,4 +1,4 @@
-"""What the figures of a sweep share: the value that each gives, its colours, and how many there may be of a kind."""
+"""What the figures of a sweep share: the value that each file gives, colours, names, how many of a kind."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: figures of one kind, and in paragraphs what they show and how they were computed."""
+    """A part of the page: figures of one kind; in paragraphs what they show and how they were computed."""
 
     heading: str
     figures: tuple[Figure, ...]

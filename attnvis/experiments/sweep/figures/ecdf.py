@@ -30,9 +30,9 @@ def section(all_series: Sequence[Series]) -> Section:
 
 def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
     paragraphs = [
-        "How many photos have at most this σ_eff = std(s)/√d_k, query by query. Left, in grey, theory calls a "
-        f"map more than {100 * UNIFORM:g} % uniform; right of the dashed line it is frozen to single patches. "
-        "Another divisor moves all curves by the same step, and cannot bring them onto one another."
+        "How many photos have at most this σ_eff = std(s)/√d_k, query by query. Left, in grey, theory calls "
+        f"a map more than {100 * UNIFORM:g} % uniform; right of the dashed line it is frozen to single "
+        "patches. Another divisor moves all curves by the same step, and cannot bring them onto one another."
     ]
     medians = {
         series.name: float(np.nanmedian(series.sigma_sqrt_d))
@@ -54,8 +54,8 @@ def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
             widths.append(f"{high_end / low_end:.2g} ({series.name})")
     if widths:
         paragraphs.append(
-            f"Within one query the photos from the {BAND[0]}th to the {BAND[1]}th of a hundred span a factor of "
-            f"{listed(widths)}."
+            f"Within one query the photos from the {BAND[0]}th to the {BAND[1]}th of a hundred span a factor "
+            f"of {listed(widths)}."
         )
     return tuple(paragraphs)
 

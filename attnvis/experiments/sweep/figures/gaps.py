@@ -36,8 +36,8 @@ def section(all_series: Sequence[Series]) -> Section:
 def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
     text = (
         f"Of {PAIRS} pairs of patches a photo, how far the two scores are apart, on a log scale; the tick in "
-        "each hill is the median gap, the number at the right the factor (≈: its median, since it differs from "
-        "photo to photo; cosine has one for every patch). Dividing by a constant shifts the hill by the "
+        "each hill is the median gap, the number at the right the factor (≈: its median, since it differs "
+        "from photo to photo; cosine has one for every patch). Dividing by a constant shifts the hill by the "
         f"logarithm of that constant and leaves its shape alone. At a gap of {BEST_GAP:.3g} (dotted) two "
         "patches receive the most gradient: far to the right of it one patch takes all, far to the left "
         "nothing is preferred." + first_of(len(all_series))
@@ -60,7 +60,7 @@ def shifts_of(series: Series) -> list[str]:
     return texts
 
 
-# ------------------------------------------------------------------------------------------------ factors
+# -------------------------------------------------------------------------------- factors
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def middle_gap(counts: Float[np.ndarray, " bins"]) -> float:
     return low + (at + inside) * (high - low) / bins
 
 
-# ------------------------------------------------------------------------------------------------ hills
+# -------------------------------------------------------------------------------- hills
 
 
 def hills(series: Series, name: str) -> Figure:

@@ -35,12 +35,12 @@ def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
     )
     paragraphs = [
         "‖∂a/∂s‖ = ‖diag(a) − aaᵀ‖ / τ of softmax(s/τ), times std(s): how much of a gradient reaches the raw "
-        f"scores. Median and {BAND[0]}–{BAND[1]} % band over {photos}, at {len(TEMPERATURES)} temperatures of "
-        f"{coldest} … {hottest} standard deviations. Too cold, one patch holds everything and nothing it is "
-        "told changes that; too hot, every gradient is divided away.",
+        f"scores. Median and {BAND[0]}–{BAND[1]} % band over {photos}, at {len(TEMPERATURES)} temperatures "
+        f"of {coldest} … {hottest} standard deviations. Too cold, one patch holds everything and nothing it "
+        "is told changes that; too hot, every gradient is divided away.",
         "Stars: the peak. It belongs to the few hottest patches of a photo, which lie close together, and so "
-        "stands left of where the map as a whole is still spread. Circles: 1/√d_k in the median of the photos; "
-        "squares: no scaling; at the edge where they lie beyond.",
+        "stands left of where the map as a whole is still spread. Circles: 1/√d_k in the median of the "
+        "photos; squares: no scaling; at the edge where they lie beyond.",
     ]
     places = [place for series in all_series[:PANELS] if (place := place_of_peak(series))]
     if places:

@@ -19,9 +19,9 @@ def section(all_series: Sequence[Series]) -> Section:
     names = file_names("ranks", [series.name for series in drawn])
     figures = tuple(lines(series, name) for series, name in zip(drawn, names, strict=True))
     caption = (
-        "Each map's weights in falling order, as N·a on a log scale, averaged over the photos (the mean of log₂ "
-        f"N·a) at {RANKS} equal steps from the hottest patch to the coldest. 1× is what a patch gets when there "
-        "is no preference." + first_of(len(all_series))
+        "Each map's weights in falling order, as N·a on a log scale, averaged over the photos (the mean of "
+        f"log₂ N·a) at {RANKS} equal steps from the hottest patch to the coldest. 1× is what a patch gets "
+        "when there is no preference." + first_of(len(all_series))
     )
     return Section("How the weight is shared out", figures, (caption,))
 

@@ -1,4 +1,4 @@
-"""Setting by setting: how sharp the maps are (it moves), and their rank correlation with the raw scores (it must not)."""
+"""Setting by setting: how sharp the maps are (it moves), and their order as the scores' (it must not)."""
 
 import math
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ def section(all_series: Sequence[Series]) -> Section | None:
 
 def caption(checked: Sequence[Order]) -> tuple[str, ...]:
     paragraphs = [
-        f"Blue: the median share of the patches, with {BAND[0]}–{BAND[1]} % over photos and queries. Diamonds: "
-        "the lowest Spearman correlation of logits with raw scores over all photos. A scaling that multiplies "
-        "the scores of a photo by one positive factor cannot change the order; whoever measures only AUC, "
-        "pointing game or hit rate sees this flat line and nothing else."
+        f"Blue: the median share of the patches, with {BAND[0]}–{BAND[1]} % over photos and queries. "
+        "Diamonds: the lowest Spearman correlation of logits with raw scores over all photos. A scaling that "
+        "multiplies the scores of a photo by one positive factor cannot change the order; whoever measures "
+        "only AUC, pointing game or hit rate sees this flat line and nothing else."
     ]
     factors = [order for order in checked if order.factor]
     if factors:
