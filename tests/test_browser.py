@@ -125,7 +125,7 @@ def test_the_page_of_a_sweep_of_which_a_job_failed(attnvis, visit, here):
     whole(visit, Path("out/index.html"), least=1)
 
 
-def test_the_page_of_accuracies_shows_every_column_and_hints_at_what_a_telephone_cuts(visit, tmp_path):
+def test_the_page_of_accuracies_hints_at_columns_that_a_telephone_cuts(visit, tmp_path):
     measured = ("top1", "top5", "nll", "rescaled", "delta_top1", "delta_top5", "delta_nll", "delta_rescaled")
     long = dict.fromkeys(measured, Estimate(0.99999, -10.28888, 11.39999))
     rows = [

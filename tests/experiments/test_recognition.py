@@ -123,7 +123,7 @@ def test_half_precision_is_not_what_is_summed_in():
     assert attended_logits(TOKENS.half(), HEAD, scaling.none).dtype == torch.float32
 
 
-def test_the_settings_run_from_flat_to_sharp_and_name_none_and_the_root_once():
+def test_settings_run_from_flat_to_sharp_with_none_and_the_root_once():
     asked = settings(1024)  # whose root, 32, is on the grid
     taus = [setting.tau for setting in asked if setting.tau is not None]
     assert asked[0].name == "GAP" and taus == sorted(set(taus), reverse=True)
@@ -182,7 +182,7 @@ def test_rescaling_finds_what_the_logits_were_multiplied_by(sharpness):
     np.testing.assert_allclose(nll.mean(), np.mean(right), atol=4e-3)
 
 
-def test_rescaling_between_two_points_of_the_grid_is_what_that_divisor_gives():
+def test_rescaling_between_two_divisors_is_what_the_one_between_gives():
     random = np.random.default_rng(0)
     logits, truths = random.normal(0, 3, (60, 11)), random.integers(0, 11, 60)
     nll, divisor = rescale(

@@ -100,7 +100,7 @@ def single(folder: Path) -> Sweep:
 # What a job keeps
 
 
-def test_the_table_has_a_row_per_photo_query_and_setting_with_the_numbers_that_were_measured(tmp_path):
+def test_the_table_has_the_measured_numbers_by_photo_query_and_setting(tmp_path):
     outcomes = measured()
     do(tmp_path, outcomes)
     rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
@@ -201,7 +201,7 @@ def test_medians_are_those_of_the_share_of_the_patches(tmp_path):
 # Curves
 
 
-def test_curves_are_means_over_the_photos_and_where_photos_differ_each_photos_own(tmp_path):
+def test_curves_are_means_over_photos_or_each_photos_own(tmp_path):
     outcomes = measured()
     do(tmp_path, outcomes)
     (part,) = single(tmp_path).parts
@@ -230,7 +230,7 @@ def test_curves_are_means_over_the_photos_and_where_photos_differ_each_photos_ow
                 assert perplexity(softmax(scores / tau)) == pytest.approx(share * N, rel=1e-6)
 
 
-def test_of_very_many_photos_the_first_are_kept_one_by_one_and_the_means_are_of_all(tmp_path, monkeypatch):
+def test_of_very_many_photos_the_first_have_curves_and_all_are_in_the_means(tmp_path, monkeypatch):
     do(tmp_path / "all", measured())
     monkeypatch.setattr(curves, "KEPT", 2)
     do(tmp_path / "two", measured())
@@ -263,7 +263,7 @@ def test_as_many_photos_get_a_sheet_as_were_asked_for(tmp_path, sheets, drawn):
     assert {tile["photo"] for tile in tiles} <= {"0.jpg"}
 
 
-def test_a_sheet_has_the_settings_side_by_side_and_the_queries_below_one_another(tmp_path):
+def test_a_sheet_has_settings_across_and_queries_down(tmp_path):
     do(tmp_path, measured(1), None)
     sheet = cv2.imread(str(tmp_path / "sheets" / "0.jpg"))
     assert sheet.shape[1] >= 4 * sheets.TILE and sheet.shape[0] >= 4 * sheets.TILE * 40 / 60
@@ -292,7 +292,7 @@ def test_the_hottest_patch_is_the_hottest_corner_of_its_tile(tmp_path):
         assert light.argmax() == weights.argmax(), tile
 
 
-def test_names_that_are_no_unicode_or_hold_newlines_break_neither_table_nor_pictures(tmp_path):
+def test_names_of_strange_characters_break_neither_table_nor_pictures(tmp_path):
     names = ("caf\udce9.jpg", 'two\nlines, "quoted".jpg', "caf\udce9.jpg")
     do(tmp_path, measured(P, *names), None)
     (part,) = single(tmp_path).parts
@@ -307,7 +307,7 @@ def test_names_that_are_no_unicode_or_hold_newlines_break_neither_table_nor_pict
 # How a job ends
 
 
-def test_a_job_that_goes_wrong_tells_why_and_leaves_nothing_that_looks_whole(tmp_path):
+def test_a_job_that_fails_tells_why_and_leaves_nothing_that_looks_whole(tmp_path):
     def melting():
         yield measured()[0]
         raise RuntimeError("the network\n  has  melted")
@@ -323,7 +323,7 @@ def test_a_job_that_goes_wrong_tells_why_and_leaves_nothing_that_looks_whole(tmp
     assert (part.status, part.reason) == ("failed", "the network has melted")
 
 
-def test_a_job_that_goes_wrong_before_it_knows_its_network_tells_why(tmp_path):
+def test_a_job_that_fails_before_it_knows_its_network_tells_why(tmp_path):
     with pytest.raises(ValueError, match="no photos"), JobWriter(tmp_path, ASKED):
         raise ValueError("no photos here")
     assert (record_in(tmp_path)["status"], record_in(tmp_path)["reason"]) == ("failed", "no photos here")
@@ -331,9 +331,7 @@ def test_a_job_that_goes_wrong_before_it_knows_its_network_tells_why(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_a_job_that_stops_in_the_middle_of_a_row_tells_that_and_not_what_came_of_it(
-    tmp_path, monkeypatch, error
-):
+def test_a_job_that_stops_within_a_row_tells_why_and_not_what_followed(tmp_path, monkeypatch, error):
     def stopped(scaling, normalise):
         raise error("ctrl c")
 
@@ -408,7 +406,7 @@ def test_a_sweep_of_one_job_lies_in_its_own_folder(tmp_path):
     assert (part.status, part.folder, part.overrides) == ("done", tmp_path, "")
 
 
-def test_a_sweep_of_which_nothing_is_done_has_an_empty_table_of_the_usual_columns(tmp_path):
+def test_a_sweep_of_which_nothing_is_done_has_an_empty_table(tmp_path):
     sweep = read_sweep(plan(tmp_path, "a", "b"))
     assert [part.status for part in sweep.parts] == ["missing"] * 2 and sweep.table.num_rows == 0
     do(tmp_path / "0", measured())
@@ -463,6 +461,6 @@ def test_a_failed_or_killed_job_is_not_finished_and_can_be_done_again(tmp_path):
     )
 
 
-def test_settings_are_named_as_they_are_typed_and_softmax_goes_without_saying():
+def test_settings_are_named_as_typed_and_softmax_goes_without_saying():
     assert setting_name("temperature:2", "softmax") == "temperature:2"
     assert setting_name("cosine:0.07", "sparsemax") == "cosine:0.07 sparsemax"
