@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import safetensors.numpy
 
 from attnvis.experiments.sweep.curves import QueryCurves
@@ -112,7 +113,7 @@ class GridWriter:
             done=self.job.record.done + 1, queries=tuple(self.curves), tiles=tuple(self.sheets.tiles)
         )
 
-    def arrays(self) -> dict[str, Any]:
+    def arrays(self) -> dict[str, np.ndarray]:
         """The curves of all queries, under the numbers of the queries."""
         return {
             f"{number}/{name}": values

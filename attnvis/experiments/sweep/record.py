@@ -44,9 +44,8 @@ class JobRecord:
     failures: tuple[Failure, ...] = ()
     tiles: tuple[Tile, ...] = ()
     seconds: float = 0.0
-    provenance: Mapping[str, object] = field(
-        default_factory=dict
-    )  # of the network; in job.json flat, at the end
+    # of the network; in job.json flat, after all others
+    provenance: Mapping[str, object] = field(default_factory=dict)
 
     def to_json(self) -> str:
         values = asdict(self)

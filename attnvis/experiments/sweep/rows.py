@@ -24,9 +24,8 @@ class RowTable:
     def __init__(self, path: Path, axes: Mapping[str, str], settings: Sequence[tuple[str, str]]) -> None:
         self.axes, self.settings = axes, settings
         self.waiting: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-        self.shares: dict[
-            tuple[str, str], array[float]
-        ] = {}  # (query, setting) -> perplexity / N of each photo
+        # (query, setting) -> perplexity / N of each photo
+        self.shares: dict[tuple[str, str], array[float]] = {}
         self.writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
 
     def add(self, path: Path, index: int, photo: Photo, results: Mapping[str, PhotoResult]) -> None:
@@ -49,8 +48,9 @@ class RowTable:
             for name, value in same.items():
                 self.waiting[name] += [as_stored(value)] * len(self.settings)
             self.remember_shares(query, result, height * width)
-            scalings, normalisers = zip(*self.settings, strict=True)
-            for name, values in {"scaling": scalings, "normalise": normalisers, **result.numbers}.items():
+            self.waiting["scaling"] += [scaling for scaling, _ in self.settings]
+            self.waiting["normalise"] += [normalise for _, normalise in self.settings]
+            for name, values in result.numbers.items():
                 self.waiting[name] += values
         if len(self.waiting["index"]) >= GROUP:
             self.flush()

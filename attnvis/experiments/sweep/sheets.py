@@ -1,8 +1,11 @@
 """What a job measured of a photo -> a contact sheet: queries down, settings across, one colour scale."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
 
 from attnvis.experiments.sweep.folder import setting_name
 from attnvis.experiments.sweep.record import JobRecord, Tile
@@ -36,39 +39,40 @@ class SheetWriter:
         if self.most is not None and self.drawn >= self.most:
             return
         pixels = overlays.fit(photo.pixels, TILE)
-        pictures = []
+        pictures, headings = [], []
         for result in results:
-            times_uniform = (result.weights * result.weights.shape[-1]).numpy()  # [S, N]
-            for setting, weights, perplexity in zip(
-                self.settings, times_uniform, result.numbers["perplexity"], strict=True
-            ):
-                picture = overlays.overlay(
-                    pixels,
-                    weights.reshape(result.placement.grid),
-                    self.style,
-                    result.mark,
-                    photo.size,
-                    placement=result.placement,
-                )
-                spread = f"{perplexity:.3g} of {len(weights)} patches"
-                name = setting_name(*setting)
-                pictures.append((picture, f"{name}: {spread}"))
+            same = result.query == result.label
+            headings.append(result.query if same else f"{result.query} ({result.label})")
+            for setting, picture, spread in self.pictures_of(photo, pixels, result):
+                pictures.append((picture, f"{setting}: {spread}"))
                 if not self.drawn:
                     file = f"tiles/{len(self.tiles)}.jpg"
                     save(self.folder / file, overlays.encode(picture, "jpg", 85))
-                    self.tiles.append(
-                        Tile(file, photo.name, result.query, result.label, said=spread, setting=name)
-                    )
-        headings = [
-            result.query if result.query == result.label else f"{result.query} ({result.label})"
-            for result in results
-        ]
+                    tile = Tile(file, photo.name, result.query, result.label, said=spread, setting=setting)
+                    self.tiles.append(tile)
         sheet = panels.contact_sheet(
             pictures, len(self.settings), TILE, photo.name, self.style, headings=headings
         )
         stem = unique(slug(Path(photo.name).stem), self.names)
         save(self.folder / "sheets" / f"{stem}.jpg", overlays.encode(sheet, "jpg", 88))
         self.drawn += 1
+
+    def pictures_of(
+        self, photo: Photo, pixels: UInt8[np.ndarray, "H W 3"], result: PhotoResult
+    ) -> Iterator[tuple[str, UInt8[np.ndarray, "H W 3"], str]]:
+        """(setting, picture, over how many patches the attention is spread), setting by setting."""
+        times_uniform = (result.weights * result.weights.shape[-1]).numpy()  # [S, N]
+        perplexities = result.numbers["perplexity"]
+        for setting, weights, perplexity in zip(self.settings, times_uniform, perplexities, strict=True):
+            picture = overlays.overlay(
+                pixels,
+                weights.reshape(result.placement.grid),
+                self.style,
+                result.mark,
+                photo.size,
+                placement=result.placement,
+            )
+            yield setting_name(*setting), picture, f"{perplexity:.3g} of {len(weights)} patches"
 
 
 def style_of(record: JobRecord) -> overlays.Style:

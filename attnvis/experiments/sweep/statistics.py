@@ -118,7 +118,7 @@ class Series:
 
 def series_of(sweep: Sweep) -> list[Series]:
     """Every query of every job that is done."""
-    every, start = [], 0
+    all_series, start = [], 0
     for part, job in zip(sweep.done, job_names(sweep.done), strict=True):
         rows = pq.read_metadata(part.folder / "rows.parquet").num_rows
         table = sweep.table.slice(start, rows)
@@ -126,8 +126,8 @@ def series_of(sweep: Sweep) -> list[Series]:
         queries = table["query"].unique().to_pylist()  # in the order of the curves
         for query, curves in zip(queries, part.curves().values(), strict=True):
             rows_of_query = table.filter(pc.equal(table["query"], query))
-            every.append(as_series(rows_of_query, job, query, part.record.settings, curves))
-    return every
+            all_series.append(as_series(rows_of_query, job, query, part.record.settings, curves))
+    return all_series
 
 
 def as_series(

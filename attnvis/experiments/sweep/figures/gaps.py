@@ -126,8 +126,8 @@ def hills(series: Series, name: str) -> Figure:
     for factor in sorted(gap_factors(series), key=lambda factor: -np.nan_to_num(factor.median)):
         colour = SCALING_COLOURS[kind_of_scaling((factor.scaling, "softmax"))]
         rows.append((factor.scaling, colour, histograms[factor.column + 1], factor.as_text))
-    seen = np.sum([histogram / max(histogram.sum(), 1) for _, _, histogram, _ in rows], 0)
-    used = centres[seen > 0.01]
+    shares = np.sum([histogram / max(histogram.sum(), 1) for _, _, histogram, _ in rows], 0)
+    used = centres[shares > 0.01]
     left = max(low, used.min() - 0.3) if len(used) else low
     right = min(high, used.max() + 0.95) if len(used) else high
     foot = 0.55

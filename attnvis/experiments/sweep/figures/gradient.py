@@ -28,8 +28,8 @@ def section(all_series: Sequence[Series]) -> Section:
 
 def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
     fewest = min(series.photos_with_curves for series in all_series)
-    every = max(len(series.photos) for series in all_series)
-    photos = f"the first {many(fewest, 'photo')}" if fewest < every else "the photos"
+    photo_count = max(len(series.photos) for series in all_series)
+    photos = f"the first {many(fewest, 'photo')}" if fewest < photo_count else "the photos"
     coldest, hottest = (
         f"2{superscript(round(math.log2(tau)))}" for tau in (TEMPERATURES[0], TEMPERATURES[-1])
     )
