@@ -3,6 +3,8 @@
 import os
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -11,7 +13,7 @@ try:
 except ImportError:  # Windows: two runs in one folder are not told from one another
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["default_folder", "locked", "save", "slug", "unique", "write_bytes"]
+__all__ = ["default_folder", "locked", "save", "slug", "unique", "whole_file", "write_bytes"]
 
 
 def default_folder() -> Path:
@@ -28,10 +30,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     Raises OSError, with the file's name, where it cannot be written: a full disk, no folder, no permission.
     """
-    # A short name: path.name may use up what a file system allows.
+    with whole_file(path) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write to, which becomes `path` when the block ends: who dies in it leaves nothing half done.
+
+    Raises OSError with the name of `path`.
+    """
+    # short: path.name may use up what a file system allows
     part = path.parent / f".{os.getpid()}-{threading.get_ident()}.part"
     try:
-        part.write_bytes(content)
+        yield part
         part.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None  # a full disk names no file by itself
