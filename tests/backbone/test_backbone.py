@@ -54,7 +54,7 @@ ALL = [
 
 def fresh(name: str, **settings):
     """Not one that an earlier test has made, with other random weights."""
-    sources.kept.cache_clear()
+    sources.load_once.cache_clear()
     return sources.load_backbone(name, **settings)
 
 
@@ -83,7 +83,7 @@ def class_scores_mean_the_logits(name: str) -> None:
     family = catalogue.family(name)
     assert backbone.certificates[0].exact == (family not in ("vgg", "alexnet", "mobilenet_v3"))
     offset, stride = LAST.get(name) or LAST.get(family, (0, 32))
-    reach = backbone.receptive_field_on((224, 416))
+    reach = backbone.cells.receptive_field((224, 416))
     assert reach.offset == pytest.approx(
         (offset, offset), abs=0.05
     )  # efficientnet_b7 sees further than the probe is long: .016
@@ -109,7 +109,7 @@ def test_earlier_stages_are_finer_and_their_class_query_is_called_approximate(na
     torch.manual_seed(0)
     backbone = fresh(name, weights="random", layer=layer, precision="fp32")
     (features,) = backbone(collate([picture(225, 289)], Preprocessing(225)))
-    assert backbone.receptive_field_on((225, 289)).stride == (stride, stride)
+    assert backbone.cells.receptive_field((225, 289)).stride == (stride, stride)
     assert features.grid == (-(-225 // stride), -(-289 // stride))
     assert (
         backbone.head.kind == "gradient" and not backbone.certificates[0].exact

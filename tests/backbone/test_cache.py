@@ -46,7 +46,8 @@ def fake(**changes) -> Backbone:
 
 
 def passes(network: Backbone | Cached) -> list[int]:
-    return network.trunk.maps.batches
+    backbone = network.backbone if isinstance(network, Cached) else network
+    return backbone.engine.eager.maps.batches
 
 
 @functools.cache
@@ -254,7 +255,7 @@ def test_half_storage_takes_half_the_room(tmp_path):
 
 def test_half_storage_of_what_float16_cannot_hold_stays_finite(tmp_path):
     network = fake()
-    network.trunk.maps.weight *= 1e6
+    network.engine.eager.maps.weight *= 1e6
     assert network(photos(0))[0].tokens.abs().max() > 65504
     cached = Cached(network, tmp_path, "half")
     for _ in range(2):
@@ -367,7 +368,7 @@ def test_threads_that_write_and_read_one_entry_never_see_half_a_file(tmp_path):
                 cached = Cached(network, tmp_path)
                 if writes:  # as if it had been cold
                     for number in range(2):
-                        cached.write(cached.place(batch, number), expected, number)
+                        cached.write(cached.photo_file(batch, number), expected, number)
                 same(cached(batch), expected)
                 assert cached.found == 2, "a reader saw less than a whole file"
         except BaseException as error:
@@ -401,7 +402,7 @@ sys.stdin.readline()
 for turn in range(100):
     cached = Cached(fake(), folder)
     for number in range(2):
-        cached.write(cached.place(batch, number), expected, number)
+        cached.write(cached.photo_file(batch, number), expected, number)
     same(cached(batch), expected)
 print(cached.found)
 """
@@ -418,7 +419,7 @@ def test_processes_that_write_one_entry_at_once_end_well_and_each_finds_what_the
         while process.poll() is None:
             cached = Cached(fake(), tmp_path)
             for number in range(2):
-                cached.write(cached.place(batch, number), expected, number)
+                cached.write(cached.photo_file(batch, number), expected, number)
             same(cached(batch), expected)
         assert process.stdout.read() == "2\n"
     assert process.returncode == 0
@@ -458,14 +459,14 @@ class Aged:
 
     def use(self, seed: int, days: float) -> None:
         self.cached(photos(seed))
-        place = self.cached.place(photos(seed), 0)
+        place = self.cached.photo_file(photos(seed), 0)
         if place.exists():
             now = place.stat().st_mtime
             os.utime(place, (now - 86400 * days, now - 86400 * days))
 
     @property
     def kept(self) -> list[int]:
-        return [seed for seed in range(20) if self.cached.place(photos(seed), 0).exists()]
+        return [seed for seed in range(20) if self.cached.photo_file(photos(seed), 0).exists()]
 
 
 def test_what_was_used_longest_ago_goes_first_and_the_rest_fits(tmp_path):

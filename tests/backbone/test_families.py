@@ -4,7 +4,6 @@ The weights are random but lively: every normalisation has a scale and a shift o
 layer dies, explodes, or could be left out unnoticed.
 """
 
-import inspect
 from copy import deepcopy
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -118,8 +117,8 @@ def network(request) -> Network:
 
 def precise(found: Backbone) -> None:
     """Maps in float64, and batch norm as it is: what rounding does and what folding does is left to other tests."""
-    found.trunk = found.run = deepcopy(found.probed).double()
-    found.dtype = torch.float64
+    found.engine.forward = found.engine.eager = deepcopy(found.network.trunk).double()
+    found.engine.dtype = torch.float64
 
 
 def made(name: str) -> nn.Module:
@@ -312,7 +311,7 @@ def test_where_no_head_is_exact_the_certificate_says_so_and_by_how_much(network)
 @each((*EXACT, *NORMED, *GATED, *APPROXIMATE))
 def test_cells_lie_where_the_table_says(network):
     member = network.member
-    reach = network.backbone.receptive_field_on((member.size, member.size))
+    reach = network.backbone.cells.receptive_field((member.size, member.size))
     assert reach.offset == pytest.approx((member.offset,) * 2, abs=0.05)
     assert reach.stride == pytest.approx((member.stride,) * 2, abs=0.005)
 
@@ -331,15 +330,6 @@ CLASSIFIERS = [name for name in models.list_models(module=models) if name not in
 WEIGHTS = [(name, enum.name) for name in CLASSIFIERS for enum in models.get_model_weights(name)]
 
 
-class Recorded(Backbone):
-    """What a backbone was to be made of."""
-
-    def __init__(self, *given, **settings) -> None:
-        self.given = SimpleNamespace(
-            **inspect.signature(Backbone.__init__).bind(self, *given, **settings).arguments
-        )
-
-
 def test_every_classifier_but_the_transformers_without_maps_has_a_family():
     assert {name for name in models.list_models(module=models) if catalogue.family(name) is None} == OTHERS
 
@@ -352,7 +342,7 @@ def test_all_weights_that_torchvision_lists_come_by_name_with_their_own_preproce
     fetched = []
     monkeypatch.setattr(models, "get_model", lambda name, **settings: nn.Identity())
     monkeypatch.setattr(sources, "downloaded", lambda enum, name: fetched.append(enum) or {})
-    monkeypatch.setattr(sources, "Backbone", Recorded)
+    monkeypatch.setattr(sources, "assemble", lambda known, *settings, **more: known)
     config = {
         key: value
         for key, value in catalogue.settings(f"backbone/{catalogue.family(name)}").items()
@@ -362,10 +352,10 @@ def test_all_weights_that_torchvision_lists_come_by_name_with_their_own_preproce
     enum = models.get_model_weights(name)[weights]
     how = enum.transforms()
     assert fetched == [enum] and found.weights == str(enum)
-    assert ([found.given.size], [found.given.resize]) == (how.crop_size, how.resize_size)
-    assert (list(found.given.mean), list(found.given.std)) == (list(how.mean), list(how.std))
-    assert list(found.given.categories) == (enum.meta["categories"] or [])
-    assert found.given.head == (
+    assert ([found.preprocessing.size], [found.preprocessing.resize]) == (how.crop_size, how.resize_size)
+    assert (list(found.preprocessing.mean), list(found.preprocessing.std)) == (list(how.mean), list(how.std))
+    assert list(found.categories) == (enum.meta["categories"] or [])
+    assert found.head == (
         config["head"] if enum.meta["categories"] else "none"
     )  # VGG16 has weights without a classifier
 
@@ -379,7 +369,7 @@ def test_what_was_downloaded_is_what_the_network_says(network):
         how.resize_size,
         how.mean,
     )
-    close(network.backbone.net(network.images.float()), network.net(network.images).detach(), 1e-3)
+    close(network.backbone.network.net(network.images.float()), network.net(network.images).detach(), 1e-3)
 
 
 def test_densenets_weights_load_with_the_names_that_torchvisions_files_have():
@@ -395,7 +385,7 @@ def test_densenets_weights_load_with_the_names_that_torchvisions_files_have():
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     loaded = named("densenet121", SimpleNamespace(state_dict=lambda: old))
     assert torch.equal(
-        loaded.net.state_dict()["features.denseblock4.denselayer16.conv2.weight"],
+        loaded.network.net.state_dict()["features.denseblock4.denselayer16.conv2.weight"],
         net.features.denseblock4.denselayer16.conv2.weight,
     )
 
@@ -411,7 +401,7 @@ def test_densenets_weights_load_with_the_names_that_torchvisions_files_have():
 def test_weights_from_a_file_are_those_of_the_network_that_was_saved(name, suffix, tmp_path):
     net, path = made(name), tmp_path / f"saved{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(net.state_dict(), path)
-    loaded = named(name, net, weights=str(path)).net.state_dict()
+    loaded = named(name, net, weights=str(path)).network.net.state_dict()
     assert loaded.keys() == net.state_dict().keys()
     assert all(torch.equal(loaded[key], tensor) for key, tensor in net.state_dict().items())
 
@@ -438,7 +428,7 @@ def test_several_layers_in_one_pass_say_what_each_says_alone(name):
     layers, first, behind = LAYERS[name]
     net = None if name == "efficientnet_lite0" else lively(made(name), 97)
     together, batch, called = several(name, net, layer=layers), photos(97), []
-    for path, module in together.trunk.named_modules():
+    for path, module in together.engine.eager.named_modules():
         module.register_forward_hook(
             lambda module, inputs, output, path=path: called.append(path.removeprefix("encode."))
         )
@@ -477,12 +467,14 @@ def test_no_batch_norm_is_left_where_one_follows_a_convolution(name):
         if name == "efficientnet_lite0"
         else named(name, lively(made(name)))
     )
-    norms = [module for module in found.probed.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert norms and not [module for module in found.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in found.network.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms and not [
+        module for module in found.engine.eager.modules() if isinstance(module, nn.BatchNorm2d)
+    ]
     images = photos(225).images
     with torch.no_grad():
-        close(found.trunk(images)[0], found.probed(images)[0], 1e-4)
-        unfolded = deepcopy(found.probed).double()
+        close(found.engine.eager(images)[0], found.network.trunk(images)[0], 1e-4)
+        unfolded = deepcopy(found.network.trunk).double()
         close(engines.folded(unfolded)(images.double())[0], unfolded(images.double())[0], 1e-10)
 
 
@@ -578,8 +570,8 @@ def test_the_stages_of_timm_are_those_of_its_feature_info(stage, stride):
     found = backbone.timm("resnet18", weights="random", layer=stage, precision="fp32", device="cpu")
     info = timm.create_model("resnet18", pretrained=False).feature_info[-4:]
     entry = info[["stage1", "stage2", "stage3", "last"].index(stage)]
-    assert found.nodes == (entry["module"],) and entry["reduction"] == stride
-    assert found.receptive_field_on((224, 224)).stride == (stride, stride)
+    assert found.network.nodes == (entry["module"],) and entry["reduction"] == stride
+    assert found.cells.receptive_field((224, 224)).stride == (stride, stride)
 
 
 def test_an_unknown_network_of_timm_is_refused_with_names_like_it():

@@ -12,8 +12,8 @@ from conftest import PRETRAINED
 from torch import nn
 
 from attnvis import backbone as backbones
-from attnvis.backbone import Backbone, heads, lite
-from attnvis.backbone.backbone import IMAGENET
+from attnvis.backbone import Backbone, build_backbone, heads, lite
+from attnvis.backbone.build import IMAGENET
 from attnvis.backbone.receptive_field import probe
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
@@ -90,7 +90,7 @@ def test_any_layer_of_features_can_be_asked():
 def test_its_thin_twin_has_the_cells_where_the_network_has_them(name, layer):
     network = backbones.efficientnet_lite(name, layer=layer, precision="fp32", placement="rf")
     for size in ((224, 224), (225, 241), (260, 320)):
-        assert network.receptive_field_on(size) == probe(network.encode, size), size
+        assert network.cells.receptive_field(size) == probe(network.encode, size), size
 
 
 # ------------------------------------------------------------------------------------------------ weights
@@ -149,7 +149,7 @@ def test_names_of_classes_are_as_many_as_the_classes_or_refused():
         net = nn.Sequential(
             nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
         )
-        return Backbone(net, layer="1", head="linear:4", categories=categories)
+        return build_backbone(net, layer="1", head="linear:4", categories=categories)
 
     assert made(list("abcde")).head.categories == tuple("abcde")
     with pytest.raises(ValueError, match=r"categories has 2 names and .* has 5 classes"):

@@ -4,7 +4,7 @@ import pytest
 from torchvision import models
 
 from attnvis import catalogue
-from attnvis.backbone.overview import COLUMNS, families, members, survey, table
+from attnvis.backbone.overview import COLUMNS, families, members, summarise, table
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
@@ -12,7 +12,7 @@ def test_multiply_adds_and_parameters_are_those_that_torchvision_tells(name):
     """`_ops` are GMAC at the size that the weights were tested with, classifier included."""
     told = models.get_model_weights(name)["DEFAULT"]
     size = told.transforms().crop_size[0]
-    *_, last = survey([name], size)
+    *_, last = summarise([name], size)
     classifier = {
         "resnet18": 512 * 1000,
         "mobilenet_v3_small": 576 * 1024 + 1024 * 1000,
@@ -23,7 +23,7 @@ def test_multiply_adds_and_parameters_are_those_that_torchvision_tells(name):
 
 
 def test_every_stage_of_a_network_has_a_row_with_its_grid_and_its_cost():
-    found = list(survey(["resnet18"], 224))
+    found = list(summarise(["resnet18"], 224))
     assert [(row.layer, row.node, row.channels, row.grid) for row in found] == [
         ("stage1", "layer1", 64, (56, 56)),
         ("stage2", "layer2", 128, (28, 28)),
@@ -32,15 +32,15 @@ def test_every_stage_of_a_network_has_a_row_with_its_grid_and_its_cost():
     ]
     stem = 112 * 112 * 64 * 3 * 7 * 7
     assert found[0].macs == stem + 4 * 56 * 56 * 64 * 64 * 9  # cut at layer1: nothing behind it is counted
-    assert [row.reach.stride for row in found] == [(4, 4), (8, 8), (16, 16), (32, 32)]
+    assert [row.field.stride for row in found] == [(4, 4), (8, 8), (16, 16), (32, 32)]
     assert [row.certificate.kind for row in found] == ["gradient"] * 3 + ["linear"] and found[
         -1
     ].certificate.exact
 
 
 def test_stages_that_a_config_does_not_name_are_found_by_their_stride():
-    found = list(survey(["squeezenet1_1"], 224))
-    assert [row.reach.stride[0] for row in found] == [4, 8, 16]
+    found = list(summarise(["squeezenet1_1"], 224))
+    assert [row.field.stride[0] for row in found] == [4, 8, 16]
     assert found[-1].node == "features" and found[-1].certificate.kind == "conv_relu"
 
 
@@ -75,7 +75,7 @@ def test_an_unknown_network_is_one_line(attnvis):
 
 
 def test_the_table_comes_line_by_line():
-    lines = table(survey(["resnet18", "no_such_network"], 65))
+    lines = table(summarise(["resnet18", "no_such_network"], 65))
     assert [next(lines) for _ in range(6)][-1].strip("| ").startswith("last")
     with pytest.raises(ValueError, match="no_such_network"):
         next(lines)
