@@ -28,7 +28,7 @@ from attnvis.backbone.weights import digest, load_file
 from attnvis.geometry import Shift
 from attnvis.types import Head, Preprocessing
 
-__all__ = ["IMAGENET", "KnownNetwork", "assemble", "build_backbone", "rgb"]
+__all__ = ["IMAGENET", "SourceNetwork", "assemble", "build_backbone", "rgb"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its pixels
 
@@ -36,7 +36,7 @@ HeadChoice = str | Callable[[nn.Module, Rest], Head | None]
 
 
 @dataclass(frozen=True)
-class KnownNetwork:
+class SourceNetwork:
     """A network that may be taken over (frozen, set to eval, moved to a device), and what is known of it.
 
     net            images [B, 3, H, W] -> logits [B, C], with its weights
@@ -121,7 +121,7 @@ def build_backbone(
     net = deepcopy(net).cpu().float()
     if weights not in ("given", "random"):
         load_file(net, weights, name)
-    known = KnownNetwork(
+    source = SourceNetwork(
         net,
         name,
         weights,
@@ -134,11 +134,11 @@ def build_backbone(
         step=step,
         twin=twin,
     )
-    return assemble(known, layer, placement=placement, device=device, precision=precision, engine=engine)
+    return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
 
 def assemble(
-    known: KnownNetwork,
+    source: SourceNetwork,
     layer: str | Sequence[str] = "last",
     placement: str = "auto",
     device: str = "auto",
@@ -147,34 +147,34 @@ def assemble(
 ) -> Backbone:
     """A backbone of a network that is taken over.  Settings and errors are those of `build_backbone`."""
     check_placement(placement)
-    where, dtype = resolve_device(device, precision)
-    known.net.float().eval().requires_grad_(False)
-    weights_digest = digest(known.net, known.weights)
-    network = cut_network(known, layer)
+    target, dtype = resolve_device(device, precision)
+    source.net.float().eval().requires_grad_(False)
+    weights_digest = digest(source.net, source.weights)
+    network = cut_network(source, layer)
     layer_heads = [
-        heads.build_head(choose_head(known.head, end), known.net, rest, known.categories)
+        heads.build_head(choose_head(source.head, end), source.net, rest, source.categories)
         for rest, end in zip(network.rests, network.ends, strict=True)
     ]
-    certificates = heads.certify_all(layer_heads, network, known.preprocessing.size)
-    shifts = known_shifts(network, weights_digest, placement, known.shifts)
-    probed = network.divide(known.twin, network.nodes)[0].eval() if known.twin else network.trunk
-    known.net.to(where)
+    certificates = heads.certify_all(layer_heads, network, source.preprocessing.size)
+    shifts = known_shifts(network, weights_digest, placement, source.shifts)
+    probed = network.divide(source.twin, network.nodes)[0].eval() if source.twin else network.trunk
+    source.net.to(target)
     return Backbone(
         network=network,
-        weights=known.weights,
+        weights=source.weights,
         digest=weights_digest,
-        heads=tuple(head and heads.to_device(head, where) for head in layer_heads),
+        heads=tuple(head and heads.to_device(head, target) for head in layer_heads),
         certificates=certificates,
         cells=CellGeometry(probed, placement, shifts),
-        engine=make_engine(network.trunk, where, dtype, engine),
-        preprocessing=known.preprocessing,
-        step=known.step,
+        engine=make_engine(network.trunk, target, dtype, engine),
+        preprocessing=source.preprocessing,
+        step=source.step,
     )
 
 
-def cut_network(known: KnownNetwork, layer: str | Sequence[str]) -> CutNetwork:
+def cut_network(source: SourceNetwork, layer: str | Sequence[str]) -> CutNetwork:
     """A network cut at stages, at nodes, or at `all` stages.  Raises ValueError for what is no layer."""
-    stages = all_stages(known, layer)
+    stages = all_stages(source, layer)
     if layer == "all":
         layers = tuple(sorted(stages, key=stage_order))
     else:
@@ -182,16 +182,16 @@ def cut_network(known: KnownNetwork, layer: str | Sequence[str]) -> CutNetwork:
     if len(set(layers)) != len(layers) or not layers:
         raise ValueError(f"layers {list(layers)}: give at least one, and none twice")
     available = None
-    if known.cut is divide_sequential:
-        available = sequential_nodes(known.net)
-    elif known.cut is None:
-        available = nodes_of(known.net)
-    nodes = tuple(resolve_layer(each, stages, known.name, available) for each in layers)
-    cut = known.cut or divide
-    trunk, rests = channels_first(*cut(known.net, nodes), layers=layers, name=known.name)
+    if source.cut is divide_sequential:
+        available = sequential_nodes(source.net)
+    elif source.cut is None:
+        available = nodes_of(source.net)
+    nodes = tuple(resolve_layer(each, stages, source.name, available) for each in layers)
+    cut = source.cut or divide
+    trunk, rests = channels_first(*cut(source.net, nodes), layers=layers, name=source.name)
     return CutNetwork(
-        name=known.name,
-        net=known.net,
+        name=source.name,
+        net=source.net,
         trunk=trunk.eval(),
         rests=tuple(rests),
         layers=layers,
@@ -201,15 +201,15 @@ def cut_network(known: KnownNetwork, layer: str | Sequence[str]) -> CutNetwork:
     )
 
 
-def all_stages(known: KnownNetwork, layer: str | Sequence[str]) -> dict[str, str]:
+def all_stages(source: SourceNetwork, layer: str | Sequence[str]) -> dict[str, str]:
     """The stages that are known; where `layer` names others, also those that strides can tell."""
     if layer == "all":
         wanted = set(STRIDES)
     else:
         wanted = set(STRIDES) & ({layer} if isinstance(layer, str) else set(layer))
-    if known.cut or wanted <= set(known.stages):
-        return dict(known.stages)
-    return stages_by_stride(known.net, known.stages.get("last", "")) | dict(known.stages)
+    if source.cut or wanted <= set(source.stages):
+        return dict(source.stages)
+    return stages_by_stride(source.net, source.stages.get("last", "")) | dict(source.stages)
 
 
 def choose_head(head: HeadChoice, end: bool) -> HeadChoice:

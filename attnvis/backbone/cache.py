@@ -54,7 +54,7 @@ class Cached:
                 f"cache.limit must be above 0 gigabytes, not {limit}; to keep nothing use cache.use=false"
             )
         self.backbone, self.folder, self.storage, self.limit = backbone, folder, storage, limit
-        self.encoded = self.found = 0  # photos that the network saw, photos read from disk
+        self.encoded = self.reused = 0  # photos that the network saw, photos read from disk
         # Bytes since the last look at the limit; the first write looks, or many short runs would outgrow it.
         self.written = math.inf
 
@@ -67,7 +67,7 @@ class Cached:
         paths = [self.photo_file(batch, index) for index in range(count)]
         photos = [read_features(path) for path in paths]
         if all(photos):
-            self.found += count
+            self.reused += count
             names = tuple(photo.name for photo in batch.photos)
             layers = zip(*[layers for layers in photos if layers], strict=True)
             return tuple(self.joined(list(layer), number, names) for number, layer in enumerate(layers))

@@ -139,7 +139,10 @@ def convolution(
 
 
 class InvertedBottleneck(nn.Module):
-    """1x1 expansion, depthwise convolution, 1x1 projection (Sandler et al. 2018), shortcut if shapes stay."""
+    """1x1 expansion, depthwise convolution, 1x1 projection (Sandler et al. 2018).
+
+    A shortcut where nothing changes shape.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()

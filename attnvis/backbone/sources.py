@@ -13,7 +13,7 @@ from attnvis import backbone as backbones
 from attnvis import catalogue
 from attnvis.backbone import heads, lite
 from attnvis.backbone.backbone import Backbone
-from attnvis.backbone.build import KnownNetwork, assemble, rgb
+from attnvis.backbone.build import SourceNetwork, assemble, rgb
 from attnvis.backbone.cutting import Rest, divide_sequential
 from attnvis.backbone.weights import load_file, load_state
 from attnvis.geometry import Shift
@@ -53,7 +53,7 @@ def efficientnet_lite(
         load_file(net, weights, name, lite.rename)
     # TensorFlow's central crop of size / (size + 32)
     preprocessing = Preprocessing(variant.size, resize=variant.size + 32, mean=lite.MEAN, std=lite.STD)
-    known = KnownNetwork(
+    source = SourceNetwork(
         net,
         name,
         weights,
@@ -66,7 +66,7 @@ def efficientnet_lite(
         step=32,
         twin=lite.EfficientNetLite(width=0.0, depth=variant.depth, classes=1),
     )
-    return assemble(known, layer, placement=placement, device=device, precision=precision, engine=engine)
+    return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
 
 def torchvision(
@@ -110,7 +110,7 @@ def torchvision(
         load_file(net, weights, name)
     transforms = enum.transforms()
     categories = tuple(enum.meta["categories"] or ())
-    known = KnownNetwork(
+    source = SourceNetwork(
         net,
         name,
         str(enum) if weights in enums.__members__ else weights,
@@ -124,7 +124,7 @@ def torchvision(
         head=head if categories else "none",
         categories=categories,
     )
-    return assemble(known, layer, placement=placement, device=device, precision=precision, engine=engine)
+    return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
 
 def timm(
@@ -165,8 +165,8 @@ def timm(
     stages = {f"stage{number}": node for number, node in enumerate(nodes[:-1], 5 - len(nodes))}
     stages["last"] = last_module(net, how["input_size"])
     preprocessing = Preprocessing(how["input_size"][-1], mean=rgb(how["mean"]), std=rgb(how["std"]))
-    known = KnownNetwork(net, name, weights, preprocessing, stages=stages, head=exact_head)
-    return assemble(known, layer, placement=placement, device=device, precision=precision, engine=engine)
+    source = SourceNetwork(net, name, weights, preprocessing, stages=stages, head=exact_head)
+    return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
 
 def exact_head(net: Any, rest: Rest) -> Head | None:

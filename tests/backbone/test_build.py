@@ -9,7 +9,7 @@ from torch import nn
 
 import attnvis
 from attnvis.backbone import Backbone, build_backbone
-from attnvis.backbone.build import KnownNetwork, assemble
+from attnvis.backbone.build import SourceNetwork, assemble
 from attnvis.types import Preprocessing
 
 
@@ -98,8 +98,8 @@ def test_training_goes_on_after_a_backbone_was_made():
 
 def test_a_network_that_is_handed_over_is_not_copied():
     net = make()
-    known = KnownNetwork(net, "small", "given", Preprocessing(64), head="linear:fc")
-    assert assemble(known, "body", device="cpu", precision="fp32").network.net is net
+    source = SourceNetwork(net, "small", "given", Preprocessing(64), head="linear:fc")
+    assert assemble(source, "body", device="cpu", precision="fp32").network.net is net
 
 
 @pytest.mark.parametrize("arguments, settings", [((Small(),), {}), ((), {"net": Small(), "layer": "body"})])

@@ -342,7 +342,7 @@ def test_all_weights_that_torchvision_lists_come_by_name_with_their_own_preproce
     fetched = []
     monkeypatch.setattr(models, "get_model", lambda name, **settings: nn.Identity())
     monkeypatch.setattr(sources, "downloaded", lambda enum, name: fetched.append(enum) or {})
-    monkeypatch.setattr(sources, "assemble", lambda known, *settings, **more: known)
+    monkeypatch.setattr(sources, "assemble", lambda source, *settings, **more: source)
     config = {
         key: value
         for key, value in catalogue.settings(f"backbone/{catalogue.family(name)}").items()
