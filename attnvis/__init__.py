@@ -5,7 +5,7 @@
 
 explain         one photo and one question -> an Explanation
 Explanation     scores, logits, weights, context, diagnostics and pictures of one answer
-Backbone        any torch.nn.Module, cut at layers;  load_backbone: one by name, with its weights
+Backbone        a network cut at layers: build_backbone, of any torch.nn.Module;  load_backbone, by name, with its weights
 Style           how maps are drawn;  read_maps: a run's raw numbers, back from their file
 """
 
@@ -17,11 +17,12 @@ from attnvis.lazy import lazily
 if TYPE_CHECKING:
     from attnvis.api import Explanation, explain
     from attnvis.backbone.backbone import Backbone
+    from attnvis.backbone.build import build_backbone
     from attnvis.backbone.sources import load_backbone
     from attnvis.pipeline.maps import read_maps
     from attnvis.render.overlays import Style
 
-__all__ = ["Backbone", "Explanation", "Style", "explain", "load_backbone", "read_maps"]
+__all__ = ["Backbone", "Explanation", "Style", "build_backbone", "explain", "load_backbone", "read_maps"]
 
 __version__ = version("attnvis")
 
@@ -29,6 +30,7 @@ HOMES = {
     "Backbone": "attnvis.backbone.backbone",
     "Explanation": "attnvis.api",
     "Style": "attnvis.render.overlays",
+    "build_backbone": "attnvis.backbone.build",
     "explain": "attnvis.api",
     "load_backbone": "attnvis.backbone.sources",
     "read_maps": "attnvis.pipeline.maps",

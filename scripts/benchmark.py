@@ -158,10 +158,9 @@ def sweep(args: argparse.Namespace) -> Iterator[str]:
         pretrained = load_backbone("efficientnet_lite0", precision=args.precision)
         for storage in ("exact", "half"):
             for backbone in (pretrained, net):
-                object.__setattr__(
-                    backbone, "digest", backbone.digest.replace("random", "benchmark")
-                )  # else they are not kept
-                cached = Cached(backbone, Path(folder) / f"{backbone.name}-{storage}", storage)
+                # Random weights are not kept unless they have a digest.
+                named = replace(backbone, digest=backbone.digest.replace("random", "benchmark"))
+                cached = Cached(named, Path(folder) / f"{backbone.name}-{storage}", storage)
                 for path in paths[:16]:
                     cached(collate([load(path, short=how.size)], backbone.preprocessing))
                 size = sum(entry.size for entry in entries(cached.folder)) / min(16, len(paths))
@@ -292,7 +291,7 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
     method = AttentionMethod(
         net, parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax")
     )
-    run = net.run or net.trunk
+    run = net.engine.forward
 
     # Every piece alone, on what the piece before it left.
     def measure(block: list[Path]) -> dict[str, float]:
@@ -645,7 +644,7 @@ def queries(args: argparse.Namespace) -> Iterator[str]:
 
 
 def compare_engines(args: argparse.Namespace) -> Iterator[str]:
-    from attnvis.backbone.engines import agreement, folded
+    from attnvis.backbone.engines import compare_with_float32, folded
 
     yield "| network | engine | what it says of photos |\n|---|---|---|"
     paths = find(args.photos)[:8]
@@ -661,8 +660,8 @@ def compare_engines(args: argparse.Namespace) -> Iterator[str]:
                 )
                 photos = collate([load(path) for path in paths], replace(net.preprocessing, fit="stretch"))
                 net.prepare(1, 1)
-                run = net.run or net.trunk
-                said = agreement(run, folded(net.probed), photos.images, net.dtype)
+                run = net.engine.forward
+                said = compare_with_float32(run, folded(net.network.trunk), photos.images, net.dtype)
                 yield f"| {name} | {engine} {precision} | {said} |"
 
 

@@ -30,7 +30,7 @@ from attnvis import render
 from attnvis.attention.dot_product import attend
 from attnvis.attention.scaling import perplexity
 from attnvis.backbone import Backbone
-from attnvis.backbone.calibration import Calibration, store
+from attnvis.backbone.calibration import Calibration, store_calibration
 from attnvis.backbone.sources import load_backbone
 from attnvis.data.decoding import load
 from attnvis.data.paths import find
@@ -214,7 +214,7 @@ def pasted(args: argparse.Namespace) -> Iterator[str]:
         yield "|---|---|---|---|---|---|"
         calibrations = tested(case, case.flips[0], case.layers, args, controls=0)
         for layer, calibration in reversed(list(zip(case.layers, calibrations, strict=True))):
-            store(calibration)
+            store_calibration(calibration)
             backbones = {
                 placement: case.load(args, placement, [layer])
                 for placement in ("stretch", "rf", "calibrated")
@@ -224,7 +224,7 @@ def pasted(args: argparse.Namespace) -> Iterator[str]:
                 "rf": "rf; auto, not calibrated",
                 "calibrated": f"rf {calibration.shift:.4g}: calibrated; auto, calibrated",
             }
-            ships = fresh[layer].shift[0]
+            ships = fresh[layer].cells.shifts[0]
             if ships is not None:
                 backbones["shipped"] = fresh[layer]
                 titles |= {"rf": "rf", "shipped": f"rf {ships.pixels:.4g}: auto, as it ships"}

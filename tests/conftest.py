@@ -18,6 +18,10 @@ from torch import nn
 
 from attnvis import backbone, cli
 from attnvis.backbone import Backbone
+from attnvis.backbone.cells import CellGeometry
+from attnvis.backbone.cutting import CutNetwork
+from attnvis.backbone.engines import Engine
+from attnvis.backbone.heads import certify_all
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Preprocessing
 
@@ -49,25 +53,34 @@ class Whole(nn.Module):
         return self.read(self.maps(images))
 
 
-def fake_backbone(maps: nn.Module, how: Preprocessing, head=None, **changes) -> Backbone:
-    """A backbone of a few lines, in fp32, its maps stretched over the photo unless `changes` says else."""
-    told = {
-        "digest": changes.pop("digest", "f" * 64),
-        "dtype": changes.pop("dtype", torch.float32),
-        "weights": changes.pop("weights", "given"),
-    }
-    settings = {"name": "fake", "placement": "stretch", "precision": "fp32", "layer": "maps"} | changes
-    made = Backbone(
-        Whole(maps, head),
-        head=(lambda net, rest: head) if head else "none",
-        cut=whole_cut,
-        stages={settings["layer"]: "maps"},
-        **settings,
+def fake_backbone(
+    maps: nn.Module,
+    how: Preprocessing,
+    head=None,
+    *,
+    name="fake",
+    layer="maps",
+    weights="given",
+    digest="f" * 64,
+    placement="stretch",
+    dtype=torch.float32,
+) -> Backbone:
+    """A backbone of a few lines, neither folded nor copied; its maps are stretched over the photo."""
+    net = Whole(maps, head).eval().requires_grad_(False)
+    trunk, rests = whole_cut(net, ("maps",))
+    network = CutNetwork(
+        name, net, trunk, rests=tuple(rests), layers=(layer,), nodes=("maps",), ends=(True,), divide=whole_cut
     )
-    made.trunk, made.preprocessing = Single(maps), how  # not folded, not copied
-    for name, value in told.items():
-        setattr(made, name, value)
-    return made
+    return Backbone(
+        network=network,
+        weights=weights,
+        digest=digest,
+        heads=(head,),
+        certificates=certify_all((head,), network, how.size),
+        cells=CellGeometry(trunk, placement, (None,)),
+        engine=Engine(trunk, trunk, torch.device("cpu"), dtype),
+        preprocessing=how,
+    )
 
 
 class Single(nn.Module):

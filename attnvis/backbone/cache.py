@@ -1,7 +1,8 @@
 """A cache is a backbone: the same call, the same features, from disk where they have been computed before.
 
-<folder>/<network>/<picture>.safetensors: a file per photo, addressed by content.  <network> is a digest of the weights' values, the layer,
-the precision and the like; <picture> one of the pixels that went into the network.
+<folder>/<network>/<picture>.safetensors: a file per photo, addressed by content.  <network> is a digest of
+the weights' values, the layer, the precision and the like; <picture> one of the pixels that went into the
+network.
 """
 
 import contextlib
@@ -24,24 +25,25 @@ from safetensors.torch import save
 from attnvis.backbone.backbone import Backbone
 from attnvis.files import default_folder, write_bytes
 from attnvis.geometry import as_placement
-from attnvis.types import Batch, Features
+from attnvis.types import Batch, Features, Head, Preprocessing
 
-__all__ = ["Cached", "Entry", "clear", "entries", "remembered"]
+__all__ = ["Cached", "Entry", "cache_folder", "clear", "entries", "remembered"]
 
 FORMAT = 2  # of the files; another number is another address
 STORAGE = ("exact", "half")
-NETWORK, PICTURE = (
-    "[0-9a-f]" * 32,
-    "[0-9a-f]" * 40 + ".safetensors",
-)  # what else lies in the folder is somebody's
+# Patterns of our own names: what else lies in the folder is somebody's.
+NETWORK = "[0-9a-f]" * 32
+PICTURE = "[0-9a-f]" * 40 + ".safetensors"
 
 
 class Cached:
-    """A backbone whose features are kept.  What is not about calling it is the backbone's own.
+    """A backbone whose features are kept on disk; what callers ask it beside features is the backbone's own.
 
     storage   exact: as the network gave them, so that nothing changes by a bit (bfloat16 stays bfloat16)
               half: float16, half of the room of float32; a token is then off by at most 2^-11 of its size
     limit     gigabytes; when there is more, what was used longest ago goes
+
+    Raises ValueError for another storage, and for a limit of nothing.
     """
 
     def __init__(self, backbone: Backbone, folder: Path, storage: str = "exact", limit: float = 20.0) -> None:
@@ -52,39 +54,35 @@ class Cached:
                 f"cache.limit must be above 0 gigabytes, not {limit}; to keep nothing use cache.use=false"
             )
         self.backbone, self.folder, self.storage, self.limit = backbone, folder, storage, limit
-        self.encoded = self.found = 0  # photos that the network saw, photos read from disk
-        self.written = math.inf  # bytes since the last look at the limit; the first write looks, or many short runs would outgrow it
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backbone, name)
+        self.encoded = self.reused = 0  # photos that the network saw, photos read from disk
+        # Bytes since the last look at the limit; the first write looks, or many short runs would outgrow it.
+        self.written = math.inf
 
     def __call__(self, batch: Batch) -> tuple[Features, ...]:
-        """What each layer says, as the backbone would."""
+        """The features of each layer, as the backbone would give them."""
+        count = len(batch.photos)
         if self.backbone.digest == "random":  # nothing says which random weights they are
-            self.encoded += len(batch.photos)
+            self.encoded += count
             return self.backbone(batch)
-        places = [self.place(batch, number) for number in range(len(batch.photos))]
-        photos = [self.read(place) for place in places]
+        paths = [self.photo_file(batch, index) for index in range(count)]
+        photos = [read_features(path) for path in paths]
         if all(photos):
-            self.found += len(photos)
+            self.reused += count
             names = tuple(photo.name for photo in batch.photos)
             layers = zip(*[layers for layers in photos if layers], strict=True)
             return tuple(self.joined(list(layer), number, names) for number, layer in enumerate(layers))
-        # all of them, in the company they were asked in: kernels differ by a bit with the batch
-        features = self.backbone(batch)
-        self.encoded += len(batch.photos)
-        stored = tuple(self.stored(layer) for layer in features)
-        for number, place in enumerate(places):
-            self.write(place, stored, number)
-        return stored
+        # All photos, in the company they came in: kernels differ by a bit with the batch.
+        features = tuple(self.as_stored(layer) for layer in self.backbone(batch))
+        self.encoded += count
+        for index, path in enumerate(paths):
+            self.write(path, features, index)
+        return features
 
-    def stored(self, features: Features) -> Features:
-        """Now as it will be read later."""
-        return (
-            replace(features, tokens=features.tokens.clamp(-65504, 65504).half().float())
-            if self.storage == "half"
-            else features
-        )
+    def as_stored(self, features: Features) -> Features:
+        """What will be read from the file later."""
+        if self.storage == "exact":
+            return features
+        return replace(features, tokens=features.tokens.clamp(-65504, 65504).half().float())
 
     def joined(self, photos: list[Features], number: int, names: tuple[str, ...]) -> Features:
         """One layer of several photos as a batch."""
@@ -100,71 +98,117 @@ class Cached:
 
     @cached_property
     def network(self) -> Path:
-        """The folder for what this network says: named after everything that features depend on beside the picture."""
-        own = self.backbone
+        """This network's folder, named after everything that features depend on beside the picture."""
+        backbone = self.backbone
         about = {
-            "format": FORMAT, "backbone": own.name, "weights": own.digest, "layer": own.layer, "placement": own.describe()["placement"],
-            "precision": str(own.dtype), "engine": own.engine, "device": own.device.type, "storage": self.storage,
-        }  # fmt: skip
-        told = json.dumps(about, sort_keys=True).encode()
-        folder = self.folder / hashlib.sha256(told).hexdigest()[:32]
+            "format": FORMAT,
+            "backbone": backbone.name,
+            "weights": backbone.digest,
+            "layer": backbone.layer,
+            "placement": backbone.describe()["placement"],
+            "precision": str(backbone.dtype),
+            "engine": backbone.engine.name,
+            "device": backbone.device.type,
+            "storage": self.storage,
+        }
+        content = json.dumps(about, sort_keys=True).encode()
+        folder = self.folder / hashlib.sha256(content).hexdigest()[:32]
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            write_bytes(folder / "about.json", told)
+            write_bytes(folder / "about.json", content)
         return folder
 
-    def place(self, batch: Batch, number: int) -> Path:
-        """The address of one picture: the very pixels that go into the network, and where they lie on the photo."""
-        hasher = hashlib.sha256(np.ascontiguousarray(batch.images[number].permute(1, 2, 0).numpy()).data)
-        hasher.update(json.dumps([batch.photos[number].size, asdict(batch.views[number])]).encode())
+    def photo_file(self, batch: Batch, index: int) -> Path:
+        """Addressed by the very pixels that go into the network, and by where they lie on the photo."""
+        pixels = np.ascontiguousarray(batch.images[index].permute(1, 2, 0).numpy())
+        hasher = hashlib.sha256(pixels.data)
+        hasher.update(json.dumps([batch.photos[index].size, asdict(batch.views[index])]).encode())
         return self.network / f"{hasher.hexdigest()[:40]}.safetensors"
 
-    def read(self, path: Path) -> list[Features] | None:
-        """A photo's features, layer by layer."""
-        try:
-            with safe_open(path, "pt") as file:
-                told = json.loads((file.metadata() or {})["attnvis"])
-                found = []
-                for number, entry in enumerate(told):
-                    tokens = file.get_tensor(f"tokens.{number}").float().unsqueeze(0)
-                    has_logits = f"logits.{number}" in file.keys()  # noqa: SIM118 - not a dict
-                    logits = file.get_tensor(f"logits.{number}").unsqueeze(0) if has_logits else None
-                    placement = as_placement(entry["placement"])
-                    found.append(
-                        Features(
-                            tokens, tuple(entry["grid"]), (placement,), logits=logits, layer=entry["layer"]
-                        )
-                    )
-        except (
-            OSError,
-            SafetensorError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ):  # absent, evicted meanwhile, or damaged: computed again
-            return None
-        with contextlib.suppress(OSError):  # somebody else's cache is read, though not touched
-            os.utime(path)  # used today
-        return found
+    def write(self, path: Path, layers: tuple[Features, ...], index: int) -> None:
+        """One photo of a batch.
 
-    def write(self, path: Path, layers: tuple[Features, ...], number: int) -> None:
-        """Two processes that write one entry write the same; each puts its own whole file in place."""
-        dtype, tensors = torch.float16 if self.storage == "half" else self.backbone.dtype, {}
-        for layer, features in enumerate(layers):
-            tensors[f"tokens.{layer}"] = features.tokens[number].to(dtype).cpu().contiguous()
+        Processes that write one entry write the same; each puts its own whole file in place.
+        """
+        dtype = torch.float16 if self.storage == "half" else self.backbone.dtype
+        tensors, entries = {}, []
+        for number, features in enumerate(layers):
+            tensors[f"tokens.{number}"] = features.tokens[index].to(dtype).cpu().contiguous()
             if features.logits is not None:
-                tensors[f"logits.{layer}"] = features.logits[number].cpu().contiguous()
-        told = [
-            {"layer": one.layer, "grid": one.grid, "placement": asdict(one.placements[number])}
-            for one in layers
-        ]
-        content = save(tensors, {"attnvis": json.dumps(told)})
+                tensors[f"logits.{number}"] = features.logits[index].cpu().contiguous()
+            placement = asdict(features.placements[index])
+            entries.append({"layer": features.layer, "grid": features.grid, "placement": placement})
+        content = save(tensors, {"attnvis": json.dumps(entries)})
         with contextlib.suppress(OSError):  # a full or read-only cache costs time, not results
             write_bytes(path, content)
             self.written += len(content)
         if self.written > self.limit * 1e9 / 20:
             self.written = 0
             shrink(self.folder, self.limit * 1e9)
+
+    # The backbone's own, for whoever is given a cache in its place.
+
+    def prepare(self, photos: int, workers: int = 1, sample: Batch | None = None) -> None:
+        self.backbone.prepare(photos, workers, sample)
+
+    def describe(self) -> dict[str, str]:
+        return self.backbone.describe()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.backbone.warnings
+
+    def warnings_at(self, how: Preprocessing) -> tuple[str, ...]:
+        return self.backbone.warnings_at(how)
+
+    def cautions(self, how: Preprocessing) -> dict[str, str]:
+        return self.backbone.cautions(how)
+
+    @property
+    def name(self) -> str:
+        return self.backbone.name
+
+    @property
+    def weights(self) -> str:
+        return self.backbone.weights
+
+    @property
+    def layer(self) -> str:
+        return self.backbone.layer
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self.backbone.layers
+
+    @property
+    def head(self) -> Head | None:
+        return self.backbone.head
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.backbone.preprocessing
+
+
+def read_features(path: Path) -> list[Features] | None:
+    """One photo's features, layer by layer; None where its file is absent, evicted meanwhile, or damaged."""
+    layers = []
+    try:
+        with safe_open(path, "pt") as file:
+            for number, entry in enumerate(json.loads((file.metadata() or {})["attnvis"])):
+                has_logits = f"logits.{number}" in file.keys()  # noqa: SIM118 - not a dict
+                features = Features(
+                    tokens=file.get_tensor(f"tokens.{number}").float().unsqueeze(0),
+                    grid=tuple(entry["grid"]),
+                    placements=(as_placement(entry["placement"]),),
+                    logits=file.get_tensor(f"logits.{number}").unsqueeze(0) if has_logits else None,
+                    layer=entry["layer"],
+                )
+                layers.append(features)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    with contextlib.suppress(OSError):  # somebody else's cache is read, though not touched
+        os.utime(path)  # used today
+    return layers
 
 
 @dataclass(frozen=True)
@@ -178,6 +222,7 @@ class Entry:
 
 
 def entries(folder: Path) -> Iterator[Entry]:
+    """The networks whose features lie in a cache."""
     for about in sorted(folder.glob(f"{NETWORK}/about.json")):
         sizes = [size for _, size, _ in files(about.parent, PICTURE)]
         with contextlib.suppress(OSError, ValueError):
@@ -186,21 +231,21 @@ def entries(folder: Path) -> Iterator[Entry]:
 
 def files(folder: Path, pattern: str) -> list[tuple[float, int, Path]]:
     """(last used, bytes, path) of every photo's file."""
-    found = []
+    sizes = []
     for path in folder.glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # another process evicted it meanwhile
             status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
-    return found
+            sizes.append((status.st_mtime, status.st_size, path))
+    return sizes
 
 
 def shrink(folder: Path, limit: float) -> None:
     """What was used longest ago goes, until nine tenths of the limit are left."""
-    kept = sorted(files(folder, f"{NETWORK}/{PICTURE}"))
-    total = sum(size for _, size, _ in kept)
+    oldest_first = sorted(files(folder, f"{NETWORK}/{PICTURE}"))
+    total = sum(size for _, size, _ in oldest_first)
     if total <= limit:
         return
-    for _, size, path in kept:
+    for _, size, path in oldest_first:
         with contextlib.suppress(OSError):  # another user's stays
             path.unlink(missing_ok=True)
             total -= size
@@ -217,11 +262,14 @@ def clear(folder: Path) -> int:
     return freed
 
 
-def remembered(backbone: "Backbone", settings: dict[str, Any]) -> "Backbone | Cached":
+def remembered(backbone: Backbone, settings: dict[str, Any]) -> Backbone | Cached:
+    """A backbone with a cache of these settings: use, folder, storage, limit; itself where none is used."""
     if not settings["use"]:
         return backbone
-    return Cached(backbone, place_of(settings["folder"]), settings["storage"], float(settings["limit"]))
+    folder, limit = cache_folder(settings["folder"]), float(settings["limit"])
+    return Cached(backbone, folder, storage=settings["storage"], limit=limit)
 
 
-def place_of(folder: str) -> Path:
+def cache_folder(folder: str) -> Path:
+    """What a setting stands for; "default": the user's own."""
     return default_folder() if folder == "default" else Path(folder)

@@ -1,7 +1,8 @@
 """Maps of photos and of their mirror images in, the place where cells really look out.  No labels are needed.
 
-Geometry (`receptive_field`) says where a cell's receptive field is centred; training moves the effective centre by up to half a stride.
-The flip test finds it: a cell that is drawn where it looks marks the same spot whether the photo is mirrored or not.
+Geometry (`receptive_field`) says where a cell's receptive field is centred; training moves the effective
+centre by up to half a stride.  The flip test finds it: a cell that is drawn where it looks marks the same
+spot whether the photo is mirrored or not.
 """
 
 import json
@@ -21,13 +22,14 @@ from attnvis.types import Batch, Features
 __all__ = [
     "SHIFTS",
     "Calibration",
-    "address",
-    "agreement",
+    "calibration_file",
     "compare",
-    "energy",
     "estimate_shift",
-    "read",
-    "store",
+    "flip_agreements",
+    "flip_correlations",
+    "patch_norms",
+    "read_calibration",
+    "store_calibration",
 ]
 
 FEWEST = 20  # photos
@@ -38,9 +40,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far the cells of one layer, with one set of weights, look from where geometry centres them; in pixels of the input.
+    """How far the cells of one layer, with one set of weights, look from where geometry centres them.
 
-    Negative: up and to the left.  Measured along the rows; used for both axes, since a photo upside down is nothing that networks learn.
+    In pixels of the input; negative: up and to the left.  Measured along the rows; used for both axes, since
+    a photo upside down is nothing that networks learn.
     """
 
     shift: float
@@ -55,7 +58,7 @@ class Calibration:
     size: int = 0  # short side of the input in pixels
     controls: tuple[
         float, ...
-    ] = ()  # the shifts of copies with random weights, of those copies whose maps say any
+    ] = ()  # the shifts of copies with random weights, as far as their maps gave any
 
     @property
     def measured(self) -> Shift:
@@ -67,7 +70,7 @@ class Calibration:
 
     @property
     def by_chance(self) -> bool:
-        """Whether the shift lies among those of random weights: then training need not have moved the cells at all."""
+        """Whether the shift lies among those of random weights: training need not have moved the cells."""
         return bool(self.controls) and min(self.controls) <= self.shift <= max(self.controls)
 
     @property
@@ -76,13 +79,13 @@ class Calibration:
         return (json.dumps({"format": FORMAT} | asdict(self), indent=2) + "\n").encode()
 
 
-# ------------------------------------------------------------------------------------------------------------ the flip test
+# ---------------------------------------------------------------------------------------------- the flip test
 
 
 def flip_agreements(
     backbone: Callable[[Batch], tuple[Features, ...]],
 ) -> Callable[[Batch], list[list[Float[np.ndarray, " S"]]]]:
-    """A method: for every photo and every layer, how well its map and its mirror image's agree under each of SHIFTS."""
+    """A method: for every photo and layer, how well its map and its mirror image's agree under each shift."""
 
     def call(batch: Batch) -> list[list[Float[np.ndarray, " S"]]]:
         mirrored = replace(batch, images=batch.images.flip(3))
@@ -92,52 +95,68 @@ def flip_agreements(
 
 
 def compare(photos: Sequence[Features], mirrored: Sequence[Features]) -> list[list[Float[np.ndarray, " S"]]]:
-    """Of the layers of photos, and of the photos mirrored left to right: for every photo and layer the agreements."""
+    """Layers of photos, and of the same mirrored left to right: for every photo and layer the agreements.
+
+    Raises ValueError where maps are too small to be compared.
+    """
     tables = []
     for layer, other in zip(photos, mirrored, strict=True):
         placement = layer.placements[0]
-        first, step = placement.first[1], placement.step[1]
-        tables.append(
-            agreement(energy(layer.maps), energy(other.maps), first / step, placement.size[1] / step)
-        )
+        first, step, width = placement.first[1], placement.step[1], placement.size[1]
+        plain, flipped = patch_norms(layer.maps), patch_norms(other.maps)
+        tables.append(flip_correlations(plain, flipped, first=first / step, width=width / step))
     return [list(photo) for photo in zip(*tables, strict=True)]
 
 
-def energy(maps: Float[torch.Tensor, "B D h w"]) -> Float[np.ndarray, "B h w"]:
-    """The norm of every patch feature.  Unlike a distance to the mean patch it depends on no other cell: borders stay at the border."""
+def patch_norms(maps: Float[torch.Tensor, "B D h w"]) -> Float[np.ndarray, "B h w"]:
+    """The norm of every patch feature.
+
+    Unlike a distance to the mean patch it depends on no other cell: borders stay at the border.
+    """
     return maps.float().norm(dim=1).cpu().numpy()
 
 
-def agreement(
+def flip_correlations(
     plain: Float[np.ndarray, "B h w"], mirrored: Float[np.ndarray, "B h w"], first: float, width: float
 ) -> Float[np.ndarray, "B S"]:
-    """How well the maps of photos and of the mirrored photos (as the network gave them) agree, for every one of SHIFTS.
+    """How well maps of photos and of mirrored photos (as the network gave them) agree, for each of SHIFTS.
 
-    All lengths are in strides: geometry centres column i at first + i from the left edge of a photo that is `width` wide.  Both maps are
-    read at the same places of the photo as if the cells were shifted, then correlated over rows and places.  The places lie symmetrically
-    about the middle, an eighth of a stride apart, so that under every shift they fall on cells as often as between them; none of the
-    shifts needs a cell beyond the grid.  This is the correlation of M2[x - d / 2] with M1[x + d / 2], M2 being the mirrored map mirrored
-    back and d = width - (w - 1) - 2 (first + shift).  Raises ValueError where less than three columns can be read.
+    All lengths are in strides: geometry centres column i at first + i from the left edge of a photo that is
+    `width` wide.  Both maps are read at the same places of the photo as if the cells were shifted, then
+    correlated over rows and places.  The places lie symmetrically about the middle, an eighth of a stride
+    apart, so that under every shift they fall on cells as often as between them; none of the shifts needs a
+    cell beyond the grid.  This is the correlation of M2[x - d / 2] with M1[x + d / 2], M2 being the mirrored
+    map mirrored back and d = width - (w - 1) - 2 (first + shift).  Raises ValueError where less than three
+    columns can be read.
     """
     columns, middle = plain.shape[2], width / 2
     room = min(middle - (first + SHIFTS[-1]), first + SHIFTS[0] + columns - 1 - middle)
     if 2 * room < 3 - 1e-9:
         raise ValueError(
-            f"maps of {columns} columns are too small to calibrate a placement; use larger inputs (preprocess.size)"
+            f"maps of {columns} columns are too small to calibrate a placement; "
+            "use larger inputs (preprocess.size)"
         )
     steps = int(8 * room + 1e-9)
     places = middle + np.arange(-steps, steps + 1) / 8
-    table = []
+    correlations = []
     for shift in SHIFTS:
-        reader = spline(places - first - shift, columns).T
-        both = [plain @ reader, (mirrored @ reader)[:, :, ::-1]]
-        a, b = (read - read.mean((1, 2), keepdims=True) for read in both)
-        product, own, other = ((x * y).sum((1, 2)) for x, y in ((a, b), (a, a), (b, b)))
-        least = (
-            1e-10 * np.maximum(*((read * read).sum((1, 2)) for read in both)) + 1e-30
-        )  # flat but for rounding: agrees with nothing
-        table.append(np.where(np.minimum(own, other) > least, product / np.sqrt(own * other + 1e-30), 0))
-    return np.stack(table, 1)
+        interpolation = spline(places - first - shift, columns).T
+        correlations.append(correlation(plain @ interpolation, (mirrored @ interpolation)[:, :, ::-1]))
+    return np.stack(correlations, 1)
+
+
+def correlation(
+    maps: Float[np.ndarray, "B h K"], others: Float[np.ndarray, "B h K"]
+) -> Float[np.ndarray, " B"]:
+    """Pearson's, of each pair over rows and places.  What is flat but for rounding agrees with nothing: 0."""
+    centred = maps - maps.mean((1, 2), keepdims=True)
+    others_centred = others - others.mean((1, 2), keepdims=True)
+    product = (centred * others_centred).sum((1, 2))
+    variance = (centred * centred).sum((1, 2))
+    others_variance = (others_centred * others_centred).sum((1, 2))
+    energy = np.maximum((maps * maps).sum((1, 2)), (others * others).sum((1, 2)))
+    has_contrast = np.minimum(variance, others_variance) > 1e-10 * energy + 1e-30
+    return np.where(has_contrast, product / np.sqrt(variance * others_variance + 1e-30), 0)
 
 
 def spline(positions: Float[np.ndarray, " K"], cells: int) -> Float[np.ndarray, "K w"]:
@@ -157,56 +176,65 @@ def basis(positions: np.ndarray, cells: int) -> Float[np.ndarray, "K w"]:
 
 
 def estimate_shift(table: Float[np.ndarray, "P S"], stride: float, seed: int = 0) -> Calibration:
-    """The shift at which the mean agreement of all photos is largest, and how far it can be trusted; stride: in pixels of the input.
+    """The shift at which the mean agreement of all photos is largest, and how far it can be trusted.
 
-    The interval comes from 2000 bootstrap draws of photos.  `before` and `after` are honest: the photos are halved at random, and each half
-    is judged with the shift that the other half gave.  Raises ValueError where the photos do not say where the cells look.
+    table: a photo a row, SHIFTS across; stride: in pixels of the input.  The interval comes from 2000
+    bootstrap draws of photos.  `before` and `after` are honest: the photos are halved at random, and each
+    half is judged with the shift that the other half gave.  Raises ValueError where the photos do not say
+    where the cells look.
     """
     count, rng = len(table), np.random.default_rng(seed)
     if count < FEWEST:
         raise ValueError(
-            f"{count} photo{'s' * (count != 1)} cannot calibrate a placement; give at least {FEWEST}, better 100, of any kind"
+            f"{count} photo{'s' * (count != 1)} cannot calibrate a placement; "
+            f"give at least {FEWEST}, better 100, of any kind"
         )
     best = int(table.mean(0).argmax())
     draws = SHIFTS[(rng.multinomial(count, np.full(count, 1 / count), 2000) @ table).argmax(1)]
     low, high = (float(end) for end in np.quantile(draws, [0.025, 0.975]))
     if best in (0, len(SHIFTS) - 1) or high - low > WIDEST:
         raise ValueError(
-            f"the photos do not say where the cells look: the best shift is {stride * SHIFTS[best]:.1f} px [{stride * low:.1f}, "
-            f"{stride * high:.1f}], and cells are {stride:.4g} px apart; give more photos, or keep placement=rf"
+            f"the photos do not say where the cells look: the best shift is {stride * SHIFTS[best]:.1f} px "
+            f"[{stride * low:.1f}, {stride * high:.1f}], and cells are {stride:.4g} px apart; "
+            "give more photos, or keep placement=rf"
         )
-    one, other = np.array_split(rng.permutation(count), 2)
-    by_one, by_other = (int(table[half].mean(0).argmax()) for half in (one, other))
+    first, second = np.array_split(rng.permutation(count), 2)
+    best_first, best_second = (int(table[half].mean(0).argmax()) for half in (first, second))
+    held_out = np.concatenate([table[second, best_first], table[first, best_second]])
     return Calibration(
         shift=round(float(stride * SHIFTS[best]), 2),
         interval=(round(stride * low, 2), round(stride * high, 2)),
         photos=count,
         before=round(float(table[:, len(SHIFTS) // 2].mean()), 4),
-        after=round(float(np.concatenate([table[other, by_one], table[one, by_other]]).mean()), 4),
-        halves=(round(float(stride * SHIFTS[by_one]), 2), round(float(stride * SHIFTS[by_other]), 2)),
+        after=round(float(held_out.mean()), 4),
+        halves=(round(float(stride * SHIFTS[best_first]), 2), round(float(stride * SHIFTS[best_second]), 2)),
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------------------------------ files
 
 
-def address(digest: str, layer: str) -> Path:
+def calibration_file(digest: str, layer: str) -> Path:
     """The file for one set of weights and one node of the network."""
     return default_folder() / "calibrations" / f"{digest[:32]}-{quote(layer, safe='')}.json"
 
 
-def read(digest: str, layer: str) -> Calibration | None:
-    """What was stored for these weights and this node; None where nothing was.  Raises ValueError for a file that is none of ours."""
-    path = address(digest, layer)
+def read_calibration(digest: str, layer: str) -> Calibration | None:
+    """What was stored for these weights and this node; None where nothing was.
+
+    Raises ValueError for a file that is none of ours.
+    """
+    path = calibration_file(digest, layer)
     try:
-        told = json.loads(path.read_bytes())
-        if told.pop("format") != FORMAT or (told["digest"], told["layer"]) != (digest, layer):
+        record = json.loads(path.read_bytes())
+        if record.pop("format") != FORMAT or (record["digest"], record["layer"]) != (digest, layer):
             raise ValueError
-        pairs = {name: (float(told[name][0]), float(told[name][1])) for name in ("interval", "halves")}
-        controls = tuple(
-            float(shift) for shift in told.get("controls", ())
-        )  # files of earlier versions have none
-        return Calibration(**told | pairs | {"shift": float(told["shift"]), "controls": controls})
+        record["shift"] = float(record["shift"])
+        for name in ("interval", "halves"):
+            record[name] = (float(record[name][0]), float(record[name][1]))
+        controls = record.get("controls", ())  # files of earlier versions have none
+        record["controls"] = tuple(float(shift) for shift in controls)
+        return Calibration(**record)
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
@@ -215,9 +243,9 @@ def read(digest: str, layer: str) -> Calibration | None:
         ) from None
 
 
-def store(found: "Calibration") -> Path:
-    """Where `Backbone(placement="calibrated")` looks for it."""
-    path = address(found.digest, found.layer)
+def store_calibration(calibration: Calibration) -> Path:
+    """Writes it where placement=calibrated looks for it; gives the file."""
+    path = calibration_file(calibration.digest, calibration.layer)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, found.text)
+    write_bytes(path, calibration.text)
     return path

@@ -1,4 +1,4 @@
-"""A cut network in, the same function out as another engine computes it: what is asked of it stays the same to four digits.
+"""A network's trunk in, the same function out as another engine computes it: the same to four digits.
 
 eager      PyTorch as it is: ready at once
 compile    torch.compile with frozen weights: minutes to warm up, anew for every shape; needs a C++ compiler
@@ -16,13 +16,88 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attnvis.backbone.cutting import TRACING, quietly
+from attnvis.backbone.cutting import TRACING, channels_last_memory, without_stderr
 
-__all__ = ["ENGINES", "OpenVino", "choose", "compiled", "start"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "OpenVino",
+    "Run",
+    "choose",
+    "compare_with_float32",
+    "compiled",
+    "folded",
+    "make_engine",
+    "resolve_device",
+    "start",
+]
 
 Run = Callable[[Tensor], tuple[Tensor, ...]]  # images [B, 3, H, W] -> maps [B, D, h, w], layer by layer
 ENGINES = ("auto", "eager", "compile", "openvino")
 MANY = 500  # photos from which on a few seconds of warming up are paid back
+
+
+class Engine:
+    """What runs a trunk: eager PyTorch, until `prepare` or the first pass starts what was wanted.
+
+    trunk   images [B, 3, H, W] -> maps [B, D, h, w], layer by layer: as it was loaded, in float32
+    eager   the same function, ready to run in `dtype` on `device`
+    wanted  one of ENGINES; auto: by the number of photos
+
+    Raises ValueError for an unknown engine.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        eager: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype,
+        wanted: str = "auto",
+    ) -> None:
+        if wanted not in ENGINES:
+            raise ValueError(f"unknown engine {wanted!r}: {', '.join(ENGINES)}")
+        self.trunk, self.eager = trunk, eager
+        self.device, self.dtype, self.wanted = device, dtype, wanted
+        self.name, self.reason = "eager", ""  # what runs, and why; how well it agrees with eager float32
+        self.forward: Run = eager  # what runs: images in `dtype`, channels last in memory
+        self.ready = wanted in ("auto", "eager")
+        self.starting = threading.RLock()  # once, however many threads ask
+
+    def run(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B D h w"], ...]:
+        """Maps of every layer, in float32."""
+        if not self.ready:
+            with self.starting:
+                if not self.ready:
+                    self.prepare(1, torch.get_num_threads())
+        images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
+        return tuple(maps.float() for maps in self.forward(images))
+
+    def prepare(self, photos: int, workers: int = 1, images: Float[Tensor, "B 3 H W"] | None = None) -> None:
+        """Start the engine for so many photos and threads; on `images` it is compared with eager float32.
+
+        Raises ValueError where that engine cannot run here.
+        """
+        with self.starting:
+            name, reason = choose(photos, self.device) if self.wanted == "auto" else (self.wanted, "")
+            forward: Run = self.eager
+            if name != "eager":
+                forward = start(name, folded(self.trunk), self.dtype, self.device, workers)
+            reasons = [f"auto: {reason}"] if reason else []
+            if images is not None and (name, self.dtype) != ("eager", torch.float32):
+                exact = folded(self.trunk).to(self.device)
+                reasons.append(compare_with_float32(forward, exact, images.to(self.device), self.dtype))
+            self.forward, self.name, self.reason = forward, name, "; ".join(reasons)
+            self.ready = True
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})" if self.reason else self.name
+
+
+def make_engine(trunk: nn.Module, device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> Engine:
+    """An engine for a trunk, whose own weights stay as they are.  Raises ValueError for an unknown engine."""
+    eager = channels_last_memory(folded(trunk).to(device, dtype))
+    return Engine(trunk, eager, device, dtype, wanted)
 
 
 def choose(photos: int, device: torch.device) -> tuple[str, str]:
@@ -31,45 +106,50 @@ def choose(photos: int, device: torch.device) -> tuple[str, str]:
         return "eager", f"fewer than {MANY} photos do not pay for warming up another"
     if device.type == "cpu" and find_spec("openvino"):
         return "openvino", f"{photos} photos, and it is installed"
-    return (
-        "eager",
-        "pip install 'attnvis[openvino]' makes many photos faster"
-        if device.type == "cpu"
-        else "a GPU, which decoding keeps busy",
-    )
+    if device.type == "cpu":
+        return "eager", "pip install 'attnvis[openvino]' makes many photos faster"
+    return "eager", "a GPU, which decoding keeps busy"
 
 
 def start(engine: str, trunk: nn.Module, dtype: torch.dtype, device: torch.device, workers: int) -> Run:
-    """trunk: the eager network in float32; workers: threads that will call it at a time, each with one core."""
+    """A trunk as `engine` runs it: images [B, 3, H, W] in, maps [B, D, h, w] out, layer by layer.
+
+    trunk: in float32, it is taken over; workers: threads that will call it at a time, each with one core.
+    Raises ValueError for an engine that is unknown, or cannot run here.
+    """
     match engine:
         case "eager":
             return trunk.to(device, dtype).to(memory_format=torch.channels_last)
         case "compile":
             if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
                 raise ValueError(
-                    "engine compile needs a C++ compiler, and there is none; install g++, or take engine=openvino or eager"
+                    "engine compile needs a C++ compiler, and there is none; "
+                    "install g++, or take engine=openvino or eager"
                 )
             return compiled(trunk.to(device, dtype).to(memory_format=torch.channels_last))
         case "openvino":
             if device.type != "cpu":
                 raise ValueError(
-                    f"engine openvino runs on the CPU, and the device is {device}; take engine=eager or compile"
+                    f"engine openvino runs on the CPU, and the device is {device}; "
+                    "take engine=eager or compile"
                 )
             return OpenVino(trunk, dtype, workers)
     raise ValueError(f"unknown engine {engine!r}: {', '.join(ENGINES)}")
 
 
 def compiled(trunk: nn.Module) -> Run:
-    """The last batch of a shape is filled up to the size of the others: every new size would be compiled anew, for minutes."""
+    """A trunk as torch.compile makes it: minutes to warm up, for every shape.
+
+    The last batch of a shape is filled up to the size of the others: every new size would be compiled anew.
+    """
     run = torch.compile(trunk, dynamic=False, options={"freezing": True})
     largest: dict[tuple[int, int], int] = {}
 
     def padded(images: Tensor) -> tuple[Tensor, ...]:
         shape, count = (images.shape[2], images.shape[3]), len(images)
-        largest[shape] = wanted = max(largest.get(shape, 1), count)
-        filled = torch.cat([images, images[:1].expand(wanted - count, -1, -1, -1)]).contiguous(
-            memory_format=torch.channels_last
-        )
+        largest[shape] = max(largest.get(shape, 1), count)
+        filling = images[:1].expand(largest[shape] - count, -1, -1, -1)
+        filled = torch.cat([images, filling]).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():  # freezing wants to know that nothing is trained
             return tuple(maps[:count] for maps in run(filled))
 
@@ -77,7 +157,7 @@ def compiled(trunk: nn.Module) -> Run:
 
 
 class OpenVino:
-    """The network as OpenVINO compiles it for batches and photos of any size.  Each thread has a request of its own."""
+    """A trunk as OpenVINO compiles it, for batches and photos of any size; each thread has its request."""
 
     def __init__(self, trunk: nn.Module, dtype: torch.dtype, workers: int) -> None:
         try:
@@ -102,82 +182,100 @@ class OpenVino:
             model, "CPU", {**hints, "INFERENCE_NUM_THREADS": workers, "NUM_STREAMS": workers}
         )
         self.count = len(model.outputs)
-        self.own = threading.local()
+        self.requests = threading.local()  # one a thread
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, ...]:
-        if not hasattr(self.own, "request"):
-            self.own.request = self.model.create_infer_request()
-        found = self.own.request.infer([images.float().contiguous().numpy()], share_inputs=True)
-        return tuple(torch.from_numpy(found[number].copy()) for number in range(self.count))
+        if not hasattr(self.requests, "request"):
+            self.requests.request = self.model.create_infer_request()
+        arrays = self.requests.request.infer([images.float().contiguous().numpy()], share_inputs=True)
+        return tuple(torch.from_numpy(arrays[number].copy()) for number in range(self.count))
 
 
-def folded(encode: nn.Module) -> nn.Module:
-    """A copy with batch norm multiplied into the convolutions before it; a network that cannot be traced again is copied as it is."""
+def folded(trunk: nn.Module) -> nn.Module:
+    """A copy with batch norm multiplied into the convolutions before it.
+
+    A network that cannot be traced again, or would then say something else, is copied as it is.
+    """
     from torch.fx.experimental.optimization import fuse
 
     images = torch.randn(1, 3, 97, 97, generator=torch.Generator().manual_seed(0))
-    made = copied = copy.deepcopy(encode).eval()  # a copy of a traced network thinks that it trains
+    fused = copy.deepcopy(trunk).eval()  # a copy of a traced network thinks that it trains
     try:
-        images = images.to(next(encode.parameters()))
-        with (
-            TRACING,
-            torch.no_grad(),
-            quietly(),
-        ):  # not inference_mode: what is made in it can do nothing else
-            made = fuse(copied, inplace=True)
+        images = images.to(next(trunk.parameters()))
+        # not inference_mode: what is made in it can do nothing else
+        with TRACING, torch.no_grad(), without_stderr():
+            fused = fuse(fused, inplace=True)
             agree = all(
-                torch.allclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
-                for a, b in zip(made(images), encode(images), strict=True)
+                torch.allclose(maps, exact, rtol=1e-3, atol=1e-4 * float(exact.abs().max()))
+                for maps, exact in zip(fused(images), trunk(images), strict=True)
             )
-    except Exception:
+    except Exception:  # a network's own code raises what it likes at a tracer
         agree = False
-    return made if agree else copy.deepcopy(encode).eval()
+    return fused if agree else copy.deepcopy(trunk).eval()
 
 
 @torch.inference_mode()
-def agreement(run: Run, exact: nn.Module, images: Tensor, dtype: torch.dtype) -> str:
-    """How the attention of the mean query differs from that of eager float32: correlation of the weights, relative error of perplexity.
+def compare_with_float32(
+    run: Run, exact: nn.Module, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype
+) -> str:
+    """How the attention of the mean query differs from that of eager float32, in words; the worst image's.
 
-    Under z-scores: a softmax that all but takes the largest would tell the two best patches' tie, not the engine.  Of all images the worst.
+    The correlation of the weights, and the relative error of perplexity.  Under z-scores: a softmax that all
+    but takes the largest would show the tie of the two best patches, not the engine.
     """
-    lanes, tokens = images.to(dtype, memory_format=torch.channels_last), []
-    for maps in (run(lanes)[-1], exact(images)[-1]):
-        tokens.append(maps.float().flatten(2).mT)
-    scores = [(v @ v.mean(1, keepdim=True).mT).squeeze(-1).double() for v in tokens]
-    if float((scores[1].std(-1) / scores[1].abs().amax(-1).clamp_min(1e-30)).min()) < 1e-6:
+    scores = mean_query_scores(run(images.to(dtype, memory_format=torch.channels_last))[-1])
+    exact_scores = mean_query_scores(exact(images)[-1])
+    spread = exact_scores.std(-1) / exact_scores.abs().amax(-1).clamp_min(1e-30)
+    if float(spread.min()) < 1e-6:
         return "attention is uniform: nothing to compare with eager float32"
-    weights = [
-        ((s - s.mean(-1, keepdim=True)) / s.std(-1, correction=0, keepdim=True)).softmax(-1) for s in scores
-    ]
-    correlation = min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(*weights, strict=True))
-    perplexity = [torch.special.entr(w).sum(-1).exp() for w in weights]
-    missed = float((perplexity[0] / perplexity[1] - 1).abs().max())
-    return f"attention correlates with that of eager float32 by {correlation:.5f}, perplexity is off by {missed:.1e} ({len(images)} photos)"
+    weights, exact_weights = zscore_weights(scores), zscore_weights(exact_scores)
+    pairs = zip(weights, exact_weights, strict=True)
+    correlation = min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs)
+    error = float((perplexity(weights) / perplexity(exact_weights) - 1).abs().max())
+    return (
+        f"attention correlates with that of eager float32 by {correlation:.5f}, "
+        f"perplexity is off by {error:.1e} ({len(images)} photos)"
+    )
+
+
+def mean_query_scores(maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B N"]:
+    """Dot products of every patch with the mean patch, in float64."""
+    tokens = maps.float().flatten(2).mT  # [B, D, h, w] -> [B, N, D]
+    return (tokens @ tokens.mean(1, keepdim=True).mT).squeeze(-1).double()
+
+
+def zscore_weights(scores: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """Softmax of z-scores."""
+    centred = scores - scores.mean(-1, keepdim=True)
+    return (centred / scores.std(-1, correction=0, keepdim=True)).softmax(-1)
+
+
+def perplexity(weights: Float[Tensor, "B N"]) -> Float[Tensor, " B"]:
+    return torch.special.entr(weights).sum(-1).exp()
 
 
 def resolve_device(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
-    """What `auto` stands for on this machine."""
+    """What `auto` stands for on this machine.  Raises ValueError for what is unknown, or not there."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        resolved = torch.device(device)
     except RuntimeError:
         raise ValueError(f"unknown device {device!r}: auto, cpu or cuda") from None
-    if where.type == "cuda" and not torch.cuda.is_available():
+    if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device}: this machine has no usable GPU; use device=auto or cpu")
-    dtypes = {
-        "fp32": torch.float32,
-        "bf16": torch.bfloat16,
-        "auto": torch.bfloat16 if fast_bf16(where) else torch.float32,
-    }
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(resolved) else "fp32"
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
     if precision not in dtypes:
         raise ValueError(f"unknown precision {precision!r}: auto, fp32 or bf16")
-    return where, dtypes[precision]
+    return resolved, dtypes[precision]
 
 
-def fast_bf16(device: torch.device) -> bool:
+def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 has instructions of its own here; emulated, it is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    checks = (
-        getattr(torch.cpu, name, bool) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    )
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # missing from some builds of PyTorch
+    checks = [getattr(torch.cpu, name, bool) for name in names]
     return device.type == "cpu" and any(check() for check in checks)

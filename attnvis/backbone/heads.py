@@ -1,6 +1,7 @@
-"""What a classifier asks of the patches: for every class a query whose mean score, with a constant, is the class's logit - or nearly.
+"""What a classifier asks of the patches: for every class a query.
 
-A certificate says how nearly.  Only where it is exact may a map of the scores be called a class activation map (CAM, Zhou et al. 2016).
+Its mean score, with a constant, is the class's logit - or nearly.  A certificate says how nearly.  Only where
+it is exact may a map of the scores be called a class activation map (CAM, Zhou et al. 2016).
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from attnvis.backbone.cutting import Rest, first_line, quietly
+from attnvis.backbone.cutting import CutNetwork, Rest, first_line, without_stderr
 from attnvis.types import Head
 
 __all__ = [
@@ -22,12 +23,15 @@ __all__ = [
     "Gated",
     "Gradient",
     "Linear",
+    "build_head",
     "certify",
+    "certify_all",
+    "class_names",
     "conv_relu",
     "gradient",
     "layer_norm",
     "linear",
-    "moved",
+    "to_device",
 ]
 
 EXACT = 1e-4  # relative
@@ -56,10 +60,12 @@ class Linear(Head):
 
 @dataclass(frozen=True, eq=False)
 class FrozenNorm(Head):
-    """The mean patch g, LayerNorm, then one linear layer, as in ConvNeXt: exact once the norm's divisor is held at what it is here.
+    """The mean patch g, LayerNorm, then one linear layer, as in ConvNeXt.
 
-    logit_c = w_c . (gamma (g - mean g) / sigma(g) + beta) + b_c, and g - mean g is linear in the patches: q_c = P(gamma w_c) / sigma(g)
-    with P = I - 11'/D.  The gradient's query would give maps whose mean is 0: LayerNorm does not change when g is scaled (Euler).
+    Exact once the norm's divisor is held at what it is here.
+    logit_c = w_c . (gamma (g - mean g) / sigma(g) + beta) + b_c, and g - mean g is linear in the patches:
+    q_c = P(gamma w_c) / sigma(g) with P = I - 11'/D.  The gradient's query would give maps whose mean is 0:
+    LayerNorm does not change when g is scaled (Euler).
     """
 
     weight: Float[Tensor, "C D"]
@@ -88,7 +94,10 @@ class FrozenNorm(Head):
 
 @dataclass(frozen=True, eq=False)
 class Gated(Head):
-    """A 1x1 convolution, ReLU, then the mean, as in SqueezeNet: logit_c = mean_i relu(w_c . v_i + b_c).  Scores are before the ReLU."""
+    """A 1x1 convolution, ReLU, then the mean, as in SqueezeNet: logit_c = mean_i relu(w_c . v_i + b_c).
+
+    Scores are before the ReLU.
+    """
 
     weight: Float[Tensor, "C D"]
     bias: Float[Tensor, " C"]
@@ -109,9 +118,11 @@ class Gated(Head):
 
 @dataclass(frozen=True, eq=False)
 class Gradient(Head):
-    """Any classifier, nearly: q_c = sum_i d logit_c / d v_i, Grad-CAM's weights times N; the constant is the logit of maps that are all 0.
+    """Any classifier, nearly: q_c = sum_i d logit_c / d v_i, Grad-CAM's weights times N.
 
-    Exact where everything after the maps is linear and takes them by their mean; else a linearisation at this photo.
+    The constant is the logit of maps that are all 0.
+    Exact where everything after the maps is linear and takes them by their mean; else a linearisation at this
+    photo.
     """
 
     rest: Rest
@@ -135,50 +146,56 @@ class Gradient(Head):
         return slope.sum((2, 3)), nothing[classes.to(nothing.device)]
 
 
-def moved(head: Head, device: torch.device) -> Head:
-    """With its tensors on a device; layers move with their network."""
-    found = {field.name: getattr(head, field.name) for field in fields(head)}  # type: ignore[arg-type]
-    return replace(
-        head, **{name: value.to(device) for name, value in found.items() if isinstance(value, Tensor)}
-    )  # type: ignore[type-var]
+def to_device(head: Head, device: torch.device) -> Head:
+    """The same head with its tensors on a device; the layers that it calls move with their network."""
+    values = {field.name: getattr(head, field.name) for field in fields(head)}  # type: ignore[arg-type]
+    tensors = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(head, **tensors)  # type: ignore[type-var]
 
 
 # What a yaml names: `linear:fc` -> linear(net, rest, "fc").
 def linear(net: nn.Module, rest: Rest, layer: str) -> Head:
-    """layer: the nn.Linear that reads the mean patch."""
-    found: Any = net.get_submodule(layer)
-    return Linear(found.weight.detach(), found.bias.detach())
+    """layer: the nn.Linear that reads the mean patch.  Raises AttributeError where it is none."""
+    classifier: Any = net.get_submodule(layer)
+    return Linear(classifier.weight.detach(), classifier.bias.detach())
 
 
 def layer_norm(net: nn.Module, rest: Rest, norm: str, layer: str) -> Head:
-    """norm: the LayerNorm of the mean patch; layer: the nn.Linear that reads it."""
-    normed: Any = net.get_submodule(norm)
-    found: Any = net.get_submodule(layer)
+    """norm: the LayerNorm of the mean patch; layer: the nn.Linear that reads it.
+
+    Raises AttributeError where they are none.
+    """
+    normaliser: Any = net.get_submodule(norm)
+    classifier: Any = net.get_submodule(layer)
     return FrozenNorm(
-        found.weight.detach(),
-        found.bias.detach(),
-        normed.weight.detach(),
-        normed.bias.detach(),
-        float(normed.eps),
+        weight=classifier.weight.detach(),
+        bias=classifier.bias.detach(),
+        scale=normaliser.weight.detach(),
+        shift=normaliser.bias.detach(),
+        eps=float(normaliser.eps),
     )
 
 
 def conv_relu(net: nn.Module, rest: Rest, layer: str) -> Head:
-    """layer: the 1x1 convolution that a ReLU and the mean follow."""
-    found: Any = net.get_submodule(layer)
-    return Gated(found.weight.detach().flatten(1), found.bias.detach())
+    """layer: the 1x1 convolution that a ReLU and the mean follow.  Raises AttributeError where it is none."""
+    convolution: Any = net.get_submodule(layer)
+    return Gated(convolution.weight.detach().flatten(1), convolution.bias.detach())
 
 
 def gradient(net: nn.Module, rest: Rest) -> Head:
+    """Whatever follows the maps, by its gradient."""
     return Gradient(rest)
 
 
-# -------------------------------------------------------------------------------------------------------------- certificate
+# ------------------------------------------------------------------------------------------------ certificate
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """max |mean_i s_i + constant - logit| over noise and classes: absolute, and relative to the largest |logit - constant|."""
+    """max |mean_i s_i + constant - logit| over noise and classes.
+
+    Absolute, and relative to the largest |logit - constant|.
+    """
 
     kind: str
     absolute: float
@@ -196,20 +213,22 @@ class Certificate:
         return f"approximate, by the {self.kind}: on noise the mean score {missed}"
 
 
-def certify(head: Head, maps: Float[Tensor, "B D h w"], truth: Float[Tensor, "B C"]) -> Certificate:
-    """What a head says of maps, beside what the network itself said: of its best and worst classes, and of some between."""
-    order, count = truth[0].argsort(), 3 if head.kind == "gradient" else 9  # gradients take their time
-    missed, evidence = [torch.zeros((), dtype=torch.float64)], 0.0
-    for index in order[torch.linspace(0, len(order) - 1, count).long()].unique().tolist():
+def certify(head: Head, maps: Float[Tensor, "B D h w"], logits: Float[Tensor, "B C"]) -> Certificate:
+    """Class scores beside the network's logits of these maps: its best and worst classes, and others."""
+    order = logits[0].argsort()
+    count = 3 if head.kind == "gradient" else 9  # gradients take their time
+    classes = order[torch.linspace(0, len(order) - 1, count).long()].unique().tolist()
+    errors, evidence = [torch.zeros((), dtype=torch.float64)], 0.0
+    for index in classes:
         vectors, constants = head.ask(maps, torch.full((len(maps),), index, device=maps.device))
         scores = (vectors.unsqueeze(1) @ maps.flatten(2)).squeeze(1)
-        missed.append((head.evidence(scores, constants) - truth[:, index]).abs().max().double().cpu())
-        evidence = max(evidence, float((truth[:, index] - constants).abs().max()))
-    worst = float(torch.stack(missed).max())  # NaN stays NaN, and is not exact
+        errors.append((head.evidence(scores, constants) - logits[:, index]).abs().max().double().cpu())
+        evidence = max(evidence, float((logits[:, index] - constants).abs().max()))
+    worst = float(torch.stack(errors).max())  # NaN stays NaN, and is not exact
     return Certificate(head.kind, worst, worst / max(evidence, 1e-9))
 
 
-# --------------------------------------------------------------------------------------------------- heads of a network, by name
+# -------------------------------------------------------------------------------- heads of a network, by name
 
 
 CLASS_NAMES = {"imagenet": Path(__file__).with_name("imagenet_classes.txt")}
@@ -222,27 +241,36 @@ KINDS: dict[str, Callable[..., Head]] = {
 }
 
 
-def ask(net: nn.Module, rest: Rest, head: str | Callable, categories: Sequence[str]) -> Head | None:
-    """What a text such as linear:fc names, with the classes' names where they are as many as the classes."""
+def build_head(
+    head: str | Callable[[nn.Module, Rest], Head | None],
+    net: nn.Module,
+    rest: Rest,
+    categories: Sequence[str],
+) -> Head | None:
+    """The head that a text such as linear:fc names, or that a function makes of net and rest.
+
+    None for "none".  Raises ValueError for a text that names no head of this network.
+    """
     if callable(head):
         return head(net, rest)
     if head == "none":
         return None
-    kind, _, said = head.partition(":")
-    layers = [part.strip() for part in said.split(",")] if said else []
+    kind, _, text = head.partition(":")
+    layers = [layer.strip() for layer in text.split(",")] if text else []
     if kind not in KINDS:
         raise ValueError(f"unknown head {head!r}; there are {', '.join(KINDS)} and none")
     try:
-        made: Any = KINDS[kind](net, rest, *layers)
+        unnamed: Any = KINDS[kind](net, rest, *layers)
     except (AttributeError, TypeError) as error:
         raise ValueError(
-            f"head {head}: {first_line(error)}; name layers of the network, as in linear:fc, or use head=gradient"
+            f"head {head}: {first_line(error)}; "
+            "name layers of the network, as in linear:fc, or use head=gradient"
         ) from None
-    return replace(made, categories=tuple(categories))
+    return replace(unnamed, categories=tuple(categories))
 
 
 def class_names(categories: Sequence[str] | str) -> tuple[str, ...]:
-    """A list of names, or the list that a word stands for.  Raises ValueError for a word that stands for none."""
+    """A list of names, or the list that a word stands for.  Raises ValueError for any other word."""
     if not isinstance(categories, str):
         return tuple(str(name) for name in categories)
     if categories not in CLASS_NAMES:
@@ -253,51 +281,61 @@ def class_names(categories: Sequence[str] | str) -> tuple[str, ...]:
 
 
 @torch.inference_mode()
-def certified(
-    made: Sequence[Head | None], trunk: nn.Module, rests: Sequence[Rest], net: nn.Module, name: str, size: int
-) -> list[Certificate | None]:
-    """How nearly each head says what the network says; refuses one that was given as exact and is not."""
-    found: list[Certificate | None] = []
-    for number, head in enumerate(made):
-        if head is None:
-            found.append(None)
-            continue
-        maps, truth = noise(trunk, net, number, size, exact=head.kind != "gradient")
-        if head.categories and len(head.categories) != truth.shape[1]:
-            raise ValueError(
-                f"categories has {len(head.categories)} names and {name} has {truth.shape[1]} classes; name each, or none"
-            )
-        lively = torch.randn(
-            maps.shape, generator=torch.Generator().manual_seed(1)
-        ).abs()  # random networks may give next to nothing
-        try:
-            certificate = certify(head, torch.cat([maps, lively]), torch.cat([truth, rests[number](lively)]))
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(
-                f"the classifier of {name} is not what head says ({head.kind}: {first_line(error)}); "
-                "name its layers right, or use head=gradient"
-            ) from None
-        if head.kind != "gradient" and not certificate.exact:
-            raise ValueError(
-                f"the classifier of {name} is not what head says ({head.kind}): class scores miss the logits by "
-                f"{certificate.relative:.2g}; name its layers right, or use head=gradient"
-            )
-        found.append(certificate)
-    return found
+def certify_all(
+    heads: Sequence[Head | None], network: CutNetwork, size: int
+) -> tuple[Certificate | None, ...]:
+    """How nearly each layer's head gives the network's own logits; None where there is no head.
+
+    size: of the input, its short side in pixels.  Raises ValueError for a head that was given as exact and is
+    not, and for names that are not as many as the classes.
+    """
+    numbered = enumerate(heads)
+    return tuple(
+        None if head is None else certify_layer(head, network, number, size) for number, head in numbered
+    )
 
 
-def noise(trunk: nn.Module, net: nn.Module, number: int, size: int, exact: bool) -> tuple[Tensor, Tensor]:
-    """Maps of a layer on noise, and the logits; of small pictures where that makes no difference, as it may to an approximation."""
-    sides = (97, size) if exact else (min(size, 224),)
-    for side in sides[:-1]:
-        with (
-            contextlib.suppress(RuntimeError, AssertionError, ValueError),
-            quietly(),
-        ):  # a network of one size only
-            return both(trunk, net, number, side)
-    return both(trunk, net, number, sides[-1])
+def certify_layer(head: Head, network: CutNetwork, number: int, size: int) -> Certificate:
+    exact = head.kind != "gradient"
+    maps, logits = on_noise(network, number, size, small=exact)
+    if head.categories and len(head.categories) != logits.shape[1]:
+        raise ValueError(
+            f"categories has {len(head.categories)} names and {network.name} has {logits.shape[1]} classes; "
+            "name each, or none"
+        )
+    # Random networks may give next to nothing: these maps are lively.
+    lively = torch.randn(maps.shape, generator=torch.Generator().manual_seed(1)).abs()
+    advice = "name its layers right, or use head=gradient"
+    try:
+        lively_logits = network.rests[number](lively)
+        certificate = certify(head, torch.cat([maps, lively]), torch.cat([logits, lively_logits]))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"the classifier of {network.name} is not what head says "
+            f"({head.kind}: {first_line(error)}); {advice}"
+        ) from None
+    if exact and not certificate.exact:
+        raise ValueError(
+            f"the classifier of {network.name} is not what head says ({head.kind}): "
+            f"class scores miss the logits by {certificate.relative:.2g}; {advice}"
+        )
+    return certificate
 
 
-def both(trunk: nn.Module, net: nn.Module, number: int, side: int) -> tuple[Tensor, Tensor]:
+def on_noise(
+    network: CutNetwork, number: int, size: int, small: bool
+) -> tuple[Float[Tensor, "2 D h w"], Float[Tensor, "2 C"]]:
+    """Maps of a layer on noise, and the logits.
+
+    small: of small pictures, where the network takes them; an approximation may depend on the size.
+    """
+    if not small:
+        return maps_and_logits(network, number, min(size, 224))
+    with contextlib.suppress(RuntimeError, AssertionError, ValueError), without_stderr():
+        return maps_and_logits(network, number, 97)
+    return maps_and_logits(network, number, size)  # a network of one size only
+
+
+def maps_and_logits(network: CutNetwork, number: int, side: int) -> tuple[Tensor, Tensor]:
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    return trunk(images)[number], net(images)
+    return network.trunk(images)[number], network.net(images)

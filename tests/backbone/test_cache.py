@@ -46,7 +46,8 @@ def fake(**changes) -> Backbone:
 
 
 def passes(network: Backbone | Cached) -> list[int]:
-    return network.trunk.maps.batches
+    backbone = network.backbone if isinstance(network, Cached) else network
+    return backbone.engine.eager.maps.batches
 
 
 @functools.cache
@@ -102,7 +103,7 @@ def test_off_cold_and_warm_are_the_same_by_the_bit(tmp_path, kind):
     batch = photos(0, 1, 2)
     off, cached = network(batch), Cached(network, tmp_path)
     cold, warm = cached(batch), cached(batch)
-    assert (cached.encoded, cached.found) == (3, 3)
+    assert (cached.encoded, cached.reused) == (3, 3)
     same(off, cold)
     same(off, warm)
     (off,), (warm,) = off, warm
@@ -137,9 +138,9 @@ def test_of_hits_and_misses_the_whole_batch_is_computed_together(tmp_path):
     cached = Cached(fake(), tmp_path)
     cached(photos(0))
     same(cached(photos(0, 1)), fake()(photos(0, 1)))
-    assert passes(cached) == [1, 2] and (cached.encoded, cached.found) == (3, 0)
+    assert passes(cached) == [1, 2] and (cached.encoded, cached.reused) == (3, 0)
     cached(photos(1, 0))
-    assert passes(cached) == [1, 2] and cached.found == 2
+    assert passes(cached) == [1, 2] and cached.reused == 2
 
 
 def test_another_object_finds_what_the_first_has_written(tmp_path):
@@ -175,7 +176,7 @@ def test_another_network_has_another_address(tmp_path, changes):
     network = fake(**changes)
     other = Cached(network, tmp_path)
     same(other(photos(0)), other.backbone(photos(0)))
-    assert other.found == 0 and len(files(tmp_path)) == 2
+    assert other.reused == 0 and len(files(tmp_path)) == 2
     assert len({path.parent for path in files(tmp_path)}) == 2
 
 
@@ -183,7 +184,7 @@ def test_what_was_stored_in_half_does_not_serve_who_wants_it_exact(tmp_path):
     Cached(fake(), tmp_path, "half")(photos(0))
     exact = Cached(fake(), tmp_path)
     same(exact(photos(0)), fake()(photos(0)))
-    assert exact.found == 0
+    assert exact.reused == 0
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_another_picture_has_another_address(tmp_path, other):
     cached = Cached(fake(), tmp_path)
     cached(photos(0))
     same(cached(other), fake()(other))
-    assert cached.found == 0 and len(files(tmp_path)) == 2
+    assert cached.reused == 0 and len(files(tmp_path)) == 2
 
 
 def test_one_pixel_is_another_picture(tmp_path):
@@ -209,7 +210,7 @@ def test_one_pixel_is_another_picture(tmp_path):
     images = batch.images.clone()
     images[0, 2, 64, 64] += 1e-6
     cached(replace(batch, images=images))
-    assert cached.found == 0
+    assert cached.reused == 0
 
 
 def test_flat_photos_of_two_sizes_are_one_picture_in_two_places(tmp_path):
@@ -226,7 +227,7 @@ def test_a_photo_is_known_under_any_name(tmp_path):
     cached = Cached(fake(), tmp_path)
     cached(photos(0))
     (renamed,) = cached(photos(0, name="holiday {}.jpg"))
-    assert cached.found == 1 and renamed.names == ("holiday 0.jpg",)
+    assert cached.reused == 1 and renamed.names == ("holiday 0.jpg",)
 
 
 # Half storage
@@ -254,7 +255,7 @@ def test_half_storage_takes_half_the_room(tmp_path):
 
 def test_half_storage_of_what_float16_cannot_hold_stays_finite(tmp_path):
     network = fake()
-    network.trunk.maps.weight *= 1e6
+    network.engine.eager.maps.weight *= 1e6
     assert network(photos(0))[0].tokens.abs().max() > 65504
     cached = Cached(network, tmp_path, "half")
     for _ in range(2):
@@ -302,9 +303,9 @@ def test_a_damaged_file_is_computed_again_and_mended(tmp_path, damage):
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     same(cached(photos(0)), fake()(photos(0)))
-    assert cached.found == 0 and path.read_bytes() == whole
+    assert cached.reused == 0 and path.read_bytes() == whole
     cached(photos(0))
-    assert cached.found == 1
+    assert cached.reused == 1
 
 
 def test_a_folder_in_a_files_place_costs_time_not_results(tmp_path):
@@ -325,7 +326,7 @@ def test_a_full_disk_costs_time_not_results(tmp_path, monkeypatch):
     cached = Cached(fake(), tmp_path)
     for _ in range(2):
         same(cached(photos(0)), fake()(photos(0)))
-    assert cached.found == 0 and passes(cached) == [1, 1]
+    assert cached.reused == 0 and passes(cached) == [1, 1]
 
 
 def test_a_place_where_no_folder_can_be_made_costs_time_not_results(tmp_path):
@@ -343,7 +344,7 @@ def test_somebody_elses_cache_can_be_read_though_not_touched(tmp_path, monkeypat
     monkeypatch.setattr(cache, "write_bytes", refuse)
     cached = Cached(fake(), tmp_path)
     same(cached(photos(0)), fake()(photos(0)))
-    assert cached.found == 1 and passes(cached) == []
+    assert cached.reused == 1 and passes(cached) == []
 
 
 def test_a_file_that_cannot_be_evicted_stops_nobody(tmp_path, monkeypatch):
@@ -367,9 +368,9 @@ def test_threads_that_write_and_read_one_entry_never_see_half_a_file(tmp_path):
                 cached = Cached(network, tmp_path)
                 if writes:  # as if it had been cold
                     for number in range(2):
-                        cached.write(cached.place(batch, number), expected, number)
+                        cached.write(cached.photo_file(batch, number), expected, number)
                 same(cached(batch), expected)
-                assert cached.found == 2, "a reader saw less than a whole file"
+                assert cached.reused == 2, "a reader saw less than a whole file"
         except BaseException as error:
             trouble.append(error)
 
@@ -396,14 +397,14 @@ from test_cache import Cached, fake, photos, same
 folder, batch = Path(sys.argv[1]), photos(0, 1)
 expected, cached = fake()(batch), Cached(fake(), folder)
 same(cached(photos(0)), fake()(photos(0)))
-print(cached.found, flush=True)
+print(cached.reused, flush=True)
 sys.stdin.readline()
 for turn in range(100):
     cached = Cached(fake(), folder)
     for number in range(2):
-        cached.write(cached.place(batch, number), expected, number)
+        cached.write(cached.photo_file(batch, number), expected, number)
     same(cached(batch), expected)
-print(cached.found)
+print(cached.reused)
 """
 
 
@@ -418,7 +419,7 @@ def test_processes_that_write_one_entry_at_once_find_each_others(tmp_path):
         while process.poll() is None:
             cached = Cached(fake(), tmp_path)
             for number in range(2):
-                cached.write(cached.place(batch, number), expected, number)
+                cached.write(cached.photo_file(batch, number), expected, number)
             same(cached(batch), expected)
         assert process.stdout.read() == "2\n"
     assert process.returncode == 0
@@ -438,7 +439,7 @@ def test_an_entry_that_is_evicted_while_it_is_asked_for_is_computed(tmp_path, mo
     same(cached(photos(0)), fake()(photos(0)))
     monkeypatch.undo()
     cached(photos(0))
-    assert cached.found == 1
+    assert cached.reused == 1
 
 
 # The limit
@@ -458,14 +459,14 @@ class Aged:
 
     def use(self, seed: int, days: float) -> None:
         self.cached(photos(seed))
-        place = self.cached.place(photos(seed), 0)
+        place = self.cached.photo_file(photos(seed), 0)
         if place.exists():
             now = place.stat().st_mtime
             os.utime(place, (now - 86400 * days, now - 86400 * days))
 
     @property
     def kept(self) -> list[int]:
-        return [seed for seed in range(20) if self.cached.place(photos(seed), 0).exists()]
+        return [seed for seed in range(20) if self.cached.photo_file(photos(seed), 0).exists()]
 
 
 def test_what_was_used_longest_ago_goes_first_and_the_rest_fits(tmp_path):
@@ -482,9 +483,9 @@ def test_what_is_read_is_young_again(tmp_path):
     aged = Aged(tmp_path, room=5.5)
     for seed, days in enumerate((3, 9, 1, 8, 2)):
         aged.use(seed, days)
-    found = aged.cached.found
+    found = aged.cached.reused
     aged.cached(photos(1))
-    assert aged.cached.found == found + 1
+    assert aged.cached.reused == found + 1
     aged.use(5, 0)
     assert aged.kept == [1, 2, 4, 5]
 

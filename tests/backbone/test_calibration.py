@@ -20,16 +20,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from attnvis import backbone as backbones
-from attnvis.backbone import Backbone
+from attnvis.backbone import Backbone, build_backbone
 from attnvis.backbone.calibration import (
     SHIFTS,
     Calibration,
-    address,
-    agreement,
+    calibration_file,
     estimate_shift,
-    read,
+    flip_correlations,
+    read_calibration,
     spline,
-    store,
+    store_calibration,
 )
 from attnvis.backbone.lite import VARIANTS, EfficientNetLite
 from attnvis.cli.commands.calibrate import described
@@ -70,7 +70,7 @@ class Blind(Learned):
 
 
 def network(maps: nn.Module, placement: str = "rf", **settings) -> Backbone:
-    return Backbone(
+    return build_backbone(
         Whole(maps), "maps", "none", {"maps": "maps"}, "fake", size=97, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
         placement=placement, device="cpu", precision="fp32", cut=whole_cut, **settings,
     )  # fmt: skip
@@ -127,12 +127,14 @@ def test_the_shift_depends_neither_on_the_size_nor_on_where_the_grid_ends(paths)
 
 
 def test_mirroring_every_photo_changes_nothing(maps):
-    np.testing.assert_allclose(agreement(*maps, 0.5, 11.5), agreement(*maps[::-1], 0.5, 11.5), atol=1e-9)
+    np.testing.assert_allclose(
+        flip_correlations(*maps, 0.5, 11.5), flip_correlations(*maps[::-1], 0.5, 11.5), atol=1e-9
+    )
 
 
 def test_agreement_is_the_correlation_at_the_same_places_of_the_photo(maps):
     first, width, number = 0.25, 11.0, 20  # in strides
-    table = agreement(*maps, first, width)
+    table = flip_correlations(*maps, first, width)
     room = min(5.5 - (first + 0.75), first - 0.75 + 10 - 5.5)
     places = [5.5 + step / 8 for step in range(-99, 100) if abs(step / 8) <= room + 1e-9]
     for photo in range(3):
@@ -159,7 +161,7 @@ def test_the_spline_is_scipys():
 
 
 def test_a_flat_map_agrees_with_nothing(maps):
-    assert (agreement(np.ones((3, 5, 11)), maps[1], 0.5, 11.5) == 0).all()
+    assert (flip_correlations(np.ones((3, 5, 11)), maps[1], 0.5, 11.5) == 0).all()
 
 
 # ----------------------------------------------------------------------------------------- what is made of it
@@ -250,17 +252,17 @@ def test_a_grid_that_is_too_small_is_refused(paths):
 
 
 def test_what_is_stored_is_read_again_and_only_for_its_weights_and_layer(kept):
-    path = store(FOUND)
-    assert path == address("0" * 64, "maps") and path.parent == kept / "calibrations"
-    assert read("0" * 64, "maps") == FOUND
-    assert read("0" * 64, "other") is None and read("1" * 64, "maps") is None
+    path = store_calibration(FOUND)
+    assert path == calibration_file("0" * 64, "maps") and path.parent == kept / "calibrations"
+    assert read_calibration("0" * 64, "maps") == FOUND
+    assert read_calibration("0" * 64, "other") is None and read_calibration("1" * 64, "maps") is None
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    store(replace(FOUND, shift=1.0))
-    assert read("0" * 64, "maps").shift == 1.0
+    store_calibration(replace(FOUND, shift=1.0))
+    assert read_calibration("0" * 64, "maps").shift == 1.0
 
 
 def test_a_layer_of_any_name_stays_in_the_folder(kept):
-    assert store(replace(FOUND, layer="../a/b")).parent == kept / "calibrations"
+    assert store_calibration(replace(FOUND, layer="../a/b")).parent == kept / "calibrations"
 
 
 @pytest.mark.parametrize(
@@ -274,17 +276,17 @@ def test_a_layer_of_any_name_stays_in_the_folder(kept):
     ],
 )
 def test_a_damaged_file_is_refused(content):
-    store(FOUND).write_text(content)
+    store_calibration(FOUND).write_text(content)
     with pytest.raises(ValueError, match="delete it and run attnvis calibrate again"):
-        read("0" * 64, "maps")
+        read_calibration("0" * 64, "maps")
 
 
 def test_a_calibrated_backbone_draws_its_cells_where_they_look(paths):
     plain = network(Learned(-2.5))
-    store(flip_test(plain, paths, SIZE)[0][0])
+    store_calibration(flip_test(plain, paths, SIZE)[0][0])
     moved = network(Learned(-2.5), "calibrated")
     for size in ((97, 97), (65, 129)):
-        before, after = plain.receptive_field_on(size), moved.receptive_field_on(size)
+        before, after = plain.cells.receptive_field(size), moved.cells.receptive_field(size)
         assert after.stride == before.stride
         assert np.subtract(after.offset, before.offset) == pytest.approx([-2.5, -2.5], abs=0.3)
     photo = load(np.zeros((194, 194, 3), np.uint8))  # half as large on the input
@@ -295,11 +297,11 @@ def test_a_calibrated_backbone_draws_its_cells_where_they_look(paths):
 
 def test_it_says_by_how_much_and_how_it_knows():
     digest = network(Learned(1.0)).digest
-    store(replace(FOUND, digest=digest))
+    store_calibration(replace(FOUND, digest=digest))
     said = network(Learned(1.0), "calibrated").describe()["placement"]
     about = "shifted by -2.5 [-3, -2] px (attnvis calibrate, 40 photos of 97 px)"
     assert said == f"calibrated: cell i at -2.5 + 8 i px of the input, {about}"
-    store(replace(FOUND, digest=digest, controls=(0.5, -1.0, 0.25)))
+    store_calibration(replace(FOUND, digest=digest, controls=(0.5, -1.0, 0.25)))
     said = network(Learned(1.0), "auto").describe()["placement"]
     assert said.startswith("auto: ") and said.endswith(
         "(attnvis calibrate, 40 photos of 97 px; random weights -1 ... 0.5 px)"
@@ -320,11 +322,11 @@ def lite0(layer="last", **settings) -> Backbone:
 
 def test_every_layer_has_its_own(kept):
     plain = lite0(["stage2", "last"], placement="rf")
-    for node, shift in zip(plain.nodes, (1.0, -3.0)):
-        store(replace(FOUND, digest=plain.digest, layer=node, shift=shift))
+    for node, shift in zip(plain.network.nodes, (1.0, -3.0)):
+        store_calibration(replace(FOUND, digest=plain.digest, layer=node, shift=shift))
     moved = lite0(["stage2", "last"], placement="calibrated")
     for number, shift in enumerate((1.0, -3.0)):
-        offsets = [net.receptive_field_on((97, 97), number).offset for net in (plain, moved)]
+        offsets = [net.cells.receptive_field((97, 97), number).offset for net in (plain, moved)]
         assert np.subtract(offsets[1], offsets[0]) == pytest.approx([shift, shift])
 
 
@@ -391,7 +393,7 @@ def shipped(placement: str) -> Backbone:
 
 @pytest.mark.parametrize("size", [(224, 224), (96, 160), (448, 448)])
 def test_what_ships_for_lite0_is_14_pixels_up_and_left_of_geometry(size):
-    auto, rf = (shipped(placement).receptive_field_on(size) for placement in ("auto", "rf"))
+    auto, rf = (shipped(placement).cells.receptive_field(size) for placement in ("auto", "rf"))
     assert np.subtract(auto.offset, rf.offset) == pytest.approx([-14, -14])
     assert auto.stride == rf.stride == (32, 32)
     assert rf.offset == (31, 31) and auto.offset == (17, 17)
@@ -400,21 +402,21 @@ def test_what_ships_for_lite0_is_14_pixels_up_and_left_of_geometry(size):
 def test_random_weights_and_files_of_a_user_do_not_get_what_ships(tmp_path):
     random = lite0(weights="random")
     file = str(tmp_path / "trained.safetensors")
-    save_file(random.net.state_dict(), file)
+    save_file(random.network.net.state_dict(), file)
     for backbone in (random, lite0(weights=file)):
-        assert backbone.shift == (None,) and backbone.source(0) == "rf"
-        assert backbone.receptive_field_on((96, 96)).offset == (31, 31)
+        assert backbone.cells.shifts == (None,) and backbone.cells.source(0) == "rf"
+        assert backbone.cells.receptive_field((96, 96)).offset == (31, 31)
     with pytest.raises(ValueError, match="has not been calibrated with these weights"):
         lite0(weights=file, placement="calibrated")
 
 
 def test_what_a_user_measured_goes_before_what_ships():
     plain = lite0()
-    assert plain.shift[0].pixels == -14 and "flip test" in plain.shift[0].source
-    store(replace(FOUND, digest=plain.digest, layer=plain.nodes[0], shift=-9.0))
+    assert plain.cells.shifts[0].pixels == -14 and "flip test" in plain.cells.shifts[0].source
+    store_calibration(replace(FOUND, digest=plain.digest, layer=plain.network.nodes[0], shift=-9.0))
     for placement in ("auto", "calibrated"):
-        assert lite0(placement=placement).receptive_field_on((96, 96)).offset == (22, 22)
-    assert lite0(placement="rf").receptive_field_on((96, 96)).offset == (31, 31)
+        assert lite0(placement=placement).cells.receptive_field((96, 96)).offset == (22, 22)
+    assert lite0(placement="rf").cells.receptive_field((96, 96)).offset == (31, 31)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -455,21 +457,21 @@ class OwnConv(nn.Conv2d):
 
 def test_a_copy_with_random_weights_shares_nothing_that_can_be_redrawn():
     learned = network(Several())
-    before = {name: tensor.clone() for name, tensor in learned.net.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in learned.network.net.state_dict().items()}
     images, state = (
         torch.rand(4, 3, 97, 97, generator=torch.Generator().manual_seed(0)),
         torch.random.get_rng_state(),
     )
     control, kept_names = learned.with_random_weights(1, images)
     assert kept_names == ["maps.scale"]
-    drawn = control.net.state_dict()
+    drawn = control.network.net.state_dict()
     for name in ("maps.own.weight", "maps.own.bias", "maps.pool.weight", "maps.pool.bias"):
         assert not torch.isclose(drawn[name], before[name]).any()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in learned.net.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learned.network.net.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state)
-    normed = control.net.maps.norm(control.net.maps.own(images))
+    normed = control.network.net.maps.norm(control.network.net.maps.own(images))
     assert normed.mean((0, 2, 3)).abs().max() < 1e-4  # batch norm knows the means of these images
-    again = learned.with_random_weights(1, images)[0].net.state_dict()
+    again = learned.with_random_weights(1, images)[0].network.net.state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in drawn.items())
     assert control.digest == "random" and learned.digest != "random"
 
@@ -505,13 +507,13 @@ def test_copies_that_say_nothing_and_what_they_keep_are_told():
 
 
 def test_controls_are_kept_with_the_shift_and_files_without_them_are_read():
-    store(replace(FOUND, controls=(0.5, -1.0)))
-    assert read("0" * 64, "maps").controls == (0.5, -1.0)
-    path = store(FOUND)
+    store_calibration(replace(FOUND, controls=(0.5, -1.0)))
+    assert read_calibration("0" * 64, "maps").controls == (0.5, -1.0)
+    path = store_calibration(FOUND)
     told = json.loads(path.read_text())
     del told["controls"]
     path.write_text(json.dumps(told))
-    assert read("0" * 64, "maps") == FOUND
+    assert read_calibration("0" * 64, "maps") == FOUND
 
 
 # ------------------------------------------------------------------------------------ what measures its worth

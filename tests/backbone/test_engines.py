@@ -7,7 +7,7 @@ import torch
 from conftest import fake_backbone, make_photo
 from torch import nn
 
-from attnvis.backbone import Backbone, cutting, engines
+from attnvis.backbone import build_backbone, cutting, engines
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
 from attnvis.types import Preprocessing
@@ -95,11 +95,16 @@ def test_a_backbone_starts_its_engine_and_measures_how_it_agrees(tmp_path):
     how = Preprocessing(65)
     photos = collate([load(make_photo(tmp_path / f"{n}.png", seed=n)) for n in range(2)], how)
     eager, other = (
-        Backbone(network(), "0", "linear:3", precision="fp32", engine=name) for name in ("eager", "openvino")
+        build_backbone(network(), "0", "linear:3", precision="fp32", engine=name)
+        for name in ("eager", "openvino")
     )
     (expected,), (found,) = eager(photos), other(photos)
     torch.testing.assert_close(found.tokens, expected.tokens, rtol=1e-3, atol=1e-4)
-    assert found.placements == expected.placements and other.engine == "openvino" and eager.engine == "eager"
+    assert (
+        found.placements == expected.placements
+        and other.engine.name == "openvino"
+        and eager.engine.name == "eager"
+    )
     eager.prepare(1000, 2, photos)
     assert eager.describe()["engine"] == "eager", "float32 in eager has nothing to agree with but itself"
     other.prepare(1000, 2, photos)
@@ -113,9 +118,9 @@ def test_agreement_is_correlation_of_weights_and_error_of_perplexity():
     """Against numpy, with an engine that is wrong on purpose."""
     import numpy as np
 
-    exact = fake_backbone(nn.Conv2d(3, 4, 8, 8), Preprocessing(65)).trunk
+    exact = fake_backbone(nn.Conv2d(3, 4, 8, 8), Preprocessing(65)).engine.eager
     images = batch(2, (64, 64))
-    text = engines.agreement(
+    text = engines.compare_with_float32(
         lambda images: tuple(maps.relu() for maps in exact(images)), exact, images, torch.float32
     )
     worst, missed = 1.0, 0.0

@@ -8,7 +8,6 @@ Photos are 96 pixels high and wide: what holds of class scores holds at every si
 remainder as 224 in the probe of where cells lie.  What several tests ask of a network is computed once.
 """
 
-import inspect
 import re
 from copy import deepcopy
 from dataclasses import dataclass
@@ -134,15 +133,15 @@ def network(request) -> Network:
     member = MEMBERS[request.param]
     net = lively(made(member.name), member.size)
     found = named(member.name, net)
-    folded = found.trunk
+    folded = found.engine.eager
     precise(found)
     return Network(member, found, folded, with_module(member, net).double(), photos(member.size))
 
 
 def precise(found: Backbone) -> None:
     """Maps in float64, and batch norm as it is: rounding and folding are left to other tests."""
-    found.trunk = found.run = deepcopy(found.probed).double()
-    found.dtype = torch.float64
+    found.engine.forward = found.engine.eager = deepcopy(found.network.trunk).double()
+    found.engine.dtype = torch.float64
 
 
 def made(name: str) -> nn.Module:
@@ -320,7 +319,7 @@ def test_where_no_head_is_exact_the_certificate_says_so_and_by_how_much(network)
 @each((*EXACT, *NORMED, *GATED, *APPROXIMATE))
 def test_cells_lie_where_the_table_says(network):
     member = network.member
-    reach = network.backbone.receptive_field_on((member.size, member.size))
+    reach = network.backbone.cells.receptive_field((member.size, member.size))
     assert reach.offset == pytest.approx((member.offset,) * 2, abs=0.05)
     assert reach.stride == pytest.approx((member.stride,) * 2, abs=0.005)
 
@@ -339,13 +338,20 @@ CLASSIFIERS = [name for name in models.list_models(module=models) if name not in
 WEIGHTS = [(name, enum.name) for name in CLASSIFIERS for enum in models.get_model_weights(name)]
 
 
-class Recorded(Backbone):
-    """What a backbone was to be made of."""
+class Found(Exception):
+    """Carries what a backbone was to be made of, instead of making it."""
 
-    def __init__(self, *given, **settings) -> None:
-        self.given = SimpleNamespace(
-            **inspect.signature(Backbone.__init__).bind(self, *given, **settings).arguments
-        )
+
+def source_of(load) -> sources.SourceNetwork:
+    """What `load` would have made a backbone of."""
+
+    def stop(source, *settings, **more):
+        raise Found(source)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Found) as caught:
+        patch.setattr(sources, "assemble", stop)
+        load()
+    return caught.value.args[0]
 
 
 def test_every_classifier_but_the_transformers_without_maps_has_a_family():
@@ -358,20 +364,19 @@ def test_all_weights_of_torchvision_come_by_name_with_their_preprocessing(name, 
     fetched = []
     monkeypatch.setattr(models, "get_model", lambda name, **settings: nn.Identity())
     monkeypatch.setattr(sources, "downloaded", lambda enum, name: fetched.append(enum) or {})
-    monkeypatch.setattr(sources, "Backbone", Recorded)
     config = {
         key: value
         for key, value in catalogue.settings(f"backbone/{catalogue.family(name)}").items()
         if key != "_target_"
     }
-    found = backbone.torchvision(**config | {"name": name, "weights": weights})
+    found = source_of(lambda: backbone.torchvision(**config | {"name": name, "weights": weights}))
     enum = models.get_model_weights(name)[weights]
     how = enum.transforms()
     assert fetched == [enum] and found.weights == str(enum)
-    assert ([found.given.size], [found.given.resize]) == (how.crop_size, how.resize_size)
-    assert (list(found.given.mean), list(found.given.std)) == (list(how.mean), list(how.std))
-    assert list(found.given.categories) == (enum.meta["categories"] or [])
-    assert found.given.head == (
+    assert ([found.preprocessing.size], [found.preprocessing.resize]) == (how.crop_size, how.resize_size)
+    assert (list(found.preprocessing.mean), list(found.preprocessing.std)) == (list(how.mean), list(how.std))
+    assert list(found.categories) == (enum.meta["categories"] or [])
+    assert found.head == (
         config["head"] if enum.meta["categories"] else "none"
     )  # VGG16 has weights without a classifier
 
@@ -385,29 +390,28 @@ def test_what_was_downloaded_is_what_the_network_says(network):
         how.resize_size,
         how.mean,
     )
-    close(network.backbone.net(network.images.float()), network.logits, 1e-3)
+    close(network.backbone.network.net(network.images.float()), network.logits, 1e-3)
 
 
-def test_densenets_weights_load_with_the_names_of_torchvisions_files(monkeypatch):
+def test_densenets_weights_load_with_the_names_of_torchvisions_files():
     """Its files say denselayer1.norm.1.weight; torchvision's builder makes that denselayer1.norm1.weight."""
-    monkeypatch.setattr(sources, "Backbone", Recorded)
     net = made("densenet121")
     old = {
         re.sub(r"\.(norm|conv)([12])\.", r".\1.\2.", key): value for key, value in net.state_dict().items()
     }
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    loaded = named("densenet121", SimpleNamespace(state_dict=lambda: old)).given.net.state_dict()
+    source = source_of(lambda: named("densenet121", SimpleNamespace(state_dict=lambda: old)))
+    loaded = source.net.state_dict()
     last = "features.denseblock4.denselayer16.conv2.weight"
     assert torch.equal(loaded[last], net.state_dict()[last])
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("name", ["mnasnet0_5", "shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"])
-def test_weights_from_a_file_are_those_of_the_network_that_was_saved(name, suffix, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "Backbone", Recorded)
+def test_weights_from_a_file_are_those_of_the_network_that_was_saved(name, suffix, tmp_path):
     net, path = made(name), tmp_path / f"saved{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(net.state_dict(), path)
-    loaded = named(name, net, weights=str(path)).given.net.state_dict()
+    loaded = source_of(lambda: named(name, net, weights=str(path))).net.state_dict()
     assert loaded.keys() == net.state_dict().keys()
     assert all(torch.equal(loaded[key], tensor) for key, tensor in net.state_dict().items())
 
@@ -447,7 +451,7 @@ def test_several_layers_in_one_pass_say_what_each_says_alone(name):
     net = None if name == "efficientnet_lite0" else lively(made(name), 97)
     together, batch, called = several(name, net, layer=layers), photos(97), []
     precise(together)
-    for path, module in together.trunk.named_modules():
+    for path, module in together.engine.eager.named_modules():
         module.register_forward_hook(
             lambda module, inputs, output, path=path: called.append(path.removeprefix("encode."))
         )
@@ -455,8 +459,10 @@ def test_several_layers_in_one_pass_say_what_each_says_alone(name):
     assert [layer.layer for layer in features] == layers
     assert called.count(first) == 1
     assert not [path for path in called if f"{path}.".startswith(f"{behind}.")]
-    whole = deepcopy(together.net).double()
-    for layer, maps in zip(features, heard(whole, together.nodes, batch.images.double()), strict=True):
+    whole = deepcopy(together.network.net).double()
+    for layer, maps in zip(
+        features, heard(whole, together.network.nodes, batch.images.double()), strict=True
+    ):
         expected = maps.permute(0, 3, 1, 2) if name == "swin_t" else maps
         assert layer.grid == expected.shape[2:]
         close(layer.maps, expected, 1e-6)
@@ -496,12 +502,12 @@ def is_folded(trunk: nn.Module, unfolded: nn.Module) -> None:
 
 @each((MEMBERS["resnet18"], MEMBERS["mobilenet_v2"], MEMBERS["googlenet"]))
 def test_no_batch_norm_is_left_where_one_follows_a_convolution(network):
-    is_folded(network.folded, network.backbone.probed)
+    is_folded(network.folded, network.backbone.network.trunk)
 
 
 def test_no_batch_norm_is_left_in_the_default_network():
     found = backbone.efficientnet_lite(precision="fp32", device="cpu")
-    is_folded(found.trunk, found.probed)
+    is_folded(found.engine.eager, found.network.trunk)
 
 
 # -------------------------------------------------------------------------------------------------- letterbox
@@ -594,8 +600,10 @@ def test_the_stages_of_timm_are_those_of_its_feature_info(resnet_of_timm, stage,
     info = timm.create_model("resnet18", pretrained=False).feature_info[-4:]
     number = ["stage1", "stage2", "stage3", "last"].index(stage)
     assert resnet_of_timm.layers[number] == stage
-    assert resnet_of_timm.nodes[number] == info[number]["module"] and info[number]["reduction"] == stride
-    assert resnet_of_timm.receptive_field_on((224, 224), number).stride == (stride, stride)
+    assert (
+        resnet_of_timm.network.nodes[number] == info[number]["module"] and info[number]["reduction"] == stride
+    )
+    assert resnet_of_timm.cells.receptive_field((224, 224), number).stride == (stride, stride)
 
 
 def test_an_unknown_network_of_timm_is_refused_with_names_like_it():

@@ -12,7 +12,7 @@ from torch import nn
 
 from attnvis.attention.dot_product import attend
 from attnvis.attention.query import class_
-from attnvis.backbone import Backbone
+from attnvis.backbone import Backbone, build_backbone
 from attnvis.backbone.heads import Certificate, FrozenNorm, Gated, Gradient, Linear, certify
 from attnvis.data.preprocessing import collate
 from attnvis.geometry import ReceptiveField
@@ -216,7 +216,9 @@ def show(brightness: int, height: int = 64, width: int = 96) -> Batch:
 
 
 def own(**settings) -> Backbone:
-    return Backbone(Own(), **{"layer": "body", "size": 64, "precision": "fp32", "device": "cpu"} | settings)
+    return build_backbone(
+        Own(), **{"layer": "body", "size": 64, "precision": "fp32", "device": "cpu"} | settings
+    )
 
 
 def test_the_network_of_these_tests_cannot_be_traced():
@@ -243,15 +245,15 @@ def test_a_network_that_cannot_be_traced_says_what_its_parts_say(brightness, hea
     torch.testing.assert_close(found.classify(features.maps), logits)
     assert found.certificates[0].exact  # the gradient's too: a mean and a linear layer follow
     assert (
-        found.receptive_field_on(batch.views[0].size) == ReceptiveField((1.0, 1.0), (4.0, 4.0))
-        and not found.unplaced
+        found.cells.receptive_field(batch.views[0].size) == ReceptiveField((1.0, 1.0), (4.0, 4.0))
+        and not found.cells.unplaced
     )
     assert features.placements[0].centre(0, 0) == (1.5, 1.5)
 
 
 def test_what_lies_behind_the_layer_is_not_run():
     found, called = own(head="none", placement="stretch"), []
-    for name, module in found.trunk.named_modules():
+    for name, module in found.engine.eager.named_modules():
         module.register_forward_hook(
             lambda module, inputs, output, name=name: called.append(name.rpartition(".")[2])
         )
@@ -315,7 +317,7 @@ class Fixed(nn.Module):
 
 
 def test_a_network_of_one_size_keeps_its_maps_stretched_and_says_why(capfd):
-    found = Backbone(Fixed(), layer="body", head="gradient", size=64, precision="fp32", device="cpu")
+    found = build_backbone(Fixed(), layer="body", head="gradient", size=64, precision="fp32", device="cpu")
     batch = show(190, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(found(batch)[0].logits, Fixed()(batch.images))
@@ -324,14 +326,14 @@ def test_a_network_of_one_size_keeps_its_maps_stretched_and_says_why(capfd):
 
 def test_a_network_of_one_size_may_have_a_linear_head():
     assert (
-        Backbone(Fixed(), layer="body", head="linear:fc", size=64, precision="fp32", device="cpu")
+        build_backbone(Fixed(), layer="body", head="linear:fc", size=64, precision="fp32", device="cpu")
         .certificates[0]
         .exact
     )
 
 
 def test_a_network_of_one_size_is_loaded_without_a_word(capfd):
-    Backbone(Fixed(), layer="body", head="gradient", size=64, precision="fp32", device="cpu")
+    build_backbone(Fixed(), layer="body", head="gradient", size=64, precision="fp32", device="cpu")
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -360,7 +362,7 @@ class Turn(nn.Module):
 @pytest.mark.parametrize("head", ["linear:fc", "gradient"])
 def test_maps_with_their_channels_last_are_turned(head):
     net, batch = ChannelsLast(), show(190)
-    found = Backbone(ChannelsLast(), layer="norm", head=head, size=64, precision="fp32", device="cpu")
+    found = build_backbone(ChannelsLast(), layer="norm", head=head, size=64, precision="fp32", device="cpu")
     (features,) = found(batch)
     with torch.no_grad():
         expected = net.norm(net.stem(batch.images).permute(0, 2, 3, 1))
@@ -368,7 +370,7 @@ def test_maps_with_their_channels_last_are_turned(head):
     assert features.grid == (16, 24) and found.certificates[0].exact
     torch.testing.assert_close(features.tokens.unflatten(1, features.grid), expected)
     torch.testing.assert_close(found.classify(features.maps), features.logits)
-    assert found.receptive_field_on(batch.views[0].size) == ReceptiveField((1.5, 1.5), (4.0, 4.0))
+    assert found.cells.receptive_field(batch.views[0].size) == ReceptiveField((1.5, 1.5), (4.0, 4.0))
 
 
 class ByColumn(ChannelsLast):
@@ -379,7 +381,7 @@ class ByColumn(ChannelsLast):
 
 
 def test_turned_maps_are_turned_back_for_the_rest_of_the_network():
-    found = Backbone(ByColumn(), layer="norm", head="gradient", size=64, precision="fp32", device="cpu")
+    found = build_backbone(ByColumn(), layer="norm", head="gradient", size=64, precision="fp32", device="cpu")
     batch = show(190)
     with torch.no_grad():
         expected = ByColumn()(batch.images)

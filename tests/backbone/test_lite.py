@@ -14,8 +14,8 @@ from conftest import PRETRAINED
 from torch import nn
 
 from attnvis import backbone as backbones
-from attnvis.backbone import Backbone, heads, lite
-from attnvis.backbone.backbone import IMAGENET
+from attnvis.backbone import Backbone, build_backbone, heads, lite
+from attnvis.backbone.build import IMAGENET
 from attnvis.backbone.receptive_field import probe
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
@@ -105,7 +105,7 @@ QUICK = {("last", "efficientnet_lite0", size) for size in SIZES} | {
 )
 def test_its_thin_twin_has_the_cells_where_the_network_has_them(layer, name, size):
     network = backbones.efficientnet_lite(name, layer=layer, precision="fp32", placement="rf")
-    assert network.receptive_field_on(size) == probe(network.encode, size)
+    assert network.cells.receptive_field(size) == probe(network.encode, size)
 
 
 # ---------------------------------------------------------------------------------------------------- weights
@@ -164,7 +164,7 @@ def test_names_of_classes_are_as_many_as_the_classes_or_refused():
         net = nn.Sequential(
             nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
         )
-        return Backbone(net, layer="1", head="linear:4", categories=categories)
+        return build_backbone(net, layer="1", head="linear:4", categories=categories)
 
     assert made(list("abcde")).head.categories == tuple("abcde")
     with pytest.raises(ValueError, match=r"categories has 2 names and .* has 5 classes"):

@@ -6,13 +6,13 @@ import pytest
 from torchvision import models
 
 from attnvis import catalogue
-from attnvis.backbone.overview import COLUMNS, families, members, survey, table
+from attnvis.backbone.overview import COLUMNS, families, members, summarise, table
 
 
 @pytest.fixture(scope="module")
 def surveyed():
     """name -> the rows of a network of torchvision at 224 pixels, surveyed once."""
-    return functools.cache(lambda name: tuple(survey([name], 224)))
+    return functools.cache(lambda name: tuple(summarise([name], 224)))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
@@ -81,7 +81,7 @@ def test_an_unknown_network_is_one_line(attnvis):
 
 
 def test_the_table_comes_line_by_line():
-    lines = table(survey(["squeezenet1_1", "no_such_network"], 65))
+    lines = table(summarise(["squeezenet1_1", "no_such_network"], 65))
     assert [next(lines) for _ in range(5)][-1].strip("| ").startswith("last")
     with pytest.raises(ValueError, match="no_such_network"):
         next(lines)

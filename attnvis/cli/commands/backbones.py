@@ -17,10 +17,10 @@ def backbones(cfg: "DictConfig", folder: Path) -> int:
     """What every network offers, as a table."""
     import torch
 
-    from attnvis.backbone.overview import survey, table
+    from attnvis.backbone.overview import summarise, table
 
     torch.manual_seed(0)  # random weights give the same certificates every time
-    for line in table(survey(listed(plain(cfg.names)), int(cfg.size), str(cfg.weights))):
+    for line in table(summarise(listed(plain(cfg.names)), int(cfg.size), str(cfg.weights))):
         print(line, flush=True)
     return 0
 

@@ -26,7 +26,7 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
     import numpy as np
     import torch
 
-    from attnvis.backbone.calibration import store
+    from attnvis.backbone.calibration import store_calibration
     from attnvis.pipeline.calibrating import flip_test, flip_test_of_chance
 
     paths = photos(plain(cfg.images))
@@ -48,7 +48,7 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
         for line in described(calibration, layer, copies=cfg.controls, shared=shared):
             print(line)
         print(
-            f"  stored in {store(calibration)}; "
+            f"  stored in {store_calibration(calibration)}; "
             "placement=auto and placement=calibrated draw these weights' cells there from now on"
         )
     return 1 if reasons else 0

@@ -1,0 +1,228 @@
+"""A network in, a backbone out: cut at layers, its heads certified, its cells placed, an engine at hand."""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from attnvis.backbone import heads
+from attnvis.backbone.backbone import Backbone
+from attnvis.backbone.cells import CellGeometry, check_placement, known_shifts
+from attnvis.backbone.cutting import (
+    STRIDES,
+    Cut,
+    CutNetwork,
+    Rest,
+    channels_first,
+    divide,
+    divide_sequential,
+    nodes_of,
+    resolve_layer,
+    sequential_nodes,
+    stage_order,
+    stages_by_stride,
+)
+from attnvis.backbone.engines import make_engine, resolve_device
+from attnvis.backbone.weights import digest, load_file
+from attnvis.geometry import Shift
+from attnvis.types import Head, Preprocessing
+
+__all__ = ["IMAGENET", "SourceNetwork", "assemble", "build_backbone", "rgb"]
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its pixels
+
+HeadChoice = str | Callable[[nn.Module, Rest], Head | None]
+
+
+@dataclass(frozen=True)
+class SourceNetwork:
+    """A network that may be taken over (frozen, set to eval, moved to a device), and what is known of it.
+
+    net            images [B, 3, H, W] -> logits [B, C], with its weights
+    weights        where they come from, for the records; "random": nothing was learned
+    stages         names for nodes; `last` is the one that the classifier reads
+    head           what the classifier asks of the last stage; other layers are asked by the gradient
+    categories     the names of the classes, in order
+    cut            how it is cut; None: by its traced graph, else by hooks
+    shifts         node -> how far training moved its cells
+    step           sides of the input that suit its padding are the size plus a multiple of this; None: any
+                   side does
+    twin           a network of the same geometry with fewer channels, probed in its stead: cells lie at the
+                   same places
+    """
+
+    net: nn.Module
+    name: str
+    weights: str
+    preprocessing: Preprocessing
+    stages: Mapping[str, str] = field(default_factory=dict)
+    head: HeadChoice = "gradient"
+    categories: tuple[str, ...] = ()
+    cut: Cut | None = None
+    shifts: Mapping[str, Shift] = field(default_factory=dict)
+    step: int | None = None
+    twin: nn.Module | None = None
+
+
+def build_backbone(
+    net: nn.Module,
+    layer: str | Sequence[str] = "last",
+    head: HeadChoice = "gradient",
+    stages: Mapping[str, str] | None = None,
+    name: str = "",
+    weights: str = "given",
+    size: int = 224,
+    resize: int | None = None,
+    mean: Sequence[float] = IMAGENET[0],
+    std: Sequence[float] = IMAGENET[1],
+    categories: Sequence[str] | str = (),
+    placement: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    cut: Cut | None = None,
+    shifts: Mapping[str, Shift] | None = None,
+    step: int | None = None,
+    twin: nn.Module | None = None,
+) -> Backbone:
+    """A backbone of a network of your own, which stays as it is: a copy is frozen, set to eval and moved.
+
+    net         images [B, 3, H, W] -> logits [B, C]
+    layer       a stage, or any submodule or node of the traced graph that gives maps, [B, D, h, w] or
+                [B, h, w, D]; or a list of these; all: every stage
+    head        what the classifier asks of the last stage; other layers are asked by the gradient:
+                linear:LAYER | layer_norm:NORM,LAYER | conv_relu:LAYER | gradient | none, or a function
+                (net, rest) -> Head
+    stages      names for nodes; `last` is the one that the head reads
+    name        what it is called in the records; nothing: as its class is
+    weights     given: as they are in `net` | random: nothing was learned | a .safetensors or .pth file
+    size        short side of its input in pixels
+    resize      the short side before the crop of preprocess.fit=crop; None: the same
+    mean, std   of the pixels that it was trained on, as RGB between 0 and 1
+    categories  the names of the classes, in order, or "imagenet"
+    placement   rf: the middle of a cell's receptive field, probed on the network
+                calibrated: moved by the shift that is known for these very weights, stored by
+                `attnvis calibrate` or else in `shifts`
+                auto: calibrated where a shift is known, else rf
+                stretch: the field's habit, the grid pulled over the input
+    device      auto | cpu | cuda
+    precision   auto: bf16 where the machine is fast at it | fp32 | bf16
+    engine      eager | compile | openvino | auto: what `prepare` chooses for so many photos, eager until then
+    cut         how the network is cut: net, nodes -> trunk, rests; None: by its traced graph, else by hooks
+    shifts      node -> how far training moved its cells, for the weights that are given
+    step        sides of the input that suit its padding are `size` plus a multiple of this; None: any side
+                does
+    twin        a network of the same geometry with fewer channels, probed in its stead
+
+    Raises ValueError for a layer, head, placement, engine, file or list of names that does not fit.
+    """
+    name = name or type(net).__name__
+    net = deepcopy(net).cpu().float()
+    if weights not in ("given", "random"):
+        load_file(net, weights, name)
+    source = SourceNetwork(
+        net,
+        name,
+        weights,
+        Preprocessing(size, resize=resize, mean=rgb(mean), std=rgb(std)),
+        stages=stages or {},
+        head=head,
+        categories=heads.class_names(categories),
+        cut=cut,
+        shifts=shifts or {},
+        step=step,
+        twin=twin,
+    )
+    return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
+
+
+def assemble(
+    source: SourceNetwork,
+    layer: str | Sequence[str] = "last",
+    placement: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+) -> Backbone:
+    """A backbone of a network that is taken over.  Settings and errors are those of `build_backbone`."""
+    check_placement(placement)
+    target, dtype = resolve_device(device, precision)
+    source.net.float().eval().requires_grad_(False)
+    weights_digest = digest(source.net, source.weights)
+    network = cut_network(source, layer)
+    layer_heads = [
+        heads.build_head(choose_head(source.head, end), source.net, rest, source.categories)
+        for rest, end in zip(network.rests, network.ends, strict=True)
+    ]
+    certificates = heads.certify_all(layer_heads, network, source.preprocessing.size)
+    shifts = known_shifts(network, weights_digest, placement, source.shifts)
+    probed = network.divide(source.twin, network.nodes)[0].eval() if source.twin else network.trunk
+    source.net.to(target)
+    return Backbone(
+        network=network,
+        weights=source.weights,
+        digest=weights_digest,
+        heads=tuple(head and heads.to_device(head, target) for head in layer_heads),
+        certificates=certificates,
+        cells=CellGeometry(probed, placement, shifts),
+        engine=make_engine(network.trunk, target, dtype, engine),
+        preprocessing=source.preprocessing,
+        step=source.step,
+    )
+
+
+def cut_network(source: SourceNetwork, layer: str | Sequence[str]) -> CutNetwork:
+    """A network cut at stages, at nodes, or at `all` stages.  Raises ValueError for what is no layer."""
+    stages = all_stages(source, layer)
+    if layer == "all":
+        layers = tuple(sorted(stages, key=stage_order))
+    else:
+        layers = (layer,) if isinstance(layer, str) else tuple(layer)
+    if len(set(layers)) != len(layers) or not layers:
+        raise ValueError(f"layers {list(layers)}: give at least one, and none twice")
+    available = None
+    if source.cut is divide_sequential:
+        available = sequential_nodes(source.net)
+    elif source.cut is None:
+        available = nodes_of(source.net)
+    nodes = tuple(resolve_layer(each, stages, source.name, available) for each in layers)
+    cut = source.cut or divide
+    trunk, rests = channels_first(*cut(source.net, nodes), layers=layers, name=source.name)
+    return CutNetwork(
+        name=source.name,
+        net=source.net,
+        trunk=trunk.eval(),
+        rests=tuple(rests),
+        layers=layers,
+        nodes=nodes,
+        ends=tuple(node == stages.get("last", node) for node in nodes),
+        divide=cut,
+    )
+
+
+def all_stages(source: SourceNetwork, layer: str | Sequence[str]) -> dict[str, str]:
+    """The stages that are known; where `layer` names others, also those that strides can tell."""
+    if layer == "all":
+        wanted = set(STRIDES)
+    else:
+        wanted = set(STRIDES) & ({layer} if isinstance(layer, str) else set(layer))
+    if source.cut or wanted <= set(source.stages):
+        return dict(source.stages)
+    return stages_by_stride(source.net, source.stages.get("last", "")) | dict(source.stages)
+
+
+def choose_head(head: HeadChoice, end: bool) -> HeadChoice:
+    """The last stage has the head that was given, the others the gradient's; none where there is none."""
+    if end or head == "none":
+        return head
+    return "gradient"
+
+
+def rgb(numbers: Sequence[float]) -> tuple[float, float, float]:
+    """Three numbers.  Raises ValueError where they are not three numbers."""
+    try:
+        red, green, blue = (float(number) for number in numbers)
+    except (TypeError, ValueError):
+        raise ValueError(f"mean and std have three numbers, red, green and blue, not {numbers}") from None
+    return red, green, blue
