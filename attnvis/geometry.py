@@ -1,7 +1,9 @@
-"""Where a cell of the grid lies on the original photo, and how cell values spread over its pixels.  Geometry lives only here.
+"""Where a cell of the grid lies on the original photo, and how cell values spread over its pixels.
 
-A network's `ReceptiveField` says where its cells are centred on the input.  `receptive_field.probe` measures it on the network; `stretch` is the
-field's habit: the grid is pulled over the whole input, which draws most nets half a stride to the lower right of where they looked.
+Geometry lives only here.  Axis 0 is rows, axis 1 columns.  A network's `ReceptiveField` says where its cells
+are centred on the input.  `receptive_field.probe` measures it on the network; `stretch` is the field's habit:
+the grid is pulled over the whole input, which draws most nets half a stride to the lower right of where they
+looked.
 """
 
 import dataclasses
@@ -15,25 +17,41 @@ from jaxtyping import Bool, Float
 
 from attnvis.types import Box, Placement, View
 
-__all__ = ["ReceptiveField", "Shift", "as_placement", "place", "shifted", "stretch", "to_pixels", "visible"]
+__all__ = [
+    "ReceptiveField",
+    "Shift",
+    "as_placement",
+    "crop_grid",
+    "extent_along",
+    "place_grid",
+    "shifted",
+    "stretch",
+    "to_pixels",
+    "visible_cells",
+]
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Cell i is centred at offset + stride * i, per axis (rows, columns), in pixels of the input from the first pixel's centre."""
+    """Where the cells of a network's grid are centred on its input, and how much of it one cell can see.
+
+    Cell i is centred at offset + stride * i, per axis (rows, columns), in pixels of the input from the first
+    pixel's centre.
+    """
 
     offset: tuple[float, float]
     stride: tuple[float, float]
     field: tuple[float, float] | None = dataclasses.field(
         default=None, compare=False
-    )  # what one cell can see: height, width
+    )  # height, width; None: not known
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How far the cells of one layer, with one set of weights, look from where geometry centres them; in pixels of the input.
+    """How far the cells of one layer, with one set of weights, look from where geometry centres them.
 
-    Negative: up and to the left.  The same on both axes: nothing that was measured on photos tells them apart (docs/placement.md).
+    In pixels of the input; negative: up and to the left.  The same on both axes: nothing that was measured on
+    photos tells them apart (docs/placement.md).
     """
 
     pixels: float
@@ -45,47 +63,63 @@ class Shift:
         return f"shifted by {self.pixels:.4g} [{low:.4g}, {high:.4g}] px ({self.source})"
 
 
-def shifted(reach: ReceptiveField, shift: Shift) -> ReceptiveField:
-    """Where the cells look."""
-    rows, columns = reach.offset
-    return replace(reach, offset=(rows + shift.pixels, columns + shift.pixels))
+def shifted(receptive_field: ReceptiveField, shift: Shift) -> ReceptiveField:
+    """Where the cells look, in pixels of the input."""
+    row, column = receptive_field.offset
+    return replace(receptive_field, offset=(row + shift.pixels, column + shift.pixels))
 
 
 def stretch(view: View, grid: tuple[int, int]) -> ReceptiveField:
-    """What upsampling the map to the input's size assumes (interpolate, align_corners=False)."""
-    strides = (view.size[0] / grid[0], view.size[1] / grid[1])
-    return ReceptiveField(((strides[0] - 1) / 2, (strides[1] - 1) / 2), strides)
+    """What upsampling a map of `grid` (rows, columns) to the input's size assumes.
+
+    That is interpolate with align_corners=False.
+    """
+    stride = (view.size[0] / grid[0], view.size[1] / grid[1])
+    offset = ((stride[0] - 1) / 2, (stride[1] - 1) / 2)
+    return ReceptiveField(offset, stride)
 
 
-def place(
-    view: View, reach: ReceptiveField, grid: tuple[int, int], size: tuple[int, int], source: str = ""
+def place_grid(
+    view: View,
+    receptive_field: ReceptiveField,
+    grid: tuple[int, int],
+    size: tuple[int, int],
+    source: str = "",
 ) -> Placement:
-    """A grid on the input -> the same grid on the photo of `size` (height, width); `source` says how its cells' place is known."""
-    first = view.to_photo(reach.offset[0] + 0.5, reach.offset[1] + 0.5)  # pixel k is centred at k + .5
-    step = (reach.stride[0] / view.scale[0], reach.stride[1] / view.scale[1])
-    field = reach.field and (reach.field[0] / view.scale[0], reach.field[1] / view.scale[1])
-    return Placement(first, step, grid, size, view.seen, field, source)
+    """A grid (rows, columns) on the input -> the same grid on the photo of `size` (height, width).
+
+    `source` says how its cells' place is known.
+    """
+    row, column = receptive_field.offset
+    first = view.to_photo(row + 0.5, column + 0.5)  # pixel k is centred at k + .5
+    step = (receptive_field.stride[0] / view.scale[0], receptive_field.stride[1] / view.scale[1])
+    field = None
+    if receptive_field.field is not None:
+        height, width = receptive_field.field
+        field = (height / view.scale[0], width / view.scale[1])
+    return Placement(first, step, grid=grid, size=size, seen=view.seen, field=field, source=source)
 
 
-def visible(placement: Placement) -> tuple[slice, slice]:
-    """The rows and columns of cells that touch the photo: a letterbox has cells that see nothing but its bars."""
-    return (
-        touching(placement, 0, placement.seen.top, placement.seen.height),
-        touching(placement, 1, placement.seen.left, placement.seen.width),
-    )
+def visible_cells(placement: Placement) -> tuple[slice, slice]:
+    """The rows and columns of cells that touch the photo.
+
+    A letterbox has cells that see nothing but its bars.
+    """
+    return touching(placement, axis=0), touching(placement, axis=1)
 
 
-def touching(placement: Placement, axis: int, start: float, length: float) -> slice:
-    where = placement.first[axis] + placement.step[axis] * np.arange(placement.grid[axis])
-    reach = (
-        placement.step[axis] / 2 * (1 - 1e-6)
-    )  # a tile that ends where the bars end touches nothing, however that was rounded
-    inside = np.flatnonzero((where > start - reach) & (where < start + length + reach))
+def touching(placement: Placement, axis: int) -> slice:
+    """The cells whose tiles share some of what was seen, along one axis."""
+    start, length = extent_along(placement.seen, axis)
+    centres = placement.first[axis] + placement.step[axis] * np.arange(placement.grid[axis])
+    # A tile that ends where the bars end touches nothing, however that was rounded.
+    half_tile = placement.step[axis] / 2 * (1 - 1e-6)
+    inside = np.flatnonzero((centres > start - half_tile) & (centres < start + length + half_tile))
     return slice(int(inside[0]), int(inside[-1]) + 1)
 
 
-def cut(placement: Placement, rows: slice, columns: slice) -> Placement:
-    """The placement of a part of the grid."""
+def crop_grid(placement: Placement, rows: slice, columns: slice) -> Placement:
+    """The placement of the part of the grid that has these rows and columns of cells."""
     return replace(
         placement,
         first=placement.centre(rows.start, columns.start),
@@ -100,73 +134,102 @@ def to_pixels(
     density: bool = False,
     smooth: bool = False,
 ) -> Float[np.ndarray, "H W"]:
-    """Cell values -> a map over the photo: bilinear between the cells' centres, level beyond the outer ones, NaN where nothing was seen.
+    """Cell values -> a map over the photo, float32, NaN where nothing was seen.
 
+    Bilinear between the cells' centres, level beyond the outer ones.
+
+    `size`: draw on a grid of (height, width) other than the photo's own.
     `density`: every cell's value is spread over its pixels so that the map sums to what the cells summed to.
-    `smooth`: bicubic, for the eye: it passes through the cells' values too, and may swing beyond them in between.
-    `size` draws on a grid of (height, width) other than the photo's own.
+    `smooth`: bicubic, for the eye: it passes through the cells' values too, and may swing beyond them.
     """
     height, width = size or placement.size
     zoom = (height / placement.size[0], width / placement.size[1])
-    between = cubic_weights if smooth else linear_weights
-    rows = between(placement.first[0] * zoom[0], placement.step[0] * zoom[0], placement.grid[0], height)
-    columns = between(placement.first[1] * zoom[1], placement.step[1] * zoom[1], placement.grid[1], width)
-    outside = [
-        unseen(placement.seen, axis, zoom[axis], length) for axis, length in enumerate((height, width))
-    ]
+    weights_between = cubic_weights if smooth else linear_weights
+    rows = weights_between(
+        placement.first[0] * zoom[0], placement.step[0] * zoom[0], cells=placement.grid[0], pixels=height
+    )
+    columns = weights_between(
+        placement.first[1] * zoom[1], placement.step[1] * zoom[1], cells=placement.grid[1], pixels=width
+    )
+    unseen_rows = unseen(placement.seen, axis=0, zoom=zoom[0], pixels=height)
+    unseen_columns = unseen(placement.seen, axis=1, zoom=zoom[1], pixels=width)
     if density:
-        rows, columns = as_density(rows, outside[0]), as_density(columns, outside[1])
-    grid = np.ascontiguousarray(cells, np.float32)
-    drawn = (
-        torch.from_numpy(rows) @ torch.from_numpy(grid) @ torch.from_numpy(columns).T
-    ).numpy()  # numpy's own threads would spin
-    drawn[outside[0]] = np.nan
-    drawn[:, outside[1]] = np.nan
-    return drawn
+        rows = as_density(rows, unseen_rows)
+        columns = as_density(columns, unseen_columns)
+    values = torch.from_numpy(np.ascontiguousarray(cells, np.float32))
+    # Multiplied by torch: numpy's own threads would spin.
+    pixels = (torch.from_numpy(rows) @ values @ torch.from_numpy(columns).T).numpy()
+    pixels[unseen_rows] = np.nan
+    pixels[:, unseen_columns] = np.nan
+    return pixels
+
+
+def cell_positions(first: float, step: float, cells: int, pixels: int) -> Float[np.ndarray, " pixels"]:
+    """Where the pixels' centres lie among the cells, 0 ... cells - 1: beyond the outer cells at those."""
+    return np.clip((np.arange(pixels) + 0.5 - first) / step, 0, cells - 1)
 
 
 def linear_weights(first: float, step: float, cells: int, pixels: int) -> Float[np.ndarray, "pixels cells"]:
-    """Linear interpolation as a matrix: row p holds the shares of the cells at the centre of pixel p."""
-    position = np.clip((np.arange(pixels) + 0.5 - first) / step, 0, cells - 1)
-    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(cells))).astype(np.float32)
+    """Linear interpolation as a matrix: row p holds the shares of the cells at the centre of pixel p.
+
+    Cell i is centred at first + step * i, in pixels.
+    """
+    positions = cell_positions(first, step, cells=cells, pixels=pixels)
+    distances = np.abs(positions[:, None] - np.arange(cells))
+    return np.maximum(0, 1 - distances).astype(np.float32)
 
 
 def cubic_weights(first: float, step: float, cells: int, pixels: int) -> Float[np.ndarray, "pixels cells"]:
-    """Cubic interpolation as a matrix (Catmull and Rom 1974): each centre's slope is that between its neighbours, the outer ones' is 0."""
-    position = np.clip((np.arange(pixels) + 0.5 - first) / step, 0, cells - 1)
-    away = (position[:, None] - np.arange(cells)).astype(np.float32)
-    near = np.maximum(0, 1 - np.abs(away))
-    square = near * near
-    values, slopes = (
-        square * (3 - 2 * near),
-        square * away / 2,
-    )  # what a centre's value adds to a pixel, and half its slope
-    values[:, 2:] += slopes[:, 1:-1]
-    values[:, :-2] -= slopes[:, 1:-1]
-    return values
+    """Cubic interpolation as a matrix (Catmull and Rom 1974), as `linear_weights` has it.
+
+    Each centre's slope is that between its neighbours; the outer ones' is 0.
+    """
+    positions = cell_positions(first, step, cells=cells, pixels=pixels)
+    offsets = (positions[:, None] - np.arange(cells)).astype(np.float32)
+    nearness = np.maximum(0, 1 - np.abs(offsets))
+    squares = nearness * nearness
+    weights = squares * (3 - 2 * nearness)  # what a centre's value adds to a pixel
+    half_slopes = squares * offsets / 2  # what half its slope adds
+    weights[:, 2:] += half_slopes[:, 1:-1]
+    weights[:, :-2] -= half_slopes[:, 1:-1]
+    return weights
 
 
 def as_density(
     weights: Float[np.ndarray, "pixels cells"], hidden: Bool[np.ndarray, " pixels"]
 ) -> Float[np.ndarray, "pixels cells"]:
-    """Each cell dealt out to the pixels that were seen, its shares summing to 1; a cell between pixel centres goes to the nearest."""
+    """The weights of each cell over the pixels that are not hidden, summing to 1.
+
+    A cell between pixel centres goes to the nearest pixel that is not hidden.
+    """
     cells = np.arange(weights.shape[1])
-    position = np.where(hidden, np.inf, weights @ cells)
+    positions = np.where(hidden, np.inf, weights @ cells)
     shares = weights * ~hidden[:, None]
     missed = np.flatnonzero(shares.sum(0) == 0)
-    shares[np.abs(position[:, None] - missed).argmin(0), missed] = 1
+    nearest = np.abs(positions[:, None] - missed).argmin(0)
+    shares[nearest, missed] = 1
     return shares / shares.sum(0)
 
 
-def unseen(seen: Box, axis: int, zoom: float, pixels: int) -> np.ndarray:
-    start, length = (seen.top, seen.height) if axis == 0 else (seen.left, seen.width)
-    centre = (np.arange(pixels) + 0.5) / zoom
-    return (centre < start) | (centre >= start + length)
+def unseen(seen: Box, axis: int, zoom: float, pixels: int) -> Bool[np.ndarray, " pixels"]:
+    """Which pixels along an axis, `zoom` times as many as the photo's, are centred outside of `seen`."""
+    start, length = extent_along(seen, axis)
+    centres = (np.arange(pixels) + 0.5) / zoom
+    return (centres < start) | (centres >= start + length)
 
 
-def as_placement(entry: Mapping[str, Any]) -> Placement:
-    """What `dataclasses.asdict` made of it, and JSON of that."""
+def extent_along(box: Box, axis: int) -> tuple[float, float]:
+    """(start, length) of a box along the rows (axis 0) or the columns (1)."""
+    return (box.top, box.height) if axis == 0 else (box.left, box.width)
+
+
+def as_placement(record: Mapping[str, Any]) -> Placement:
+    """A placement from what `dataclasses.asdict` made of it, or JSON of that.
+
+    Raises KeyError and TypeError where the record is that of something else.
+    """
     fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
     }
-    return Placement(**fields | {"seen": Box(**entry["seen"])})
+    fields["seen"] = Box(**record["seen"])
+    return Placement(**fields)

@@ -46,7 +46,7 @@ from attnvis.backbone.sources import load_backbone
 from attnvis.data.decoding import full_pixels, load
 from attnvis.data.paths import find
 from attnvis.data.preprocessing import collate
-from attnvis.experiments.sweep.job import Job
+from attnvis.experiments.sweep.job import GridWriter, JobWriter
 from attnvis.files import write_bytes
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
@@ -135,11 +135,11 @@ def sweep(args: argparse.Namespace) -> Iterator[str]:
             pass
 
     def whole(sheets: int | None) -> None:
-        with tempfile.TemporaryDirectory() as folder, Job(Path(folder), {}) as job:
-            job.axes = axes
-            job.open(grid.settings, sheets)
-            for outcome in stream(paths, grid, how):
-                job.add(outcome)
+        with tempfile.TemporaryDirectory() as folder, JobWriter(Path(folder), {}) as job:
+            job.update(axes=axes)
+            with GridWriter(job, grid.settings, sheets=sheets) as writer:
+                for outcome in stream(paths, grid, how):
+                    writer.add(outcome)
 
     sides = {
         "one run": single,
@@ -631,7 +631,7 @@ def queries(args: argparse.Namespace) -> Iterator[str]:
         )
 
         def ask(count: int = count, method: AttentionMethod = method) -> None:
-            for query in query_module.ask(method.query, features):
+            for query in query_module.build_queries(method.query, features):
                 attend(query.vectors, features.tokens, features.tokens, method.scaling, method.normalise)
 
         sides[f"Q = {count}: scores, scaling, softmax"] = ask

@@ -54,7 +54,7 @@ def colours() -> Iterable[str]:
     yield "| colours | as seen with | L* at nine equal steps | largest step backwards of 64 |"
     yield "|---|---|---|---|"
     for name in overlays.COLOURS:
-        rgb = overlays.table(name)[:, 0] / 255
+        rgb = overlays.colour_table(name)[:, 0] / 255
         views = {"all cones": rgb} | {deficiency: seen_with(deficiency, rgb) for deficiency in DEFICIENCIES}
         for view, shown in views.items():
             along = lightness(shown)

@@ -139,7 +139,7 @@ def test_who_names_no_scaling_gets_one_that_suits_the_question(cat, question, sc
     np.testing.assert_array_equal(found.weights, named.weights)
 
 
-def test_a_class_says_how_likely_it_is_and_at_which_size_the_classifier_was_tested(cat):
+def test_a_class_says_its_probability_and_the_size_it_was_tested_at(cat):
     """The probability from the network's own logits, by hand."""
     found = ask(cat, "espresso")
     network = LOADED(precision="fp32")

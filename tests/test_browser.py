@@ -1,4 +1,4 @@
-"""The pages in a browser: no complaint, nothing fetched, every picture there, and no sideways scrolling on a telephone."""
+"""Pages in a browser: no complaint, nothing fetched, every picture there, no sideways scrolling."""
 
 import shutil
 from pathlib import Path
@@ -66,7 +66,8 @@ def visit(chromium):
 
 def pictures(page) -> list[tuple[str, int]]:
     """(where from, how wide it really is) of every picture that is shown."""
-    shown = "images => images.filter(one => one.checkVisibility()).map(one => [(one.currentSrc || one.src).slice(0, 80), one.naturalWidth])"
+    shown = """images => images.filter(image => image.checkVisibility())
+        .map(image => [(image.currentSrc || image.src).slice(0, 80), image.naturalWidth])"""
     return [(source, width) for source, width in page.locator("img").evaluate_all(shown)]
 
 
@@ -124,7 +125,7 @@ def test_the_page_of_a_sweep_of_which_a_job_failed(attnvis, visit, here):
     whole(visit, Path("out/index.html"), least=1)
 
 
-def test_the_page_of_accuracies_shows_every_column_and_hints_at_what_a_telephone_cuts(visit, tmp_path):
+def test_the_page_of_accuracies_hints_at_columns_that_a_telephone_cuts(visit, tmp_path):
     measured = ("top1", "top5", "nll", "rescaled", "delta_top1", "delta_top5", "delta_nll", "delta_rescaled")
     long = dict.fromkeys(measured, Estimate(0.99999, -10.28888, 11.39999))
     rows = [
@@ -132,7 +133,8 @@ def test_the_page_of_accuracies_shows_every_column_and_hints_at_what_a_telephone
         for name in ("GAP", "inv_sqrt_d", "temperature:0.25", "none")
     ]
     page = write_recognition(Findings(rows, pa.table({}), 9, []), tmp_path, {"command": "attnvis sweep"})
-    tables = "all => all.map(one => [one.scrollWidth - one.clientWidth, getComputedStyle(one).backgroundAttachment])"
+    tables = """tables => tables.map(table =>
+        [table.scrollWidth - table.clientWidth, getComputedStyle(table).backgroundAttachment])"""
     whole(visit, page, least=2)
     hidden = [pixels for pixels, _ in visit(page, 1280)[1].locator(".wide").evaluate_all(tables)]
     assert hidden == [0, 0]
@@ -156,7 +158,8 @@ def test_the_page_of_accuracies_shows_every_column_and_hints_at_what_a_telephone
     ],
 )
 def test_a_page_that_is_wrong_does_not_pass(visit, tmp_path, body, found):
-    image = '<img src="data:image/svg+xml,<svg xmlns=%22http://www.w3.org/2000/svg%22 width=%229%22 height=%229%22/>">'
+    svg = "<svg xmlns=%22http://www.w3.org/2000/svg%22 width=%229%22 height=%229%22/>"
+    image = f'<img src="data:image/svg+xml,{svg}">'
     good = "" if "hidden" in body else image
     (tmp_path / "page.html").write_text(f"<!doctype html><title>t</title><h1>t</h1>{good}{body}")
     with pytest.raises(AssertionError) as error:

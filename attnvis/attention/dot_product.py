@@ -23,26 +23,31 @@ def attend(
     scaling: Scaling = scalings.inv_sqrt_d,
     normalise: Normalise = normalisers.softmax,
 ) -> Attention:
-    """Dot products of each query with each key, scaled, normalised over the patches.  `values` None means K = V, the same storage.
+    """Dot products of each query with each key, scaled, normalised over the patches.
 
-    Computed in float32 or better, under autocast too: half precision is off by about 1e-2 on logits of 50.
+    `values` None means K = V, the same storage.  Computed in float32 or better, under autocast too: half
+    precision is off by about 1e-2 on logits of 50.  Raises what `scaling` and `normalise` raise: ValueError
+    for a setting out of range.
     """
-    return weigh(
-        Scores(at_least_float32(query), at_least_float32(keys)),
-        keys if values is None else values,
-        scaling,
-        normalise,
-    )
+    scores = Scores(at_least_float32(query), at_least_float32(keys))
+    return weigh(scores, keys if values is None else values, scaling=scaling, normalise=normalise)
 
 
 def weigh(
     scores: Scores, values: Float[Tensor, "B N E"], scaling: Scaling, normalise: Normalise
 ) -> Attention:
-    """The part of `attend` after the scores: several scalings of one `Scores` share one product."""
+    """The part of `attend` after the scores: several scalings of one `Scores` share one product.
+
+    Raises what `scaling` and `normalise` raise.
+    """
     with torch.autocast(scores.keys.device.type, enabled=False):
         logits = scaling(scores)
-        return Attention(scores.products, logits, normalise(logits), at_least_float32(values), scores.dim)
+        weights = normalise(logits)
+        return Attention(
+            scores.products, logits, weights=weights, values=at_least_float32(values), dim=scores.dim
+        )
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor itself in single or double precision, else a copy of any shape in single precision."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()

@@ -1,4 +1,8 @@
-"""How attention logits become weights.  Every function: logits [B, Q, N] -> weights [B, Q, N], >= 0, summing to 1."""
+"""How attention logits become weights.
+
+Every function: logits [B, Q, N] -> weights [B, Q, N], in 0 ... 1, summing to 1 over the patches N; settings
+are arguments.
+"""
 
 import math
 
@@ -18,9 +22,8 @@ def softmax(logits: Weights) -> Weights:
 
 def sparsemax(logits: Weights) -> Weights:
     """The point of the simplex nearest to z: many weights are exactly 0 (Martins & Astudillo 2016)."""
-    logits = logits - logits.amax(
-        -1, keepdim=True
-    )  # changes nothing but the rounding: sums of large logits would lose it
+    # The shift changes nothing but the rounding: sums of large logits would lose the differences.
+    logits = logits - logits.amax(-1, keepdim=True)
     ordered = logits.sort(-1, descending=True).values
     ranks = torch.arange(1, logits.shape[-1] + 1, device=logits.device, dtype=logits.dtype)
     sums = ordered.cumsum(-1)
@@ -34,45 +37,57 @@ def entmax15(logits: Weights) -> Weights:
     halves = (logits - logits.amax(-1, keepdim=True)) / 2
     ordered = halves.sort(-1, descending=True).values
     ranks = torch.arange(1, logits.shape[-1] + 1, device=logits.device, dtype=logits.dtype)
-    mean = ordered.cumsum(-1) / ranks
-    spread = (ordered**2).cumsum(-1) - ranks * mean**2  # of the largest k: sum of squares about their mean
-    thresholds = mean - ((1 - spread) / ranks).clamp_min(0).sqrt()
+    means = ordered.cumsum(-1) / ranks  # of the largest k
+    squares = (ordered**2).cumsum(-1) - ranks * means**2  # of the largest k, about their mean
+    thresholds = means - ((1 - squares) / ranks).clamp_min(0).sqrt()
     support = (thresholds <= ordered).sum(-1, keepdim=True)
     return (halves - thresholds.gather(-1, support - 1)).clamp_min(0) ** 2
 
 
 def sigmoid(logits: Weights, bias: float | None = None) -> Weights:
-    """a_i = g_i / sum g with the gate g_i = sigmoid(z_i + bias); bias None is -ln N, which makes the gates sum to about 1 at z = 0
-    (Ramapuram et al. 2024).  Not invariant to a shift of the logits."""
-    log_gates = torch.nn.functional.logsigmoid(
-        logits + (-math.log(logits.shape[-1]) if bias is None else bias)
-    )
+    """a_i = g_i / sum g with the gate g_i = sigmoid(z_i + bias) (Ramapuram et al. 2024).
+
+    `bias` None is -ln N, which makes the gates sum to about 1 at z = 0.  Not invariant to a shift of the
+    logits.
+    """
+    if bias is None:
+        bias = -math.log(logits.shape[-1])
+    log_gates = torch.nn.functional.logsigmoid(logits + bias)
     return log_gates.softmax(-1)  # g / sum g, and no underflow where every gate is nearly shut
 
 
 def top_k(logits: Weights, k: int = 10) -> Weights:
-    """Softmax over the k largest logits, 0 elsewhere; of equal logits the first patches are kept."""
+    """Softmax over the k largest logits, 0 elsewhere; of equal logits the first patches are kept.
+
+    Raises ValueError for k below 1.
+    """
     if k < 1:
         raise ValueError(f"normalise top_k needs k of at least 1, not {k}")
-    kept = logits.argsort(dim=-1, descending=True, stable=True)[..., :k]
-    outside = torch.ones_like(logits, dtype=torch.bool).scatter(-1, kept, False)
-    return logits.masked_fill(outside, -math.inf).softmax(-1)
+    largest = logits.argsort(dim=-1, descending=True, stable=True)[..., :k]
+    is_smaller = torch.ones_like(logits, dtype=torch.bool).scatter(-1, largest, False)
+    return logits.masked_fill(is_smaller, -math.inf).softmax(-1)
 
 
 def relu(logits: Weights) -> Weights:
     """a_i = max(z_i, 0) / sum: what Grad-CAM pictures show.  Where no logit is positive: uniform."""
-    return shares(logits.clamp_min(0))
+    return divide_by_sum(logits.clamp_min(0))
 
 
 def power(logits: Weights, p: float = 2.0) -> Weights:
-    """a_i = max(z_i, 0)^p / sum.  Where no logit is positive: uniform."""
+    """a_i = max(z_i, 0)^p / sum.  Where no logit is positive: uniform.
+
+    Raises ValueError unless p is above 0.
+    """
     if not p > 0:
         raise ValueError(f"normalise power needs p above 0, not {p}")
     positive = logits.clamp_min(0)
     peak = positive.amax(-1, keepdim=True)
-    return shares((positive / peak.clamp_min(torch.finfo(logits.dtype).tiny)) ** p)
+    relative = positive / peak.clamp_min(torch.finfo(logits.dtype).tiny)  # 0 ... 1: no power of it overflows
+    return divide_by_sum(relative**p)
 
 
-def shares(amounts: Weights) -> Weights:
+def divide_by_sum(amounts: Weights) -> Weights:
+    """Amounts >= 0 as shares of their sum over the patches; uniform where the sum is 0."""
     total = amounts.sum(-1, keepdim=True)
-    return torch.where(total > 0, amounts / torch.where(total > 0, total, 1.0), 1.0 / amounts.shape[-1])
+    divisor = torch.where(total > 0, total, 1.0)
+    return torch.where(total > 0, amounts / divisor, 1.0 / amounts.shape[-1])

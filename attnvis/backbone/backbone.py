@@ -175,7 +175,7 @@ class Backbone:
     def features(self, number: int, maps: Tensor, batch: Batch) -> Features:
         grid = (maps.shape[2], maps.shape[3])
         whole = [
-            geometry.place(
+            geometry.place_grid(
                 view,
                 self.receptive_field_on(view.size, number) or geometry.stretch(view, grid),
                 grid,
@@ -184,7 +184,7 @@ class Backbone:
             )
             for view, photo in zip(batch.views, batch.photos, strict=True)
         ]
-        rows, columns = geometry.visible(whole[0])
+        rows, columns = geometry.visible_cells(whole[0])
         seen, head = (
             maps[:, :, rows, columns],
             self.heads[number],
@@ -192,7 +192,7 @@ class Backbone:
         return Features(
             tokens=seen.flatten(2).mT.contiguous(),  # [B, D, h, w] -> [B, N, D], patch i = row * w + column
             grid=(seen.shape[2], seen.shape[3]),
-            placements=tuple(geometry.cut(placement, rows, columns) for placement in whole),
+            placements=tuple(geometry.crop_grid(placement, rows, columns) for placement in whole),
             head=head,
             logits=head.logits(seen).float() if head and self.reads[number] else None,
             names=tuple(photo.name for photo in batch.photos),

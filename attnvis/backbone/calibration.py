@@ -141,15 +141,19 @@ def agreement(
 
 
 def spline(positions: Float[np.ndarray, " K"], cells: int) -> Float[np.ndarray, "K w"]:
-    """Cubic spline interpolation as a matrix: row k holds the shares of the cells at position k (in cells); mirrored at either end."""
+    """Cubic spline interpolation as a matrix: row k holds the shares of the cells at position k (in cells).
 
-    def basis(where: np.ndarray) -> np.ndarray:
-        away = np.abs(where[:, None] - np.arange(-1, cells + 1))  # one coefficient more at either end
-        shares = np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, np.maximum(2 - away, 0) ** 3 / 6)
-        shares[:, [2, -3]] += shares[:, [0, -1]]
-        return shares[:, 1:-1]
+    Mirrored at either end.
+    """
+    return basis(positions, cells) @ np.linalg.inv(basis(np.arange(cells), cells))
 
-    return basis(positions) @ np.linalg.inv(basis(np.arange(cells)))
+
+def basis(positions: np.ndarray, cells: int) -> Float[np.ndarray, "K w"]:
+    """The shares of the spline's coefficients, one a cell, at position k (in cells)."""
+    away = np.abs(positions[:, None] - np.arange(-1, cells + 1))  # one coefficient more at either end
+    shares = np.where(away < 1, 2 / 3 - away**2 + away**3 / 2, np.maximum(2 - away, 0) ** 3 / 6)
+    shares[:, [2, -3]] += shares[:, [0, -1]]
+    return shares[:, 1:-1]
 
 
 def estimate_shift(table: Float[np.ndarray, "P S"], stride: float, seed: int = 0) -> Calibration:

@@ -1,4 +1,4 @@
-"""What a person names - files, folders, globs, lists, samples - in; paths of photos, and their bytes, out."""
+"""What a person names - files, folders, globs, lists, samples - in; paths and bytes of photos out."""
 
 import difflib
 import glob
@@ -30,33 +30,40 @@ MOST_BYTES = 8 * MOST_PIXELS  # of a file: so many pixels of four 16-bit channel
 
 
 def find(images: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files meant by a photo, a folder (searched to the bottom), a glob, a .txt with one path a line, or a list of these.
+    """The files meant by a photo, a folder, a glob, a .txt with one path a line, or a list of these.
 
-    "samples" means scikit-image's photos and "samples/cat" one of them; a folder of that name is "./samples".  Sorted within each item;
-    a file named twice comes once.  A missing file among others is left to `load`, which fails for it alone; alone it raises PhotoError.
+    Folders are searched to the bottom.  "samples" means scikit-image's photos and "samples/cat" one of them;
+    a folder of that name is "./samples".  Sorted within each item; a file named twice comes once.  A missing
+    file among others is left to `load`, which fails for it alone.  Raises PhotoError where nothing is meant,
+    and for a missing file that is alone.
     """
     items = [images] if isinstance(images, str | Path) else list(images)
     files: dict[str, Path] = {}
     for item in items:
         for path in expand(item):
             files.setdefault(os.path.abspath(path), path)
-    if not files:
+    paths = list(files.values())
+    if not paths:
         raise PhotoError(
             f"no photos in the list {items}; give a file, a folder, a glob, a .txt list, or samples"
         )
-    if len(files) == 1 and not any(map(os.path.exists, files)):
-        raise missing(*files.values())
-    return list(files.values())
+    if len(paths) == 1 and not os.path.exists(os.path.abspath(paths[0])):
+        raise missing_error(paths[0])
+    return paths
 
 
 def expand(item: str | Path) -> list[Path]:
-    """The files that one item stands for; an item that is nothing else is the name of a file, which need not exist."""
+    """The files that one item stands for.
+
+    An item that is nothing else is a file's name, which need not exist.  Raises PhotoError where a folder, a
+    glob or a list has no photos, a sample is unknown, or the name is empty.
+    """
     if item == "samples":
-        return [bundled(name) for name in SAMPLES]
+        return [sample_path(name) for name in SAMPLES]
     if isinstance(item, str) and item.startswith("samples/"):
         name = item.removeprefix("samples/")
         if name in NAMES or not (os.path.exists(item) or glob.has_magic(item)):
-            return [bundled(name)]
+            return [sample_path(name)]
     text = os.path.expanduser(item)
     if not text:
         raise PhotoError(
@@ -64,83 +71,102 @@ def expand(item: str | Path) -> list[Path]:
         )
     path = Path(text)
     if os.path.isdir(path):
-        return ordered(below(text), f"no photos in the folder {path}")
+        return sorted_paths(photos_below(text), f"no photos in the folder {path}")
     if os.path.isfile(path):
-        return listed(path) if path.suffix.lower() == ".txt" else [path]
+        return read_list(path) if path.suffix.lower() == ".txt" else [path]
     if glob.has_magic(text):
-        return ordered(matching(text), f"no photos match {text}")
+        return sorted_paths(photos_matching(text), f"no photos match {text}")
     return [path]
 
 
-def tree(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
+def walk(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
     """A folder and the visible ones below it, each with its visible entries or why it cannot be opened.
 
-    Links to folders are not followed, so a loop of links ends; and nothing recurses, so folders may lie deeper than Python calls.
+    Links to folders are not followed, so a loop of links ends; and nothing recurses, so folders may lie
+    deeper than Python calls.
     """
-    waiting = [root]
-    while waiting:
-        here = waiting.pop()
+    folders = [root]
+    while folders:
+        folder = folders.pop()
         try:
-            with os.scandir(here) as found:
-                entries = [entry for entry in found if not entry.name.startswith(".")]
+            with os.scandir(folder) as entries:
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
         except OSError as error:
-            yield here, error
+            yield folder, error
             continue
-        yield here, entries
-        waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        yield folder, visible
+        folders += [entry.path for entry in visible if entry.is_dir(follow_symlinks=False)]
 
 
-def below(folder: str) -> Iterator[str]:
-    """The photos of a folder, to the bottom.  A folder in it that cannot be opened is given too: it fails alone, with a reason."""
-    for here, entries in tree(folder):
+def photos_below(root: str) -> Iterator[str]:
+    """The photos of a folder, to the bottom.
+
+    A folder in it that cannot be opened is given too: it fails alone, with a reason.  Raises PhotoError where
+    the folder itself cannot be opened.
+    """
+    for folder, entries in walk(root):
         if not isinstance(entries, OSError):
-            yield from (
-                entry.path
-                for entry in entries
-                if looks_like_a_photo(entry.path) and not os.path.isdir(entry.path)
-            )
-        elif here == folder:
+            for entry in entries:
+                if looks_like_a_photo(entry.path) and not os.path.isdir(entry.path):
+                    yield entry.path
+        elif folder == root:
             raise PhotoError(
-                f"the folder {folder} cannot be opened ({entries.strerror}); name photos or another folder"
+                f"the folder {root} cannot be opened ({entries.strerror}); name photos or another folder"
             )
         else:
-            yield here
+            yield folder
 
 
-def matching(pattern: str) -> Iterator[str]:
-    """The photos that a glob means; like a folder, ** does not follow links, of which glob.iglob would go round a loop for ever."""
-    start, *rest = re.split(r"(?:^|(?<=/))(?:\*\*(?:/+|$))+", pattern, maxsplit=1)
-    if not rest:
-        yield from (
-            path for path in glob.iglob(pattern) if looks_like_a_photo(path) and not os.path.isdir(path)
-        )
+def photos_matching(pattern: str) -> Iterator[str]:
+    """The photos that a glob means.
+
+    Like a folder, ** does not follow links, of which glob.iglob would go round a loop for ever.
+    """
+    before, *after = re.split(r"(?:^|(?<=/))(?:\*\*(?:/+|$))+", pattern, maxsplit=1)  # at the first **
+    if not after:
+        for path in glob.iglob(pattern):
+            if looks_like_a_photo(path) and not os.path.isdir(path):
+                yield path
         return
-    for root in glob.iglob(start) if start else ["."]:
-        for here, _ in tree(root):
-            yield from matching(os.path.join(glob.escape(here), rest[0] or "*"))
+    for root in glob.iglob(before) if before else ["."]:
+        for folder, _ in walk(root):
+            yield from photos_matching(os.path.join(glob.escape(folder), after[0] or "*"))
 
 
 def looks_like_a_photo(path: str) -> bool:
+    """Whether a path ends as a photo's does; the file need not exist."""
     return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
-def ordered(photos: Iterable[str], otherwise: str) -> list[Path]:
-    found = [Path(path) for path in sorted(set(photos), key=lambda path: path.split(os.sep))]
-    if not found:
-        raise PhotoError(f"{otherwise}; looked for {' '.join(SUFFIXES)}")
-    return found
+def sorted_paths(photos: Iterable[str], complaint: str) -> list[Path]:
+    """Each path once, folder by folder.
+
+    Raises PhotoError, which begins with `complaint`, where there are none.
+    """
+    paths = [Path(path) for path in sorted(set(photos), key=lambda path: path.split(os.sep))]
+    if not paths:
+        raise PhotoError(f"{complaint}; looked for {' '.join(SUFFIXES)}")
+    return paths
 
 
-def listed(path: Path) -> list[Path]:
-    lines = (line.strip() for line in read(path).decode("utf-8-sig", "surrogateescape").splitlines())
-    found = [path.parent / os.path.expanduser(line) for line in lines if line and not line.startswith("#")]
-    if not found:
+def read_list(path: Path) -> list[Path]:
+    """The paths in a text file, one a line, relative to the file; those that begin with # do not count.
+
+    Raises PhotoError where the file cannot be read, or names no photos.
+    """
+    text = read_bytes(path).decode("utf-8-sig", "surrogateescape")
+    lines = [line.strip() for line in text.splitlines()]
+    names = [line for line in lines if line and not line.startswith("#")]
+    if not names:
         raise PhotoError(f"the list {path} names no photos; write one path a line, relative to the list")
-    return found
+    return [path.parent / os.path.expanduser(name) for name in names]
 
 
-def bundled(name: str) -> Path:
-    """One of the samples, by its own name or by what it shows."""
+def sample_path(name: str) -> Path:
+    """One of the samples, by its own name or by what it shows.
+
+    Raises PhotoError where there is no such sample, or scikit-image is not installed.
+    """
     if name not in NAMES:
         raise PhotoError(
             f"there is no sample {name!r}{suggest(name, NAMES)}; the samples are {', '.join(SAMPLES)}"
@@ -148,44 +174,52 @@ def bundled(name: str) -> Path:
     spec = find_spec("skimage")  # finds the package without importing it
     if spec is None or spec.origin is None:
         raise PhotoError(
-            "the samples come with scikit-image, which is not installed; pip install scikit-image, or name photos of yours"
+            "the samples come with scikit-image, which is not installed; "
+            "pip install scikit-image, or name photos of yours"
         )
     return Path(spec.origin).parent / "data" / NAMES[name]
 
 
-def missing(path: Path) -> PhotoError:
-    if not os.path.isdir(path.parent):
-        return PhotoError(f"no such photo: {path}; there is no folder {path.parent}")
+def missing_error(path: Path) -> PhotoError:
+    """Says that there is no such file, and what may have been meant."""
+    folder = path.parent
+    if not os.path.isdir(folder):
+        return PhotoError(f"no such photo: {path}; there is no folder {folder}")
     try:
-        with os.scandir(
-            path.parent
-        ) as entries:  # not all: a list may name thousands that are missing, in a folder of a million
+        with os.scandir(folder) as entries:
+            # Not all: a list may name thousands that are missing, in a folder of a million.
+            first = list(islice(entries, 1000))
             names = [
-                entry.name for entry in islice(entries, 1000) if entry.name != path.name
+                entry.name for entry in first if entry.name != path.name
             ]  # a dangling link is there itself
     except OSError:
         names = []
-    return PhotoError(
-        f"no such photo: {path}{suggest(path.name, names) or f'; see what lies in {path.parent.absolute()}'}"
-    )
+    hint = suggest(path.name, names) or f"; see what lies in {folder.absolute()}"
+    return PhotoError(f"no such photo: {path}{hint}")
 
 
 def suggest(name: str, names: Iterable[str]) -> str:
-    known = {known.casefold(): known for known in names}
-    near = difflib.get_close_matches(name.casefold(), known)
-    return f"; did you mean {' or '.join(known[name] for name in near)}?" if near else ""
+    """`; did you mean ...?` with the names that are spelled nearly so; "" where none is."""
+    by_folded = {known.casefold(): known for known in names}
+    near = difflib.get_close_matches(name.casefold(), by_folded)
+    if not near:
+        return ""
+    return f"; did you mean {' or '.join(by_folded[folded] for folded in near)}?"
 
 
-def read(path: Path) -> bytes:
-    """A file's bytes.  Never waits for a pipe, never opens a device, never takes in more than MOST_BYTES."""
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes.  Never waits for a pipe, never opens a device, never takes in more than MOST_BYTES.
+
+    Raises PhotoError, nothing else.
+    """
     try:
-        check(path, os.stat(path))  # first: to open a device may set something off
-        with open(path, "rb", opener=without_waiting) as file:
+        check_regular(path, os.stat(path))  # first: to open a device may set something off
+        with open(path, "rb", opener=open_without_waiting) as file:
             status = os.fstat(file.fileno())
-            check(path, status)  # again: it may have become another meanwhile
+            check_regular(path, status)  # again: it may have become another meanwhile
             return file.read(status.st_size)
     except FileNotFoundError:
-        raise missing(path) from None
+        raise missing_error(path) from None
     except PermissionError:
         raise PhotoError(f"{path} may not be read (permission denied); allow it with chmod +r") from None
     except MemoryError:
@@ -193,23 +227,25 @@ def read(path: Path) -> bytes:
     except PhotoError:
         raise
     except (OSError, ValueError) as error:
-        raise PhotoError(
-            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); check the name and the disk"
-        ) from None
+        reason = getattr(error, "strerror", None) or error
+        raise PhotoError(f"{path} cannot be read ({reason}); check the name and the disk") from None
 
 
-def check(path: Path, status: os.stat_result) -> None:
-    kind = stat.S_IFMT(status.st_mode)
-    if kind == stat.S_IFDIR:
+def check_regular(path: Path, status: os.stat_result) -> None:
+    """Raises PhotoError unless this is the status of a regular file of at most MOST_BYTES."""
+    file_type = stat.S_IFMT(status.st_mode)
+    if file_type == stat.S_IFDIR:
         raise PhotoError(f"{path} is a folder, not a photo; name a photo in it, or let find() list them")
-    if kind != stat.S_IFREG:
-        what = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}.get(kind, "a device")
-        raise PhotoError(f"{path} is {what}, not a photo; save the photo to a file and name that")
+    if file_type != stat.S_IFREG:
+        noun = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}.get(file_type, "a device")
+        raise PhotoError(f"{path} is {noun}, not a photo; save the photo to a file and name that")
     if status.st_size > MOST_BYTES:
         raise PhotoError(
-            f"{path} has {status.st_size:,} bytes, which is more than any photo's {MOST_BYTES:,}; see whether it is one"
+            f"{path} has {status.st_size:,} bytes, which is more than any photo's {MOST_BYTES:,}; "
+            "see whether it is one"
         )
 
 
-def without_waiting(name: str, flags: int) -> int:
+def open_without_waiting(name: str, flags: int) -> int:
+    """An opener for `open`: a pipe without a writer does not hold it up."""
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))

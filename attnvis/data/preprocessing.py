@@ -1,4 +1,7 @@
-"""Photos in, batches that a network can read out: `fit` gives a photo its size, `collate` stacks what fits together."""
+"""Photos in, batches that a network can read out.
+
+`preprocess` gives a photo its size, `collate` stacks what fits together.
+"""
 
 import contextlib
 from collections.abc import Hashable, Sequence
@@ -12,114 +15,143 @@ from jaxtyping import UInt8
 from attnvis.data.decoding import Pixels, full_pixels, load
 from attnvis.types import Batch, Box, Photo, PhotoError, Preprocessing, View
 
-__all__ = ["collate", "fit", "shape_key"]
+__all__ = ["collate", "preprocess", "shape_key"]
 
-LONGEST = {
-    "resize": 8,
-    "crop": 64,
-}  # long side : short side; a photo more elongated than this is squeezed, so that memory stays bounded
+# Long side : short side; a photo more elongated than this is squeezed, so that memory stays bounded.
+LONGEST = {"resize": 8, "crop": 64}
 
 
-def fit(photo: Photo, how: Preprocessing) -> tuple[Pixels, View]:
-    """The network input for a photo, in 8 bits, and where it lies on the photo.
+def preprocess(photo: Photo, how: Preprocessing) -> tuple[Pixels, View]:
+    """The network input for a photo, in 8 bits [height, width, RGB], and where it lies on the photo.
 
-    resize: the whole photo, short side = size, long side = size + a multiple, at most 8 x size; the aspect changes by a hair.
-    crop: short side = resize, then the centre: the geometry of torchvision's Resize and CenterCrop; aspects beyond 64 are squeezed.
-    letterbox: long side = size, centred on the mean colour.  stretch: both sides = size.
+    resize: the whole photo, short side = size, long side = size + a multiple, at most 8 x size; the aspect
+    changes by a hair.
+    crop: short side = resize, then the centre: the geometry of torchvision's Resize and CenterCrop; aspects
+    beyond 64 are squeezed.
+    letterbox: long side = size, centred on the mean colour.
+    stretch: both sides = size.
+
+    Raises ValueError for a fit or a size that is none, PhotoError where the photo must be read again and has
+    changed.
     """
-    full, size = layout(photo.size, how)
-    shift = [
-        round((side - whole) / 2) for side, whole in zip(size, full, strict=True)
-    ]  # negative: cut off; positive: margin
-    scale = [whole / side for whole, side in zip(full, photo.size, strict=True)]
-    cut, margin = [max(0, -s) for s in shift], [max(0, s) for s in shift]
-    inside = [min(side, whole) for side, whole in zip(size, full, strict=True)]
+    whole, size = layout(photo.size, how)
+    scale = (whole[0] / photo.size[0], whole[1] / photo.size[1])
+    # Where the whole photo begins on the input; negative: so much is cut off.
+    shift = (round((size[0] - whole[0]) / 2), round((size[1] - whole[1]) / 2))
+    crop_top, crop_left = max(0, -shift[0]), max(0, -shift[1])
+    margin_top, margin_left = max(0, shift[0]), max(0, shift[1])
+    height, width = min(size[0], whole[0]), min(size[1], whole[1])  # of the part that is seen
 
     # Reduced pixels end with a partial block: less than half an input pixel at the far edge.
-    enough = photo.pixels.shape[0] >= full[0] and photo.pixels.shape[1] >= full[1]
-    pixels = resample(photo.pixels if enough else full_pixels(photo), full)
-    pixels = pixels[cut[0] : cut[0] + size[0], cut[1] : cut[1] + size[1]]
+    has_enough = photo.pixels.shape[0] >= whole[0] and photo.pixels.shape[1] >= whole[1]
+    pixels = resample(photo.pixels if has_enough else full_pixels(photo), whole)
+    pixels = pixels[crop_top : crop_top + height, crop_left : crop_left + width]
     if pixels.shape[:2] != size:
-        canvas = np.full((*size, 3), [round(255 * mean) for mean in how.mean], np.uint8)
-        canvas[margin[0] : margin[0] + inside[0], margin[1] : margin[1] + inside[1]] = pixels
+        mean_colour = [round(255 * mean) for mean in how.mean]
+        canvas = np.full((*size, 3), mean_colour, np.uint8)
+        canvas[margin_top : margin_top + height, margin_left : margin_left + width] = pixels
         pixels = canvas
 
-    height, width = (i * side / whole for i, side, whole in zip(inside, photo.size, full, strict=True))
-    seen = Box(cut[0] / scale[0], cut[1] / scale[1], height, width)
-    return pixels, View((scale[0], scale[1]), (float(shift[0]), float(shift[1])), seen, size)
+    seen = Box(
+        top=crop_top / scale[0],
+        left=crop_left / scale[1],
+        height=height * photo.size[0] / whole[0],
+        width=width * photo.size[1] / whole[1],
+    )
+    return pixels, View(scale, (float(shift[0]), float(shift[1])), seen=seen, size=size)
 
 
 def layout(size: tuple[int, int], how: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
-    """What the whole photo is resampled to, and the size of the input: the two differ for crop (larger) and letterbox (smaller)."""
-    short, long = sorted(size)
-    side, square = how.size, (how.size, how.size)
+    """What the whole photo of `size` is resampled to, and the size of the input; all are (height, width).
+
+    The two differ for crop (the photo is larger) and for letterbox (it is smaller).  Raises ValueError for a
+    fit or a size that is none.
+    """
+    side = how.size
     if not 32 <= side <= 8192 or how.multiple < 1:
         raise ValueError(
-            f"size {side} with multiple {how.multiple}; give a size from 32 to 8192 pixels and a multiple of at least 1"
+            f"size {side} with multiple {how.multiple}; "
+            "give a size from 32 to 8192 pixels and a multiple of at least 1"
         )
+    short, long = sorted(size)
     match how.fit:
         case "resize":
-            steps = min(
-                round((side * long / short - side) / how.multiple),
-                (LONGEST["resize"] - 1) * side // how.multiple,
-            )
-            sides = side, side + steps * how.multiple
+            steps = round((side * long / short - side) / how.multiple)
+            most_steps = (LONGEST["resize"] - 1) * side // how.multiple
+            whole = (side, side + min(steps, most_steps) * how.multiple)
         case "crop":
-            first = side if how.resize is None else how.resize
-            if not side <= first <= 8192:
+            before_crop = side if how.resize is None else how.resize
+            if not side <= before_crop <= 8192:
                 raise ValueError(
-                    f"resize {first} before a crop of {side}; give at least the size of the crop, at most 8192"
+                    f"resize {before_crop} before a crop of {side}; "
+                    "give at least the size of the crop, at most 8192"
                 )
-            sides = first, min(int(first * long / short), LONGEST["crop"] * first)
+            whole = (before_crop, min(int(before_crop * long / short), LONGEST["crop"] * before_crop))
         case "letterbox":
-            sides = max(1, round(side * short / long)), side
+            whole = (max(1, round(side * short / long)), side)
         case "stretch":
-            sides = square
+            whole = (side, side)
         case _:
             raise ValueError(f"there is no fit {how.fit!r}; choose resize, crop, letterbox or stretch")
-    full = sides if size[0] <= size[1] else sides[::-1]
-    return full, square if how.fit in ("crop", "letterbox") else full
+    if size[0] > size[1]:
+        whole = whole[::-1]  # until here the short side came first
+    return whole, ((side, side) if how.fit in ("crop", "letterbox") else whole)
 
 
 def resample(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    """First what shrinks, averaged over areas, then what grows: OpenCV antialiases only where no axis grows."""
-    height, width = (min(sides) for sides in zip(pixels.shape[:2], size, strict=True))
-    if pixels.shape[:2] != (height, width):
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    return (
-        pixels if (height, width) == size else cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR)
-    )
+    """The pixels at another size (height, width).
+
+    First what shrinks, averaged over areas, then what grows: OpenCV antialiases only where no axis grows.
+    """
+    shrunk = (min(pixels.shape[0], size[0]), min(pixels.shape[1], size[1]))
+    if pixels.shape[:2] != shrunk:
+        pixels = cv2.resize(pixels, shrunk[::-1], interpolation=cv2.INTER_AREA)
+    if shrunk != size:
+        pixels = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return pixels
 
 
 def shape_key(photo: Photo, how: Preprocessing) -> Hashable:
-    """Equal for photos that may share a batch: one input size and, letterboxed, one rectangle in it.  Told from sizes alone."""
-    full, size = layout(photo.size, how)
-    return (size, full) if how.fit == "letterbox" else size
+    """Equal for photos that may share a batch: one input size and, letterboxed, one rectangle in it.
+
+    Found from sizes alone.  Raises ValueError for a fit or a size that is none.
+    """
+    whole, size = layout(photo.size, how)
+    return (size, whole) if how.fit == "letterbox" else size
 
 
 def collate(photos: Sequence[Photo], how: Preprocessing) -> Batch:
-    """(rgb / 255 - mean) / std, in channels_last memory, which convolutions prefer.  The photos share a `shape_key`."""
-    fitted = [fit(photo, how) for photo in photos]
-    sizes = {view.size: photo.name for photo, (_, view) in zip(photos, fitted, strict=True)}
+    """(rgb / 255 - mean) / std, in channels_last memory, which convolutions prefer.
+
+    The photos share a `shape_key`.  Raises ValueError where their inputs differ in size, or there are none,
+    and what `preprocess` raises.
+    """
+    inputs = [preprocess(photo, how) for photo in photos]
+    views = tuple(view for _, view in inputs)
+    sizes = {view.size: photo.name for photo, view in zip(photos, views, strict=True)}
     if len(sizes) != 1:
         raise ValueError(
-            f"a batch has photos of one input size, not {sizes or 'none'}; group them by shape_key, or use a square fit"
+            f"a batch has photos of one input size, not {sizes or 'none'}; "
+            "group them by shape_key, or use a square fit"
         )
-    table = ((np.arange(256)[:, None] / 255 - how.mean) / how.std).astype(np.float32)  # [256, 3]
-    images = np.stack([cv2.LUT(pixels, table[None]) for pixels, _ in fitted])  # [B, H, W, 3]
-    return Batch(
-        torch.from_numpy(images).permute(0, 3, 1, 2), tuple(view for _, view in fitted), tuple(photos)
-    )
+    levels = np.arange(256)[:, None] / 255
+    table = ((levels - how.mean) / how.std).astype(np.float32)  # [256, 3]: every level of every channel
+    images = np.stack([cv2.LUT(pixels, table[None]) for pixels, _ in inputs])  # [B, H, W, 3]
+    return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), views, photos=tuple(photos))
 
 
-def sample(paths: list[Path], preprocessing: "Preprocessing", count: int = 2) -> "Batch | None":
-    """Photos of one shape among the first, by which engines are compared; none where there is but one photo."""
-    found: list[Photo] = []
-    for path in paths[:8] if len(paths) > 1 else []:
-        if len(found) == count:
+def sample(paths: list[Path], preprocessing: Preprocessing, count: int = 2) -> Batch | None:
+    """At most `count` photos of one shape among the first 8, by which engines are compared.
+
+    None where there is but one photo, or none of the first can be read.  Raises ValueError as `collate` does.
+    """
+    candidates = paths[:8] if len(paths) > 1 else []
+    photos: list[Photo] = []
+    for path in candidates:
+        if len(photos) == count:
             break
         with contextlib.suppress(PhotoError):
             photo = load(path, short=preprocessing.size)
-            if not found or shape_key(photo, preprocessing) == shape_key(found[0], preprocessing):
-                found.append(photo)
-    return collate(found, preprocessing) if found else None
+            if not photos or shape_key(photo, preprocessing) == shape_key(photos[0], preprocessing):
+                photos.append(photo)
+    return collate(photos, preprocessing) if photos else None

@@ -1,6 +1,7 @@
-"""Seeds in, pictures with known truth out: pop-out arrays (one item differs) and scenes (one named object on a texture).
+"""Seeds in, pictures with known truth out.
 
-Every picture is uint8 RGB [size, size, 3]; masks hold every pixel that an item touches, so that all others are background alone.
+Pop-out arrays (one item differs) and scenes (one named object on a texture).  Every picture is uint8 RGB
+[size, size, 3]; masks hold every pixel that an item touches, so that all others are background alone.
 """
 
 from colorsys import hsv_to_rgb
@@ -17,54 +18,59 @@ FINE = 4  # everything is drawn so many times larger, then averaged
 
 Picture = UInt8[np.ndarray, "size size 3"]
 Mask = Bool[np.ndarray, "size size"]
-Contours = list[
-    Float[np.ndarray, "_ 2"]
-]  # corners (x, y); what an even number of contours surrounds is a hole
+Contours = list[Float[np.ndarray, "_ 2"]]  # corners (x, y); what an even number surrounds is a hole
 
 
 def pop_out(kind: str, level: float, seed: int, size: int = 225) -> tuple[Picture, Mask, Mask]:
-    """(picture, target, distractors): 7 x 7 equal items on grey, of which one differs by `level` (after P3, Kotseruba et al. 2019).
+    """(picture, target, distractors): 7 x 7 equal items on grey, of which one differs by `level`.
 
-    colour: discs of one saturation and value, hues `level` degrees apart; orientation: black or white bars, the target turned by
-    `level` degrees; size: black or white discs, the target's diameter `level` times the others'.  One seed puts the items at the same
-    places whatever the level.
+    colour: discs of one saturation and value, hues `level` degrees apart.
+    orientation: black or white bars, the target turned by `level` degrees.
+    size: black or white discs, the target's diameter `level` times the others'.
+
+    One seed puts the items at the same places whatever the level.  After P3 (Kotseruba et al. 2019).  Raises
+    ValueError for another kind, and for a size that does not fit between the others.
     """
     if kind not in KINDS:
         raise ValueError(f"there is no pop-out by {kind!r}; choose {', '.join(KINDS)}")
     if kind == "size" and not 0.2 <= level <= 2.5:
         raise ValueError(
-            f"a target {level:g} times as large as the others does not fit its place; give a size from 0.2 to 2.5"
+            f"a target {level:g} times as large as the others does not fit its place; "
+            "give a size from 0.2 to 2.5"
         )
-    rng, cell = np.random.default_rng(seed), size / GRID
-    grey, hue, angle, ink = (
-        rng.uniform(0.35, 0.65),
-        rng.uniform(0, 360),
-        rng.uniform(0, 180),
-        float(rng.integers(2)),
-    )
-    middles = (
-        np.stack(np.meshgrid(*2 * [np.arange(GRID)]), -1).reshape(-1, 2)
-        + 0.5
-        + rng.uniform(-0.1, 0.1, (GRID**2, 2))
-    ) * cell
-    target, reach = int(rng.integers(GRID**2)), 0.3 * cell
-    usual, other, inks = disc(), disc(), [(ink, ink, ink)] * 2
+    rng = np.random.default_rng(seed)
+    cell = size / GRID
+    grey = rng.uniform(0.35, 0.65)
+    hue = rng.uniform(0, 360)
+    angle = rng.uniform(0, 180)
+    ink = float(rng.integers(2))
+    indices = np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1).reshape(-1, 2)  # (x, y)
+    centres = (indices + 0.5 + rng.uniform(-0.1, 0.1, (GRID**2, 2))) * cell
+    target = int(rng.integers(GRID**2))
+
+    radius = 0.3 * cell
+    usual, odd = disc(), disc()
+    usual_colour, odd_colour = (ink, ink, ink), (ink, ink, ink)
     if kind == "colour":
-        inks = [hsv_to_rgb(h % 360 / 360, 0.9, 0.9) for h in (hue, hue + level)]
+        usual_colour = hsv_to_rgb(hue % 360 / 360, 0.9, v=0.9)
+        odd_colour = hsv_to_rgb((hue + level) % 360 / 360, 0.9, v=0.9)
     elif kind == "orientation":
-        usual, other = (turned(block(1.0, 0.28), a) for a in (angle, angle + level))
+        bar = block(1.0, 0.28)
+        usual, odd = turned(bar, angle), turned(bar, angle + level)
     else:
-        reach = min(0.3, 0.4 / level) * cell  # the larger of the two sizes keeps clear of its neighbours
-        other = [level * disc()[0]]
-    rest = [
-        reach * contour + middle
-        for number, middle in enumerate(middles)
+        radius = min(0.3, 0.4 / level) * cell  # the larger of the two sizes keeps clear of its neighbours
+        odd = [level * contour for contour in disc()]
+    target_contours = [radius * contour + centres[target] for contour in odd]
+    distractors = [
+        radius * contour + centre
+        for number, centre in enumerate(centres)
         for contour in usual
         if number != target
     ]
-    odd = [reach * contour + middles[target] for contour in other]
-    picture, masks = np.full((size, size, 3), grey), []
-    for contours, colour in ((odd, inks[1]), (rest, inks[0])):
+
+    picture = np.full((size, size, 3), grey)
+    masks = []
+    for contours, colour in ((target_contours, odd_colour), (distractors, usual_colour)):
         share = coverage(contours, size)[..., None]
         picture = picture * (1 - share) + share * np.array(colour)
         masks.append(share[..., 0] > 0)
@@ -72,34 +78,37 @@ def pop_out(kind: str, level: float, seed: int, size: int = 225) -> tuple[Pictur
 
 
 def scene(seed: int, size: int = 225) -> tuple[Picture, Mask, dict[str, str]]:
-    """(picture, mask, labels): one object anywhere, whole, of random shape, colour and fill, on a background of dull colours.
+    """(picture, mask, labels): one object on a background of dull colours.
 
-    In some channel the object's own colour is at least .24 away from any background: its channels span .72 or more, those of a
+    The object lies anywhere, whole; its shape, colour and fill are random, and are the labels.  In some
+    channel its own colour is at least .24 away from any background: its channels span .72 or more, those of a
     background .24 or less.
     """
     rng = np.random.default_rng(seed)
     picture = background(rng, size)
-    shape, colour, fill = (str(rng.choice(list(names))) for names in (SHAPES, COLOURS, FILLS))
-    reach = rng.uniform(0.14, 0.28) * size
-    middle = rng.uniform(reach + 1, size - reach - 1, 2)
-    turn, grain = rng.uniform(0, 360), rng.uniform(0.35, 0.5) * reach
-    bright = np.array(
-        hsv_to_rgb((COLOURS[colour] + rng.uniform(-6, 6)) % 360 / 360, *rng.uniform(0.85, 1, 2))
-    )
-    across, down = ((np.arange(FINE * size) + 0.5) / FINE - at for at in middle)
-    down, cosine, sine = down[:, None], np.cos(np.radians(turn)), np.sin(np.radians(turn))
-    lit = FILLS[fill]((across * cosine + down * sine) / grain, (down * cosine - across * sine) / grain)
-    lit = shrunk(lit.astype(np.float32), size)[..., None]
-    share = coverage([reach * contour + middle for contour in turned(SHAPES[shape], turn)], size)[..., None]
-    own = bright * (0.35 + 0.65 * lit)  # the fill is drawn in the colour and in a shade of it
-    return (
-        eight_bit(picture * (1 - share) + own * share),
-        share[..., 0] > 0,
-        {"shape": shape, "colour": colour, "fill": fill},
-    )
+    shape = str(rng.choice(list(SHAPES)))
+    colour = str(rng.choice(list(COLOURS)))
+    fill = str(rng.choice(list(FILLS)))
+    radius = rng.uniform(0.14, 0.28) * size
+    centre = rng.uniform(radius + 1, size - radius - 1, 2)  # (x, y)
+    turn = rng.uniform(0, 360)
+    period = rng.uniform(0.35, 0.5) * radius
+    hue = COLOURS[colour] + rng.uniform(-6, 6)
+    bright = np.array(hsv_to_rgb(hue % 360 / 360, *rng.uniform(0.85, 1, 2)))
+
+    pixels = (np.arange(FINE * size) + 0.5) / FINE
+    x, y = pixels - centre[0], (pixels - centre[1])[:, None]
+    cosine, sine = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    is_lit = FILLS[fill]((x * cosine + y * sine) / period, (y * cosine - x * sine) / period)
+    lit = shrunk(is_lit.astype(np.float32), size)[..., None]
+    contours = [radius * contour + centre for contour in turned(SHAPES[shape], turn)]
+    share = coverage(contours, size)[..., None]
+    painted = bright * (0.35 + 0.65 * lit)  # the fill is drawn in the colour and in a shade of it
+    picture = eight_bit(picture * (1 - share) + painted * share)
+    return picture, share[..., 0] > 0, {"shape": shape, "colour": colour, "fill": fill}
 
 
-# ------------------------------------------------------------------------------------------------ shapes, within the unit circle
+# ----------------------------------------------------------------------------- shapes, within the unit circle
 
 
 def polygon(radii: list[float]) -> Float[np.ndarray, "_ 2"]:
@@ -109,19 +118,23 @@ def polygon(radii: list[float]) -> Float[np.ndarray, "_ 2"]:
 
 
 def disc(radius: float = 1.0) -> Contours:
+    """A circle, as a polygon of 60 corners."""
     return [polygon([radius] * 60)]
 
 
 def block(half_width: float, half_height: float) -> Contours:
+    """A rectangle about the middle."""
     return [np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (half_width, half_height)]
 
 
 def turned(contours: Contours, degrees: float) -> Contours:
+    """About the middle, clockwise as y points down."""
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return [contour @ np.array([[cosine, sine], [-sine, cosine]]) for contour in contours]
 
 
-ARM, HALF = np.array([(-0.3, -0.95), (0.3, -0.95), (0.3, -0.3)]), polygon([1.0] * 60)[:31]
+ARM = np.array([(-0.3, -0.95), (0.3, -0.95), (0.3, -0.3)])
+HALF = polygon([1.0] * 60)[:31]  # of a circle
 SHAPES: dict[str, Contours] = {
     "disc": disc(),
     "ring": disc() + disc(0.55),
@@ -129,10 +142,10 @@ SHAPES: dict[str, Contours] = {
     "bar": block(0.95, 0.3),
     "triangle": [polygon([1.0] * 3)],
     "star": [polygon([1.0, 0.4] * 5)],
-    "cross": [np.concatenate([arm for quarter in range(4) for arm in turned([ARM], 90.0 * quarter)])],
+    "cross": [np.concatenate([turned([ARM], 90.0 * quarter)[0] for quarter in range(4)])],
     "moon": [np.concatenate([HALF, HALF[-2:0:-1] * (0.35, 1)])],
 }
-COLOURS = {
+COLOURS = {  # hue in degrees
     "red": 0,
     "orange": 30,
     "yellow": 60,
@@ -141,7 +154,7 @@ COLOURS = {
     "blue": 225,
     "purple": 275,
     "pink": 325,
-}  # hue in degrees
+}
 FILLS = {  # where it is bright; u, v: the object's own coordinates, one unit apart from repeat to repeat
     "plain": lambda u, v: u == u,
     "stripes": lambda u, v: u % 1 < 0.5,
@@ -162,8 +175,9 @@ def background(rng: np.random.Generator, size: int) -> Float[np.ndarray, "size s
 
 
 def grating(rng: np.random.Generator, size: int) -> Float[np.ndarray, "size size"]:
-    """Waves of one direction, 3 to 15 over the picture."""
-    angle, waves = rng.uniform(0, np.pi), rng.uniform(3, 15)
+    """Waves of one direction, 3 to 15 over the picture, 0 ... 1."""
+    angle = rng.uniform(0, np.pi)
+    waves = rng.uniform(3, 15)
     along = np.arange(size) * np.cos(angle) + np.arange(size)[:, None] * np.sin(angle)
     return 0.5 + 0.5 * np.sin(2 * np.pi * (waves * along / size + rng.uniform()))
 
@@ -177,9 +191,8 @@ def clouds(rng: np.random.Generator, size: int) -> Float[np.ndarray, "size size"
     """Noise with an amplitude of 1 / frequency ** .8 to 1.6, as photos have."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
     frequency[0, 0] = np.inf  # the mean
-    noise = np.fft.irfft2(
-        np.fft.rfft2(rng.normal(size=(size, size))) / frequency ** rng.uniform(0.8, 1.6), (size, size)
-    )
+    spectrum = np.fft.rfft2(rng.normal(size=(size, size))) / frequency ** rng.uniform(0.8, 1.6)
+    noise = np.fft.irfft2(spectrum, (size, size))
     return np.clip(0.5 + noise / (4 * noise.std()), 0, 1)
 
 
@@ -187,33 +200,35 @@ def leaves(rng: np.random.Generator, size: int) -> Float[np.ndarray, "size size"
     """Discs of all sizes that hide one another (dead leaves)."""
     canvas = np.full((size, size), 0.5, np.float32)
     for radius in size / rng.uniform(6, 50, 400):
-        x, y = (int(at) for at in rng.uniform(0, size, 2))
-        cv2.circle(canvas, (x, y), max(1, round(radius)), rng.uniform(), -1)
+        x, y = rng.uniform(0, size, 2).astype(int).tolist()
+        cv2.circle(canvas, (x, y), max(1, round(radius)), color=rng.uniform(), thickness=-1)
     return canvas
 
 
 def patches(rng: np.random.Generator, size: int) -> Float[np.ndarray, "size size"]:
     """Every pixel has the level of the nearest of 40 points (Voronoi)."""
-    points, pixels = rng.uniform(0, size, (2, 40)), np.arange(size)
-    distance = (pixels[:, None, None] - points[0]) ** 2 + (pixels[:, None] - points[1]) ** 2
-    return rng.uniform(size=40)[distance.argmin(-1)]
+    rows, columns = rng.uniform(0, size, (2, 40))
+    pixels = np.arange(size)
+    distances = (pixels[:, None, None] - rows) ** 2 + (pixels[:, None] - columns) ** 2
+    return rng.uniform(size=40)[distances.argmin(-1)]
 
 
-# ------------------------------------------------------------------------------------------------ drawing
+# ---------------------------------------------------------------------------------------------------- drawing
 
 
 def coverage(contours: Contours, size: int) -> Float[np.ndarray, "size size"]:
     """The share of each pixel that lies inside, to one part in FINE squared."""
     canvas = np.zeros((FINE * size, FINE * size), np.float32)
-    corners = [
-        np.rint(16 * (FINE * contour - 0.5)).astype(np.int32) for contour in contours
-    ]  # in sixteenths; pixel 0 is centred at 0
+    # In sixteenths of a pixel, as shift=4 says; to cv2 pixel 0 is centred at 0.
+    corners = [np.rint(16 * (FINE * contour - 0.5)).astype(np.int32) for contour in contours]
     return shrunk(cv2.fillPoly(canvas, corners, 1.0, shift=4), size)
 
 
 def shrunk(canvas: np.ndarray, size: int) -> np.ndarray:
+    """FINE pixels averaged to one, each way."""
     return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def eight_bit(picture: np.ndarray) -> Picture:
+    """0 ... 1 -> 0 ... 255, rounded."""
     return np.rint(255 * picture).astype(np.uint8)

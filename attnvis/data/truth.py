@@ -10,24 +10,27 @@ __all__ = ["read_truth"]
 
 
 def read_truth(path: Path, categories: Sequence[str], classes: int) -> int:
-    """The class that a photo's name tells: tabby/1.jpg, 281/1.jpg, 281_tabby/1.jpg or 281_1.jpg; PhotoError where it tells none, or two."""
+    """The index of the class that a photo's path tells: tabby/1.jpg, 281/1.jpg, 281_tabby/1.jpg or 281_1.jpg.
+
+    `categories` are the names of the first of `classes` classes.  Raises PhotoError where the path tells no
+    class, two, or one that there is not.
+    """
     folder = path.absolute().parent.name
     name = re.sub(r"^n\d{8}[_ ]", "", folder)  # n02123045_tabby
     if not name.isdigit():
         try:
-            return find_class(name, categories, classes)
+            return find_class(name, categories, count=classes)
         except ValueError:
             pass  # a folder may be called anything
-    found = {re.match(r"(\d+)_", path.name), re.match(r"(\d+)(_|$)", folder)} - {None}
-    told = {int(match[1]) for match in found if match}
-    if len(told) == 1:
+    matches = (re.match(r"(\d+)_", path.name), re.match(r"(\d+)(_|$)", folder))
+    indices = {int(match[1]) for match in matches if match}
+    if len(indices) == 1:
         try:
-            return find_class(str(*told), categories, classes)
+            return find_class(str(*indices), categories, count=classes)
         except ValueError as error:
             raise PhotoError(f"{path}: {error}") from None
-    wanted = "call the file 281_anything, or its folder by index or name: 281, tabby"
-    if told:
-        raise PhotoError(
-            f"{path} names two classes, {' and '.join(map(str, sorted(told)))}, by its file and by its folder; {wanted}"
-        )
-    raise PhotoError(f"{path} does not say its class; {wanted}")
+    advice = "call the file 281_anything, or its folder by index or name: 281, tabby"
+    if indices:
+        numbers = " and ".join(map(str, sorted(indices)))
+        raise PhotoError(f"{path} names two classes, {numbers}, by its file and by its folder; {advice}")
+    raise PhotoError(f"{path} does not say its class; {advice}")

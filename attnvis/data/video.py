@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from attnvis.data.preprocessing import resample
 
 __all__ = ["Clip", "Frame", "examine", "frames"]
 
-USUAL = 25.0  # frames a second of a file that does not say how many it has
+USUAL_RATE = 25.0  # frames a second of a file that does not say how many it has
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what goes wrong is said here, once
 
@@ -36,13 +37,18 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
+    """One picture of a video."""
+
     index: int  # from the first of the file
     time: float  # in seconds
     pixels: UInt8[np.ndarray, "H W 3"]  # upright, RGB
 
 
 def examine(path: Path) -> Clip:
-    """What there is to read.  Raises ValueError where there is no file, no video, or no frame."""
+    """What there is to read.
+
+    Raises ValueError where there is no file, it is a photo, no video, or has no frame that can be read.
+    """
     if not path.exists():
         raise ValueError(f"no such video: {path}; see what lies in {path.parent.absolute()}")
     if not path.is_file():
@@ -50,29 +56,36 @@ def examine(path: Path) -> Clip:
     if path.suffix.lower() in set(SUFFIXES) - {".gif"}:
         raise ValueError(f"{path} is a photo, not a video; draw it with attnvis run {path}")
     with opened(path) as capture:
-        rate, promised = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         turned = round(capture.get(cv2.CAP_PROP_ORIENTATION_META))
-        there, first = capture.read()
-    if not there:
+        has_frame, first = capture.read()
+    if not has_frame:
         raise ValueError(
             f"{path} holds no frame that can be read; it is cut off or damaged: copy or download it again"
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Clip(
-        path, first.shape[:2], rate if 0 < rate <= 1000 else USUAL, max(0, int(promised)), digest, turned
+        path,
+        size=first.shape[:2],
+        rate=rate if 0 < rate <= 1000 else USUAL_RATE,
+        promised=max(0, int(promised)),
+        digest=digest,
+        turned=turned,
     )
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[cv2.VideoCapture]:
-    capture = cv2.VideoCapture(
-        str(path.absolute()), cv2.CAP_FFMPEG
-    )  # absolute: `a:b.mp4` is a file, no protocol
+    """A video to read from until the block ends, its frames upright.  Raises ValueError where it is none."""
+    name = str(path.absolute())  # absolute: `a:b.mp4` is a file, no protocol
+    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():
             raise ValueError(
-                f"{path} cannot be read as a video; it is none, or was cut off and lost its index: copy or download it again"
+                f"{path} cannot be read as a video; it is none, or was cut off and lost its index: "
+                "copy or download it again"
             )
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         yield capture
@@ -81,19 +94,25 @@ def opened(path: Path) -> Iterator[cv2.VideoCapture]:
 
 
 def frames(clip: Clip, start: float = 0.0, stop: float = math.inf) -> Iterator[Frame]:
-    """The frames whose time, in seconds, lies in [start, stop), in order, as long as they can be read."""
+    """The frames whose time, in seconds, lies in [start, stop), in order, as long as they can be read.
+
+    All are of the clip's size.  Raises ValueError where the file cannot be read as a video any more.
+    """
     with opened(clip.path) as capture:
-        index, before = 0, -1 / clip.rate
-        while capture.grab():
+        previous = -1 / clip.rate
+        for index in itertools.count():
+            if not capture.grab():
+                return
             time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            time = time if time > before else before + 1 / clip.rate  # some files have no times
-            before, index = time, index + 1
+            if not time > previous:  # some files have no times
+                time = previous + 1 / clip.rate
+            previous = time
             if time >= stop:
                 return
             if time < start:
                 continue
-            there, pixels = capture.retrieve()
-            if not there:
+            has_pixels, pixels = capture.retrieve()
+            if not has_pixels:
                 return
             pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
-            yield Frame(index - 1, time, resample(pixels, clip.size))
+            yield Frame(index, time, pixels=resample(pixels, clip.size))

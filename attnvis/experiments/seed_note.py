@@ -1,10 +1,11 @@
-"""A sweep in, a page out: the sums of the note that attnvis grew from, done again, then its sentence tried on the features of photos.
+"""A sweep in, a page out: the sums of the note that attnvis grew from, and its sentence tried on photos.
 
-The note: the larger the difference of two scores, the wilder the probabilities; divided by the root of d_k, the difference shrinks.
+The note: the larger the difference of two scores, the wilder the probabilities; divided by the root of d_k,
+the difference shrinks.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,40 +19,40 @@ from jaxtyping import Float
 from attnvis.attention import normalise, scaling
 from attnvis.attention.dot_product import Scaling, attend
 from attnvis.experiments.sweep.folder import Part, Sweep
-from attnvis.files import write_bytes
+from attnvis.experiments.sweep.record import Tile
+from attnvis.experiments.sweep.sheets import style_of
+from attnvis.experiments.wording import superscript
 from attnvis.methods.settings import GAPS
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM, diagnose
 from attnvis.render import overlays, panels
-from attnvis.render.html import data_uri, environment, read_template
+from attnvis.render.html import environment, write_page
 from attnvis.render.plots import INK, QUIET, draw
 
 __all__ = [
-    "Asked",
     "Claim",
     "Duel",
+    "QueryMedians",
     "best_gap",
     "claims",
     "duel",
     "gradients",
-    "measured",
+    "query_medians",
     "verdict",
     "write_note",
 ]
 
-NOTED = {
+NOTED = {  # two scores and the probabilities that the note gives them
     (51.0, 49.0): (0.51, 0.49),
     (80.0, 20.0): (0.99999999, 0.00000001),
-}  # two scores and the probabilities that the note gives them
+}
 DIMS = (1, 64, 512, 2048)  # 1: not divided; 2048: the last layer of ResNet-50
 COLOURS = ("#0072b2", "#d55e00")
 FEW = 2.0  # patches: an attention spread over fewer is on one
-WIDE, NARROW = (
-    10 ** (2 / 3),
-    10 ** (-2 / 3),
-)  # gaps of logits, at edges of the histogram's bins: over 99 to 1, under 55 to 45
+# gaps of logits, at edges of the histogram's bins: over 99 to 1, under 55 to 45
+WIDE, NARROW = 10 ** (2 / 3), 10 ** (-2 / 3)
 
 
-# -------------------------------------------------------------------------------------------------------------- two patches
+# -------------------------------------------------------------------------------- two patches
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,21 @@ def duel(pair: tuple[float, float], dim: int = 1, scaling: Scaling = scaling.inv
     query = torch.zeros(1, 1, dim, dtype=torch.float64)
     query[..., 0] = 1
     attention = attend(query, keys, scaling=scaling)
-    found = {
-        name: float(values)
-        for name, values in diagnose(
-            attention.weights, attention.logits, attention.scores, attention.dim
-        ).items()
-    }
-    (z1, z2), (p1, p2) = attention.logits.flatten().tolist(), attention.weights.flatten().tolist()
-    gap, gradient = (
-        found["margin"],
-        found["gradient_norm"] / 2,
-    )  # the Jacobian of two weights has four entries of this size
-    entropy = math.log1p(p2 / p1) + gap * p2  # `diagnose` cannot see that p1 is not 1
-    return Duel(dim, (z1, z2), (p1, p2), gap, entropy, found["perplexity"], gradient)
+    numbers = diagnose(attention.weights, attention.logits, attention.scores, attention.dim)
+    diagnostics = {name: float(values) for name, values in numbers.items()}
+    z1, z2 = attention.logits.flatten().tolist()
+    p1, p2 = attention.weights.flatten().tolist()
+    gap = diagnostics["margin"]
+    return Duel(
+        dim,
+        (z1, z2),
+        weights=(p1, p2),
+        gap=gap,
+        entropy=math.log1p(p2 / p1) + gap * p2,  # `diagnose` cannot see that p1 is not 1
+        perplexity=diagnostics["perplexity"],
+        # the Jacobian of two weights has four entries of this size
+        gradient=diagnostics["gradient_norm"] / 2,
+    )
 
 
 @dataclass(frozen=True)
@@ -94,31 +97,31 @@ class Claim:
     """What the note says of a pair, beside what is."""
 
     pair: tuple[float, float]
-    said: tuple[float, float]
+    noted: tuple[float, float]  # the probabilities that the note gives
     plain: Duel
     divided: Duel  # by the largest of DIMS
     shares: tuple[float, float]  # of the sum: s1 / (s1 + s2)
-    gap_said: float  # the gap that would give what the note says
-    dim_said: float  # and the d whose root would make it of this pair
+    noted_gap: float  # the gap that would give what the note says
+    noted_dim: float  # and the d whose root would make it of this pair
 
 
 def claims() -> list[Claim]:
-    found = []
-    for pair, said in NOTED.items():
-        first, second = normalise.relu(torch.tensor(pair, dtype=torch.float64)[None, None]).flatten().tolist()
-        gap = math.log(said[0] / said[1])
-        found.append(
-            Claim(
-                pair,
-                said,
-                duel(pair),
-                duel(pair, DIMS[-1]),
-                (first, second),
-                gap,
-                ((pair[0] - pair[1]) / gap) ** 2,
-            )
-        )
-    return found
+    return [claim(pair, noted) for pair, noted in NOTED.items()]
+
+
+def claim(pair: tuple[float, float], noted: tuple[float, float]) -> Claim:
+    scores = torch.tensor(pair, dtype=torch.float64)[None, None]
+    first, second = normalise.relu(scores).flatten().tolist()
+    noted_gap = math.log(noted[0] / noted[1])
+    return Claim(
+        pair,
+        noted,
+        plain=duel(pair),
+        divided=duel(pair, DIMS[-1]),
+        shares=(first, second),
+        noted_gap=noted_gap,
+        noted_dim=((pair[0] - pair[1]) / noted_gap) ** 2,
+    )
 
 
 def best_gap() -> float:
@@ -133,11 +136,11 @@ def gradients(pair: tuple[float, float], divisors: Sequence[float]) -> list[floa
     return [duel(pair, scaling=partial(scaling.temperature, tau=divisor)).gradient for divisor in divisors]
 
 
-# ------------------------------------------------------------------------------------------------------------------- photos
+# -------------------------------------------------------------------------------- photos
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class QueryMedians:
     """One query of the sweep on its photos: medians without dividing, and divided by the root of d."""
 
     query: str
@@ -149,7 +152,7 @@ class Asked:
     spread: float  # standard deviation of the raw scores over the patches of a photo
     gaps: tuple[
         Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]
-    ]  # shares of the pairs of patches, before and after
+    ]  # shares of the pairs, before and after
     tiles: tuple[tuple[str, bytes, str], ...] = ()  # (setting, picture, spread in words) on the first photo
     label: str = ""  # what the query is on the first photo
 
@@ -159,44 +162,52 @@ class Asked:
         return float(self.gaps[0][edges].sum()), float(self.gaps[1][edges].sum())
 
 
-def measured(part: Part) -> list[Asked]:
-    settings = [tuple(setting) for setting in part.told["settings"]]
+def query_medians(part: Part) -> list[QueryMedians]:
+    """Of every query of a job that measured both scalings."""
     rows = pq.read_table(
         part.folder / "rows.parquet",
         columns=["query", "scaling", "normalise", "perplexity", "patches", "score_std"],
     )
     table = {name: np.array(column) for name, column in rows.to_pydict().items()}
-    found = []
+    queries = []
     for query, curves in part.curves().items():
-        mine = {
-            name: (table["query"] == query) & (table["scaling"] == name) & (table["normalise"] == "softmax")
-            for name in BOTH
-        }
-        whole, shares = {}, {}
-        for name, rows_of in mine.items():
-            whole[name] = float(np.median(table["perplexity"][rows_of]))
-            shares[name] = float(np.median(table["perplexity"][rows_of] / table["patches"][rows_of]))
-        counts = [
-            curves["gaps"][1 + settings.index((name, "softmax"))] for name in BOTH
-        ]  # row 0: the raw scores
-        tiles = [told for told in part.told["tiles"] if told["query"] == query and told["setting"] in BOTH]
-        pictures = tuple(
-            (told["setting"], content, told["said"])
-            for told in tiles
-            if (content := content_of(part.folder / told["file"]))
+        chosen = (table["query"] == query) & (table["normalise"] == "softmax")
+        medians, shares, gaps = [], [], []
+        for scaling_name in BOTH:
+            photos = chosen & (table["scaling"] == scaling_name)
+            perplexity = table["perplexity"][photos]
+            medians.append(float(np.median(perplexity)))
+            shares.append(float(np.median(perplexity / table["patches"][photos])))
+            counts = curves["gaps"][
+                1 + part.record.settings.index((scaling_name, "softmax"))
+            ]  # 0: raw scores
+            gaps.append(counts / counts.sum())
+        undivided = chosen & (table["scaling"] == BOTH[0])
+        tiles = [tile for tile in part.record.tiles if tile.query == query and tile.setting in BOTH]
+        queries.append(
+            QueryMedians(
+                query,
+                before=medians[0],
+                before_share=shares[0],
+                after=medians[1],
+                after_share=shares[1],
+                patches=float(np.median(table["patches"][undivided])),
+                spread=float(np.median(table["score_std"][undivided])),
+                gaps=(gaps[0], gaps[1]),
+                tiles=pictures_of(part.folder, tiles),
+                label=tiles[0].label if tiles else query,
+            )
         )
-        patches, spread = (float(np.median(table[name][mine["none"]])) for name in ("patches", "score_std"))
-        before, after = (
-            (whole[name], shares[name], gaps / gaps.sum()) for name, gaps in zip(BOTH, counts, strict=True)
-        )
-        label = tiles[0]["label"] if tiles else query
-        found.append(
-            Asked(query, *before[:2], *after[:2], patches, spread, (before[2], after[2]), pictures, label)
-        )
-    return found
+    return queries
 
 
 BOTH = ("none", "inv_sqrt_d")
+
+
+def pictures_of(folder: Path, tiles: Sequence[Tile]) -> tuple[tuple[str, bytes, str], ...]:
+    """(setting, picture, spread in words); a picture that is gone is left out."""
+    pictures = [(tile.setting, content_of(folder / tile.file), tile.said) for tile in tiles]
+    return tuple(picture for picture in pictures if picture[1])
 
 
 def content_of(path: Path) -> bytes:
@@ -207,105 +218,85 @@ def content_of(path: Path) -> bytes:
 
 
 def usable(sweep: Sweep) -> Part:
-    """The first job that measured both settings."""
-    for part in sweep.parts:
-        if (
-            part.status == "done"
-            and part.told["done"]
-            and all([name, "softmax"] in part.told["settings"] for name in BOTH)
-        ):
+    """The first job that measured both scalings.  Raises ValueError where none did."""
+    for part in sweep.done:
+        if part.record.done and all((name, "softmax") in part.record.settings for name in BOTH):
             return part
     raise ValueError(
-        f"no job of {sweep.folder} has photos under the scalings none and inv_sqrt_d with softmax; try: attnvis sweep experiment=note"
+        f"no job of {sweep.folder} has photos under the scalings none and inv_sqrt_d with softmax; "
+        "try: attnvis sweep experiment=note"
     )
 
 
-def verdict(asked: Asked) -> tuple[bool, str]:
-    """Whether the note's sentence is true of this query: wild before, and after it a choice among several patches."""
-    wild, chooses = asked.before < FEW, asked.after >= FEW and asked.after_share <= NEARLY_UNIFORM
-    before = f"{of(asked.before)} of {of(asked.patches)} patches"
-    after = f"{of(asked.after)} ({100 * asked.after_share:.0f} %)"
+def verdict(medians: QueryMedians) -> tuple[bool, str]:
+    """Whether the note's sentence is true of a query: wild before, then a choice among several patches."""
+    wild = medians.before < FEW
+    chooses = medians.after >= FEW and medians.after_share <= NEARLY_UNIFORM
+    before = f"{of(medians.before)} of {of(medians.patches)} patches"
+    after = f"{of(medians.after)} ({100 * medians.after_share:.0f} %)"
+    sits = f"undivided its attention sits on {before}"
+    spread = f"undivided its attention is spread over {before}, so nothing was wild"
     if wild and chooses:
-        return True, f"undivided its attention sits on {before}, divided it is spread over {after}"
-    if wild and asked.after < FEW:
-        return (
-            False,
-            f"undivided its attention sits on {before}, and divided still on {after}: √d is too little",
-        )
+        return True, f"{sits}, divided it is spread over {after}"
+    if wild and medians.after < FEW:
+        return False, f"{sits}, and divided still on {after}: √d is too little"
     if wild:
-        return (
-            False,
-            f"undivided its attention sits on {before}, divided it covers {after}: √d is too much, no preference is left",
-        )
+        return False, f"{sits}, divided it covers {after}: √d is too much, no preference is left"
     if chooses:
-        return (
-            False,
-            f"undivided its attention is spread over {before}, so nothing was wild, and divided over {after}",
-        )
-    rest = f"divided it covers {after}: hardly any preference is left"
-    return False, f"undivided its attention is spread over {before}, so nothing was wild, and {rest}"
+        return False, f"{spread}, and divided over {after}"
+    return False, f"{spread}, and divided it covers {after}: hardly any preference is left"
 
 
-def judgement(found: Sequence[Asked], photos: int) -> str:
+def judgement(queries: Sequence[QueryMedians], photos: int) -> str:
     """One sentence, computed: of which query the note is right here."""
-    parts = {True: list[str](), False: list[str]()}
-    for asked in found:
-        holds, why = verdict(asked)
-        parts[holds].append(f"the query {asked.query} ({why})")
-    start = f"On {'this photo' if photos == 1 else f'these {photos} photos'} the note's sentence "
-    said = [
-        f"{word} for {' and for '.join(those)}"
-        for those, word in ((parts[True], "holds"), (parts[False], "does not hold"))
-        if those
+    reasons: dict[bool, list[str]] = {True: [], False: []}
+    for medians in queries:
+        holds, why = verdict(medians)
+        reasons[holds].append(f"the query {medians.query} ({why})")
+    clauses = [
+        f"{verb} for {' and for '.join(reasons[holds])}"
+        for holds, verb in ((True, "holds"), (False, "does not hold"))
+        if reasons[holds]
     ]
-    return f"{start}{'; it '.join(said)}."
+    start = "On this photo" if photos == 1 else f"On these {photos} photos"
+    return f"{start} the note's sentence {'; it '.join(clauses)}."
 
 
-# --------------------------------------------------------------------------------------------------------------------- page
+# -------------------------------------------------------------------------------- page
 
 
 def write_note(sweep: Sweep, folder: Path) -> Path:
     """Writes folder/note.html; needs a sweep over the scalings none and inv_sqrt_d."""
-    from markupsafe import Markup
-
     part = usable(sweep)
-    told, found = part.told, measured(part)
-    pages = environment("attnvis.experiments")
-    pages.filters |= {"image": data_uri, "probability": probability, "of": of, "power": power}
+    record, queries = part.record, query_medians(part)
+    pages = environment("attnvis.experiments", probability=probability, of=of, power=power)
     facts = {
-        name: str(told.get(name, ""))
+        name: str(record.provenance.get(name, ""))
         for name in ("backbone", "weights", "weights digest", "layer", "precision", "placement")
     }
-    page = pages.get_template("note.html").render(
-        style=Markup(read_template("attnvis.render", "report.css")),
+    warnings = []
+    if record.provenance.get("weights digest") == "random":
+        warnings.append("random weights: nothing was learned, the maps mean nothing")
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_page(
+        folder / "note.html",
+        pages.get_template("note.html"),
         claims=claims(),
         duels={pair: [duel(pair, dim) for dim in DIMS] for pair in NOTED},
         best=best_gap(),
         peaks={pair: (pair[0] - pair[1]) / best_gap() for pair in NOTED},
         starved=gradient_figure(),
-        found=found,
+        queries=queries,
         dim=sweep.table["dim"][0].as_py(),
         wide=odds(WIDE),
         narrow=odds(NARROW),
-        beyond=[asked.beyond(WIDE) for asked in found],
-        histograms=[histogram(asked) for asked in found],
-        judgement=judgement(found, told["done"]),
-        photo=told["tiles"][0]["photo"] if told["tiles"] else "",
-        bar=overlays.encode(panels.colour_bar(style_of(told)), "png"),
-        warnings=["random weights: nothing was learned, the maps mean nothing"]
-        if told.get("weights digest") == "random"
-        else [],
-        facts=facts | {"photos": str(told["done"]), "job": part.asked, "command": sweep.command},
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / "note.html", page.encode("utf-8", "replace"))
-    return folder / "note.html"
-
-
-def style_of(told: Mapping[str, Any]) -> overlays.Style:
-    """The colours of the sweep's tiles."""
-    return overlays.Style(
-        **{name: value for name, value in told["asked"].get("render", {}).items() if not name.startswith("_")}
+        beyond=[medians.beyond(WIDE) for medians in queries],
+        histograms=[histogram(medians) for medians in queries],
+        judgement=judgement(queries, record.done),
+        photo=record.tiles[0].photo if record.tiles else "",
+        bar=overlays.encode(panels.colour_bar(style_of(record)), "png"),
+        warnings=warnings,
+        facts=facts | {"photos": str(record.done), "job": part.overrides, "command": sweep.command},
     )
 
 
@@ -313,9 +304,8 @@ def gradient_figure() -> bytes:
     divisors = np.geomspace(0.3, 1000, 90)
 
     def paint(axes: Any) -> None:
-        for pair, colour, above in zip(
-            NOTED, COLOURS, (8, -18), strict=True
-        ):  # the second curve ends in the first
+        # points above the peak; the second curve ends in the first
+        for pair, colour, above in zip(NOTED, COLOURS, (8, -18), strict=True):
             gap = pair[0] - pair[1]
             peak = gap / best_gap()
             (height,) = gradients(pair, [peak])
@@ -366,27 +356,27 @@ def decades(axis: Any, powers: range) -> None:
     axis.set_ticks([], minor=True)
 
 
-def histogram(asked: Asked) -> bytes:
+def histogram(medians: QueryMedians) -> bytes:
+    """How many pairs of patches lie how far apart, undivided and divided."""
     edges = np.logspace(*GAPS[:2], GAPS[2] + 1)
 
     def paint(axes: Any) -> None:
         for shares, colour, label in zip(
-            asked.gaps, reversed(COLOURS), ("undivided", "divided by √d"), strict=True
+            medians.gaps, reversed(COLOURS), ("undivided", "divided by √d"), strict=True
         ):
             axes.stairs(100 * shares, edges, fill=True, color=colour, alpha=0.35)
             axes.stairs(100 * shares, edges, color=colour, lw=1.5, label=label)
-        for side, low, high in ((0.02, 1e-9, NARROW), (0.98, WIDE, 1e9)):
-            said = (
-                f"as good as equal\n(under {odds(NARROW)})"
-                if side < 0.5
-                else f"the winner takes all\n(over {odds(WIDE)})"
-            )
-            align = "left" if side < 0.5 else "right"
+        equal = f"as good as equal\n(under {odds(NARROW)})"
+        decided = f"the winner takes all\n(over {odds(WIDE)})"
+        for text, align, x, low, high in (
+            (equal, "left", 0.02, 1e-9, NARROW),
+            (decided, "right", 0.98, WIDE, 1e9),
+        ):
             axes.axvspan(low, high, color=INK, alpha=0.06, lw=0)
             axes.annotate(
-                said, (side, 0.97), xycoords="axes fraction", ha=align, va="top", fontsize=8.5, color=QUIET
+                text, (x, 0.97), xycoords="axes fraction", ha=align, va="top", fontsize=8.5, color=QUIET
             )
-        top = 1.4 * 100 * max(shares.max() for shares in asked.gaps)
+        top = 1.4 * 100 * max(shares.max() for shares in medians.gaps)
         axes.set(
             xscale="log",
             xlim=(1e-3, 1e4),
@@ -395,13 +385,13 @@ def histogram(asked: Asked) -> bytes:
             ylabel="% of pairs",
         )
         decades(axes.xaxis, range(-3, 5))
-        axes.set_title(f"query: {asked.query}")
+        axes.set_title(f"query: {medians.query}")
         axes.legend(loc="upper center")
 
-    return draw("gaps", f"Gaps between patches, {asked.query}", 3.4, paint).png
+    return draw("gaps", f"Gaps between patches, {medians.query}", 3.4, paint).png
 
 
-# ------------------------------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------- words
 
 
 def odds(gap: float) -> str:
@@ -424,10 +414,7 @@ def power(number: float, digits: int = 4) -> str:
 
 
 def power_of_ten(exponent: int) -> str:
-    return f"10{str(exponent).translate(SUPERSCRIPT)}"
-
-
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return f"10{superscript(exponent)}"
 
 
 def probability(weights: tuple[float, float], which: int = 0) -> str:

@@ -13,7 +13,7 @@ from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling, at_least_float32, weigh
 from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
-from attnvis.attention.query.language import ask
+from attnvis.attention.query.language import build_queries
 from attnvis.methods.answer import Answer, predictions, require_finite
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Batch, Features, Query, Scores
@@ -50,7 +50,7 @@ class AttentionMethod:
         answers: list[list[Answer]] = [[] for _ in photos]
         for layer in layers:
             require_finite(layer.tokens, layer, "features")
-            for query in ask(self.query, layer):
+            for query in build_queries(self.query, layer):
                 for photo, answer in self.answers(layer, query):
                     label = f"{answer.label}, {layer.layer}" if named else answer.label
                     answers[photo].append(replace(answer, label=label, predicted=predicted[photo]))
@@ -115,7 +115,7 @@ class Steady:
         self.last: dict[str, Tensor] = {}  # layer -> vector
 
     def __call__(self, features: Features) -> Query:
-        (query,) = ask(self.query, features)
+        (query,) = build_queries(self.query, features)
         vectors = query.vectors.clone()
         for vector in vectors[:, 0]:
             before = self.last.get(features.layer)

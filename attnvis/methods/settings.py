@@ -16,7 +16,7 @@ from torch import Tensor
 from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling
 from attnvis.attention.query.kinds import QueryFunction
-from attnvis.attention.query.language import ask
+from attnvis.attention.query.language import build_queries
 from attnvis.methods.answer import require_finite
 from attnvis.methods.attention import Encoder
 from attnvis.metrics.diagnostics import diagnose, frobenius_norm
@@ -58,7 +58,7 @@ class SettingGrid:
         require_finite(features.tokens, features, "features")
         results: list[list[PhotoResult]] = [[] for _ in features.tokens]
         for text, function in self.queries.items():
-            for query in ask(function, features):
+            for query in build_queries(function, features):
                 batch = self.measure(replace(query, text=query.text or text), features)
                 for photo, column in product(range(len(results)), range(query.vectors.shape[1])):
                     results[photo].append(PhotoResult(batch, photo, column))
@@ -155,7 +155,7 @@ class BatchResult:
         centred = self.scores.double() - self.scores.double().mean(-1, keepdim=True)
         spread = centred.std(-1, correction=0, keepdim=True)
         standard = torch.where(
-            spread > scalings.noise(self.scores), centred / spread.clamp_min(1e-300), 0.0
+            spread > scalings.rounding_noise(self.scores), centred / spread.clamp_min(1e-300), 0.0
         ).unsqueeze(-2)
         tau = torch.tensor(TEMPERATURES, dtype=torch.float64)
         weights = (standard / tau.unsqueeze(-1)).softmax(-1)  # [B, Q, T, N]
@@ -217,7 +217,7 @@ class PhotoResult:
         scores = self.scores.double()
         spread = float(scores.amax() - scores.amin())
         if spread <= float(
-            scalings.noise(self.scores.view(1, 1, -1))
+            scalings.rounding_noise(self.scores.view(1, 1, -1))
         ):  # what rounding alone can give is no contrast
             return 0.0
         logits = scalings.perplexity(

@@ -1,4 +1,7 @@
-"""Numbers over photos in, 95 % bootstrap intervals out: of a median, of a share, and of means that are compared in pairs."""
+"""Numbers over photos in, 95 % bootstrap intervals out.
+
+Of a median, of a share, and of means that are compared in pairs.
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +12,8 @@ from jaxtyping import Float
 
 __all__ = ["NOTHING", "Estimate", "Interval", "bootstrap", "mean_interval", "median_interval"]
 
-RESAMPLES = 2_000
+RESAMPLES = 2_000  # of the intervals of one number
+PAIRED_RESAMPLES = 10_000  # of means that are compared in pairs
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,10 @@ NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 
 
 def median_interval(values: Float[np.ndarray, " P"]) -> Interval:
-    """The median over photos, percentile bootstrap with RESAMPLES resamples; NaNs are left out."""
+    """The median over photos, percentile bootstrap with RESAMPLES resamples; NaNs are left out.
+
+    NOTHING where no photo is left.
+    """
     ordered = np.sort(values[~np.isnan(values)])
     if not len(ordered):
         return NOTHING
@@ -34,35 +41,38 @@ def median_interval(values: Float[np.ndarray, " P"]) -> Interval:
     with np.errstate(invalid="ignore"):  # inf - inf
         medians = (ordered[lower] + ordered[upper]) / 2
     low, high = np.percentile(medians, (2.5, 97.5))
-    return Interval(float(np.median(ordered)), float(low), float(high), len(ordered))
+    return Interval(float(np.median(ordered)), float(low), high=float(high), count=len(ordered))
 
 
 @lru_cache(maxsize=64)
 def middle_ranks(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of `count` sorted values are in the middle of each resample.
+    """Which of `count` sorted values are in the middle of each resample: (lower, upper), from 0.
 
-    A resample is floor(count * u) for `count` uniform u, and the k-th smallest of those is Beta(k, count + 1 - k): one draw a resample
-    instead of `count`, and exactly the bootstrap.
+    A resample is floor(count * u) for `count` uniform u, and the k-th smallest of those is
+    Beta(k, count + 1 - k): one draw a resample instead of `count`, and exactly the bootstrap.
     """
-    random, middle = np.random.default_rng(0), (count + 1) // 2
-    lower = random.beta(middle, count + 1 - middle, RESAMPLES)
-    upper = lower if count % 2 else lower + (1 - lower) * random.beta(1, count - middle, RESAMPLES)
-    ranks = [np.minimum((count * place).astype(int), count - 1) for place in (lower, upper)]
-    return ranks[0], ranks[1]
+    rng = np.random.default_rng(0)
+    middle = (count + 1) // 2
+    lower = rng.beta(middle, count + 1 - middle, size=RESAMPLES)
+    upper = lower
+    if count % 2 == 0:
+        upper = lower + (1 - lower) * rng.beta(1, count - middle, size=RESAMPLES)
+    lower_rank, upper_rank = (np.minimum((count * u).astype(int), count - 1) for u in (lower, upper))
+    return lower_rank, upper_rank
 
 
 def mean_interval(flags: Float[np.ndarray, " P"]) -> Interval:
-    """The share of photos with a flag (0 or 1); its resamples are binomial."""
+    """The share of photos with a flag (0 or 1; NaNs are left out), 0 ... 1; its resamples are binomial.
+
+    NOTHING where no photo is left.
+    """
     flags = flags[~np.isnan(flags)]
     if not len(flags):
         return NOTHING
     share = float(flags.mean())
-    resampled = np.random.default_rng(0).binomial(len(flags), share, RESAMPLES) / len(flags)
-    low, high = np.percentile(resampled, (2.5, 97.5))
-    return Interval(share, float(low), float(high), len(flags))
-
-
-PAIRED_RESAMPLES = 10_000
+    counts = np.random.default_rng(0).binomial(len(flags), share, size=RESAMPLES)
+    low, high = np.percentile(counts / len(flags), (2.5, 97.5))
+    return Interval(share, float(low), high=float(high), count=len(flags))
 
 
 @dataclass(frozen=True)
@@ -82,12 +92,21 @@ class Estimate:
 def bootstrap(
     values: Float[np.ndarray, "P K"], resamples: int = PAIRED_RESAMPLES, seed: int = 0
 ) -> Float[np.ndarray, "R K"]:
-    """Means of K columns over photos drawn with replacement; a draw is the same for all columns, so that differences are paired."""
-    random, photos = np.random.default_rng(seed), len(values)
-    counts = (np.bincount(random.integers(photos, size=photos), minlength=photos) for _ in range(resamples))
-    return np.stack([count @ values for count in counts]) / photos
+    """Means of K columns over photos drawn with replacement, one row a resample.
+
+    A draw is the same for all columns, so that differences are paired.
+    """
+    rng = np.random.default_rng(seed)
+    photos = len(values)
+    sums = []
+    for _ in range(resamples):
+        drawn = rng.integers(photos, size=photos)
+        counts = np.bincount(drawn, minlength=photos)  # how often each photo was drawn
+        sums.append(counts @ values)
+    return np.stack(sums) / photos
 
 
 def estimate(value: float, means: Float[np.ndarray, " R"]) -> Estimate:
+    """A mean with the percentile interval of its resampled means."""
     low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(float(value), float(low), high=float(high))

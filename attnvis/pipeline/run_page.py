@@ -1,10 +1,10 @@
-"""A run's folder and its rows -> one index.html that needs nothing else to be read: no network, no server, no second file.
+"""A run's folder and its rows -> one index.html that needs no network, no server and no second file.
 
-Rows stream through: at any time one picture is in memory, and the page grows under a temporary name until it is whole.
+Rows stream through: at any time one picture is in memory, and the page grows under a temporary name until it
+is whole.
 """
 
 import base64
-import hashlib
 import io
 import os
 import tempfile
@@ -19,14 +19,15 @@ from markupsafe import Markup
 
 from attnvis.methods.answer import FREE_SIGN, UNLIKELY
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
-from attnvis.render.html import data_uri, environment, format_number, number, read_template
+from attnvis.render import html
+from attnvis.render.html import number
 from attnvis.types import percent
 
 __all__ = ["write_page"]
 
 THUMBNAIL = 360  # the longest side, in pixels
 CARDS = 200  # rows with a thumbnail; the page of a long run stays one that a browser opens
-SHOWN = (
+SHOWN = (  # not repeated under "all numbers"
     "photo",
     "query",
     "label",
@@ -36,7 +37,7 @@ SHOWN = (
     "normalise",
     "overlay",
     "panel",
-)  # not repeated under "all numbers"
+)
 
 
 def write_page(
@@ -48,32 +49,25 @@ def write_page(
     colour_bar: bytes | None = None,
     scale: str = "times_uniform",
 ) -> Path:
-    """Writes folder/index.html.  `overlay` and `panel` of a row are paths inside `folder`; `scale` is that of render.Style."""
-    pages = environment("attnvis.pipeline")
-    pages.filters |= {"figure": format_number, "link": link, "image": data_uri, "percent": percent}
+    """Writes folder/index.html and gives its path.
+
+    `overlay` and `panel` of a row are paths inside `folder`; `scale` is that of render.Style.
+    """
+    pages = html.environment("attnvis.pipeline", link=link, percent=percent)
     pieces = pages.get_template("pieces.html").module
-    script, sheet = (
-        read_template("attnvis.pipeline", "report.js"),
-        read_template("attnvis.render", "report.css"),
-    )
     counts: Counter[str] = Counter()
-    part = folder / f".index-{os.getpid()}.part"
     with ExitStack() as stack:
-        stack.callback(part.unlink, missing_ok=True)
         spools = {kind: stack.enter_context(spool(folder)) for kind in ("card", "line", "failure")}
         for order, row in enumerate(rows):
-            kind = (
-                "failure"
-                if row.get("status", "done") != "done"
-                else "card"
-                if counts["card"] < CARDS
-                else "line"
-            )
+            kind = kind_of(row, counts["card"])
             badges = badges_of(row)
             counts.update([kind, *badges])
             picture = thumbnail(folder, row) if kind == "card" else None
             spools[kind].write(getattr(pieces, kind)(row, order, badges, picture, numbers(row)))
-        page = pages.get_template("report.html").generate(
+        return html.write_page(
+            folder / "index.html",
+            pages.get_template("report.html"),
+            script=html.read_template("attnvis.pipeline", "report.js"),
             title=title,
             facts=facts,
             warnings=warnings,
@@ -81,15 +75,19 @@ def write_page(
             scale=scale,
             counts=counts,
             limit=CARDS,
-            style=Markup(sheet),
-            script=Markup(script),
-            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            **{f"{kind}s": chunks(file) for kind, file in spools.items()},
+            nearly_uniform=NEARLY_UNIFORM,
+            unlikely=UNLIKELY,
+            cards=chunks(spools["card"]),
+            lines=chunks(spools["line"]),
+            failures=chunks(spools["failure"]),
         )
-        with part.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.writelines(page)
-        part.replace(folder / "index.html")
-    return folder / "index.html"
+
+
+def kind_of(row: Mapping[str, object], cards: int) -> str:
+    """How a row is shown, where so many cards were shown before it: failure, card or line."""
+    if row.get("status", "done") != "done":
+        return "failure"
+    return "card" if cards < CARDS else "line"
 
 
 def spool(folder: Path) -> IO[str]:
@@ -123,9 +121,8 @@ def thumbnail(folder: Path, row: Mapping[str, object]) -> dict[str, object] | No
         return None
     try:
         with Image.open(folder / str(row["overlay"])) as whole:
-            whole.draft(
-                "RGB", (THUMBNAIL, THUMBNAIL)
-            )  # a jpg is decoded reduced: to what still holds the thumbnail
+            # a jpg is decoded reduced: to what still holds the thumbnail
+            whole.draft("RGB", (THUMBNAIL, THUMBNAIL))
             picture = whole.convert("RGB")
             picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

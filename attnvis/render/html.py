@@ -1,12 +1,56 @@
-"""What every page needs: its templates, numbers as they are read, pictures as data."""
+"""A template and its content -> a page of one file, which needs no network and runs no script but its own."""
 
 import base64
+import hashlib
 import math
+from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader
+from jinja2 import ChoiceLoader, Environment, PackageLoader, Template
+from markupsafe import Markup
 
-__all__ = ["data_uri", "environment", "format_number", "number", "read_template"]
+from attnvis.files import whole_file
+
+__all__ = ["data_uri", "environment", "format_number", "number", "read_template", "write_page"]
+
+
+def environment(*packages: str, **filters: Callable[..., object]) -> Environment:
+    """The templates of these packages, and of this one: the shell that every page extends.
+
+    `filters` come on top of those that every page has: `figure` writes a number, `image` a picture as data.
+    """
+    loaders = [PackageLoader(package, "templates") for package in (*packages, "attnvis.render")]
+    pages = Environment(loader=ChoiceLoader(loaders), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages.filters |= {"figure": format_number, "image": data_uri} | filters
+    return pages
+
+
+def write_page(path: Path, template: Template, style: str = "", script: str = "", **content: Any) -> Path:
+    """Writes the page, whole or not at all, piece by piece as the template makes it; gives its path.
+
+    `style` and `script` are texts of the page's own; the style that all pages share goes before.  The shell
+    shows `title`, `warnings` and `facts`; the script may run because its digest stands in the page's policy.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() if script else ""
+    pieces = template.generate(
+        style=Markup(read_template("attnvis.render", "report.css") + style),
+        script=Markup(script),
+        script_digest=digest,
+        **content,
+    )
+    with (
+        whole_file(path) as part,
+        part.open("w", encoding="utf-8", errors="replace", newline="\n") as file,
+    ):
+        file.writelines(pieces)
+    return path
+
+
+def read_template(package: str, name: str) -> str:
+    """A style sheet or a script, as it is."""
+    return files(package).joinpath("templates", name).read_text("utf-8")
 
 
 def number(value: object) -> float:
@@ -17,27 +61,22 @@ def number(value: object) -> float:
         return math.nan
 
 
-def environment(*packages: str) -> Environment:
-    """The templates of these packages, and of this one: the shell that every page extends."""
-    loaders = [PackageLoader(package, "templates") for package in (*packages, "attnvis.render")]
-    return Environment(loader=ChoiceLoader(loaders), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-
-
-def read_template(package: str, name: str) -> str:
-    """A style sheet or a script, as it is."""
-    return files(package).joinpath("templates", name).read_text("utf-8")
-
-
 def format_number(value: object, digits: int = 3) -> str:
     """For reading: 0.0123, 34.2, 1204; a dash for nothing; words stay words."""
     if isinstance(value, str | bool):
         return str(value)
-    found = number(value)
-    if math.isnan(found):
+    parsed = number(value)
+    if math.isnan(parsed):
         return "–"
-    return f"{found:.0f}" if 10**digits <= abs(found) < 1e9 else f"{found:.{digits}g}"
+    return f"{parsed:.0f}" if 10**digits <= abs(parsed) < 1e9 else f"{parsed:.{digits}g}"
 
 
 def data_uri(data: bytes) -> str:
-    kind = "png" if data[:4] == b"\x89PNG" else "webp" if data[8:12] == b"WEBP" else "jpeg"
+    """A picture as the address of an image: png, webp or jpeg."""
+    if data[:4] == b"\x89PNG":
+        kind = "png"
+    elif data[8:12] == b"WEBP":
+        kind = "webp"
+    else:
+        kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

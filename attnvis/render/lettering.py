@@ -1,5 +1,6 @@
 """Words on pictures: text in, drawn lines, labels and paper out."""
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import cv2
@@ -14,84 +15,123 @@ __all__ = [
     "INK",
     "PAPER",
     "QUIET",
-    "clean",
-    "measure",
-    "say",
-    "sheet",
-    "tag",
-    "times",
+    "Font",
+    "blank",
+    "draw_label",
+    "draw_text",
+    "format_times",
+    "one_line",
+    "text_width",
 ]
 
-PAPER, INK, QUIET, ALARM, ALARM_PAPER = (
-    (252, 252, 250),
-    (24, 27, 33),
-    (108, 113, 122),
-    (138, 44, 8),
-    (255, 233, 214),
-)
+Colour = tuple[int, int, int]  # RGB, 0 ... 255
+
+PAPER: Colour = (252, 252, 250)
+INK: Colour = (24, 27, 33)
+QUIET: Colour = (108, 113, 122)
+ALARM: Colour = (138, 44, 8)
+ALARM_PAPER: Colour = (255, 233, 214)
+WHITE: Colour = (255, 255, 255)
+UNBOUNDED = 2**20  # pixels: more than any picture has
 
 
-def sheet(height: int, width: int, paper: tuple[int, int, int] = PAPER) -> UInt8[np.ndarray, "h w 3"]:
-    return np.repeat(
-        np.full((1, width, 3), paper, np.uint8), height, axis=0
-    )  # ten times as fast as to fill the whole
+@dataclass(frozen=True)
+class Font:
+    """How a line of words is drawn."""
+
+    size: int = 15  # pixels
+    weight: int = 400  # 100 ... 900; 400 is regular
+    ink: Colour = INK
 
 
-def clean(text: str) -> str:
-    """One line that cv2 can write: a file name that is no Unicode comes as lone surrogates, and those crash it."""
+def blank(height: int, width: int, paper: Colour = PAPER) -> UInt8[np.ndarray, "height width 3"]:
+    """Paper of one colour."""
+    row = np.full((1, width, 3), paper, np.uint8)
+    return np.repeat(row, height, axis=0)  # ten times as fast as to fill the whole
+
+
+def one_line(text: str) -> str:
+    """One line that cv2 can write.
+
+    A file name that is no Unicode comes as lone surrogates, and those crash it.
+    """
     return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
-def measure(text: str, size: int = 15, weight: int = 400) -> int:
-    return cv2.getTextSize((0, 0), clean(text), (0, 0), cv2.FontFace("sans"), size, weight)[2]
+def text_width(text: str, font: Font) -> int:
+    """How wide the text will be as one line, in pixels."""
+    return cv2.getTextSize((0, 0), one_line(text), (0, 0), cv2.FontFace("sans"), font.size, font.weight)[2]
 
 
-def say(
+def draw_text(
     canvas: UInt8[np.ndarray, "h w 3"],
     text: str,
     x: int,
     baseline: int,
-    size: int = 15,
-    weight: int = 400,
-    ink: tuple[int, int, int] = INK,
-    room: int = 2**20,
+    font: Font,
+    room: int = UNBOUNDED,
     align: float = 0.0,
 ) -> None:
-    """Writes one line at x (align 0: from x, .5: around x, 1: up to x); what does not fit `room` loses its middle, as in cat…01.jpg."""
-    text = whole = clean(text)
-    kept = len(whole)
-    while measure(text, size, weight) > room and kept > 1:
-        kept = min(kept - 1, int(kept * room / measure(text, size, weight)))
-        text = f"{whole[: (kept + 1) // 2]}…{whole[len(whole) - kept // 2 :]}"
-    left = round(x - align * measure(text, size, weight))
-    cv2.putText(canvas, text, (left, baseline), ink, cv2.FontFace("sans"), size, weight, wrap=(left, 2**20))
+    """One line of words at x, its letters standing on the row `baseline`.
+
+    align 0: from x, .5: around x, 1: up to x.  What does not fit `room` pixels loses its middle, as in
+    cat…01.jpg.
+    """
+    text = shortened(one_line(text), font, room=room)
+    left = round(x - align * text_width(text, font))
+    cv2.putText(
+        canvas,
+        text,
+        (left, baseline),
+        font.ink,
+        cv2.FontFace("sans"),
+        font.size,
+        font.weight,
+        wrap=(left, UNBOUNDED),
+    )
 
 
-def tag(picture: UInt8[np.ndarray, "h w 3"], text: str, taken: Box | None = None) -> None:
-    """A small label in the first corner, from the lower left on, that does not touch what is `taken` (pixels of the picture)."""
-    high, wide = picture.shape[:2]
-    size = max(11, min(high, wide) // 36)
-    width, height = min(wide, measure(text, size, 500) + size), min(high, round(1.7 * size))
-    corners = [(top, left) for top in (high - height, 0) for left in (0, wide - width)]
-    plates = [Box(float(top), float(left), float(height), float(width)) for top, left in corners]
-    free = [
-        corner
-        for corner, plate in zip(corners, plates, strict=True)
-        if taken is None or not touch(plate, taken)
-    ]
-    top, left = free[0] if free else corners[0]
-    plate = picture[top : top + height, left : left + width]
-    plate[:] = sheet(height, width, INK)
-    say(plate, text, size // 2, round(1.2 * size), size, 500, (255, 255, 255), width - size)
+def shortened(text: str, font: Font, room: int) -> str:
+    """The text, with … for as much of its middle as does not fit `room` pixels."""
+    shown = text
+    letters = len(text)  # of the text that are shown
+    while text_width(shown, font) > room and letters > 1:
+        letters = min(letters - 1, int(letters * room / text_width(shown, font)))
+        shown = f"{text[: (letters + 1) // 2]}…{text[len(text) - letters // 2 :]}"
+    return shown
 
 
-def touch(one: Box, other: Box) -> bool:
+def draw_label(picture: UInt8[np.ndarray, "h w 3"], text: str, taken: Box | None = None) -> None:
+    """A small label in the first corner, from the lower left on, that does not touch what is `taken`.
+
+    `taken` is in pixels of the picture; where no corner is free the label stands in the lower left.
+    """
+    picture_height, picture_width = picture.shape[:2]
+    font = Font(size=max(11, min(picture_height, picture_width) // 36), weight=500, ink=WHITE)
+    width = min(picture_width, text_width(text, font) + font.size)
+    height = min(picture_height, round(1.7 * font.size))
+    corners = [(top, left) for top in (picture_height - height, 0) for left in (0, picture_width - width)]
+    top, left = corners[0]
+    for corner in corners:
+        plate = Box(float(corner[0]), float(corner[1]), height=float(height), width=float(width))
+        if taken is None or not overlap(plate, taken):
+            top, left = corner
+            break
+    label = picture[top : top + height, left : left + width]
+    label[:] = blank(height, width, paper=INK)
+    draw_text(
+        label, text, x=font.size // 2, baseline=round(1.2 * font.size), font=font, room=width - font.size
+    )
+
+
+def overlap(first: Box, second: Box) -> bool:
     """Whether two boxes share any of their area."""
-    down = one.top < other.top + other.height and other.top < one.top + one.height
-    return down and one.left < other.left + other.width and other.left < one.left + one.width
+    share_rows = first.top < second.top + second.height and second.top < first.top + first.height
+    share_columns = first.left < second.left + second.width and second.left < first.left + first.width
+    return share_rows and share_columns
 
 
-def times(value: float) -> str:
-    """0.125 -> 1/8×"""
+def format_times(value: float) -> str:
+    """A value in times uniform: 0.125 -> 1/8×, 43.21 -> 43.2×."""
     share = Fraction(value).limit_denominator(1024)
     return f"{share}×" if share.numerator == 1 and share == value else f"{value:.3g}×"

@@ -9,91 +9,163 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from attnvis.render.lettering import ALARM, ALARM_PAPER, INK, PAPER, QUIET, clean, measure, say, sheet, times
-from attnvis.render.overlays import LINES, Mark, Style, contours, fit, heatmap, overlay, table
+from attnvis.render.lettering import (
+    ALARM,
+    ALARM_PAPER,
+    INK,
+    PAPER,
+    QUIET,
+    Font,
+    blank,
+    draw_text,
+    format_times,
+    one_line,
+    text_width,
+)
+from attnvis.render.overlays import (
+    LINES,
+    Mark,
+    Style,
+    colour_table,
+    contour_levels,
+    heatmap,
+    overlay,
+    resize_longest_side,
+)
 from attnvis.types import Box, Placement
 
 __all__ = ["colour_bar", "contact_sheet", "panel"]
 
-MARGIN, GAP, SIDE, NARROW = (
-    32,
-    20,
-    480,
-    240,
-)  # of a panel, in pixels; SIDE bounds each picture, NARROW its column
+MARGIN = 32  # of a panel and a contact sheet, in pixels
+GAP = 20  # between pictures
+SIDE = 480  # bounds each picture of a panel
+NARROW = 240  # bounds a panel's column from below
 TILE = 150  # pixels: a contact sheet's pictures are not made smaller than that
+
+# The colour bar from top to bottom, in rows of pixels: words, colours, ticks, numbers.
+BAR_HEIGHT = 68
+TITLE_BASELINE = 14
+RAMP = slice(24, 38)
+TICKS = slice(RAMP.stop, RAMP.stop + 4)
+UNIFORM_TICK = slice(RAMP.stop, RAMP.stop + 8)
+OCTAVES_BASELINE = 60
+ENDS_BASELINE = 57
+
+SMALL = Font(14)
+PLAIN = Font(15)
+TITLE = Font(24, 600)
+SHEET_TITLE = Font(22, 600)
+GROUP_HEADING = Font(16, 600)
+BANNER = Font(16, 600, ink=ALARM)
+BAR_TITLE = Font(14, ink=QUIET)
+BAR_ALARM = Font(14, 500, ink=ALARM)
+BAR_UNIFORM = Font(14, 600)
+HEADING = Font(14, 500, ink=QUIET)
+FACT_NAME = Font(15, ink=QUIET)
+FACT_VALUE = Font(15, 500)
+
+MIN_MAX = ("min to max of this photo: not comparable between photos", "min to max of this photo", "min–max")
+
+Picture = UInt8[np.ndarray, "_ _ 3"]
+
+
+# --------------------------------------------------------------------------------------------- the colour bar
 
 
 def colour_bar(
     style: Style, width: int = 440, seen: tuple[float, float] | None = None, margin: int = 0
-) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The scale with its limits, what it measures, and the overlay's lines; `margin` of paper around its `width` x 68 pixels.
+) -> Picture:
+    """The scale with its limits, what it measures, and the overlay's lines.
 
-    `seen`: the (lowest, highest) value of the one map it stands beside, named under min_max.
+    [BAR_HEIGHT, width, RGB] and a margin of paper around it.  `seen`: the (lowest, highest) value of the one
+    map it stands beside, in times uniform, named under min_max.
     """
-    canvas = sheet(68, width)
-    ramp = np.linspace(0, 255, width, dtype=np.float32).round().astype(np.uint8)[None].repeat(14, 0)
-    canvas[24:38] = cv2.applyColorMap(ramp, table(style.colours))
-    for level in contours(style):
-        canvas[24:38, round(level * (width - 1))] = 255
+    bar = blank(BAR_HEIGHT, width)
+    levels = np.linspace(0, 255, width, dtype=np.float32).round().astype(np.uint8)
+    height = RAMP.stop - RAMP.start
+    bar[RAMP] = cv2.applyColorMap(levels[None].repeat(height, 0), colour_table(style.colours))
+    for level in contour_levels(style):
+        bar[RAMP, round(level * (width - 1))] = 255
     if style.scale == "min_max":
-        say(canvas, longest(MIN_MAX, width, 500), 0, 14, 14, 500, ALARM, width)
-        label_min_max(canvas, seen)
+        title = longest_that_fits(MIN_MAX, width, font=BAR_ALARM)
+        draw_text(bar, title, x=0, baseline=TITLE_BASELINE, font=BAR_ALARM, room=width)
+        label_min_max(bar, seen)
     else:
-        say(canvas, longest(wordings(style), width), 0, 14, 14, ink=QUIET, room=width)
-        label_octaves(canvas, style)
-    return cv2.copyMakeBorder(canvas, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=PAPER)
-
-
-MIN_MAX = ("min to max of this photo: not comparable between photos", "min to max of this photo", "min–max")
+        title = longest_that_fits(wordings(style), width, font=BAR_TITLE)
+        draw_text(bar, title, x=0, baseline=TITLE_BASELINE, font=BAR_TITLE, room=width)
+        label_octaves(bar, style)
+    return cv2.copyMakeBorder(bar, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=PAPER)
 
 
 def wordings(style: Style) -> tuple[str, ...]:
     """What a times-uniform scale measures, in ever fewer words."""
     whole = "attention in times uniform, log scale; 1× is no preference"
-    values = " and ".join(times(value) for value in LINES if value < style.high)
-    lines = (f"{whole}; lines at {values}",) if contours(style) else ()
-    return (*lines, whole, "attention, × uniform (log)", "× uniform (log)", "× uniform")
+    shorter = (whole, "attention, × uniform (log)", "× uniform (log)", "× uniform")
+    if not contour_levels(style):
+        return shorter
+    lines = " and ".join(format_times(value) for value in LINES if value < style.high)
+    return (f"{whole}; lines at {lines}", *shorter)
 
 
-def longest(texts: Sequence[str], room: int, weight: int = 400) -> str:
-    """The first text that fits, else the last."""
-    return next((text for text in texts if measure(text, 14, weight) <= room), texts[-1])
+def longest_that_fits(texts: Sequence[str], room: int, font: Font) -> str:
+    """The first of ever shorter texts that fits `room` pixels, else the last."""
+    fitting = [text for text in texts if text_width(text, font) <= room]
+    return fitting[0] if fitting else texts[-1]
 
 
-def label_min_max(canvas: UInt8[np.ndarray, "68 w 3"], seen: tuple[float, float] | None) -> None:
+def label_min_max(bar: UInt8[np.ndarray, "h w 3"], seen: tuple[float, float] | None) -> None:
     """Both ends with their values, or without where there is no room."""
-    width = canvas.shape[1]
-    low, high = ("min", "max") if seen is None else (f"min {seen[0]:.3g}×", f"max {seen[1]:.3g}×")
-    if measure(low, 14) + measure(high, 14) + 8 > width:
+    width = bar.shape[1]
+    low, high = "min", "max"
+    if seen is not None:
+        low, high = f"min {seen[0]:.3g}×", f"max {seen[1]:.3g}×"
+    if not fit_side_by_side(low, high, width=width):
         low, high = "min", "max"
-    say(canvas, high, width, 57, 14, align=1.0, room=width)
-    if measure(low, 14) + measure(high, 14) + 8 <= width:
-        say(canvas, low, 0, 57, 14)
+    draw_text(bar, high, x=width, baseline=ENDS_BASELINE, font=SMALL, align=1.0, room=width)
+    if fit_side_by_side(low, high, width=width):
+        draw_text(bar, low, x=0, baseline=ENDS_BASELINE, font=SMALL)
 
 
-def label_octaves(canvas: UInt8[np.ndarray, "68 w 3"], style: Style) -> None:
-    """Ticks at powers of two, and as many words as have room: the hot end first, then 1x, the cold end, and the others."""
-    width = canvas.shape[1]
+def fit_side_by_side(left: str, right: str, width: int) -> bool:
+    """Whether two small texts fit `width` pixels with a space between them."""
+    return text_width(left, SMALL) + text_width(right, SMALL) + 8 <= width
+
+
+def label_octaves(bar: UInt8[np.ndarray, "h w 3"], style: Style) -> None:
+    """Ticks at powers of two, and as many words as have room.
+
+    The hot end has the first choice, then 1x, the cold end, and the others.
+    """
+    width = bar.shape[1]
     first, last = np.log2([style.low, style.high])
-    every = max(1, int(np.ceil(24 * (last - first) / width)))
-    powers = [
-        2.0**power for power in range(int(np.ceil(first)), int(np.floor(last)) + 1) if power % every == 0
-    ]
-    labelled: list[tuple[float, float]] = []
-    needed = (style.high, 1.0, style.low)
+    every = max(1, int(np.ceil(24 * (last - first) / width)))  # octaves from tick to tick
+    exponents = range(int(np.ceil(first)), int(np.floor(last)) + 1)
+    powers = [2.0**exponent for exponent in exponents if exponent % every == 0]
+    important = (style.high, 1.0, style.low)
+    # With a sign, or without where only that fits.
     signs = {style.low: ("≤ ", ""), style.high: ("≥ ",)}
-    for value in dict.fromkeys((*needed, *powers)):
+    taken: list[tuple[float, float]] = []  # (left, right) of what is written
+    for value in dict.fromkeys((*important, *powers)):
+        is_uniform = value == 1
         x = round((np.log2(value) - first) / (last - first) * (width - 1))
-        canvas[38 : 46 if value == 1 else 42, max(0, x - (value == 1)) : x + 1] = INK if value == 1 else QUIET
-        weight, apart = 600 if value == 1 else 400, 5 if value in needed else 14
+        if is_uniform:
+            bar[UNIFORM_TICK, max(0, x - 1) : x + 1] = INK
+        else:
+            bar[TICKS, x : x + 1] = QUIET
+        font = BAR_UNIFORM if is_uniform else SMALL
+        apart = 5 if value in important else 14
         for sign in signs.get(value, ("",)):
-            room = measure(sign + times(value), 14, weight)
-            left = min(max(0.0, x - room / 2), max(0, width - room))
-            if all(left > end + apart or left + room < start - apart for start, end in labelled):
-                say(canvas, sign + times(value), round(left), 60, 14, weight, room=width)
-                labelled.append((left, left + room))
+            text = sign + format_times(value)
+            needed = text_width(text, font)
+            left = min(max(0.0, x - needed / 2), max(0, width - needed))
+            right = left + needed
+            if all(left > end + apart or right < start - apart for start, end in taken):
+                draw_text(bar, text, x=round(left), baseline=OCTAVES_BASELINE, font=font, room=width)
+                taken.append((left, right))
                 break
+
+
+# -------------------------------------------------------------------------------------------------- the panel
 
 
 def panel(
@@ -106,76 +178,98 @@ def panel(
     size: tuple[int, int] | None = None,
     field: Box | None = None,
     placement: Placement | None = None,
-) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Photo | heatmap | overlay with the colour bar and what is known about them; a line named "warning" becomes a banner.
+) -> Picture:
+    """Photo | heatmap | overlay with the colour bar and what is known about them.
 
-    Arguments as of `overlay`.
+    `lines` are (name, value); one that is named "warning" becomes a banner.  The other arguments are those of
+    `overlay`.
     """
-    size, side, style = (
-        size or photo.shape[:2],
-        min(SIDE, 2 * max(photo.shape[:2])),
-        replace(style, longest=None),
-    )
-    small = fit(photo, side)
-    extremes = float(np.fmin.reduce(values, None)), float(np.fmax.reduce(values, None))
-    said = [(name, str(value)) for name, value in lines]
-    alarms, facts = (
-        [line for line in said if (line[0].lower() == "warning") == loud] for loud in (True, False)
-    )
-
-    headings = (
-        "photo",
-        "attention, min to max of this photo" if style.scale == "min_max" else "attention",
-        "overlay",
-    )
-    pictures = (
-        small,
-        heatmap(values, style, placement, small.shape[:2]),
-        overlay(small, values, style, mark, size, field, placement),
-    )
-    column = max(small.shape[1], NARROW)
-    lefts = [MARGIN + i * (column + GAP) for i in range(3)]
+    size = size or photo.shape[:2]
+    style = replace(style, longest=None)
+    small = resize_longest_side(photo, min(SIDE, 2 * max(photo.shape[:2])))
+    height, picture_width = small.shape[:2]
+    column = max(picture_width, NARROW)
+    lefts = [MARGIN + number * (column + GAP) for number in range(3)]
     width = lefts[-1] + column + MARGIN
+    room = width - 2 * MARGIN
 
-    head = sheet(MARGIN + 34, width)
-    say(head, title, MARGIN, MARGIN + 18, 24, 600, room=width - 2 * MARGIN)
+    head = blank(MARGIN + 34, width)
+    draw_text(head, title, x=MARGIN, baseline=MARGIN + 18, font=TITLE, room=room)
     strips = [head]
-    for _, alarm in alarms:
-        banner = sheet(36, width, ALARM_PAPER)
-        say(banner, alarm, MARGIN, 24, 16, 600, ALARM, width - 2 * MARGIN)
-        strips += [banner, sheet(10, width)]
-    middle = sheet(small.shape[0] + 28, width)
-    for left, heading, picture in zip(lefts, headings, pictures, strict=True):
-        say(middle, heading, left, 18, 14, 500, QUIET, column)
-        middle[28:, left : left + picture.shape[1]] = picture
-    foot = sheet(68 + GAP, width)
-    foot[GAP:, MARGIN : width - MARGIN] = colour_bar(style, width - 2 * MARGIN, extremes)
+    facts = []
+    for name, value in lines:
+        if name.lower() == "warning":
+            banner = blank(36, width, paper=ALARM_PAPER)
+            draw_text(banner, str(value), x=MARGIN, baseline=24, font=BANNER, room=room)
+            strips += [banner, blank(10, width)]
+        else:
+            facts.append((name, str(value)))
+
+    headed = {
+        "photo": small,
+        heatmap_heading(style): heatmap(values, style, placement=placement, size=small.shape[:2]),
+        "overlay": overlay(
+            small, values, style=style, mark=mark, size=size, field=field, placement=placement
+        ),
+    }
+    pictures = blank(height + 28, width)
+    for left, (heading, picture) in zip(lefts, headed.items(), strict=True):
+        draw_text(pictures, heading, x=left, baseline=18, font=HEADING, room=column)
+        pictures[28:, left : left + picture_width] = picture
+
+    extremes = float(np.fmin.reduce(values, None)), float(np.fmax.reduce(values, None))
+    bar = colour_bar(style, room, seen=extremes)
     return np.vstack(
-        [*strips, middle, foot, fact_sheet(facts, lefts, column, width), sheet(MARGIN // 2, width)]
+        [
+            *strips,
+            pictures,
+            blank(GAP, width),
+            indented(bar, width),
+            fact_sheet(facts, lefts, column=column, width=width),
+            blank(MARGIN // 2, width),
+        ]
     )
 
 
-def fact_sheet(
-    facts: Sequence[tuple[str, str]], lefts: Sequence[int], column: int, width: int
-) -> UInt8[np.ndarray, "_ w 3"]:
-    """Name and value, aligned under the pictures; what is too long for its column gets a row of its own."""
-    indent = max([measure(name) for name, _ in facts], default=0) + 14
+def heatmap_heading(style: Style) -> str:
+    """What stands above a panel's heatmap: a scale that fits one photo alone says so."""
+    return "attention, min to max of this photo" if style.scale == "min_max" else "attention"
+
+
+def indented(picture: Picture, width: int) -> Picture:
+    """The picture on paper of `width` pixels, behind a margin."""
+    strip = blank(picture.shape[0], width)
+    strip[:, MARGIN : MARGIN + picture.shape[1]] = picture
+    return strip
+
+
+def fact_sheet(facts: Sequence[tuple[str, str]], lefts: Sequence[int], column: int, width: int) -> Picture:
+    """Name and value, aligned under the pictures; what is too long for its column gets a row of its own.
+
+    `lefts`: where the columns begin, in pixels of a sheet of `width`; `column`: how wide one is.
+    """
+    names_width = max([text_width(name, PLAIN) for name, _ in facts], default=0)
+    indent = names_width + 14
     rows: list[list[tuple[str, str]]] = []
     for fact in facts:
-        long = indent + measure(fact[1]) > column
-        if not rows or long or len(rows[-1]) == len(lefts):
+        is_long = indent + text_width(fact[1], PLAIN) > column
+        if not rows or is_long or len(rows[-1]) == len(lefts):
             rows.append([])
         rows[-1].append(fact)
-        if long:
+        if is_long:
             rows.append([])
     rows = [row for row in rows if row]
-    canvas = sheet(26 * len(rows) + 14, width)
-    for i, row in enumerate(rows):
+    sheet = blank(26 * len(rows) + 14, width)
+    for number, row in enumerate(rows):
+        baseline = 26 * number + 26
         for left, (name, value) in zip(lefts, row, strict=False):
             room = width - MARGIN - left if len(row) == 1 else column
-            say(canvas, name, left, 26 * i + 26, ink=QUIET)
-            say(canvas, value, left + indent, 26 * i + 26, weight=500, room=room - indent)
-    return canvas
+            draw_text(sheet, name, x=left, baseline=baseline, font=FACT_NAME)
+            draw_text(sheet, value, x=left + indent, baseline=baseline, font=FACT_VALUE, room=room - indent)
+    return sheet
+
+
+# ------------------------------------------------------------------------------------------ the contact sheet
 
 
 def contact_sheet(
@@ -186,57 +280,70 @@ def contact_sheet(
     style: Style | None = None,
     widest: int = 1280,
     headings: Sequence[str] = (),
-) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Pictures in rows of `columns`, each at most `side` high and wide with its caption below; a style's colour bar ends the sheet.
+) -> Picture:
+    """Pictures in rows of `columns`, each at most `side` high and wide with its caption below.
 
-    The sheet is at most `widest` pixels wide: tiles shrink, down to TILE pixels, and a row that is too long even then becomes
-    several.  `headings`: a line of words above each row of `columns`.
+    `tiles` are (picture, caption).  The sheet is at most `widest` pixels wide: tiles shrink, down to TILE
+    pixels, and a row that is too long even then becomes several.  `headings`: a line of words above each row
+    of `columns`.  A style's colour bar ends the sheet.
     """
     captioned = list(tiles)
     columns = max(1, min(columns, len(captioned)))
     room = widest - 2 * MARGIN + GAP
-    fit_across = max(1, min(columns, room // (min(side, TILE) + GAP)))
-    across = ceil(columns / ceil(columns / fit_across))  # 8 in rows of 4 and 4, not of 7 and 1
-    fitted = [(fit(pixels, min(side, room // across - GAP)), caption) for pixels, caption in captioned]
-    wide = max([pixels.shape[1] for pixels, _ in fitted], default=side)
-    width = 2 * MARGIN + across * wide + (across - 1) * GAP
-    head = sheet(MARGIN + 34 if title else MARGIN, width)
-    say(head, title, MARGIN, MARGIN + 14, 22, 600, room=width - 2 * MARGIN)
-    groups = [fitted[start : start + columns] for start in range(0, len(fitted), columns)]
-    strips = []
+    most_across = max(1, min(columns, room // (min(side, TILE) + GAP)))
+    across = ceil(columns / ceil(columns / most_across))  # 8 in rows of 4 and 4, not of 7 and 1
+    tile_side = min(side, room // across - GAP)
+    small = [(resize_longest_side(picture, tile_side), caption) for picture, caption in captioned]
+    tile_width = max([picture.shape[1] for picture, _ in small], default=side)
+    width = 2 * MARGIN + across * tile_width + (across - 1) * GAP
+
+    head = blank(MARGIN + 34 if title else MARGIN, width)
+    draw_text(head, title, x=MARGIN, baseline=MARGIN + 14, font=SHEET_TITLE, room=width - 2 * MARGIN)
+    strips = [head]
+    groups = [small[start : start + columns] for start in range(0, len(small), columns)]
     for heading, group in zip_longest(headings, groups):
         if heading:
-            strips.append(sheet(30, width))
-            say(strips[-1], heading, MARGIN, 18, 16, 600, room=width - 2 * MARGIN)
-        rows = [group[start : start + across] for start in range(0, len(group or ()), across)]
-        strips += [sheet_row(row, wide, width) for row in rows]
-    foot = sheet(MARGIN // 2 + (68 if style else 0), width)
+            strip = blank(30, width)
+            draw_text(strip, heading, x=MARGIN, baseline=18, font=GROUP_HEADING, room=width - 2 * MARGIN)
+            strips.append(strip)
+        for start in range(0, len(group or ()), across):
+            strips.append(sheet_row(group[start : start + across], tile_width, width=width))
     if style:
-        foot[:68, MARGIN : width - MARGIN] = colour_bar(style, width - 2 * MARGIN)
-    return np.vstack([head, *strips, foot])
+        strips.append(indented(colour_bar(style, width - 2 * MARGIN), width))
+    strips.append(blank(MARGIN // 2, width))
+    return np.vstack(strips)
 
 
-def sheet_row(
-    row: Sequence[tuple[UInt8[np.ndarray, "_ _ 3"], str]], wide: int, width: int
-) -> UInt8[np.ndarray, "_ width 3"]:
-    """One row of a contact sheet: pictures at most `wide`, captions below, on paper of `width` pixels."""
-    captions = [wrapped(caption, wide) for _, caption in row]
-    high = max(pixels.shape[0] for pixels, _ in row)
-    strip = sheet(high + 22 + 18 * max(len(lines) for lines in captions), width)
-    for column, ((pixels, _), lines) in enumerate(zip(row, captions, strict=True)):
-        left = MARGIN + column * (wide + GAP)
-        strip[: pixels.shape[0], left : left + pixels.shape[1]] = pixels
+def sheet_row(row: Sequence[tuple[UInt8[np.ndarray, "_ _ 3"], str]], tile_width: int, width: int) -> Picture:
+    """One row of a contact sheet: pictures at most `tile_width` wide, captions below.
+
+    On paper of `width` pixels.
+    """
+    captions = [wrapped(caption, tile_width) for _, caption in row]
+    tallest = max(picture.shape[0] for picture, _ in row)
+    most_lines = max(len(lines) for lines in captions)
+    strip = blank(tallest + 22 + 18 * most_lines, width)
+    for column, ((picture, _), lines) in enumerate(zip(row, captions, strict=True)):
+        height, picture_width = picture.shape[:2]
+        left = MARGIN + column * (tile_width + GAP)
+        strip[:height, left : left + picture_width] = picture
         for number, line in enumerate(lines):
-            say(strip, line, left, pixels.shape[0] + 20 + 18 * number, 14, room=wide)
+            baseline = height + 20 + 18 * number
+            draw_text(strip, line, x=left, baseline=baseline, font=SMALL, room=tile_width)
     return strip
 
 
 def wrapped(text: str, room: int, most: int = 3) -> list[str]:
-    """Words on lines that fit `room`; what takes more than `most` lines loses its middle, never its end: there the number stands."""
+    """Words on lines of small letters that fit `room` pixels.
+
+    What takes more than `most` lines loses its middle, never its end: there the number stands.
+    """
     lines: list[str] = []
-    for word in clean(text).split():
-        if lines and measure(f"{lines[-1]} {word}", 14) <= room:
+    for word in one_line(text).split():
+        if lines and text_width(f"{lines[-1]} {word}", SMALL) <= room:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
-    return lines if len(lines) <= most else [*lines[: most - 2], f"{lines[most - 2]} …", lines[-1]]
+    if len(lines) <= most:
+        return lines
+    return [*lines[: most - 2], f"{lines[most - 2]} …", lines[-1]]

@@ -1,4 +1,7 @@
-"""Curves and points -> a figure for a narrow column, as bytes.  The only file that knows matplotlib, and its object interface only."""
+"""Curves and points -> a figure for a narrow column, as bytes.
+
+The only file that knows matplotlib, and its object interface only.
+"""
 
 import io
 import warnings
@@ -14,11 +17,13 @@ INK, QUIET, RULE, PAPER = "#181b21", "#5f656f", "#d9dbd6", "#fcfcfa"
 WIDE = 5.4  # inches: 518 pixels of a page, and still readable on a phone
 
 SETTINGS: Any = {
-    "font.size": 9.5, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelcolor": INK,
-    "axes.edgecolor": QUIET, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
-    "grid.color": RULE, "grid.linewidth": 0.6, "xtick.color": QUIET, "ytick.color": QUIET, "text.color": INK, "legend.frameon": False,
-    "legend.fontsize": 8.5, "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER, "lines.linewidth": 1.8,
-    "text.parse_math": False,  # a query may hold a dollar
+    "font.size": 9.5, "text.color": INK, "text.parse_math": False,  # a query may hold a dollar
+    "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.labelcolor": INK, "axes.edgecolor": QUIET, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": RULE, "grid.linewidth": 0.6,
+    "xtick.color": QUIET, "ytick.color": QUIET, "lines.linewidth": 1.8,
+    "legend.frameon": False, "legend.fontsize": 8.5,
+    "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
     "svg.hashsalt": "attnvis", "figure.dpi": 100,
 }  # fmt: skip
 
@@ -62,11 +67,17 @@ def short(text: str, room: int = 26) -> str:
 def legend(axes: Any, foot: float, height: float, columns: int, **more: Any) -> None:
     """Below the axes, over the whole width."""
     handles, labels = axes.get_legend_handles_labels()
-    seen = dict(zip(labels, handles, strict=True))
+    unique = dict(zip(labels, handles, strict=True))
     axes.figure.legend(
-        seen.values(), seen.keys(), loc="upper center", bbox_to_anchor=(0.5, (foot - 0.5) / height), ncols=columns,
-        columnspacing=1.2, handlelength=1.4, **more,
-    )  # fmt: skip
+        unique.values(),
+        unique.keys(),
+        loc="upper center",
+        bbox_to_anchor=(0.5, (foot - 0.5) / height),
+        ncols=columns,
+        columnspacing=1.2,
+        handlelength=1.4,
+        **more,
+    )
 
 
 def octaves(axes: Any, low: float, high: float) -> None:

@@ -1,4 +1,4 @@
-"""Attention against plain loops, the goldens, and the exact identities of a class query on a GAP + linear classifier."""
+"""Attention against plain loops, the goldens, and identities of a class query on GAP + linear."""
 
 import json
 import math
@@ -52,7 +52,7 @@ def parts(attention: Attention) -> dict[str, Tensor]:
     return {name: getattr(attention, name) for name in names}
 
 
-def test_attention_is_its_definition_in_plain_loops_where_keys_and_values_differ():
+def test_attention_with_values_of_its_own_is_its_definition_in_plain_loops():
     query, keys, values = random(B, Q, D), random(B, N, D, seed=1), random(B, N, E, seed=2)
     attention, expected = attend(query, keys, values), plain(query, keys, values)
     for name in ("scores", "logits", "weights"):
@@ -171,7 +171,10 @@ def test_patches_may_be_renamed():
 
 
 def test_shuffling_the_keys_among_the_patches_destroys_localisation():
-    """The control that every picture needs: planted objects are found, and lost where keys and patches no longer belong together."""
+    """The control that every picture needs: planted objects are found.
+
+    And they are lost where keys and patches no longer belong together.
+    """
     patches, photos = 49, 40
     background = 0.1 * random(photos, patches, D)
     planted = torch.arange(photos) % patches
@@ -242,7 +245,10 @@ class_scores = st.lists(st.integers(-40, 40).map(lambda n: n / 8), min_size=2, m
 
 
 def class_logit(scores: list[float], tau: float, bias: float = 0.25) -> float:
-    """Of the context that a class query attends to: patches whose evidence for the class are `scores`, weight row e_1."""
+    """Of the context that a class query attends to.
+
+    Patches whose evidence for the class are `scores`, weight row e_1.
+    """
     keys = torch.zeros(1, len(scores), D, dtype=torch.float64)
     keys[0, :, 0] = torch.tensor(scores)
     head = Linear(torch.eye(1, D, dtype=torch.float64), torch.tensor([bias], dtype=torch.float64))
@@ -265,7 +271,7 @@ def test_class_logit_runs_from_the_best_patch_to_the_mean_patch(scores):
 
 @given(scores=class_scores, beta=st.floats(0.1, 4))
 @quick
-def test_class_logit_grows_with_inverse_temperature_by_the_attended_variance(scores, beta):
+def test_class_logit_grows_with_1_over_tau_by_the_attended_variance(scores, beta):
     keys = torch.tensor(scores, dtype=torch.float64)[None, :, None]
     weights = attend(
         torch.ones(1, 1, 1, dtype=torch.float64), keys, scaling=partial(scaling.temperature, tau=1 / beta)

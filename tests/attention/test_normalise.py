@@ -1,4 +1,4 @@
-"""Normalisers against plain loops, scipy's root finder, the goldens and the axioms that each must meet or break."""
+"""Normalisers against plain loops, scipy's root finder, the goldens, and axioms that each meets or breaks."""
 
 import json
 import math

@@ -1,4 +1,7 @@
-"""The seed note, claim by claim, as far as it is arithmetic: 51 against 49, 80 against 20, and what the root of d_k does to them."""
+"""The seed note, claim by claim, as far as it is arithmetic.
+
+51 against 49, 80 against 20, and what the root of d_k does to them.
+"""
 
 import json
 import math
@@ -39,14 +42,14 @@ def duel(
 @pytest.mark.parametrize("row", GOLDEN["T1"], ids=lambda r: f"{r['pair']} d={r['dim']}")
 def test_the_pairs_of_the_note_at_every_dimension(row):
     attention = duel(*row["pair"], row["dim"])
-    found = {name: values.item() for name, values in diagnose_attention(attention).items()}
+    numbers = {name: values.item() for name, values in diagnose_attention(attention).items()}
     first, second = attention.weights.flatten().tolist()
     assert first == pytest.approx(row["first"], abs=1e-12)
     assert second == pytest.approx(row["second"], rel=1e-10, abs=1e-12)
-    assert found["margin"] == pytest.approx(row["gap"], rel=1e-5)
-    assert found["entropy"] == pytest.approx(row["entropy"], rel=5e-6)
-    assert found["perplexity"] == pytest.approx(row["perplexity"], abs=1e-6)
-    assert found["gradient_norm"] / 2 == pytest.approx(
+    assert numbers["margin"] == pytest.approx(row["gap"], rel=1e-5)
+    assert numbers["entropy"] == pytest.approx(row["entropy"], rel=5e-6)
+    assert numbers["perplexity"] == pytest.approx(row["perplexity"], abs=1e-6)
+    assert numbers["gradient_norm"] / 2 == pytest.approx(
         row["gradient"], rel=1e-4, abs=0
     )  # |J| of two patches is 2 beta p1 p2
 
@@ -138,7 +141,7 @@ def test_s8_and_s9_the_weighted_map_and_its_sum_are_two_things():
     close(attention.weighted[0, 0].sum(0), attention.context[0, 0])
 
 
-def test_s10_the_literal_weighted_map_shrinks_the_features_by_n_and_the_reinjected_one_does_not():
+def test_s10_the_weighted_map_shrinks_features_by_n_the_reinjected_does_not():
     attention, head = (
         attend(random(B, Q, D), random(B, N, D, seed=1)),
         Linear(random(3, D, seed=2), random(3, seed=3)),
@@ -154,7 +157,7 @@ def test_s11_keys_are_values_by_default():
     assert attend(random(B, Q, D), keys).values is keys
 
 
-def test_s12_other_keys_may_have_another_dimension_but_must_belong_to_their_patches():
+def test_s12_other_keys_may_have_another_dimension_but_one_key_a_patch():
     values, reading = random(B, 49, E, seed=2), random(E, D, seed=3)
     query = values[:, 17:18] @ reading  # asks for patch 17
     related, unrelated = (

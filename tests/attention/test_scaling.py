@@ -68,7 +68,7 @@ def by_robust_z(s: list[float]) -> list[float]:
     return [(x - median(s)) / (1.4826 * mad * 0.5) for x in s]
 
 
-# name: (the scaling with settings that are not the defaults, what it does to the scores s of query q with the keys)
+# name: (the scaling with settings of its own, what it does to the scores s of query q with the keys)
 LOOPS = {
     "none": (scaling.none, lambda s, q, keys: s),
     "inv_sqrt_d": (scaling.inv_sqrt_d, lambda s, q, keys: [x / D**0.5 for x in s]),
@@ -273,7 +273,7 @@ def test_perplexity_finds_its_temperature_for_every_photo_and_query():
     assert [perplexity_of(z) for z in logits.flatten(0, 1)] == pytest.approx([4.9] * B * Q, rel=1e-9)
 
 
-def test_perplexity_is_exact_in_single_precision_under_a_large_common_offset():
+def test_perplexity_is_exact_in_float32_under_a_large_common_offset():
     """Rectified features have scores like these: a spread of 1 around 1000."""
     scores = torch.randn(49, generator=torch.Generator().manual_seed(0)) + 1000
     assert perplexity_of(
@@ -327,7 +327,7 @@ def test_scaling_ignores_a_common_rotation_of_query_and_keys(scale):
     close(scale(Scores(scores.query @ rotation, scores.keys @ rotation)), scale(scores))
 
 
-def test_centring_the_keys_changes_dot_product_attention_in_nothing_but_cosine():
+def test_centring_the_keys_changes_attention_under_cosine_alone():
     scores = random_scores()
     moved = Scores(scores.query, scores.keys + torch.arange(D, dtype=torch.float64))
     for name, (scale, _) in LOOPS.items():
@@ -345,7 +345,7 @@ def test_cooling_sharpens_towards_the_best_patch(row, tau, cooler):
 
 @given(row=uneven)
 @quick
-def test_the_coldest_attention_is_uniform_over_the_best_patches_and_the_hottest_uniform(row):
+def test_attention_runs_from_uniform_over_the_best_patches_to_uniform(row):
     s = torch.tensor(row, dtype=torch.float64)
     best = (s == s.max()).double()
     cold, warm, hot = (
@@ -359,7 +359,7 @@ def test_the_coldest_attention_is_uniform_over_the_best_patches_and_the_hottest_
 
 @given(row=uneven, copies=st.integers(2, 4))
 @quick
-def test_a_finer_grid_moves_no_mass_under_plain_softmax_but_sharpens_under_log_n(row, copies):
+def test_a_finer_grid_moves_no_mass_but_under_log_n_which_sharpens(row, copies):
     s = torch.tensor(row, dtype=torch.float64)
     best = s == s.max()
 
@@ -372,7 +372,7 @@ def test_a_finer_grid_moves_no_mass_under_plain_softmax_but_sharpens_under_log_n
 
 
 @pytest.mark.parametrize("dim", [64, 512, 2048])
-def test_inv_sqrt_d_gives_unit_variance_to_independent_normals_in_any_dimension(dim):
+def test_inv_sqrt_d_gives_unit_variance_to_independent_normals(dim):
     chance = torch.Generator().manual_seed(dim)
     query, keys = (torch.randn(4000, 1, dim, generator=chance) for _ in range(2))
     assert float(scaling.inv_sqrt_d(Scores(query, keys)).var()) == pytest.approx(1, abs=0.1)

@@ -133,7 +133,7 @@ def test_photos_come_back_in_another_order_and_company(tmp_path):
     assert passes(cached) == [3, 1]
 
 
-def test_of_hits_and_misses_the_whole_batch_is_computed_in_the_company_it_was_asked_in(tmp_path):
+def test_of_hits_and_misses_the_whole_batch_is_computed_together(tmp_path):
     cached = Cached(fake(), tmp_path)
     cached(photos(0))
     same(cached(photos(0, 1)), fake()(photos(0, 1)))
@@ -212,7 +212,7 @@ def test_one_pixel_is_another_picture(tmp_path):
     assert cached.found == 0
 
 
-def test_flat_photos_of_two_sizes_give_the_network_one_picture_and_lie_in_two_places(tmp_path):
+def test_flat_photos_of_two_sizes_are_one_picture_in_two_places(tmp_path):
     small, large = (
         collate([load(np.full((side, side, 3), 90, np.uint8), name="flat")], HOW) for side in (64, 128)
     )
@@ -232,7 +232,7 @@ def test_a_photo_is_known_under_any_name(tmp_path):
 # Half storage
 
 
-def test_half_storage_is_off_by_at_most_a_2048th_and_the_first_run_sees_what_later_ones_will(tmp_path):
+def test_half_storage_is_off_by_at_most_a_2048th_from_the_first_run_on(tmp_path):
     (exact,) = fake()(photos(0, 1))
     cached = Cached(fake(), tmp_path, "half")
     cold, warm = cached(photos(0, 1)), cached(photos(0, 1))
@@ -407,7 +407,7 @@ print(cached.found)
 """
 
 
-def test_processes_that_write_one_entry_at_once_end_well_and_each_finds_what_the_other_has_written(tmp_path):
+def test_processes_that_write_one_entry_at_once_find_each_others(tmp_path):
     call = [sys.executable, "-c", PROCESS, str(tmp_path), str(Path(__file__).parents[1]), *sys.path]
     batch, expected = photos(0, 1), fake()(photos(0, 1))
     Cached(fake(), tmp_path)(photos(0))

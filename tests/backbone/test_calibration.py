@@ -1,6 +1,8 @@
-"""The flip test finds how far cells look from where geometry centres them, says so honestly, and a backbone draws them there."""
+"""The flip test finds how far cells look from where geometry centres them, says so honestly, and a backbone
+draws them there."""
 
 import csv
+import functools
 import importlib
 import json
 import os
@@ -43,7 +45,8 @@ FOUND = Calibration(-2.5, (-3.0, -2.0), 40, 0.5, 0.75, (-2.25, -2.75), "fake", "
 
 
 class Learned(nn.Module):
-    """One convolution whose kernel's mass lies `aside` pixels right of and below its middle; geometry knows the middle alone."""
+    """One convolution whose kernel's mass lies `aside` pixels right of and below its middle; geometry knows the
+    middle alone."""
 
     def __init__(self, aside: float) -> None:
         super().__init__()
@@ -95,7 +98,7 @@ def maps() -> tuple[np.ndarray, np.ndarray]:
     return rng.random((3, 5, 11)), rng.random((3, 5, 11))
 
 
-# ------------------------------------------------------------------------------------------------------------ the flip test
+# ---------------------------------------------------------------------------------------------- the flip test
 
 
 @pytest.mark.parametrize("aside", [-3.0, -1.3, 0.7, 2.25])
@@ -117,7 +120,7 @@ def test_a_network_that_is_its_own_mirror_image_needs_no_shift(paths):
     assert found.before == found.after == pytest.approx(1, abs=1e-4)
 
 
-def test_what_is_found_does_not_depend_on_the_size_or_on_where_the_grid_ends(paths):
+def test_the_shift_depends_neither_on_the_size_nor_on_where_the_grid_ends(paths):
     for size in (96, 101, 128):
         (found,), _ = flip_test(network(Learned(-1.3)), paths, Preprocessing(size))
         assert found.shift == pytest.approx(-1.3, abs=0.3)
@@ -127,7 +130,7 @@ def test_mirroring_every_photo_changes_nothing(maps):
     np.testing.assert_allclose(agreement(*maps, 0.5, 11.5), agreement(*maps[::-1], 0.5, 11.5), atol=1e-9)
 
 
-def test_agreement_is_the_correlation_of_both_maps_read_at_the_same_places_of_the_photo(maps):
+def test_agreement_is_the_correlation_at_the_same_places_of_the_photo(maps):
     first, width, number = 0.25, 11.0, 20  # in strides
     table = agreement(*maps, first, width)
     room = min(5.5 - (first + 0.75), first - 0.75 + 10 - 5.5)
@@ -159,7 +162,7 @@ def test_a_flat_map_agrees_with_nothing(maps):
     assert (agreement(np.ones((3, 5, 11)), maps[1], 0.5, 11.5) == 0).all()
 
 
-# ------------------------------------------------------------------------------------------------------------ what is made of it
+# ----------------------------------------------------------------------------------------- what is made of it
 
 
 def hills(places: np.ndarray) -> np.ndarray:
@@ -205,7 +208,7 @@ def test_the_same_seed_gives_the_same_numbers():
     assert estimate_shift(table, 32.0, seed=5) == estimate_shift(table, 32.0, seed=5)
 
 
-# ------------------------------------------------------------------------------------------------------------------ refusals
+# --------------------------------------------------------------------------------------------------- refusals
 
 
 def test_too_few_photos_are_refused(paths):
@@ -243,7 +246,7 @@ def test_a_grid_that_is_too_small_is_refused(paths):
         flip_test(network(Learned(1.0)), paths, Preprocessing(32))
 
 
-# ------------------------------------------------------------------------------------------------------------- files and wiring
+# ------------------------------------------------------------------------------------------- files and wiring
 
 
 def test_what_is_stored_is_read_again_and_only_for_its_weights_and_layer(kept):
@@ -356,9 +359,7 @@ def test_the_verb_measures_stores_and_says_what_to_do_next(attnvis, here, paths)
     assert said.startswith("calibrated: ") and f"shifted by {told['shift']:.4g} [" in said
 
 
-def test_the_verb_counts_from_geometry_and_takes_no_more_photos_than_it_was_told(
-    attnvis, here, paths, monkeypatch
-):
+def test_the_verb_counts_from_geometry_and_takes_at_most_so_many_photos(attnvis, here, paths, monkeypatch):
     monkeypatch.setattr(
         backbones, "efficientnet_lite", PRETRAINED
     )  # loaded anew: one from before may know an earlier calibration
@@ -379,16 +380,20 @@ def test_a_calibration_that_is_missing_is_one_line(attnvis, here, paths):
     assert "run attnvis calibrate PHOTOS backbone=efficientnet_lite0" in attnvis(*words).complaint
 
 
-# ---------------------------------------------------------------------------------------------------------- shipped shifts
+# --------------------------------------------------------------------------------------------- shipped shifts
+
+
+@functools.cache
+def shipped(placement: str) -> Backbone:
+    """As it is where the user has measured nothing."""
+    return lite0(placement=placement)
 
 
 @pytest.mark.parametrize("size", [(224, 224), (96, 160), (448, 448)])
-def test_what_ships_for_efficientnet_lite0_is_drawn_14_pixels_up_and_to_the_left_of_geometry(size):
-    auto, rf = (lite0(placement=placement).receptive_field_on(size) for placement in ("auto", "rf"))
-    assert np.subtract(auto.offset, rf.offset) == pytest.approx([-14, -14]) and auto.stride == rf.stride == (
-        32,
-        32,
-    )
+def test_what_ships_for_lite0_is_14_pixels_up_and_left_of_geometry(size):
+    auto, rf = (shipped(placement).receptive_field_on(size) for placement in ("auto", "rf"))
+    assert np.subtract(auto.offset, rf.offset) == pytest.approx([-14, -14])
+    assert auto.stride == rf.stride == (32, 32)
     assert rf.offset == (31, 31) and auto.offset == (17, 17)
 
 
@@ -413,7 +418,7 @@ def test_what_a_user_measured_goes_before_what_ships():
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_shift_that_ships_belongs_to_a_layer_and_lies_in_its_interval(name):
+def test_every_shift_that_ships_has_its_layer_and_lies_in_its_interval(name):
     variant = VARIANTS[name]
     stages = EfficientNetLite(variant.width, variant.depth).stages
     assert set(variant.shifts) <= set(stages.values()) and stages["last"] in variant.shifts
@@ -428,7 +433,7 @@ def test_every_record_says_how_its_cells_were_placed(attnvis, here, paths, place
     assert [record["placement"] for record in records] == [said, said]
 
 
-# ----------------------------------------------------------------------------------------------------- what chance gives
+# ------------------------------------------------------------------------------------------ what chance gives
 
 
 class Several(nn.Module):
@@ -448,7 +453,7 @@ class OwnConv(nn.Conv2d):
         return F.conv2d(maps, self.weight, self.bias, self.stride, self.padding)
 
 
-def test_a_copy_with_random_weights_shares_nothing_that_could_be_drawn_anew():
+def test_a_copy_with_random_weights_shares_nothing_that_can_be_redrawn():
     learned = network(Several())
     before = {name: tensor.clone() for name, tensor in learned.net.state_dict().items()}
     images, state = (
@@ -509,7 +514,7 @@ def test_controls_are_kept_with_the_shift_and_files_without_them_are_read():
     assert read("0" * 64, "maps") == FOUND
 
 
-# ------------------------------------------------------------------------------------------- what measures its worth
+# ------------------------------------------------------------------------------------ what measures its worth
 
 
 @pytest.fixture
@@ -518,7 +523,7 @@ def measure(monkeypatch):
     return importlib.import_module("measure_placement")
 
 
-def test_a_thing_lies_where_it_says_and_its_copy_is_turned_about_the_same_place(measure):
+def test_a_thing_lies_where_it_says_and_its_copy_is_turned_on_the_spot(measure):
     rng = np.random.default_rng(3)
     photo, thing = (rng.integers(0, 255, size, dtype=np.uint8) for size in ((300, 400, 3), (90, 70, 3)))
     shown = measure.scene(photo, thing, (200, 320), rng)
@@ -532,7 +537,7 @@ def test_a_thing_lies_where_it_says_and_its_copy_is_turned_about_the_same_place(
     assert shown.ground.shape == (200, 320, 3)
 
 
-def test_a_blob_is_found_to_a_sixteenth_of_a_cell_also_where_the_grid_cuts_it_off(measure):
+def test_a_blob_is_found_to_a_sixteenth_of_a_cell_also_at_the_grids_end(measure):
     places = np.array([[2.25, 3.5], [0.0, 5.75], [-0.25, 0.125], [4.25, 6.25]])
     rows, columns = np.arange(5)[:, None], np.arange(7)
     cells = np.array(
@@ -554,7 +559,7 @@ def pasteable(here, monkeypatch, measure):
     return Namespace(material=here / "material", things=24, seed=0)
 
 
-def test_a_network_that_looks_aside_by_known_pixels_is_seen_to_miss_by_them(measure, pasteable):
+def test_a_network_that_looks_aside_by_known_pixels_misses_by_them(measure, pasteable):
     backbones = {placement: network(Learned(-2.5), placement) for placement in ("rf", "stretch")}
     found = measure.misses(backbones, (160, 192), pasteable)
     assert found["rf"].shape == (24, 2)
@@ -578,7 +583,7 @@ def test_the_last_column_is_the_paired_difference_to_the_nearest_placement(measu
 
 @pytest.mark.material
 def test_an_imagenet_network_looks_up_and_to_the_left_of_its_geometry():
-    """On other photos of the same kind, an independent script found 6.5 to 9 px; across sizes it is 4 to 9."""
+    """On other photos of their kind, an independent script found 6.5 to 9 px; across sizes it is 4 to 9."""
     if not os.environ.get("ATTNVIS_MATERIAL"):
         pytest.skip("no material: ATTNVIS_MATERIAL names no folder")
     material = Path(os.environ["ATTNVIS_MATERIAL"])
@@ -591,7 +596,7 @@ def test_an_imagenet_network_looks_up_and_to_the_left_of_its_geometry():
         precision="fp32",
         placement="rf",
     )
-    photos = sorted((material / "imagenet_like" / "test").glob("*.jpg"))[::4]
+    photos = sorted((material / "imagenet_like" / "test").glob("*.jpg"))[::8]
     (found,), _ = flip_test(backbone, photos, Preprocessing(225))
     assert found.interval[0] > -10 and found.interval[1] < -3
     assert found.after > found.before

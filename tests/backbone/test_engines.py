@@ -66,7 +66,7 @@ def test_openvino_gives_several_layers_in_one_pass():
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_an_answer_of_openvino_is_not_overwritten_by_the_next_and_threads_do_not_mix():
+def test_openvinos_answers_are_not_overwritten_and_threads_do_not_mix():
     pytest.importorskip("openvino")
     trunk = cutting.divide(network(), ("0",))[0]
     run = engines.start("openvino", engines.folded(trunk), torch.float32, CPU, 2)
@@ -90,7 +90,7 @@ def test_an_answer_of_openvino_is_not_overwritten_by_the_next_and_threads_do_not
     assert not wrong
 
 
-def test_a_backbone_starts_the_engine_that_was_asked_for_and_measures_how_it_agrees(tmp_path):
+def test_a_backbone_starts_its_engine_and_measures_how_it_agrees(tmp_path):
     pytest.importorskip("openvino")
     how = Preprocessing(65)
     photos = collate([load(make_photo(tmp_path / f"{n}.png", seed=n)) for n in range(2)], how)
@@ -109,7 +109,7 @@ def test_a_backbone_starts_the_engine_that_was_asked_for_and_measures_how_it_agr
     )
 
 
-def test_agreement_is_the_correlation_of_weights_and_the_error_of_perplexity():
+def test_agreement_is_correlation_of_weights_and_error_of_perplexity():
     """Against numpy, with an engine that is wrong on purpose."""
     import numpy as np
 

@@ -1,12 +1,18 @@
-"""Every family of networks: its class scores beside captum's and torch-cam's, its cells beside arithmetic, its weights by name.
+"""Every family of networks: its class scores beside captum's and torch-cam's, its cells beside arithmetic,
+its weights by name.
 
-The weights are random but lively: every normalisation has a scale and a shift of its own and the statistics of its input, so that no
-layer dies, explodes, or could be left out unnoticed.
+The weights are random but lively: every normalisation has a scale and a shift of its own and the statistics
+of its input, so that no layer dies, explodes, or could be left out unnoticed.
+
+Photos are 96 pixels high and wide: what holds of class scores holds at every size, and 96 leaves the same
+remainder as 224 in the probe of where cells lie.  What several tests ask of a network is computed once.
 """
 
 import inspect
+import re
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,14 +37,15 @@ slow = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Member:
-    """What SCIENCE 2.3 and 2.4 say of a network: the module whose output its classifier reads, by which layer, and where the cells lie."""
+    """What SCIENCE 2.3 and 2.4 say of a network: the module whose output its classifier reads, by which
+    layer, and where the cells lie."""
 
     name: str
     node: str
     layer: str  # "" where no single linear layer reads the mean patch
     offset: float = 0.0  # of cell 0 from the first pixel's centre
     stride: float = 32.0
-    size: int = 224
+    size: int = 96  # of its photos
 
 
 EXACT = (
@@ -77,12 +84,13 @@ def each(members: tuple[Member, ...]):
     return pytest.mark.parametrize("network", params, indirect=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
-    """A backbone of attnvis, and torchvision's own network with the same weights."""
+    """A backbone of attnvis, and torchvision's own network with the same weights; both in float64."""
 
     member: Member
     backbone: Backbone
+    folded: nn.Module  # the trunk of the backbone as it was before `precise`, in float32
     net: nn.Module
     batch: Batch
 
@@ -90,21 +98,35 @@ class Network:
     def node(self) -> nn.Module:
         return self.net.get_submodule(self.member.node)
 
-    @property
+    @cached_property
     def images(self) -> torch.Tensor:
         return self.batch.images.double()
 
-    @property
+    @cached_property
+    def logits(self) -> torch.Tensor:
+        return self.net(self.images).detach()
+
+    @cached_property
     def answers(self) -> list[int]:
         """The network's own, photo by photo."""
-        return self.net(self.images).argmax(1).tolist()
+        return self.logits.argmax(1).tolist()
 
-    def scores(self) -> tuple[Features, torch.Tensor]:
-        """Of the class that was predicted: [B, h, w]."""
+    @cached_property
+    def grad_cam(self) -> torch.Tensor:
+        """Captum's, of the network's own answers: [B, h, w]."""
+        attribution = LayerGradCam(self.net, self.node).attribute(self.images, target=self.answers)
+        return attribution[:, 0].detach()
+
+    @cached_property
+    def features(self) -> Features:
         (features,) = self.backbone(self.batch)
-        return features, attend(class_(features).vectors, features.tokens).scores[:, 0].unflatten(
-            1, features.grid
-        )
+        return features
+
+    @cached_property
+    def scores(self) -> torch.Tensor:
+        """Of the class that was predicted: [B, h, w]."""
+        attention = attend(class_(self.features).vectors, self.features.tokens)
+        return attention.scores[:, 0].unflatten(1, self.features.grid)
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +134,13 @@ def network(request) -> Network:
     member = MEMBERS[request.param]
     net = lively(made(member.name), member.size)
     found = named(member.name, net)
+    folded = found.trunk
     precise(found)
-    return Network(member, found, with_module(member, net).double(), photos(member.size))
+    return Network(member, found, folded, with_module(member, net).double(), photos(member.size))
 
 
 def precise(found: Backbone) -> None:
-    """Maps in float64, and batch norm as it is: what rounding does and what folding does is left to other tests."""
+    """Maps in float64, and batch norm as it is: rounding and folding are left to other tests."""
     found.trunk = found.run = deepcopy(found.probed).double()
     found.dtype = torch.float64
 
@@ -128,7 +151,7 @@ def made(name: str) -> nn.Module:
 
 
 def named(name: str, net: nn.Module, **settings) -> Backbone:
-    """As `load_backbone` makes it, but never remembered, and with the state of `net` in place of what would be downloaded."""
+    """As `load_backbone` makes it, never remembered, and with the state of `net` instead of a download."""
     config = {
         key: value
         for key, value in catalogue.settings(f"backbone/{catalogue.family(name)}").items()
@@ -141,7 +164,7 @@ def named(name: str, net: nn.Module, **settings) -> Backbone:
         )
 
 
-def lively(net: nn.Module, size: int = 224, seed: int = 0) -> nn.Module:
+def lively(net: nn.Module, size: int = 96, seed: int = 0) -> nn.Module:
     """Scales, shifts and classifiers at random, and of every batch norm the statistics of noise."""
     torch.manual_seed(seed)
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -167,7 +190,7 @@ def lively(net: nn.Module, size: int = 224, seed: int = 0) -> nn.Module:
 
 
 def with_module(member: Member, net: nn.Module) -> nn.Module:
-    """DenseNet calls its last ReLU as a function, where no hook can see it: the same network with a module there."""
+    """DenseNet calls its last ReLU as a function, where no hook can see it: here it is a module."""
     if not member.name.startswith("densenet"):
         return net
     whole = nn.Sequential()
@@ -178,7 +201,7 @@ def with_module(member: Member, net: nn.Module) -> nn.Module:
 
 
 def photos(side: int, count: int = 2) -> Batch:
-    """Of noise, in the network's own size."""
+    """Of noise."""
     return collate([picture(side, side, seed) for seed in range(count)], Preprocessing(side))
 
 
@@ -194,10 +217,10 @@ def close(found: torch.Tensor, expected: torch.Tensor, relative: float = 1e-5) -
     )
 
 
-# ------------------------------------------------------------------------------------------------------ class scores, elsewhere
+# ------------------------------------------------------------------------------------ class scores, elsewhere
 
 
-def test_every_family_has_a_member_here_and_its_config_names_the_head_that_the_member_is_tested_for():
+def test_every_family_has_a_member_here_and_its_config_names_its_head():
     kinds = {"linear": EXACT, "layer_norm": NORMED, "conv_relu": GATED, "gradient": APPROXIMATE}
     told = {option: catalogue.settings(f"backbone/{option}") for option in catalogue.options("backbone")}
     named_after = {
@@ -212,13 +235,9 @@ def test_every_family_has_a_member_here_and_its_config_names_the_head_that_the_m
 
 @each(EXACT)
 def test_class_scores_are_captums_grad_cam_times_n(network):
-    expected = (
-        LayerGradCam(network.net, network.node)
-        .attribute(network.images, target=network.answers)[:, 0]
-        .detach()
-    )
+    expected = network.grad_cam
     assert network.backbone.certificates[0].exact
-    close(network.scores()[1], expected * expected[0].numel())
+    close(network.scores, expected * expected[0].numel())
 
 
 @each(EXACT)
@@ -226,37 +245,30 @@ def test_class_scores_are_torch_cams_cam(network):
     with CAM(network.net, network.member.node, network.member.layer) as cam, torch.no_grad():
         network.net(network.images)
         (expected,) = cam(class_idx=network.answers, normalized=False)
-    close(network.scores()[1], expected)
+    close(network.scores, expected)
 
 
 @each(EXACT)
 def test_class_scores_above_0_are_torch_cams_grad_cam_times_n(network):
     """torch-cam's Grad-CAM drops what is below 0."""
-    answers = network.answers
     with GradCAM(network.net, network.member.node) as cam:
         logits = network.net(network.images)
-        (expected,) = cam(class_idx=answers, scores=logits, normalized=False)
+        (expected,) = cam(class_idx=network.answers, scores=logits, normalized=False)
     assert (expected > 0).any()
-    close(network.scores()[1].clamp_min(0), expected.detach() * expected[0].numel())
+    close(network.scores.clamp_min(0), expected.detach() * expected[0].numel())
 
 
 @each((*EXACT, *NORMED))
 def test_the_mean_class_score_and_the_constant_make_the_logit(network):
-    features, scores = network.scores()
-    truth = network.net(network.images).detach()
+    features, scores = network.features, network.scores
     _, constants = features.head.ask(features.maps, torch.tensor(network.answers))
-    close(features.logits, truth)
-    close(scores.mean((1, 2)) + constants, truth.max(1).values)
+    close(features.logits, network.logits)
+    close(scores.mean((1, 2)) + constants, network.logits.max(1).values)
 
 
 @each(NORMED)
 def test_grad_cam_of_convnext_has_mean_0_and_ours_has_not(network):
-    theirs = (
-        LayerGradCam(network.net, network.node)
-        .attribute(network.images, target=network.answers)[:, 0]
-        .detach()
-    )
-    ours = network.scores()[1]
+    theirs, ours = network.grad_cam, network.scores
     for map_, mean in ((theirs, 0.0), (ours, None)):
         share = map_.mean((1, 2)).abs() / map_.abs().amax((1, 2))
         assert (share < 1e-4).all() if mean == 0.0 else (share > 1e-2).all(), share
@@ -264,8 +276,8 @@ def test_grad_cam_of_convnext_has_mean_0_and_ours_has_not(network):
 
 
 @each(GATED)
-def test_squeezenets_class_scores_are_what_its_last_convolution_says_before_the_relu(network):
-    (features,) = network.backbone(network.batch)
+def test_squeezenets_class_scores_are_its_last_convolution_before_the_relu(network):
+    features = network.features
     with torch.no_grad():
         said = network.net.classifier[1](network.net.features(network.images))
     for index in (int(said[0].mean((1, 2)).argmax()), int(said[0].mean((1, 2)).argmin())):
@@ -275,13 +287,13 @@ def test_squeezenets_class_scores_are_what_its_last_convolution_says_before_the_
         _, constants = features.head.ask(features.maps, torch.full((2,), index))
         close(scores + constants[:, None, None], said[:, index])
     assert (said[0, index] < 0).any()  # of the worst class: the ReLU has something to do
-    close(features.logits, network.net(network.images).detach())
+    close(features.logits, network.logits)
     assert network.backbone.certificates[0].exact
 
 
 @each(APPROXIMATE)
 def test_where_no_head_is_exact_the_query_is_grad_cams(network):
-    features, scores = network.scores()
+    features, scores = network.features, network.scores
     spoken = {}
     handle = network.node.register_forward_hook(lambda module, inputs, output: spoken.update(maps=output))
     logits = network.net(network.images)
@@ -289,11 +301,7 @@ def test_where_no_head_is_exact_the_query_is_grad_cams(network):
     chosen = logits[range(len(logits)), network.answers].sum()
     weights = torch.autograd.grad(chosen, spoken["maps"])[0].mean((2, 3))  # Grad-CAM's alpha
     close(class_(features).vectors[:, 0], weights * scores[0].numel())
-    expected = (
-        LayerGradCam(network.net, network.node)
-        .attribute(network.images, target=network.answers)[:, 0]
-        .detach()
-    )
+    expected = network.grad_cam
     close(scores, expected * expected[0].numel())
 
 
@@ -306,7 +314,7 @@ def test_where_no_head_is_exact_the_certificate_says_so_and_by_how_much(network)
     assert f"{certificate.absolute:.2g}" in said and "class activation map" not in said
 
 
-# ----------------------------------------------------------------------------------------------------------------- placement
+# -------------------------------------------------------------------------------------------------- placement
 
 
 @each((*EXACT, *NORMED, *GATED, *APPROXIMATE))
@@ -317,7 +325,7 @@ def test_cells_lie_where_the_table_says(network):
     assert reach.stride == pytest.approx((member.stride,) * 2, abs=0.005)
 
 
-# ------------------------------------------------------------------------------------------------------------ weights by name
+# -------------------------------------------------------------------------------------------- weights by name
 
 OTHERS = {
     "maxvit_t",
@@ -345,9 +353,7 @@ def test_every_classifier_but_the_transformers_without_maps_has_a_family():
 
 
 @pytest.mark.parametrize("name, weights", WEIGHTS)
-def test_all_weights_that_torchvision_lists_come_by_name_with_their_own_preprocessing(
-    name, weights, monkeypatch
-):
+def test_all_weights_of_torchvision_come_by_name_with_their_preprocessing(name, weights, monkeypatch):
     """The network itself is left out, so that the largest cost nothing."""
     fetched = []
     monkeypatch.setattr(models, "get_model", lambda name, **settings: nn.Identity())
@@ -379,44 +385,34 @@ def test_what_was_downloaded_is_what_the_network_says(network):
         how.resize_size,
         how.mean,
     )
-    close(network.backbone.net(network.images.float()), network.net(network.images).detach(), 1e-3)
+    close(network.backbone.net(network.images.float()), network.logits, 1e-3)
 
 
-def test_densenets_weights_load_with_the_names_that_torchvisions_files_have():
-    """Its files say denselayer1.norm.1.weight; torchvision's builder renames them to denselayer1.norm1.weight."""
+def test_densenets_weights_load_with_the_names_of_torchvisions_files(monkeypatch):
+    """Its files say denselayer1.norm.1.weight; torchvision's builder makes that denselayer1.norm1.weight."""
+    monkeypatch.setattr(sources, "Backbone", Recorded)
     net = made("densenet121")
     old = {
-        key.replace(".norm1.", ".norm.1.")
-        .replace(".norm2.", ".norm.2.")
-        .replace(".conv1.", ".conv.1.")
-        .replace(".conv2.", ".conv.2."): value
-        for key, value in net.state_dict().items()
+        re.sub(r"\.(norm|conv)([12])\.", r".\1.\2.", key): value for key, value in net.state_dict().items()
     }
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    loaded = named("densenet121", SimpleNamespace(state_dict=lambda: old))
-    assert torch.equal(
-        loaded.net.state_dict()["features.denseblock4.denselayer16.conv2.weight"],
-        net.features.denseblock4.denselayer16.conv2.weight,
-    )
+    loaded = named("densenet121", SimpleNamespace(state_dict=lambda: old)).given.net.state_dict()
+    last = "features.denseblock4.denselayer16.conv2.weight"
+    assert torch.equal(loaded[last], net.state_dict()[last])
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "mnasnet0_5",
-        *("shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"),
-    ],
-)
-def test_weights_from_a_file_are_those_of_the_network_that_was_saved(name, suffix, tmp_path):
+@pytest.mark.parametrize("name", ["mnasnet0_5", "shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"])
+def test_weights_from_a_file_are_those_of_the_network_that_was_saved(name, suffix, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "Backbone", Recorded)
     net, path = made(name), tmp_path / f"saved{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(net.state_dict(), path)
-    loaded = named(name, net, weights=str(path)).net.state_dict()
+    loaded = named(name, net, weights=str(path)).given.net.state_dict()
     assert loaded.keys() == net.state_dict().keys()
     assert all(torch.equal(loaded[key], tensor) for key, tensor in net.state_dict().items())
 
 
-# ------------------------------------------------------------------------------------------------------ several layers in one pass
+# --------------------------------------------------------------------------------- several layers in one pass
 
 LAYERS = {  # layers, what every photo goes through first, what lies behind the deepest of them
     "resnet18": (["stage1", "stage2", "stage3"], "conv1", "layer4"),
@@ -427,10 +423,22 @@ LAYERS = {  # layers, what every photo goes through first, what lies behind the 
 
 
 def several(name: str, net: nn.Module | None, **settings) -> Backbone:
-    """Stretched: nothing is probed.  Without a head where that can be said: nothing behind the layers is asked."""
+    """Stretched: nothing is probed.  Without a head where that can be said: nothing behind is asked."""
     if net is None:
         return backbone.efficientnet_lite(precision="fp32", device="cpu", placement="stretch", **settings)
     return named(name, net, head="none", placement="stretch", **settings)
+
+
+def heard(net: nn.Module, nodes: tuple[str, ...], images: torch.Tensor) -> list[torch.Tensor]:
+    """What these modules say while the whole network runs: maps, whatever their axes."""
+    outputs: dict[str, torch.Tensor] = {}
+    for node in nodes:
+        net.get_submodule(node).register_forward_hook(
+            lambda module, inputs, output, node=node: outputs.update({node: output})
+        )
+    with torch.no_grad():
+        net(images)
+    return [outputs[node] for node in nodes]
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -438,24 +446,31 @@ def test_several_layers_in_one_pass_say_what_each_says_alone(name):
     layers, first, behind = LAYERS[name]
     net = None if name == "efficientnet_lite0" else lively(made(name), 97)
     together, batch, called = several(name, net, layer=layers), photos(97), []
+    precise(together)
     for path, module in together.trunk.named_modules():
         module.register_forward_hook(
             lambda module, inputs, output, path=path: called.append(path.removeprefix("encode."))
         )
     features = together(batch)
-    assert [one.layer for one in features] == layers
+    assert [layer.layer for layer in features] == layers
     assert called.count(first) == 1
     assert not [path for path in called if f"{path}.".startswith(f"{behind}.")]
-    for layer, found in zip(layers, features, strict=True):
-        (expected,) = several(name, net, layer=layer)(batch)
-        assert found.grid == expected.grid
-        close(found.tokens, expected.tokens, 1e-6)
+    whole = deepcopy(together.net).double()
+    for layer, maps in zip(features, heard(whole, together.nodes, batch.images.double()), strict=True):
+        expected = maps.permute(0, 3, 1, 2) if name == "swin_t" else maps
+        assert layer.grid == expected.shape[2:]
+        close(layer.maps, expected, 1e-6)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["resnet18", "efficientnet_lite0"],
-)
+def test_a_layer_is_the_same_alone_and_among_several():
+    net, batch = lively(made("resnet18"), 97), photos(97)
+    for features in several("resnet18", net, layer=["stage1", "stage3"])(batch):
+        (alone,) = several("resnet18", net, layer=features.layer)(batch)
+        assert alone.grid == features.grid
+        close(features.tokens, alone.tokens, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
 def test_layers_come_in_the_order_in_which_they_were_asked_for(name):
     together = several(name, None if name == "efficientnet_lite0" else made(name), layer=["stage3", "stage2"])
     features = together(photos(97, 1))
@@ -465,76 +480,72 @@ def test_layers_come_in_the_order_in_which_they_were_asked_for(name):
     ]
 
 
-# ----------------------------------------------------------------------------------------------------------- batch norm folded in
-
-FOLDED = ("efficientnet_lite0", "resnet18", "mobilenet_v2", "googlenet")
+# --------------------------------------------------------------------------------------- batch norm folded in
 
 
-@pytest.mark.parametrize("name", FOLDED)
-def test_no_batch_norm_is_left_where_one_follows_a_convolution(name):
-    found = (
-        backbone.efficientnet_lite(precision="fp32", device="cpu")
-        if name == "efficientnet_lite0"
-        else named(name, lively(made(name)))
-    )
-    norms = [module for module in found.probed.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert norms and not [module for module in found.trunk.modules() if isinstance(module, nn.BatchNorm2d)]
-    images = photos(225).images
+def is_folded(trunk: nn.Module, unfolded: nn.Module) -> None:
+    """No batch norm is left, and the maps are what they were: in float32, and more nearly in float64."""
+    norms = [module for module in unfolded.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms and not [module for module in trunk.modules() if isinstance(module, nn.BatchNorm2d)]
+    images = photos(97).images
     with torch.no_grad():
-        close(found.trunk(images)[0], found.probed(images)[0], 1e-4)
-        unfolded = deepcopy(found.probed).double()
-        close(engines.folded(unfolded)(images.double())[0], unfolded(images.double())[0], 1e-10)
+        close(trunk(images)[0], unfolded(images)[0], 1e-4)
+        exact = deepcopy(unfolded).double()
+        close(engines.folded(exact)(images.double())[0], exact(images.double())[0], 1e-10)
 
 
-# -------------------------------------------------------------------------------------------------------------------- letterbox
+@each((MEMBERS["resnet18"], MEMBERS["mobilenet_v2"], MEMBERS["googlenet"]))
+def test_no_batch_norm_is_left_where_one_follows_a_convolution(network):
+    is_folded(network.folded, network.backbone.probed)
+
+
+def test_no_batch_norm_is_left_in_the_default_network():
+    found = backbone.efficientnet_lite(precision="fp32", device="cpu")
+    is_folded(found.trunk, found.probed)
+
+
+# -------------------------------------------------------------------------------------------------- letterbox
 
 
 @pytest.mark.parametrize(
-    "name, height, width",
+    "network, height, width",
     [
         ("resnet18", 100, 400),
         ("resnet18", 400, 150),
         pytest.param("convnext_tiny", 400, 150, marks=slow),
         ("squeezenet1_1", 100, 400),
     ],
+    indirect=["network"],
 )
-def test_logits_of_a_letterboxed_photo_come_from_the_cells_that_touch_it(name, height, width):
-    member, net = MEMBERS[name], lively(made(name))
-    found = named(name, net)
+def test_logits_of_a_letterboxed_photo_come_from_the_cells_that_touch_it(network, height, width):
+    member, net, found = network.member, network.net, network.backbone
     batch = collate([picture(height, width)], Preprocessing(224, fit="letterbox"))
-    (features,) = found(batch)
+    (features,), images = found(batch), batch.images.double()
     scale = 224 / max(height, width)
-    kept = []
+    inside = []  # rows, then columns
     for length in (height, width):
         start = (224 - round(length * scale)) / 2
         cells = range((224 // 16 - 1) if member.stride == 16 else 7)  # SqueezeNet pads nothing: 13
-        where = [member.offset + 0.5 + member.stride * cell for cell in cells]
-        kept.append(
-            [
-                cell
-                for cell, at in zip(cells, where)
-                if start - member.stride / 2 < at < 224 - start + member.stride / 2
-            ]
-        )
-    rows, columns = kept
-    assert features.grid == (len(rows), len(columns)) != found.encode(batch.images).shape[2:]
+        centres = {cell: member.offset + 0.5 + member.stride * cell for cell in cells}
+        first, last = start - member.stride / 2, 224 - start + member.stride / 2
+        inside.append([cell for cell, centre in centres.items() if first < centre < last])
+    rows, columns = inside
+    assert features.grid == (len(rows), len(columns)) != found.encode(images).shape[2:]
     with torch.no_grad():
-        maps = net.features(batch.images) if name != "resnet18" else found.encode(batch.images)
+        maps = net.features(images) if member.name != "resnet18" else found.encode(images)
         maps = maps[:, :, rows][:, :, :, columns]
-        if name == "resnet18":
+        if member.name == "resnet18":
             expected = net.fc(maps.mean((2, 3)))
+        elif member.name == "convnext_tiny":
+            expected = net.classifier(net.avgpool(maps))
         else:
-            expected = (
-                net.classifier(net.avgpool(maps))
-                if name == "convnext_tiny"
-                else net.classifier(maps).flatten(1)
-            )
-        whole = net(batch.images)
+            expected = net.classifier(maps).flatten(1)
+        whole = net(images)
     close(features.logits, expected, 1e-4)
     assert (expected - whole).abs().max() > 1e-2 * whole.abs().max()  # the bars would have had their say
 
 
-# ------------------------------------------------------------------------------------------------------------------------- timm
+# ------------------------------------------------------------------------------------------------------- timm
 
 
 @pytest.mark.parametrize(
@@ -552,7 +563,7 @@ def test_a_network_of_timm_says_what_timm_says(name, node, kind, tmp_path):
         name, weights=str(tmp_path / "net.safetensors"), precision="fp32", device="cpu", placement="stretch"
     )
     precise(found)
-    batch, net = photos(224), net.double()
+    batch, net = photos(96), net.double()
     images = batch.images.double()
     (features,), truth = found(batch), net(images)
     answers = truth.argmax(1)
@@ -573,13 +584,18 @@ def test_a_network_of_timm_says_what_timm_says(name, node, kind, tmp_path):
         assert (grad_cam.mean((1, 2)).abs() < 1e-4 * grad_cam.abs().amax((1, 2))).all()
 
 
+@pytest.fixture(scope="module")
+def resnet_of_timm() -> Backbone:
+    return backbone.timm("resnet18", weights="random", layer="all", precision="fp32", device="cpu")
+
+
 @pytest.mark.parametrize("stage, stride", [("stage1", 4), ("stage2", 8), ("stage3", 16), ("last", 32)])
-def test_the_stages_of_timm_are_those_of_its_feature_info(stage, stride):
-    found = backbone.timm("resnet18", weights="random", layer=stage, precision="fp32", device="cpu")
+def test_the_stages_of_timm_are_those_of_its_feature_info(resnet_of_timm, stage, stride):
     info = timm.create_model("resnet18", pretrained=False).feature_info[-4:]
-    entry = info[["stage1", "stage2", "stage3", "last"].index(stage)]
-    assert found.nodes == (entry["module"],) and entry["reduction"] == stride
-    assert found.receptive_field_on((224, 224)).stride == (stride, stride)
+    number = ["stage1", "stage2", "stage3", "last"].index(stage)
+    assert resnet_of_timm.layers[number] == stage
+    assert resnet_of_timm.nodes[number] == info[number]["module"] and info[number]["reduction"] == stride
+    assert resnet_of_timm.receptive_field_on((224, 224), number).stride == (stride, stride)
 
 
 def test_an_unknown_network_of_timm_is_refused_with_names_like_it():

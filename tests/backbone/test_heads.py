@@ -92,7 +92,7 @@ def test_logits_and_the_evidence_of_the_scores_are_what_plain_loops_say(kind):
             np.testing.assert_allclose(evidence, by_hand, rtol=1e-12)
 
 
-def test_the_frozen_norms_query_is_the_gradient_with_the_divisor_held_and_not_the_gradient_itself():
+def test_the_frozen_norms_query_is_the_gradient_with_the_divisor_held():
     classes = torch.tensor([2, 4])
     queries = {}
     for held in (True, False):
@@ -127,7 +127,7 @@ def test_the_gradients_query_is_how_fast_the_logit_grows_with_each_channel():
         assert float(constants[photo]) == pytest.approx(float(BIAS[index]) ** 2)  # of maps that are 0
 
 
-def test_the_gradients_query_of_a_mean_and_a_linear_layer_is_that_layers_row():
+def test_the_gradients_query_of_a_mean_and_a_linear_layer_is_its_row():
     vectors, constants = Gradient(HEADS["linear"][0].logits).ask(MAPS, torch.tensor([1, 3]))
     torch.testing.assert_close(vectors, WEIGHT[[1, 3]])
     torch.testing.assert_close(constants, BIAS[[1, 3]])
@@ -167,7 +167,7 @@ def test_a_head_that_says_what_the_network_says_is_certified_exact(kind):
     assert certify(head, MAPS, truth).absolute == pytest.approx(0.01, rel=1e-6)
 
 
-def test_of_many_classes_the_best_and_the_worst_are_among_those_that_are_looked_at():
+def test_of_many_classes_the_best_and_the_worst_are_looked_at():
     classes = 100
     head = Linear(normal(classes, D, seed=7), normal(classes, seed=8))
     for extreme in ("argmax", "argmin"):
@@ -178,7 +178,7 @@ def test_of_many_classes_the_best_and_the_worst_are_among_those_that_are_looked_
 
 
 @pytest.mark.parametrize("relative", [0.0, 1e-7, 0.99e-4, 1e-4, 1.01e-4, 0.5, 25.0, 3e9, math.inf, math.nan])
-def test_only_below_a_ten_thousandth_are_scores_called_a_class_activation_map(relative):
+def test_only_below_a_ten_thousandth_is_it_a_class_activation_map(relative):
     certificate = Certificate("linear", 0.125, relative)
     assert certificate.exact == ("class activation map" in str(certificate)) == (relative < 1e-4)
     assert ("approximate" in str(certificate)) != certificate.exact
@@ -226,7 +226,7 @@ def test_the_network_of_these_tests_cannot_be_traced():
 
 @pytest.mark.parametrize("head", ["linear:fc", "gradient"])
 @pytest.mark.parametrize("brightness", [0, 190])
-def test_a_network_that_cannot_be_traced_says_what_its_parts_say_one_after_another(brightness, head):
+def test_a_network_that_cannot_be_traced_says_what_its_parts_say(brightness, head):
     net, batch = Own(), show(brightness)
     stem = net.bright if brightness else net.dark
     with torch.no_grad():
@@ -260,7 +260,7 @@ def test_what_lies_behind_the_layer_is_not_run():
 
 
 @pytest.mark.parametrize("layers", [["bright", "body"], ["body", "bright"]])
-def test_several_layers_of_a_network_that_cannot_be_traced_come_in_the_order_in_which_they_were_asked_for(
+def test_several_layers_of_an_untraceable_network_come_in_order(
     layers,
 ):
     features = own(head="none", placement="stretch", layer=layers)(show(190))

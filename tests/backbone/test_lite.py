@@ -1,5 +1,7 @@
-"""The default network: timm's own architecture is the oracle for its numbers, TensorFlow's rule in plain loops for its padding."""
+"""The default network: timm's own architecture is the oracle for its numbers, TensorFlow's rule in plain loops
+for its padding."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -44,7 +46,8 @@ def test_logits_are_those_of_timms_network_with_the_same_weights(name):
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("side", [7, 8, 31, 32])
 def test_padding_is_tensorflows(kernel, side):
-    """SAME, from its definition: ceil(side / 2) outputs; what they need beyond the side is padded, the odd pixel after."""
+    """SAME, from its definition: ceil(side / 2) outputs; what they need beyond the side is padded, the odd pixel
+    after."""
     padded = lite.SamePadding(kernel)(torch.ones(1, 1, side, side + 1))
     for axis, length in ((2, side), (3, side + 1)):
         outputs = -(-length // 2)
@@ -85,15 +88,27 @@ def test_any_layer_of_features_can_be_asked():
         PRETRAINED(layer="features.99")
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("layer", ["stage2", "last"])
-def test_its_thin_twin_has_the_cells_where_the_network_has_them(name, layer):
+SIZES = ((224, 224), (225, 241), (260, 320))
+QUICK = {("last", "efficientnet_lite0", size) for size in SIZES} | {
+    ("stage2", "efficientnet_lite0", (225, 241)),
+    ("last", "efficientnet_lite1", (260, 320)),
+    ("last", "efficientnet_lite2", (225, 241)),
+}
+
+
+@pytest.mark.parametrize(
+    "layer, name, size",
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(("stage2", "last"), NAMES, SIZES)
+    ],
+)
+def test_its_thin_twin_has_the_cells_where_the_network_has_them(layer, name, size):
     network = backbones.efficientnet_lite(name, layer=layer, precision="fp32", placement="rf")
-    for size in ((224, 224), (225, 241), (260, 320)):
-        assert network.receptive_field_on(size) == probe(network.encode, size), size
+    assert network.receptive_field_on(size) == probe(network.encode, size)
 
 
-# ------------------------------------------------------------------------------------------------ weights
+# ---------------------------------------------------------------------------------------------------- weights
 
 
 def test_a_missing_package_is_one_line_that_says_what_to_install(monkeypatch):
@@ -128,7 +143,7 @@ def test_a_name_that_is_no_layer_of_it_is_refused():
         lite.rename(state)
 
 
-# ------------------------------------------------------------------------------------------------ what a network says of itself
+# ------------------------------------------------------------------------------ what a network says of itself
 
 
 @pytest.mark.parametrize("size, right", [(225, 224), (240, 224), (250, 256), (449, 448)])
@@ -167,7 +182,7 @@ def test_the_list_called_imagenet_is_torchvisions():
     assert heads.class_names("imagenet") == tuple(expected)
 
 
-# ------------------------------------------------------------------------------------------------ accuracy on real photos
+# ------------------------------------------------------------------------------------ accuracy on real photos
 
 
 MATERIAL = Path(os.environ.get("ATTNVIS_MATERIAL", "nowhere")) / "imagenet_like" / "test"
@@ -175,7 +190,8 @@ PHOTOS = 200
 
 
 def top_1(net: nn.Module, size: int = 224, mean=lite.MEAN, std=lite.STD, order=(0, 1, 2)) -> float:
-    """Share of the photos, named <class>_..., whose class comes first; cropped as TensorFlow does, `size` of `size + 32`."""
+    """Share of the photos, named <class>_..., whose class comes first; cropped as TensorFlow does, `size` of
+    `size + 32`."""
     how = Preprocessing(size, "crop", size + 32, mean=mean, std=std)
     paths = sorted(MATERIAL.glob("*.jpg"))[:PHOTOS]
     right = 0

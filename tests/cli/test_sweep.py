@@ -18,7 +18,7 @@ import attnvis as package
 from attnvis import backbone
 from attnvis.experiments.sweep import page
 from attnvis.experiments.sweep.folder import read_sweep
-from attnvis.experiments.sweep.job import Job
+from attnvis.experiments.sweep.job import JobWriter
 
 ROOT = Path(package.__file__).resolve().parents[1]
 SMALL = ("cache.folder=cache", "hydra.run.dir=out", "hydra.sweep.dir=out", "preprocess.size=96", "sheets=0")
@@ -307,7 +307,7 @@ def test_resume_of_a_single_job_after_its_mistake_is_mended(sweep):
 
 
 def test_a_job_killed_while_it_is_done_anew_is_missing(done):
-    Job(Path("out"), {})  # begun, and never ended
+    JobWriter(Path("out"), {})  # begun, and never ended
     (part,) = read_sweep(Path("out")).missing
     assert part.status == "missing" and "killed" in part.reason
 

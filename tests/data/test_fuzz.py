@@ -1,4 +1,7 @@
-"""Real photos and settings, changed at random: what comes out is a photo or one line that says what is wrong, and nothing else, in time."""
+"""Real photos and settings, changed at random.
+
+What comes out is a photo or one line that says what is wrong, and nothing else, in time.
+"""
 
 import io
 import os
@@ -15,7 +18,7 @@ from PIL import Image
 
 from attnvis.data.decoding import load
 from attnvis.data.paths import find
-from attnvis.data.preprocessing import fit
+from attnvis.data.preprocessing import preprocess
 from attnvis.types import PhotoError, Preprocessing
 
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6
@@ -25,7 +28,9 @@ KINDS = {
     "WEBP": [{}, {"lossless": True}, {"mode": "RGBA"}],
     "GIF": [{"mode": "P"}, {"mode": "P", "interlace": 0}],
     "BMP": [{}, {"mode": "L"}],
-    "TIFF": [{}, {"compression": "tiff_lzw"}, {"compression": "tiff_deflate"}, {"mode": "RGBA"}, {"mode": "CMYK"}],
+    "TIFF": [
+        {}, {"compression": "tiff_lzw"}, {"compression": "tiff_deflate"}, {"mode": "RGBA"}, {"mode": "CMYK"},
+    ],
 }  # fmt: skip
 
 pytestmark = pytest.mark.filterwarnings(
@@ -70,7 +75,10 @@ NUMBERS = st.sampled_from(
 
 @st.composite
 def mutated(draw, kind: str) -> bytes:
-    """Bytes flipped, numbers made extreme, pieces cut out, doubled, moved or replaced: mostly near the start, where the headers are."""
+    """Bytes flipped, numbers made extreme, pieces cut out, doubled, moved or replaced.
+
+    Mostly near the start, where the headers are.
+    """
     data = bytearray(draw(st.sampled_from(seeds(kind))))
     for _ in range(draw(st.integers(1, 6))):
         near = min(len(data), draw(st.sampled_from([32, 128, 1024, 1 << 20])))
@@ -111,7 +119,7 @@ def tried(data: bytes) -> None:
         and photo.pixels.flags["C_CONTIGUOUS"]
     )
     assert photo.size[0] * photo.size[1] <= 178_956_970
-    fit(photo, Preprocessing(32))
+    preprocess(photo, Preprocessing(32))
 
 
 def fuzz(kind: str, examples: int) -> None:
@@ -143,7 +151,8 @@ LIMITED = """
     resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
     resource.setrlimit(resource.RLIMIT_CPU, (1500, 1500))
     fuzz({kind!r}, 5000)
-    status = open("/proc/self/status").read()  # not ru_maxrss, which counts what the parent held when it forked
+    # Not ru_maxrss, which counts what the parent held when it forked.
+    status = open("/proc/self/status").read()
     peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     assert peak < 4000, f"{{peak}} MB"
 """
@@ -152,7 +161,7 @@ LIMITED = """
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="resource limits and kilobytes are Linux'")
 @pytest.mark.parametrize("kind", KINDS)
-def test_five_thousand_changed_photos_are_photos_or_one_line_in_bounded_memory_and_time(kind):
+def test_5000_changed_photos_are_photos_or_one_line_within_limits(kind):
     """In a process of its own: a decoder that crashes takes only that along, and says so by its code."""
     code = textwrap.dedent(LIMITED).format(folder=os.path.dirname(__file__), kind=kind)
     ended = subprocess.run(
@@ -161,18 +170,19 @@ def test_five_thousand_changed_photos_are_photos_or_one_line_in_bounded_memory_a
     assert ended.returncode == 0, ended.stderr[-2000:]
 
 
-# ---------------------------------------------------------------------------------------------------------------- settings
+# --------------------------------------------------------------------------------------------------- settings
 
 
 WORDS = [
-    "query=class", "query.name=tabby", "query=point", "query.x=5", "query.y=6", "scaling=temperature", "scaling.tau=0.5", "normalise=top_k",
-    "normalise.k=3", "preprocess.size=96", "preprocess.fit=crop", "render.opacity=0.5", "render.colours=magma", "batch_size=2", "seed=1",
-    "name=run", "maps=false", "logger.mode=disabled", "backbone.layer=stage3", "backbone.precision=fp32", "query=several",
+    "query=class", "query.name=tabby", "query=point", "query.x=5", "query.y=6", "scaling=temperature",
+    "scaling.tau=0.5", "normalise=top_k", "normalise.k=3", "preprocess.size=96", "preprocess.fit=crop",
+    "render.opacity=0.5", "render.colours=magma", "batch_size=2", "seed=1", "name=run", "maps=false",
+    "logger.mode=disabled", "backbone.layer=stage3", "backbone.precision=fp32", "query=several",
     "query.of=[mean,'box:1,2,3,4']", "cache.limit=1.5", "experiment=queries",
 ]  # fmt: skip
 ODD = [
-    "", "=", "[", "]", "{", "}", "'", '"', "\\", "${", "${name}", ",", ":", "~", "+", "++", "@", "null", "-1", "1e999", "nan", "&a", "*a",
-    "\n", "\x1b", "猫", "../", "!!python/object:os.system",
+    "", "=", "[", "]", "{", "}", "'", '"', "\\", "${", "${name}", ",", ":", "~", "+", "++", "@", "null",
+    "-1", "1e999", "nan", "&a", "*a", "\n", "\x1b", "猫", "../", "!!python/object:os.system",
 ]  # fmt: skip
 
 
@@ -188,7 +198,10 @@ def words(draw) -> list[str]:
 
 
 def composed(given_words: list[str]) -> None:
-    """The door's own path from words to functions, as far as no file is touched: what is wrong is told in one line."""
+    """The door's own path from words to functions, as far as no file is touched.
+
+    What is wrong is told in one line.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

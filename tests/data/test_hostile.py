@@ -1,4 +1,7 @@
-"""Input made to do harm: each is refused in one line, or is a photo like any other; none hangs, fills the memory or leaves the folder."""
+"""Input made to do harm: each is refused in one line, or is a photo like any other.
+
+None hangs, fills the memory or leaves the folder.
+"""
 
 import io
 import os
@@ -96,17 +99,17 @@ def webp() -> bytes:
     return bytes(data)
 
 
-# ------------------------------------------------------------------------------------------------------ bombs and false headers
+# ------------------------------------------------------------------------------------ bombs and false headers
 
 
 ENORMOUS = {
-    "jpeg": jpeg(65_535, 65_535), "gif": gif(65_535, 65_535), "tiff": tiff(2**31 - 1, 2**31 - 1), "webp": webp(),
-    "bmp": bmp(99_999, 99_999),
+    "jpeg": jpeg(65_535, 65_535), "gif": gif(65_535, 65_535), "tiff": tiff(2**31 - 1, 2**31 - 1),
+    "webp": webp(), "bmp": bmp(99_999, 99_999),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ENORMOUS)
-def test_a_header_that_claims_too_much_is_refused_before_anything_is_decoded(kind):
+def test_a_header_that_claims_too_much_is_refused_before_decoding(kind):
     assert len(ENORMOUS[kind]) < 1000
     assert "178,956,970 pixels" in refusal(ENORMOUS[kind])
 
@@ -125,7 +128,7 @@ def test_a_whole_png_of_50000_by_50000_zeros_is_refused():
         "bmp": bmp(9000, 9000),
     }.items(),
 )
-def test_a_header_that_claims_what_the_file_does_not_hold_is_a_damaged_photo(kind, data):
+def test_a_header_that_claims_more_than_the_file_holds_is_a_damaged_photo(kind, data):
     assert "damaged or truncated" in refusal(data)
 
 
@@ -133,7 +136,7 @@ def test_a_header_that_claims_what_the_file_does_not_hold_is_a_damaged_photo(kin
 @UNIX
 @pytest.mark.parametrize("colour, depth", [(2, 8), (6, 8), (6, 16), (0, 16)])
 def test_the_largest_photo_that_is_read_takes_at_most_nine_bytes_a_pixel(colour, depth, tmp_path):
-    """Three for the pixels, four or so for the decoder's own, and little else; compositing all at once took 17."""
+    """Three for the pixels, four or so for the decoder's own, and little else; all at once took 17."""
     (tmp_path / "bomb.png").write_bytes(png(13_000, 13_000, colour, depth))
     code = """
 import resource, sys
@@ -184,7 +187,7 @@ def test_what_follows_a_jpeg_is_nobodys_photo(tail, attnvis, here):
     assert not any(tail in file.read_bytes() for file in Path("out").rglob("*") if file.is_file())
 
 
-# ------------------------------------------------------------------------------------------------------- files that are none
+# ---------------------------------------------------------------------------------------- files that are none
 
 
 @UNIX
@@ -225,7 +228,11 @@ def test_a_run_on_a_pipe_a_device_and_a_photo_draws_the_photo(attnvis, here):
 
 @UNIX
 def test_a_photo_piped_in_is_told_to_go_into_a_file(tmp_path):
-    code = "from attnvis.data.decoding import load\ntry: load('/dev/stdin')\nexcept ValueError as error: print(error)"
+    code = (
+        "from attnvis.data.decoding import load\n"
+        "try: load('/dev/stdin')\n"
+        "except ValueError as error: print(error)"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -258,7 +265,7 @@ def test_a_folder_named_like_a_photo_is_a_folder(tmp_path):
     )
 
 
-# --------------------------------------------------------------------------------------------------------------- gathering
+# -------------------------------------------------------------------------------------------------- gathering
 
 
 @UNIX
@@ -350,7 +357,7 @@ def test_thousands_of_missing_photos_do_not_read_a_big_folder_each(tmp_path, mon
     assert len(seen) == 1000
 
 
-# ------------------------------------------------------------------------------------------------------------------- names
+# ------------------------------------------------------------------------------------------------------ names
 
 
 STRANGE = {
@@ -428,7 +435,7 @@ def test_an_absolute_name_stays_below_the_outputs(attnvis, here):
     )
 
 
-# ----------------------------------------------------------------------------------------------------- weights and settings
+# --------------------------------------------------------------------------------------- weights and settings
 
 
 class Payload:
@@ -517,7 +524,7 @@ def test_settings_that_nest_name_themselves_or_cannot_be_read_are_one_line(attnv
 
 
 def test_an_alias_in_an_override_is_only_text(attnvis, here):
-    """Hydra's grammar has no aliases, so nothing expands: the billion laughs of yaml are the text they are."""
+    """Hydra's grammar has no aliases, so nothing expands: yaml's billion laughs are the text they are."""
     make_photo(here / "cat.png")
     assert attnvis("run", "cat.png", "+x=[*a,*a,*a]", "name=laughs").code == 0
     assert '"*a",\n   "*a",\n   "*a"' in Path("out/run.json").read_text()

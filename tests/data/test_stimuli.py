@@ -1,4 +1,4 @@
-"""Pictures with known truth: what they claim is measured on their pixels - areas, moments, hues - by formulas of our own."""
+"""Pictures with known truth: what they claim is measured on their pixels - areas, moments, hues."""
 
 from colorsys import rgb_to_hsv
 from math import pi, radians, sin, sqrt
@@ -49,44 +49,44 @@ def area(picture, mask):
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_of_49_items_differs_and_the_rest_is_grey(kind):
     for seed in range(12):
-        picture, target, rest = pop_out(kind, 2.0, seed)
-        assert (picture.dtype, picture.shape, target.shape, rest.shape) == (
+        picture, target, distractors = pop_out(kind, 2.0, seed)
+        assert (picture.dtype, picture.shape, target.shape, distractors.shape) == (
             np.uint8,
             (225, 225, 3),
             (225, 225),
             (225, 225),
         )
-        assert not (target & rest).any()
-        assert (len(items(target)), len(items(rest))) == (1, 48)
-        assert len(np.unique(picture[~target & ~rest])) == 1
+        assert not (target & distractors).any()
+        assert (len(items(target)), len(items(distractors))) == (1, 48)
+        assert len(np.unique(picture[~target & ~distractors])) == 1
 
 
 @pytest.mark.parametrize("level", [20.0, 60.0, 150.0])
 def test_an_odd_colour_differs_in_hue_alone(level):
     for seed in range(12):
-        picture, target, rest = pop_out("colour", level, seed)
-        (odd,), (usual,) = (np.unique(picture[inside(mask, 2)], axis=0) for mask in (target, rest))
+        picture, target, distractors = pop_out("colour", level, seed)
+        (odd,), (usual,) = (np.unique(picture[inside(mask, 2)], axis=0) for mask in (target, distractors))
         assert apart(hue(odd), hue(usual), 360) == pytest.approx(level, abs=1)
         assert rgb_to_hsv(*odd)[1:] == pytest.approx(rgb_to_hsv(*usual)[1:], rel=0.01)
-        assert target.sum() == pytest.approx(rest.sum() / 48, rel=0.05)
+        assert target.sum() == pytest.approx(distractors.sum() / 48, rel=0.05)
 
 
 @pytest.mark.parametrize("level", [15.0, 30.0, 75.0, 120.0])
 def test_an_odd_bar_is_turned_and_no_other(level):
     for seed in range(12):
-        picture, target, rest = pop_out("orientation", level, seed)
-        tilts = [tilt(bar) for bar in items(rest)]
+        picture, target, distractors = pop_out("orientation", level, seed)
+        tilts = [tilt(bar) for bar in items(distractors)]
         assert max(apart(found, tilts[0], 180) for found in tilts) < 3
         assert apart(tilt(target), np.median(tilts), 180) == pytest.approx(min(level, 180 - level), abs=3)
-        assert target.sum() == pytest.approx(rest.sum() / 48, rel=0.1)
-        assert set(np.unique(picture[inside(target | rest)])) in ({0}, {255})
+        assert target.sum() == pytest.approx(distractors.sum() / 48, rel=0.1)
+        assert set(np.unique(picture[inside(target | distractors)])) in ({0}, {255})
 
 
 @pytest.mark.parametrize("level", [0.5, 1.25, 1.6, 2.2])
 def test_an_odd_size_is_so_many_times_as_wide(level):
     for seed in range(12):  # at the picture's edge too, where a disc too large would be cut
-        picture, target, rest = pop_out("size", level, seed)
-        usual = np.mean([area(picture, disc) for disc in items(rest)])
+        picture, target, distractors = pop_out("size", level, seed)
+        usual = np.mean([area(picture, disc) for disc in items(distractors)])
         assert sqrt(area(picture, target) / usual) == pytest.approx(level, rel=0.04)
 
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_drawn_is_refused():
         pop_out("size", 3.0, 0)
 
 
-# ------------------------------------------------------------------------------------------------ scenes
+# ----------------------------------------------------------------------------------------------------- scenes
 
 
 def test_a_scene_is_its_background_wherever_the_mask_is_not():
@@ -150,7 +150,10 @@ def test_an_object_has_the_hue_of_its_name():
 
 
 def test_no_background_comes_near_the_colour_of_its_object():
-    """Channels spanning .72 cannot all lie within .24 of channels spanning .24: the two ends together are .48 away."""
+    """Channels spanning .72 cannot all lie within .24 of channels spanning .24.
+
+    The two ends together are .48 away.
+    """
     for seed, (picture, mask, _) in enumerate(SCENES):
         before, pixels = background(np.random.default_rng(seed), 225), picture[inside(mask, 2)] / 255
         assert before.min() >= 0 and before.max() <= 1

@@ -1,4 +1,4 @@
-"""Attention by class in place of the mean: the logits by plain loops, who is right by hand, and what a name tells of its photo's class."""
+"""Attention by class in place of the mean: logits by plain loops, who is right by hand, what a name tells."""
 
 import math
 from dataclasses import replace
@@ -123,7 +123,7 @@ def test_half_precision_is_not_what_is_summed_in():
     assert attended_logits(TOKENS.half(), HEAD, scaling.none).dtype == torch.float32
 
 
-def test_the_settings_run_from_flat_to_sharp_and_name_none_and_the_root_once():
+def test_settings_run_from_flat_to_sharp_with_none_and_the_root_once():
     asked = settings(1024)  # whose root, 32, is on the grid
     taus = [setting.tau for setting in asked if setting.tau is not None]
     assert asked[0].name == "GAP" and taus == sorted(set(taus), reverse=True)
@@ -135,7 +135,7 @@ def test_the_settings_run_from_flat_to_sharp_and_name_none_and_the_root_once():
     }.items()
 
 
-# ----------------------------------------------------------------------------------------------------------------- who is right
+# -------------------------------------------------------------------------------- who is right
 
 LOGS = [math.log(p) for p in (0.4, 0.3, 0.1, 0.08, 0.06, 0.04, 0.02)]
 
@@ -163,7 +163,7 @@ def test_the_curve_is_the_nll_of_divided_logits():
 
 
 def told_by_chance(sharpness: float, photos: int, seed: int) -> list:
-    """Logits that are right about their own chances, but for being multiplied by `sharpness`; the truth is drawn from those chances."""
+    """Logits that know their chances, but multiplied by `sharpness`; the truth is drawn from those."""
     random = np.random.default_rng(seed)
     logits = random.normal(0, 2, (photos, 7))
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -182,7 +182,7 @@ def test_rescaling_finds_what_the_logits_were_multiplied_by(sharpness):
     np.testing.assert_allclose(nll.mean(), np.mean(right), atol=4e-3)
 
 
-def test_rescaling_between_two_points_of_the_grid_is_what_that_divisor_gives():
+def test_rescaling_between_two_divisors_is_what_the_one_between_gives():
     random = np.random.default_rng(0)
     logits, truths = random.normal(0, 3, (60, 11)), random.integers(0, 11, 60)
     nll, divisor = rescale(
@@ -204,7 +204,7 @@ def test_rescaling_is_fitted_on_the_other_half():
     np.testing.assert_allclose(nll[:, 0], 4.0)
 
 
-# ------------------------------------------------------------------------------------------------------------------- intervals
+# -------------------------------------------------------------------------------- intervals
 
 
 def test_photos_that_are_all_alike_leave_no_doubt():
@@ -262,7 +262,7 @@ def test_the_rows_are_means_over_photos_and_gap_is_no_better_than_itself():
     ) and not gap.delta_top1.certain
 
 
-# ----------------------------------------------------------------------------------------------------------------------- truth
+# -------------------------------------------------------------------------------- truth
 
 
 @pytest.mark.parametrize(
@@ -297,11 +297,11 @@ def test_a_name_that_tells_no_class_or_two_is_refused_with_advice(path, words):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-# ----------------------------------------------------------------------------------------------------------------------- photos
+# -------------------------------------------------------------------------------- photos
 
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
-# the mean colours of six tiles, and a classifier that reads them: class 0 is red, class 1 is green, the others are never meant
+# the mean colours of six tiles, and a classifier that reads them: 0 is red, 1 is green, no other is meant
 COLOURS = Linear(torch.tensor([[9.0, 0, 0], [0, 9, 0], *[[-9.0] * 3] * 9]), torch.zeros(11), CATEGORIES)
 HOW = Preprocessing(40, "stretch", multiple=1)
 NET = fake_backbone(torch.nn.AdaptiveAvgPool2d((3, 2)), HOW, COLOURS, name="<i>tiles</i>")
@@ -389,7 +389,7 @@ def test_the_page_tells_what_failed(tmp_path):
     assert "1 failed" in page and "a&lt;b&gt;.jpg does not say its class" in page
 
 
-# ------------------------------------------------------------------------------------------------------------------------ words
+# -------------------------------------------------------------------------------- words
 
 
 def row(name: str, tau: float, **changes: Estimate) -> SettingResult:
@@ -424,7 +424,8 @@ def test_the_words_say_no_more_than_the_interval(more, words):
             0.7,
             0.8,
             -0.2,
-            "falls from 1.000 to 0.800 with √d (−0.200 [−0.210, −0.190]). That much needs no attention: GAP's own logits",
+            "falls from 1.000 to 0.800 with √d (−0.200 [−0.210, −0.190]). "
+            "That much needs no attention: GAP's own logits",
         ),
         (0.9, 0.8, -0.2, "Part of that is mere rescaling: GAP's own logits divided by 0.50"),
         (0.7, 1.2, 0.2, "rises from 1.000 to 1.200 with √d (+0.200 [+0.190, +0.210]). For comparison: GAP's"),

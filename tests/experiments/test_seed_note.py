@@ -1,4 +1,4 @@
-"""The note's page: its sums against the goldens, its sentence against features made to fit and to defy it, and what a browser gets."""
+"""The note's page: its sums against the goldens, its sentence against features made to fit and to defy it."""
 
 import json
 import math
@@ -17,9 +17,9 @@ from attnvis.attention import query, scaling
 from attnvis.attention.normalise import softmax
 from attnvis.backbone.heads import Linear
 from attnvis.experiments import seed_note
-from attnvis.experiments.seed_note import Asked, duel, measured, verdict, write_note
+from attnvis.experiments.seed_note import QueryMedians, duel, query_medians, verdict, write_note
 from attnvis.experiments.sweep.folder import AXES, read_sweep
-from attnvis.experiments.sweep.job import Job
+from attnvis.experiments.sweep.job import GridWriter, JobWriter
 from attnvis.methods.settings import GAPS, SettingGrid
 from attnvis.pipeline.streaming import stream
 from attnvis.types import Preprocessing
@@ -40,10 +40,10 @@ def test_the_claims_stand_beside_what_is():
     assert near.plain.weights[0] == pytest.approx(0.880797077978) and near.divided.weights[
         0
     ] == pytest.approx(0.511046745542)
-    assert near.shares == pytest.approx((51 / 100, 49 / 100)) and round(near.dim_said, 1) == 2499.3
+    assert near.shares == pytest.approx((51 / 100, 49 / 100)) and round(near.noted_dim, 1) == 2499.3
     assert (
         far.plain.weights[1] == pytest.approx(8.7565107627e-27, rel=1e-9, abs=0)
-        and round(far.gap_said, 2) == 18.42
+        and round(far.noted_gap, 2) == 18.42
     )
 
 
@@ -59,9 +59,11 @@ def test_the_best_divisor_is_where_the_gradient_peaks():
         assert max(found) == found[2]
 
 
-def asked(before: float, after: float, patches: float = 50.0) -> Asked:
+def medians(before: float, after: float, patches: float = 50.0) -> QueryMedians:
     nothing = np.zeros(GAPS[2])
-    return Asked("mean", before, before / patches, after, after / patches, patches, 1.0, (nothing, nothing))
+    return QueryMedians(
+        "mean", before, before / patches, after, after / patches, patches, 1.0, (nothing, nothing)
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,17 +87,18 @@ def asked(before: float, after: float, patches: float = 50.0) -> Asked:
     ],
 )
 def test_the_notes_sentence_holds_where_it_was_wild_and_a_choice_is_left(before, after, holds, words):
-    found, why = verdict(asked(float(before), float(after)))
+    found, why = verdict(medians(float(before), float(after)))
     assert found is holds and words in why
 
 
 def test_the_judgement_names_the_queries_on_both_sides():
-    said = seed_note.judgement([asked(1.0, 20.0), replace(asked(18.0, 49.0), query="class")], 6)
+    said = seed_note.judgement([medians(1.0, 20.0), replace(medians(18.0, 49.0), query="class")], 6)
     assert re.fullmatch(
-        r"On these 6 photos the note's sentence holds for the query mean \(.*\); it does not hold for the query class \(.*\)\.",
+        r"On these 6 photos the note's sentence holds for the query mean \(.*\); "
+        r"it does not hold for the query class \(.*\)\.",
         said,
     )
-    assert seed_note.judgement([asked(18.0, 49.0)], 1).startswith(
+    assert seed_note.judgement([medians(18.0, 49.0)], 1).startswith(
         "On this photo the note's sentence does not hold for the query mean ("
     )
 
@@ -113,7 +116,7 @@ def test_a_probability_is_written_so_that_it_can_be_read(weights, words):
     assert seed_note.probability(weights) == words
 
 
-# ----------------------------------------------------------------------------------------------------------------------- photos
+# -------------------------------------------------------------------------------- photos
 
 D = 100  # its root moves a gap by one decade: 6 bins of the histogram
 HOW = Preprocessing(60, "stretch", multiple=1)
@@ -154,11 +157,11 @@ def swept(folder: Path, scalings: tuple[str, ...], photos: list[Path]) -> Path:
         {name: getattr(scaling, name) for name in scalings},
         {"softmax": softmax},
     )
-    with Job(folder, {}) as job:
-        job.axes, job.facts = dict.fromkeys(AXES, "x"), net.describe()
-        job.open(grid.settings)
-        for outcome in stream(photos, grid, HOW):
-            job.add(outcome)
+    with JobWriter(folder, {}) as job:
+        job.update(axes=dict.fromkeys(AXES, "x"), provenance=net.describe())
+        with GridWriter(job, grid.settings) as writer:
+            for outcome in stream(photos, grid, HOW):
+                writer.add(outcome)
     (folder / "plan.json").write_text(
         json.dumps({"command": "attnvis sweep <x>", "jobs": [""], "many": False})
     )
@@ -185,7 +188,7 @@ def test_the_medians_are_those_of_the_photos(folder, tmp_path):
         for name, divisor in (("none", 1.0), ("inv_sqrt_d", math.sqrt(D))):
             powers = np.exp((scores - scores.max()) / divisor)
             shares[name].append(spread_over(powers / powers.sum()))
-    mean, class_ = measured(read_sweep(folder).parts[0])
+    mean, class_ = query_medians(read_sweep(folder).parts[0])
     assert (mean.query, class_.query, mean.patches) == ("mean", "class", 20)
     assert mean.before == pytest.approx(sorted(shares["none"])[1], rel=1e-3)
     assert mean.after == pytest.approx(sorted(shares["inv_sqrt_d"])[1], rel=1e-3)
@@ -193,7 +196,7 @@ def test_the_medians_are_those_of_the_photos(folder, tmp_path):
 
 
 def test_dividing_moves_the_gaps_by_the_root_of_d_and_leaves_their_form(folder):
-    for found in measured(read_sweep(folder).parts[0]):
+    for found in query_medians(read_sweep(folder).parts[0]):
         before, after = found.gaps
         assert before.sum() == pytest.approx(1) and after.sum() == pytest.approx(1)
         assert np.abs(after - np.roll(before, -6)).sum() < 0.05, (

@@ -372,7 +372,7 @@ def test_attention_between_the_two_needs_no_warning():
 
 
 @pytest.mark.parametrize("share, warned", [(0.951, True), (0.949, False)])
-def test_nearly_uniform_begins_at_a_perplexity_of_95_percent_of_the_patches(share, warned):
+def test_nearly_uniform_begins_at_a_perplexity_of_95_percent(share, warned):
     low, high = 0.0, 20.0
     for _ in range(60):  # the entropy falls as the gap grows
         gap = (low + high) / 2

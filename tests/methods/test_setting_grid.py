@@ -86,7 +86,7 @@ def perplexity(weights: list[float]) -> float:
 def test_every_setting_is_exactly_what_its_attention_alone_would_be(text):
     features = some()
     grid = asking(text)
-    (asked,) = language.ask(language.parse(text), features)
+    (asked,) = language.build_queries(language.parse(text), features)
     answers = grid.answer((features,))
     assert grid.settings == tuple((one, other) for one in SCALINGS for other in NORMALISERS)
     keys = features.tokens if asked.keys is None else asked.keys
@@ -122,7 +122,7 @@ def test_a_photos_and_a_querys_part_is_its_own():
             assert found.numbers["sigma_eff"][3:] == pytest.approx([1.0] * 3, rel=1e-5), "what a z-score sets"
 
 
-def test_queries_and_keys_are_multiplied_once_per_query_however_many_settings():
+def test_queries_and_keys_are_multiplied_once_for_all_settings():
     class Products(TorchFunctionMode):
         seen = 0
 
@@ -136,7 +136,7 @@ def test_queries_and_keys_are_multiplied_once_per_query_however_many_settings():
     assert products.seen == 3
 
 
-def test_a_query_of_several_vectors_gives_one_part_each_and_the_photos_stay_apart():
+def test_several_vectors_give_one_result_each_and_photos_stay_apart():
     features = some()
     answers = asking("random:0,3", "mean").answer((features,))
     for photo, answer in enumerate(answers):
@@ -177,7 +177,7 @@ def test_a_users_bare_vectors_and_two_queries_of_one_text_are_measured():
 
 def test_half_precise_features_are_multiplied_in_float32():
     features = some(normal(B, N, D).bfloat16())
-    (asked,) = language.ask(language.parse("random:0,3"), features)
+    (asked,) = language.build_queries(language.parse("random:0,3"), features)
     (found, *_), _ = asking(
         "random:0,3", scalings=functions("scaling", ["none"]), normalisers={"softmax": normalise.softmax}
     ).answer((features,))
@@ -222,7 +222,7 @@ def test_ranked_weights_are_the_sorted_ones_read_off_at_equal_steps():
                 np.testing.assert_allclose(found.batch.ranked[number][found.at], expected, atol=1e-9)
 
 
-def test_four_patches_run_from_the_hottest_to_the_coldest_and_a_weight_of_0_is_no_colder_than_the_floor():
+def test_four_patches_run_from_the_hottest_to_the_floor():
     found = scored(0.0, 3 * math.log(2), 0.0, 0.0)  # weights 1, 8, 1, 1 of 11
     curve = found.batch.ranked[0][found.at]
     assert curve[0].item() == pytest.approx(math.log2(32 / 11), abs=1e-6)
@@ -238,7 +238,7 @@ def bin_of(gap: float) -> int:
     return math.floor((math.log10(gap) - GAPS[0]) * 6)
 
 
-def test_two_patches_have_one_gap_and_pairs_of_a_patch_with_itself_do_not_count():
+def test_two_patches_have_one_gap_and_none_with_themselves():
     found = scored(3.0, 5.0, scalings=("none", "temperature:100"))
     raw, none, hundredth = found.batch.gaps[:, *found.at].tolist()
     assert GAPS == (-6.0, 6.0, 72) and bin_of(2) == 37
@@ -249,7 +249,7 @@ def test_two_patches_have_one_gap_and_pairs_of_a_patch_with_itself_do_not_count(
     )
 
 
-def test_the_gaps_of_four_patches_are_the_six_differences_about_equally_often():
+def test_gaps_of_four_patches_are_the_six_differences_equally_often():
     found = scored(0.0, 1.0, 11.0, 1011.0)
     counts = found.batch.gaps[0][found.at]
     gaps = (1, 11, 1011, 10, 1010, 1000)
@@ -261,7 +261,7 @@ def test_the_gaps_of_four_patches_are_the_six_differences_about_equally_often():
     assert (counts / counts.sum() - expected).abs().max() < 0.1
 
 
-def test_dividing_the_scores_by_ten_shifts_the_histogram_by_the_bins_of_one_decade():
+def test_dividing_the_scores_by_ten_shifts_the_histogram_by_a_decade():
     (answer, _) = asking(
         "random:0,3",
         scalings=functions("scaling", ["none", "temperature:10"]),
@@ -281,7 +281,7 @@ def test_gaps_beyond_the_ends_are_counted_at_the_ends():
 # Temperatures
 
 
-def test_spread_and_gradient_against_temperature_are_those_of_plain_softmax():
+def test_spread_and_gradient_by_temperature_are_those_of_plain_softmax():
     features = some()
     for answer in asking("mean", "random:0,3").answer((features,)):
         for found in answer:
@@ -299,7 +299,7 @@ def test_spread_and_gradient_against_temperature_are_those_of_plain_softmax():
                 assert gradients[index].item() == pytest.approx(norm * std, rel=1e-9)
 
 
-def test_the_temperatures_run_from_a_128th_to_128_and_the_spread_grows_with_them():
+def test_temperatures_run_from_a_128th_to_128_and_the_spread_with_them():
     assert TEMPERATURES[0] == 1 / 128 and TEMPERATURES[28] == 1 and TEMPERATURES[-1] == 128
     assert np.allclose(np.diff(np.log2(TEMPERATURES)), 0.25)
     for answer in asking("random:0,3").answer((some(),)):
@@ -331,7 +331,7 @@ def test_two_equal_best_patches_keep_a_gradient_however_cold():
 
 
 @pytest.mark.parametrize("gap", [1e-3, 2.0, 60.0])
-def test_two_patches_learn_fastest_where_their_scaled_gap_is_that_of_the_closed_form(gap):
+def test_two_patches_learn_fastest_where_the_closed_form_says(gap):
     assert PEAK * math.tanh(PEAK / 2) == pytest.approx(1, abs=1e-6)
     gradient = scored(0.0, gap).batch.heated[1].flatten()
     tau = (
@@ -355,7 +355,7 @@ def test_the_temperature_for_a_share_spreads_the_attention_over_that_share(share
             ) == pytest.approx(share * N, rel=1e-6)
 
 
-def test_the_temperature_grows_with_the_scores_and_with_the_share_that_is_asked_for():
+def test_the_temperature_grows_with_the_scores_and_with_the_share():
     scores = (0.0, 1.0, 2.5, 7.0, 7.5)
     small, large = scored(*scores), scored(*(1000 * score for score in scores))
     assert large.temperature_for(0.5) == pytest.approx(1000 * small.temperature_for(0.5), rel=1e-6)
@@ -392,7 +392,7 @@ def test_settings_are_read_as_they_are_typed():
 
 
 @pytest.mark.parametrize("text", [*scaling.__all__, "temperature:2", "cosine:0.07", "perplexity:0.3"])
-def test_a_scaling_is_called_a_positive_factor_exactly_if_it_keeps_every_order(text):
+def test_a_scaling_is_a_positive_factor_exactly_if_it_keeps_every_order(text):
     keys = normal(B, N, D) * normal(B, N, 1, seed=3).exp()  # of very different norms
     scores = Scores(normal(B, 3, D, seed=4), keys)
     logits = functions("scaling", [text])[text](scores)

@@ -141,7 +141,7 @@ def test_photos_that_vanish_or_are_cut_short_meanwhile_fail_alone(here):
 
 
 @pytest.mark.slow
-def test_a_second_run_into_the_same_folder_is_refused_and_does_the_first_no_harm(here):
+def test_a_second_run_into_a_folder_is_refused_and_harms_nothing(here):
     album(20)
     with under_way("album") as first:
         before = {
@@ -188,7 +188,7 @@ def small_disk(folder: Path, size: str):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_after_making_room_resume_does_the_rest(here):
+def test_a_full_disk_is_one_line_and_resume_does_the_rest(here):
     album(30)
     with small_disk(here / "disk", "1m"):
         code, _, err = ended(begun("album", *WORDS, "hydra.run.dir=disk/out"))

@@ -159,7 +159,7 @@ def test_maps_read_again_are_what_the_network_found_and_where(attnvis, photos):
     assert parse(asked[1])
 
 
-def test_names_stay_unique_where_case_is_ignored_and_counting_does_not_start_again():
+def test_names_stay_unique_where_case_is_ignored_and_are_counted_on():
     taken: dict[str, int] = {}
     assert [files.unique(name, taken) for name in ("cat", "Cat", "cat-2", "cat", "dog")] == [
         "cat",
@@ -197,7 +197,7 @@ def test_redraw_gives_the_same_overlays_without_the_network(attnvis, photos, mon
     assert first != {path.name: path.read_bytes() for path in Path("magma/overlays").iterdir()}
 
 
-def test_redraw_refuses_a_photo_that_is_another_now_and_a_map_that_is_damaged(attnvis, photos):
+def test_redraw_refuses_another_photo_and_a_damaged_map(attnvis, photos):
     assert attnvis("run", "a", "b", "c").code == 0
     make_photo(photos[0], seed=77)
     (Path("out") / records()[1]["map"]).write_bytes(b"nothing")
@@ -206,7 +206,7 @@ def test_redraw_refuses_a_photo_that_is_another_now_and_a_map_that_is_damaged(at
     assert [row["status"] for row in records("again")] == ["failed", "failed", "done"]
 
 
-def test_redraw_says_so_where_there_is_nothing_to_draw_from_and_spares_the_run_itself(attnvis, photos):
+def test_redraw_without_maps_says_so_and_spares_the_run_itself(attnvis, photos):
     assert attnvis("run", "a", "maps=false").code == 0
     assert not Path("out/maps").exists()
     assert "kept no maps" in attnvis("redraw", "out", "hydra.run.dir=again").complaint
@@ -391,9 +391,7 @@ def short_of(settings):
     return made
 
 
-def test_trouble_with_wandb_in_the_midst_of_a_run_is_one_line_and_costs_nothing(
-    attnvis, photos, wandb, monkeypatch
-):
+def test_trouble_with_wandb_during_a_run_is_one_line_and_costs_nothing(attnvis, photos, wandb, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no more")
 

@@ -205,7 +205,7 @@ def test_badges_warn_of_maps_that_say_little(tmp_path, numbers, badge):
     assert found == [badge] * bool(badge)
 
 
-def test_a_card_says_what_the_network_takes_the_photo_for_and_how_likely_the_asked_class_is(tmp_path):
+def test_a_card_says_what_was_predicted_and_how_likely_the_asked_class_is(tmp_path):
     likely = {
         "class_probability": 0.000163,
         "class_rank": 311.0,

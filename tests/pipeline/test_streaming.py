@@ -57,7 +57,7 @@ def broken(folder: Path, kind: int) -> Path:
     return path
 
 
-def test_of_two_hundred_photos_the_twenty_broken_ones_fail_alone_each_with_its_reason(attnvis, here):
+def test_of_200_photos_the_20_broken_ones_fail_alone_with_their_reason(attnvis, here):
     photos = [make_photo(here / f"{number}.png", SIZES[number % 4], number) for number in range(180)]
     bad = [broken(here, kind) for kind in range(20)]
     paths = [*photos]
@@ -123,7 +123,7 @@ def numbers(outcomes: list[Outcome]) -> dict[str, torch.Tensor]:
     return {outcome.path.name: outcome.answers[0].attention.weights[0, 0] for outcome in outcomes}
 
 
-def test_results_depend_neither_on_the_batch_size_nor_on_the_order_of_the_photos(tmp_path):
+def test_results_depend_neither_on_the_batch_size_nor_on_the_order(tmp_path):
     paths = [make_photo(tmp_path / f"{number}.png", SIZES[number % 3], number) for number in range(9)]
     method = AttentionMethod(LOADED(precision="fp32"), query.class_, scaling.inv_sqrt_d)
     alone = numbers(list(streaming.stream(paths, method, HOW, 1)))
@@ -160,7 +160,7 @@ def test_a_point_outside_one_photo_of_a_batch_fails_that_photo_alone(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [2, 5])
-def test_several_workers_give_the_same_outcomes_in_the_same_order_to_the_bit(tmp_path, workers):
+def test_several_workers_give_the_same_outcomes_to_the_bit_in_order(tmp_path, workers):
     method = AttentionMethod(LOADED(precision="fp32"), query.class_, scaling.inv_sqrt_d)
     paths = [make_photo(tmp_path / f"{number}.png", SIZES[number % 3], number) for number in range(17)]
     paths.insert(4, tmp_path / "missing.png")
@@ -199,7 +199,7 @@ def test_a_photo_of_an_odd_shape_does_not_hold_the_others_back_for_ever(tmp_path
     assert [outcome.index for outcome in outcomes] == list(range(1, 60))
 
 
-def test_what_is_made_of_outcomes_is_made_by_several_threads_and_given_back_in_order(tmp_path):
+def test_several_threads_work_on_outcomes_and_give_them_back_in_order(tmp_path):
     paths = [make_photo(tmp_path / f"{number}.png", SIZES[number % 3], number) for number in range(24)]
     barrier = threading.Barrier(3, timeout=30)  # three are drawn at one time, or this breaks
 
@@ -228,7 +228,7 @@ def test_what_is_made_of_outcomes_is_made_by_several_threads_and_given_back_in_o
         ),
     ],
 )
-def test_where_memory_does_not_hold_a_batch_it_is_halved_and_the_run_goes_on(tmp_path, error):
+def test_a_batch_that_memory_does_not_hold_is_halved(tmp_path, error):
     paths = [make_photo(tmp_path / f"{number}.png", seed=number) for number in range(20)]
     asked, said = [], []
 

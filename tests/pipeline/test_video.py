@@ -22,6 +22,7 @@ from attnvis.methods.attention import AttentionMethod
 from attnvis.pipeline import video as pipeline_video
 from attnvis.pipeline import video_file, video_run
 from attnvis.pipeline.plan import RunPlan
+from attnvis.render.panels import BAR_HEIGHT
 from attnvis.types import Box, Features, Placement, Preprocessing, Provenance, Query
 
 HOW = Preprocessing(size=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -103,9 +104,7 @@ def features_of(tokens, layer="last"):
 
 
 @pytest.mark.parametrize("name, codec, rate", [("clip.avi", "MJPG", 12.5), ("clip.mp4", "mp4v", 29.97)])
-def test_the_drawn_video_has_the_frames_the_rate_and_the_size_of_the_one_that_came_in(
-    film, name, codec, rate
-):
+def test_the_drawn_video_has_the_frames_rate_and_size_of_its_source(film, name, codec, rate):
     make_clip(name, 11, (48, 64), rate, codec)
     ended = film(name, "batch_size=4")
     assert ended.code == 0 and "11 frames drawn: out/overlay.mp4" in ended.out and ended.err == ""
@@ -149,7 +148,7 @@ def test_the_drawn_video_has_the_frames_the_rate_and_the_size_of_the_one_that_ca
         "overlay.mp4",
         "run.json",
     ]
-    assert cv2.imread("out/legend.png").shape == (68 + 2 * 16, 440 + 2 * 16, 3)  # the bar and its margin
+    assert cv2.imread("out/legend.png").shape == (BAR_HEIGHT + 2 * 16, 440 + 2 * 16, 3)  # with its margin
 
 
 def test_frames_come_in_order_with_their_own_pictures(film):
@@ -305,7 +304,7 @@ def look_of(weights, size):
     return pipeline_video.FrameAttention(found, np.array(weights))
 
 
-def test_equal_weights_have_equal_colours_in_every_frame_whatever_the_others_are(here, monkeypatch):
+def test_equal_weights_have_equal_colours_in_every_frame(here, monkeypatch):
     pictures = []
     monkeypatch.setattr(video_file.VideoWriter, "add", lambda movie, picture: pictures.append(picture))
     clip = video.Clip(Path("clip"), (16, 64), 10.0, 3, "")

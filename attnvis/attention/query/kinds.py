@@ -1,5 +1,6 @@
-"""What is asked of the patches.  Every function: Features -> Query, or a list of them, or bare vectors [B, Q, D]; settings are arguments.
+"""What is asked of the patches.
 
+Every function: Features -> Query, or a list of them, or bare vectors [B, Q, D]; settings are arguments.
 Scores are linear in the query: scores(k * q1 + q2) = k * scores(q1) + scores(q2).
 """
 
@@ -9,44 +10,51 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from attnvis.geometry import extent_along
 from attnvis.types import Box, ClassScore, Features, Head, PhotoError, Placement, Query, find_class
 
-__all__ = ["box", "class_", "distance", "mean", "norm", "pca", "point", "random", "rarity"]
+__all__ = ["KINDS", "box", "class_", "distance", "mean", "norm", "pca", "point", "random", "rarity"]
 
 QueryFunction = Callable[[Features], Query | Tensor | list[Query]]
 
 
 def mean(features: Features) -> Query:
-    """q = the mean patch: what is typical of this photo.  It marks objects only as far as the network has learned to silence background.
+    """q = the mean patch: what is typical of this photo.
 
-    Under 1/sqrt(d) this is SimPool (Psomas et al. 2023) without its learned matrices.
+    It marks objects only as far as the network has learned to silence background.  Under 1/sqrt(d) this is
+    SimPool (Psomas et al. 2023) without its learned matrices.
     """
     return Query(features.mean.unsqueeze(1), labels(features, "mean"))
 
 
 def class_(features: Features, name: str | int = "predicted") -> Query:
-    """q = what the classifier asks of the patches for this class.  Its certificate says whether mean s_i + constant is the class's logit;
-    if so the scores are a class activation map (Zhou et al. 2016), else the query is Grad-CAM's and the map an approximation.
+    """q = what the classifier asks of the patches for this class.
 
-    `name` is a category, its index, or "predicted": the network's own answer, photo by photo.
+    Its certificate says whether mean s_i + constant is the class's logit; if so the scores are a class
+    activation map (Zhou et al. 2016), else the query is Grad-CAM's and the map an approximation.
+
+    `name` is a category, its index, or "predicted": the network's own answer, photo by photo.  Raises
+    ValueError where there is no classifier, or no such class.
     """
     head, logits = features.head, features.logits
     if head is None:
         raise ValueError(
-            "a class query needs a classifier, and this backbone has none: give it a head, or ask another query"
+            "a class query needs a classifier, and this backbone has none: "
+            "give it a head, or ask another query"
         )
-    if logits is None:  # of an earlier layer: the rest of the network is asked only now
+    if logits is None:  # of an earlier layer: what follows in the network is run only now
         logits = head.logits(features.maps).float()
     if name == "predicted":
-        chosen = logits.argmax(-1)
+        classes = logits.argmax(-1)
     else:
-        chosen = torch.full(
-            (len(logits),), find_class(name, head.categories, logits.shape[1]), device=logits.device
-        )
-    scores = class_scores(head, logits, chosen)
-    names = tuple((score.name,) for score in scores)
+        index = find_class(name, head.categories, count=logits.shape[1])
+        classes = torch.full((len(logits),), index, device=logits.device)
+    scores = class_scores(head, logits, classes=classes)
+    vectors, _ = head.ask(features.maps, classes)
     return Query(
-        head.ask(features.maps, chosen)[0].unsqueeze(1), names, classes=tuple((score,) for score in scores)
+        vectors.unsqueeze(1),
+        labels=tuple((score.name,) for score in scores),
+        classes=tuple((score,) for score in scores),
     )
 
 
@@ -55,172 +63,233 @@ def class_scores(head: Head, logits: Float[Tensor, "B C"], classes: Int[Tensor, 
     chosen = logits.double().gather(1, classes.unsqueeze(1))  # [B, 1]
     probabilities = (chosen - logits.double().logsumexp(1, keepdim=True)).exp().flatten()
     ranks = 1 + (logits > chosen).sum(1)
-    rows = zip(
-        classes.tolist(), probabilities.tolist(), chosen.flatten().tolist(), ranks.tolist(), strict=True
-    )
+    columns = (classes, probabilities, chosen.flatten(), ranks)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
-        ClassScore(index, head.category(index), probability, logit, rank)
+        ClassScore(index, head.category(index), probability=probability, logit=logit, rank=rank)
         for index, probability, logit, rank in rows
     ]
 
 
 def point(features: Features, x: float, y: float) -> Query:
-    """q = the features at one spot, bilinear between the four cells around it: where is more of this?  x, y in pixels of the original."""
-    for name, placement in named(features):
+    """q = the features at one spot, bilinear between the four cells around it: where is more of this?
+
+    x, y in pixels of the original.  Raises PhotoError where the spot lies outside a photo, or on a part of it
+    that was cropped away.
+    """
+    for name, placement in named_placements(features):
         height, width = placement.size
-        if not (0 <= x < width and 0 <= y < height):
+        if not (0 <= x < width and 0 <= y < height):  # NaN fails too
             raise PhotoError(
-                f"point {x:g},{y:g} lies outside the {width}x{height} photo {name}; points are x,y in pixels of the original"
+                f"point {x:g},{y:g} lies outside the {width}x{height} photo {name}; "
+                "points are x,y in pixels of the original"
             )
         if not placement.seen.holds(y, x):
             raise PhotoError(
-                f"point {x:g},{y:g} of {name} was cropped away before the network saw it; use preprocess.fit=resize"
+                f"point {x:g},{y:g} of {name} was cropped away before the network saw it; "
+                "use preprocess.fit=resize"
             )
-    shares = [outer(hat(placement, 0, y), hat(placement, 1, x)) for placement in features.placements]
-    return Query(pooled(features, shares), labels(features, f"point {x:g},{y:g}"), marks=((y, x),))
+    shares = []
+    for placement in features.placements:
+        rows = interpolation_weights(placement, 0, position=y)
+        columns = interpolation_weights(placement, 1, position=x)
+        shares.append(outer_product(rows, columns))
+    return Query(weighted_mean(features, shares), labels(features, f"point {x:g},{y:g}"), marks=((y, x),))
 
 
 def box(features: Features, x: float, y: float, width: float, height: float) -> Query:
-    """q = the mean patch of a rectangle, cells weighted by the area they share with it.  x, y: its top left, in pixels of the original."""
+    """q = the mean patch of a rectangle, cells weighted by the area they share with it.
+
+    x, y: its top left, width and height, in pixels of the original.  Raises ValueError where the rectangle is
+    empty, PhotoError where it touches no part of a photo that was seen.
+    """
     if not (width > 0 and height > 0):  # NaN fails too
         raise ValueError(f"box needs a width and a height above 0, not {width:g}x{height:g}")
-    area = Box(y, x, height, width)
     shares = []
-    for name, placement in named(features):
-        rows, columns = overlap(placement, 0, y, y + height), overlap(placement, 1, x, x + width)
+    for name, placement in named_placements(features):
+        rows = overlap_lengths(placement, 0, low=y, high=y + height)
+        columns = overlap_lengths(placement, 1, low=x, high=x + width)
         if not (rows.sum() > 0 and columns.sum() > 0):
-            across = f"{placement.size[1]}x{placement.size[0]}"
+            photo_height, photo_width = placement.size
             raise PhotoError(
-                f"box {x:g},{y:g},{width:g},{height:g} (x,y,width,height) touches no part of the {across} photo {name} that was seen"
+                f"box {x:g},{y:g},{width:g},{height:g} (x,y,width,height) touches no part of the "
+                f"{photo_width}x{photo_height} photo {name} that was seen"
             )
-        shares.append(outer(rows, columns))
-    return Query(
-        pooled(features, shares), labels(features, f"box {x:g},{y:g},{width:g},{height:g}"), marks=(area,)
-    )
+        shares.append(outer_product(rows, columns))
+    text = f"box {x:g},{y:g},{width:g},{height:g}"
+    mark = Box(top=y, left=x, height=height, width=width)
+    return Query(weighted_mean(features, shares), labels(features, text), marks=(mark,))
 
 
 def random(features: Features, seed: int = 0, count: int = 1) -> Query:
-    """q ~ N(0, I), the same for every photo: the control.  A map that looks like this one's says nothing about its query."""
+    """q ~ N(0, I), `count` of them, the same for every photo: the control.
+
+    A map that looks like this one's says nothing about its query.  Raises ValueError for a count below 1.
+    """
     if count < 1:
         raise ValueError(f"query random needs a count of at least 1, not {count}")
-    draws = torch.randn(
-        count, features.tokens.shape[-1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
-    vectors = draws.to(features.tokens).expand(len(features.tokens), -1, -1)
-    said = tuple(f"random {seed}" + (f" #{number + 1}" if count > 1 else "") for number in range(count))
-    return Query(vectors, (said,) * len(features.tokens), marks=(None,) * count)
+    photos, _, channels = features.tokens.shape
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randn(count, channels, generator=generator, dtype=torch.float64)
+    vectors = draws.to(features.tokens).expand(photos, -1, -1)
+    return Query(vectors, (numbered(f"random {seed}", count),) * photos, marks=(None,) * count)
 
 
 def distance(features: Features) -> Query:
-    """How far a patch lies from the mean patch: s_i = ||v_i - g||.  K != V: the key is that one number, the query is 1."""
-    return one_number(features, (features.tokens - features.mean.unsqueeze(1)).norm(dim=-1), "distance")
+    """How far a patch lies from the mean patch: s_i = ||v_i - g||.
+
+    K != V: the key is that one number, the query is 1.
+    """
+    distances = (features.tokens - features.mean.unsqueeze(1)).norm(dim=-1)
+    return query_of_scores(features, distances, text="distance")
 
 
 def norm(features: Features) -> Query:
-    """How strongly the network answers at a patch: s_i = ||v_i||.  K != V: the key is that one number, the query is 1."""
-    return one_number(features, features.tokens.norm(dim=-1), "norm")
+    """How strongly the network answers at a patch: s_i = ||v_i||.
+
+    K != V: the key is that one number, the query is 1.
+    """
+    return query_of_scores(features, features.tokens.norm(dim=-1), text="norm")
 
 
-def one_number(features: Features, scores: Float[Tensor, "B N"], text: str) -> Query:
-    """A query of which the scores are known: d_k = 1, so that 1/sqrt(d_k) and 1/d_k leave them as they are."""
+def query_of_scores(features: Features, scores: Float[Tensor, "B N"], text: str) -> Query:
+    """A query whose scores are known: d_k = 1, so that 1/sqrt(d_k) and 1/d_k leave them as they are."""
     keys = scores.unsqueeze(-1)
     return Query(torch.ones_like(keys[:, :1]), labels(features, text), keys=keys)
 
 
 def pca(features: Features, component: int = 1, centred: bool = True) -> Query:
-    """q = a principal direction of the photo's patches (EigenCAM takes the first); its free sign points to the patches of larger norm.
+    """q = a principal direction of the photo's patches (EigenCAM takes the first), of length 1.
 
-    `sign_margin` is how clearly it does: |correlation| of scores and norms.  Where it is small, the mirror image or another size of the
-    input may get the opposite sign (docs/question.md).
+    Its free sign points to the patches of larger norm.  `sign_margin`, 0 ... 1, is how clearly it does:
+    |correlation| of scores and norms.  Where it is small, the mirror image or another size of the input may
+    get the opposite sign (docs/question.md).  Raises ValueError for a component that does not exist.
     """
     patches, channels = features.tokens.shape[1:]
     available = min(patches - centred, channels)  # centred patches sum to zero: one direction less
     if not 1 <= component <= available:
-        shape = f"{patches} patches of {channels} channels"
         raise ValueError(
-            f"pca component {component} does not exist: {shape} have components 1 ... {available}"
+            f"pca component {component} does not exist: "
+            f"{patches} patches of {channels} channels have components 1 ... {available}"
         )
-    directions, _, _ = principal(features.tokens, component, centred)
+    directions, _, _ = principal_directions(features.tokens, component, centred=centred)
     direction = directions[..., component - 1]  # [B, D]
     scores = (features.tokens @ direction.unsqueeze(-1)).squeeze(-1)
     norms = features.tokens.norm(dim=-1)
-    scores, norms = (values - values.mean(1, keepdim=True) for values in (scores, norms))
-    agreement = (scores * norms).sum(1)
-    signed = direction * torch.where(agreement < 0, -1.0, 1.0).unsqueeze(-1)
-    margin = (agreement.abs() / (scores.norm(dim=1) * norms.norm(dim=1)).clamp_min(1e-30)).unsqueeze(1)
-    return Query(signed.unsqueeze(1), labels(features, f"pca {component}"), sign_margin=margin)
+    scores = scores - scores.mean(1, keepdim=True)
+    norms = norms - norms.mean(1, keepdim=True)
+    products = (scores * norms).sum(1)  # N times their covariance
+    sign = torch.where(products < 0, -1.0, 1.0)
+    lengths = scores.norm(dim=1) * norms.norm(dim=1)
+    margin = products.abs() / lengths.clamp_min(1e-30)
+    return Query(
+        (direction * sign.unsqueeze(-1)).unsqueeze(1),
+        labels(features, f"pca {component}"),
+        sign_margin=margin.unsqueeze(1),
+    )
 
 
 def rarity(features: Features, components: int = 16, shrinkage: float = 0.01) -> Query:
-    """How unlike the rest a patch is: squared Mahalanobis distance from the mean patch in the leading principal components (RX).
+    """How unlike the others a patch is: squared Mahalanobis distance from the mean patch (RX).
 
-    Quadratic in the patch, and still a dot product: the keys are the squared whitened coordinates, the query is all ones.
+    Taken in the leading principal components, with a share `shrinkage` of their mean variance added to each.
+    Quadratic in the patch, and still a dot product: the keys are the squared whitened coordinates, the query
+    is all ones.  Raises ValueError for fewer than 1 component; more than there are count as all.
     """
     if components < 1:
         raise ValueError(f"rarity needs at least 1 component, not {components}")
     components = min(components, *features.tokens.shape[1:])
-    directions, variances, centred = principal(features.tokens, components, centred=True)
+    directions, variances, patches = principal_directions(features.tokens, components, centred=True)
     total = variances.sum(-1, keepdim=True)
     floor = (shrinkage * total / variances.shape[-1]).clamp_min(torch.finfo(variances.dtype).tiny)
-    keys = (centred @ directions) ** 2 / (variances + floor).unsqueeze(1)  # [B, N, components]
+    keys = (patches @ directions) ** 2 / (variances + floor).unsqueeze(1)  # [B, N, components]
     return Query(torch.ones_like(keys[:, :1]), labels(features, "rarity"), keys=keys)
 
 
+KINDS: dict[str, Callable] = {  # what a query's text may begin with, in the order in which messages list it
+    "box": box,
+    "class": class_,
+    "distance": distance,
+    "mean": mean,
+    "norm": norm,
+    "pca": pca,
+    "point": point,
+    "random": random,
+    "rarity": rarity,
+}
+
+
 def labels(features: Features, text: str) -> tuple[tuple[str, ...], ...]:
+    """One query with the same label on every photo: [B][1]."""
     return ((text,),) * len(features.tokens)
 
 
-def named(features: Features) -> list[tuple[str, Placement]]:
+def numbered(text: str, count: int) -> tuple[str, ...]:
+    """One label per query of a photo: the text, and where there are several their numbers from 1."""
+    if count == 1:
+        return (text,)
+    return tuple(f"{text} #{number}" for number in range(1, count + 1))
+
+
+def named_placements(features: Features) -> list[tuple[str, Placement]]:
+    """Each photo's name and placement; features that were not made of files have no names."""
     names = features.names or ("",) * len(features.placements)
     return list(zip(names, features.placements, strict=True))
 
 
-def pooled(features: Features, shares: list[Float[Tensor, " N"]]) -> Float[Tensor, "B 1 D"]:
-    """The weighted mean patch of each photo."""
+def weighted_mean(features: Features, shares: list[Float[Tensor, " N"]]) -> Float[Tensor, "B 1 D"]:
+    """The mean patch of each photo, its patches weighted by the photo's shares (>= 0, of any sum)."""
     weights = torch.stack(shares).to(features.tokens)
     return (weights / weights.sum(-1, keepdim=True)).unsqueeze(1) @ features.tokens
 
 
-def outer(rows: Float[Tensor, " h"], columns: Float[Tensor, " w"]) -> Float[Tensor, " N"]:
+def outer_product(rows: Float[Tensor, " h"], columns: Float[Tensor, " w"]) -> Float[Tensor, " N"]:
+    """Weights of rows and columns -> weights of patches, i = row * w + column."""
     return (rows.unsqueeze(1) * columns).flatten()
 
 
-def centres(placement: Placement, axis: int) -> Float[Tensor, " cells"]:
-    return placement.first[axis] + placement.step[axis] * torch.arange(
-        placement.grid[axis], dtype=torch.float64
-    )
+def cell_centres(placement: Placement, axis: int) -> Float[Tensor, " cells"]:
+    """Along the rows (axis 0) or columns (1) of the photo, in its pixels."""
+    cells = torch.arange(placement.grid[axis], dtype=torch.float64)
+    return placement.first[axis] + placement.step[axis] * cells
 
 
-def hat(placement: Placement, axis: int, position: float) -> Float[Tensor, " cells"]:
-    """Linear interpolation weights at a position; beyond the outer centres the outer cell."""
-    where = centres(placement, axis)
-    inside = min(max(position, float(where[0])), float(where[-1]))
-    return (1 - (where - inside).abs() / placement.step[axis]).clamp_min(0)
+def interpolation_weights(placement: Placement, axis: int, position: float) -> Float[Tensor, " cells"]:
+    """Linear interpolation between the cells' centres at a position of the photo, summing to 1.
+
+    Beyond the outer centres the outer cell has all the weight.
+    """
+    centres = cell_centres(placement, axis)
+    inside = min(max(position, float(centres[0])), float(centres[-1]))
+    return (1 - (centres - inside).abs() / placement.step[axis]).clamp_min(0)
 
 
-def overlap(placement: Placement, axis: int, low: float, high: float) -> Float[Tensor, " cells"]:
-    """The length that each cell shares with [low, high): cells reach half-way to their neighbours, the outer ones to the view's edge."""
-    where = centres(placement, axis)
-    between = (where[1:] + where[:-1]) / 2
-    start, length = (
-        (placement.seen.top, placement.seen.height)
-        if axis == 0
-        else (placement.seen.left, placement.seen.width)
-    )
-    edges = torch.cat(
-        [torch.tensor([float(start)]).double(), between, torch.tensor([float(start + length)]).double()]
-    )
+def overlap_lengths(placement: Placement, axis: int, low: float, high: float) -> Float[Tensor, " cells"]:
+    """The length that each cell shares with [low, high), in pixels of the photo.
+
+    Cells reach half-way to their neighbours, the outer ones to the edge of what was seen.
+    """
+    centres = cell_centres(placement, axis)
+    between = (centres[1:] + centres[:-1]) / 2
+    start, length = extent_along(placement.seen, axis)
+    first, last = torch.tensor([[float(start)], [float(start + length)]]).double()
+    edges = torch.cat([first, between, last])
     return (edges[1:].clamp_max(high) - edges[:-1].clamp_min(low)).clamp_min(0)
 
 
-def principal(
+def principal_directions(
     tokens: Float[Tensor, "B N D"], count: int, centred: bool
 ) -> tuple[Float[Tensor, "B D K"], Float[Tensor, "B K"], Float[Tensor, "B N D"]]:
-    """Leading principal directions, the variances along them, and the tokens they were taken of; by the N x N Gram matrix in float64."""
-    wide = tokens.double()
+    """Leading principal directions, the variances along them, and the patches that they were taken of.
+
+    Computed by the N x N Gram matrix in float64; K = `count` directions of length 1, largest variance first.
+    """
+    patches = tokens.double()
     if centred:
-        wide = wide - wide.mean(1, keepdim=True)
-    squares, mixtures = torch.linalg.eigh(wide @ wide.mT)  # ascending
-    squares, mixtures = squares.flip(-1)[..., :count].clamp_min(0), mixtures.flip(-1)[..., :count]
-    directions = torch.nn.functional.normalize(wide.mT @ mixtures, dim=1)
-    return directions.to(tokens), (squares / tokens.shape[1]).to(tokens), wide.to(tokens)
+        patches = patches - patches.mean(1, keepdim=True)
+    squares, mixtures = torch.linalg.eigh(patches @ patches.mT)  # ascending
+    squares = squares.flip(-1)[..., :count].clamp_min(0)
+    mixtures = mixtures.flip(-1)[..., :count]
+    directions = torch.nn.functional.normalize(patches.mT @ mixtures, dim=1)
+    variances = squares / tokens.shape[1]
+    return directions.to(tokens), variances.to(tokens), patches.to(tokens)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from attnvis.backbone.backbone import Backbone
     from attnvis.backbone.cache import Cached
     from attnvis.experiments.sweep.folder import Sweep
-    from attnvis.experiments.sweep.job import Job
+    from attnvis.experiments.sweep.job import JobWriter
     from attnvis.types import Preprocessing
 
 __all__ = ["COMMAND", "STUDIES", "compare", "sweep"]
@@ -35,7 +35,7 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
     Raises ValueError for an unknown study, and for what makes the job impossible.
     """
     from attnvis.experiments.sweep.folder import finished
-    from attnvis.experiments.sweep.job import Job
+    from attnvis.experiments.sweep.job import JobWriter
 
     settings = plain(cfg)
     harmless = ("logger", "name", "cache", "batch_size")  # they change no number
@@ -45,7 +45,7 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
         raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
     if finished(folder, same):
         return 0
-    with Job(folder, same) as job:
+    with JobWriter(folder, same) as job:
         measure(cfg, settings, job)
     complain(job.reasons)
     return 1 if job.failures else 0
@@ -53,17 +53,16 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
 
 def record_failure(folder: Path, reason: str) -> None:
     """A job that could not even begin is told in its folder like any other."""
-    from attnvis.experiments.sweep.job import Job
+    from attnvis.experiments.sweep.folder import read_record
+    from attnvis.experiments.sweep.job import JobWriter
 
-    try:
-        failed = json.loads((folder / "job.json").read_text(encoding="utf-8"))["status"] == "failed"
-    except (FileNotFoundError, ValueError):
-        failed = False
-    if not failed:  # else it began, and told itself; "done" is what was asked here before
-        Job(folder, {}).conclude("failed", reason)
+    if (
+        read_record(folder).status != "failed"
+    ):  # else it began, and told itself; "done" is what was asked before
+        JobWriter(folder, {}).end("failed", reason)
 
 
-def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
+def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> None:
     """What the job's study asks, into its folder.  Raises ValueError for more than one layer."""
     import torch
 
@@ -84,28 +83,29 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
             f"give backbone.layer={layers} without brackets"
         )
     backbone.prepare(len(paths), 1, sample(paths, how))
-    job.axes = {
+    axes = {
         "backbone": backbone.name, "weights": backbone.weights, "layer": backbone.layer,
         "fit": how.fit, "size": str(how.size), "seed": str(cfg.seed),
     }  # fmt: skip
-    job.facts = backbone.describe() | {"warnings": warnings}
+    job.update(axes=axes, provenance=backbone.describe() | {"warnings": warnings})
     group = job.folder.parent.name if job.folder.name.isdigit() else job.folder.name
     study = recognise if settings["study"] == "recognition" else scale
     logger = settings["logger"] | {"group": group}
-    with Tracker(job.folder, logger, config=job.axes | settings, job="sweep") as tracker:
+    with Tracker(job.folder, logger, config=axes | settings, job="sweep") as tracker:
         tracker.log_numbers(study(cfg, settings, job, paths, backbone, how))
-        job.passes = getattr(backbone, "encoded", job.done)
+        job.update(passes=getattr(backbone, "encoded", job.record.done))
 
 
 def scale(
     cfg: "DictConfig",
     settings: dict[str, Any],
-    job: "Job",
+    job: "JobWriter",
     paths: list[Path],
     backbone: "Backbone | Cached",
     how: "Preprocessing",
 ) -> dict[str, float]:
     """Every query under every scaling and normaliser; gives what W&B is told."""
+    from attnvis.experiments.sweep.job import GridWriter
     from attnvis.methods.settings import SettingGrid
     from attnvis.pipeline.streaming import stream
 
@@ -115,16 +115,19 @@ def scale(
     grid = SettingGrid(
         backbone, *({text: named(kind, text, trusted) for text in asked[axis]} for kind, axis in AXES.items())
     )
-    job.open(grid.settings, settings["sheets"], build(cfg, "render"), settings["sharpness"])
-    for outcome in progress(stream(paths, grid, how, cfg.batch_size), len(paths)):
-        job.add(outcome)
-    return job.medians()
+    style = build(cfg, "render")
+    with GridWriter(
+        job, grid.settings, settings["sharpness"], sheets=settings["sheets"], style=style
+    ) as writer:
+        for outcome in progress(stream(paths, grid, how, cfg.batch_size), len(paths)):
+            writer.add(outcome)
+    return writer.rows.medians()
 
 
 def recognise(
     cfg: "DictConfig",
     settings: dict[str, Any],
-    job: "Job",
+    job: "JobWriter",
     paths: list[Path],
     backbone: "Backbone | Cached",
     how: "Preprocessing",
@@ -136,7 +139,7 @@ def recognise(
     findings = measure_recognition(paths, backbone, how, cfg.batch_size, progress)
     for place, reason in findings.failures:
         job.fail(place, reason)
-    job.done = findings.photos
+    job.update(done=findings.photos)
     print(as_text(findings))
     facts = backbone.describe() | {"fit": how.fit, "size": str(how.size), "command": command_line()}
     write_recognition(findings, job.folder, facts, backbone.warnings_at(how))
@@ -155,12 +158,12 @@ def named(kind: str, text: str, trusted: list[str]) -> Any:
     from pkgutil import resolve_name
 
     from attnvis.attention.query.language import parse
-    from attnvis.attention.spec import functions, read
+    from attnvis.attention.spec import functions, parse_function
 
     name = text.partition(":")[0]
     if "." in name:
         vet(name, kind, trusted)
-        return read(text, {name: resolve_name(name)}, kind)
+        return parse_function(text, {name: resolve_name(name)}, kind)
     return parse(text) if kind == "query" else functions(kind, [text])[text]
 
 
@@ -200,14 +203,14 @@ def compare(folder: Path) -> int:
 
             pages.append(write_note(found, folder))
     complain_of_missing(found)
-    done = [part.told for part in found.parts if part.status == "done"]
+    done = [part.record for part in found.done]
     if done:
-        passes = sum(told["passes"] for told in done)
+        passes = sum(record.passes for record in done)
         jobs = f"{len(done)} jobs, " if len(done) > 1 else ""
         print(
-            f"{jobs}{max(told['done'] for told in done)} photos, {passes} passes through the network: {', '.join(map(str, pages))}"
+            f"{jobs}{max(record.done for record in done)} photos, {passes} passes through the network: {', '.join(map(str, pages))}"
         )
-    return 1 if found.missing or any(told["failures"] for told in done) else 0
+    return 1 if found.missing or any(record.failures for record in done) else 0
 
 
 def complain_of_missing(results: "Sweep") -> None:
@@ -217,7 +220,7 @@ def complain_of_missing(results: "Sweep") -> None:
     """
     single = len(results.parts) == 1
     for part in results.missing:
-        job = "" if single else f"job {part.number} ({part.asked}) {part.status}: "
+        job = "" if single else f"job {part.number} ({part.overrides}) {part.status}: "
         note(f"{job}{part.reason}")
     failed = single and results.parts[0].status == "failed"
     if results.missing and not failed:

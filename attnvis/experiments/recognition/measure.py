@@ -1,6 +1,7 @@
-"""Photos of known class in; what scaling does to recognition out, when each class's own attention takes the place of the plain mean.
+"""Photos of known class in, what scaling does to recognition out, where each class attends by itself.
 
-Every class c is a query: s_ic = v_i . w_c, a_c = softmax over the patches of the scaled s_c, logit_c = sum_i a_ic s_ic + b_c.
+Every class c is a query: s_ic = v_i . w_c, a_c = softmax over the patches of the scaled s_c,
+logit_c = sum_i a_ic s_ic + b_c.
 Uniform attention is the network as it is (GAP, global average pooling).
 """
 
@@ -48,7 +49,7 @@ DIVISORS = tuple(2.0 ** (power / 8) for power in range(-24, 33))  # what logits 
 MOST = 2**22  # numbers in one tensor of scores: classes go through in blocks
 
 
-# ---------------------------------------------------------------------------------------------------------------- attention
+# -------------------------------------------------------------------------------- attention
 
 
 def uniform(scores: Scores) -> Float[Tensor, "B Q N"]:
@@ -69,26 +70,25 @@ class Setting:
 
 
 def settings(dim: int, temperatures: Sequence[float] = TEMPERATURES) -> tuple[Setting, ...]:
-    """GAP first, then from the flattest attention to the sharpest, then the scalings that look at each photo."""
-    by_tau = [Setting("inv_sqrt_d", scaling.inv_sqrt_d, math.sqrt(dim)), Setting("none", scaling.none, 1.0)]
+    """GAP first, then from the flattest attention to the sharpest, then what looks at each photo."""
+    by_tau = [
+        Setting("GAP", uniform, math.inf),
+        Setting("inv_sqrt_d", scaling.inv_sqrt_d, math.sqrt(dim)),
+        Setting("none", scaling.none, 1.0),
+        Setting("max", hottest, 0.0),
+    ]
     by_tau += [
         Setting(f"temperature:{tau:g}", partial(scaling.temperature, tau=tau), tau)
         for tau in temperatures
         if tau not in (1.0, math.sqrt(dim))
     ]
     by_tau.sort(key=lambda setting: -(setting.tau or 0))
-    ends = Setting("GAP", uniform, math.inf), Setting("max", hottest, 0.0)
-    return (
-        ends[0],
-        *by_tau,
-        ends[1],
-        Setting("zscore", scaling.zscore, None),
-        Setting("minmax", scaling.minmax, None),
-    )
+    by_photo = Setting("zscore", scaling.zscore, None), Setting("minmax", scaling.minmax, None)
+    return (*by_tau, *by_photo)
 
 
 def attended_logits(tokens: Float[Tensor, "B N D"], head: Linear, scaling: Scaling) -> Float[Tensor, "B C"]:
-    """logit_c = w_c . context_c + b_c, where context_c is what class c attends to: each class reads a mean of its own."""
+    """logit_c = w_c . context_c + b_c, where context_c is what class c attends to: a mean of its own."""
     return attended(tokens, head, [scaling])[0]
 
 
@@ -102,10 +102,10 @@ def attended(
     logits = []
     for rows, biases in zip(head.weight.split(block), head.bias.split(block), strict=True):
         scores = Scores(rows.to(tokens).expand(photos, -1, -1), tokens)
-        weights = (weigh(scores, tokens, scaling, normalise.softmax).weights for scaling in scalings)
-        pooled = [
-            (mine * scores.products).sum(-1) for mine in weights
-        ]  # w_c . sum_i a_ic v_i = sum_i a_ic s_ic
+        pooled = []
+        for function in scalings:
+            weights = weigh(scores, tokens, function, normalise.softmax).weights
+            pooled.append((weights * scores.products).sum(-1))  # w_c . sum_i a_ic v_i = sum_i a_ic s_ic
         logits.append(torch.stack(pooled) + biases.to(tokens))
     return torch.cat(logits, -1)
 
@@ -134,7 +134,7 @@ def required(head: Head | None) -> Linear:
     return head
 
 
-# ------------------------------------------------------------------------------------------------------------------ numbers
+# -------------------------------------------------------------------------------- numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,11 +146,11 @@ class PhotoRecognition:
     top5: Bool[np.ndarray, " S"]
     nll: Float[np.ndarray, " S"]  # -ln p(truth), in nats
     rescaled: Float[np.ndarray, "S T"]  # the same with the logits divided by each of DIVISORS
-    told: Mapping[str, Any]  # who it is
+    identity: Mapping[str, Any]  # columns that say which photo it is
 
 
 def recognise_photo(
-    logits: Float[Tensor, "S C"], truth: int, told: Mapping[str, Any] | None = None
+    logits: Float[Tensor, "S C"], truth: int, identity: Mapping[str, Any] | None = None
 ) -> PhotoRecognition:
     """Ties count against the truth: who answers the same for every class is not right."""
     logits = logits.double()
@@ -159,25 +159,32 @@ def recognise_photo(
     divisors = torch.tensor(DIVISORS, dtype=torch.float64)
     rescaled = (logits.unsqueeze(1) / divisors.unsqueeze(-1)).logsumexp(-1) - own.unsqueeze(-1) / divisors
     return PhotoRecognition(
-        logits.argmax(-1).numpy(), (rank == 1).numpy(), (rank <= 5).numpy(), (logits.logsumexp(-1) - own).numpy(),
-        rescaled.float().numpy(), told or {},
-    )  # fmt: skip
+        predicted=logits.argmax(-1).numpy(),
+        top1=(rank == 1).numpy(),
+        top5=(rank <= 5).numpy(),
+        nll=(logits.logsumexp(-1) - own).numpy(),
+        rescaled=rescaled.float().numpy(),
+        identity=identity or {},
+    )
 
 
 def rescale(
     curves: Float[np.ndarray, "P S T"], seed: int = 0
 ) -> tuple[Float[np.ndarray, "P S"], Float[np.ndarray, "P S"]]:
-    """The control: logits divided by one number per setting, the one that suits the *other* half of the photos best; (NLL, divisor)."""
+    """(NLL, divisor) of the control: logits divided by one number per setting.
+
+    That number is the best for the *other* half of the photos, between two of DIVISORS by a parabola.
+    """
     half = np.random.default_rng(seed).permutation(len(curves)) % 2 == 0
     nll, divisor = np.empty(curves.shape[:2]), np.empty(curves.shape[:2])
-    for mine, others in ((half, ~half), (~half, half)):
-        whole = curves[others].mean(0)  # [S, T]
-        best = whole.argmin(-1, keepdims=True).clip(1, curves.shape[-1] - 2)
-        _, slope, bend = parabola(whole, best)
+    for judged, fitted in ((half, ~half), (~half, half)):
+        mean = curves[fitted].mean(0)  # [S, T]
+        best = mean.argmin(-1, keepdims=True).clip(1, curves.shape[-1] - 2)
+        _, slope, bend = parabola(mean, best)
         step = np.where(bend > 0, -slope / np.where(bend > 0, bend, 1), 0).clip(-1, 1)  # to the vertex
-        start, slope, bend = parabola(curves[mine], np.broadcast_to(best, (mine.sum(), *best.shape)))
-        nll[mine] = start + step * slope + step**2 * bend / 2
-        divisor[mine] = np.exp2(np.interp(best[:, 0] + step, np.arange(len(DIVISORS)), np.log2(DIVISORS)))
+        start, slope, bend = parabola(curves[judged], np.broadcast_to(best, (judged.sum(), *best.shape)))
+        nll[judged] = start + step * slope + step**2 * bend / 2
+        divisor[judged] = np.exp2(np.interp(best[:, 0] + step, np.arange(len(DIVISORS)), np.log2(DIVISORS)))
     return nll, divisor
 
 
@@ -187,6 +194,9 @@ def parabola(
     """Value, slope and bend of a curve at one of its points, per step."""
     left, middle, right = (np.take_along_axis(curve, at + step, -1)[..., 0] for step in (-1, 0, 1))
     return middle, (right - left) / 2, left - 2 * middle + right
+
+
+SCORES = ("top1", "top5", "nll", "rescaled")
 
 
 @dataclass(frozen=True)
@@ -218,54 +228,56 @@ class Findings:
 
 
 def summarise(
-    asked: Sequence[Setting], photos: Sequence[PhotoRecognition], failures: Sequence[tuple[str, str]] = ()
+    every_setting: Sequence[Setting],
+    photos: Sequence[PhotoRecognition],
+    failures: Sequence[tuple[str, str]] = (),
 ) -> Findings:
+    """Means over photos and their paired differences to GAP, the first setting.
+
+    Raises ValueError for fewer than two photos.
+    """
     if len(photos) < 2:
         raise ValueError(
-            f"{len(photos)} photo of known class cannot show a difference; give at least 2, better some hundreds"
+            f"{len(photos)} photo of known class cannot show a difference; "
+            "give at least 2, better some hundreds"
         )
     nll, divisors = rescale(np.stack([photo.rescaled for photo in photos]))
-    values = np.stack(
-        [*(np.stack([getattr(photo, name) for photo in photos]) for name in ("top1", "top5", "nll")), nll], 1
-    )  # [P, 4, S]
-    means = bootstrap(values.reshape(len(photos), -1).astype(float)).reshape(-1, *values.shape[1:])
-    whole = values.mean(0)  # [4, S]
-    rows = []
-    for column, setting in enumerate(asked):
-        own = [estimate(whole[row, column], means[:, row, column]) for row in range(4)]
-        more = [
-            estimate(whole[row, column] - whole[row, 0], means[:, row, column] - means[:, row, 0])
-            for row in range(4)
-        ]
-        rows.append(
-            SettingResult(
-                setting.name, setting.tau, float(np.exp(np.log(divisors[:, column]).mean())), *own, *more
+    top1 = np.stack([photo.top1 for photo in photos])  # [P, S]
+    top5 = np.stack([photo.top5 for photo in photos])
+    values = np.stack([top1, top5, np.stack([photo.nll for photo in photos]), nll], 1)  # [P, 4, S]: of SCORES
+    resampled = bootstrap(values.reshape(len(photos), -1).astype(float)).reshape(-1, *values.shape[1:])
+    means = values.mean(0)  # [4, S]
+    results = []
+    for column, setting in enumerate(every_setting):
+        scores, differences = {}, {}
+        for row, name in enumerate(SCORES):
+            scores[name] = estimate(means[row, column], resampled[:, row, column])
+            differences[f"delta_{name}"] = estimate(
+                means[row, column] - means[row, 0], resampled[:, row, column] - resampled[:, row, 0]
             )
-        )
-    return Findings(rows, tabulate(asked, photos, nll, divisors), len(photos), list(failures))
+        divisor = float(np.exp(np.log(divisors[:, column]).mean()))
+        results.append(SettingResult(setting.name, setting.tau, divisor, **scores, **differences))
+    return Findings(results, tabulate(every_setting, photos, nll, divisors), len(photos), list(failures))
 
 
 def tabulate(
-    asked: Sequence[Setting],
+    every_setting: Sequence[Setting],
     photos: Sequence[PhotoRecognition],
     rescaled: Float[np.ndarray, "P S"],
     divisors: Float[np.ndarray, "P S"],
 ) -> pa.Table:
-    columns: dict[str, Any] = {
-        name: np.repeat([photo.told[name] for photo in photos], len(asked)) for name in photos[0].told
-    }
-    columns |= {
-        "setting": [setting.name for setting in asked] * len(photos),
-        "tau": [setting.tau for setting in asked] * len(photos),
-    }
-    columns |= {
-        name: np.concatenate([getattr(photo, name) for photo in photos])
-        for name in ("predicted", "top1", "top5", "nll")
-    }
+    """A row per photo and setting."""
+    columns: dict[str, Any] = {}
+    for name in photos[0].identity:
+        columns[name] = np.repeat([photo.identity[name] for photo in photos], len(every_setting))
+    columns["setting"] = [setting.name for setting in every_setting] * len(photos)
+    columns["tau"] = [setting.tau for setting in every_setting] * len(photos)
+    for name in ("predicted", "top1", "top5", "nll"):
+        columns[name] = np.concatenate([getattr(photo, name) for photo in photos])
     return pa.table(columns | {"nll_rescaled": rescaled.ravel(), "divisor": divisors.ravel()})
 
 
-# ---------------------------------------------------------------------------------------------------------- photos -> numbers
+# -------------------------------------------------------------------------------- photos -> numbers
 
 
 Watch = Callable[[Iterable[Outcome[Tensor]], int], Iterable[Outcome[Tensor]]]
@@ -282,7 +294,11 @@ def measure_recognition(
     batch_size: int = 8,
     watch: Watch = unwatched,
 ) -> Findings:
-    """Photos whose names tell their class -> findings; the others are told as failures.  `watch` sees outcomes pass: a progress bar."""
+    """Photos whose names tell their class -> findings; the others are told as failures.
+
+    `watch` sees outcomes pass: a progress bar.  Raises ValueError where fewer than two photos say their
+    class, and for a classifier that is not one linear layer on the mean patch.
+    """
     head = required(backbone.head)
     truths, failures = dict[Path, int](), list[tuple[str, str]]()
     for path in paths:
@@ -294,20 +310,20 @@ def measure_recognition(
         many = f"none of {len(paths)} photos says its class; the first: " if len(paths) > 1 else ""
         raise ValueError(f"{many}{failures[0][1]}" if failures else "no photos were given")
     asked = settings(head.weight.shape[1])
-    judged = dict[int, PhotoRecognition]()
+    recognised = dict[int, PhotoRecognition]()
     for outcome in watch(
         stream(list(truths), Recogniser(backbone, asked), preprocessing, batch_size), len(truths)
     ):
         if outcome.photo is None or outcome.error:
             failures.append((str(outcome.path), outcome.error))
             continue
-        truth, place = truths[outcome.path], str(outcome.path).encode("utf-8", "backslashreplace").decode()
-        told = {
+        truth = truths[outcome.path]
+        identity = {
             "index": outcome.index,
-            "path": place,
+            "path": str(outcome.path).encode("utf-8", "backslashreplace").decode(),
             "digest": outcome.photo.digest,
             "truth": truth,
             "label": head.category(truth),
         }
-        judged[outcome.index] = recognise_photo(outcome.answers[0], truth, told)
-    return summarise(asked, [judged[index] for index in sorted(judged)], failures)
+        recognised[outcome.index] = recognise_photo(outcome.answers[0], truth, identity)
+    return summarise(asked, [recognised[index] for index in sorted(recognised)], failures)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from attnvis.experiments.recognition.measure import Findings, SettingResult
 from attnvis.files import write_bytes
 from attnvis.metrics.intervals import PAIRED_RESAMPLES, Estimate
-from attnvis.render.html import data_uri, environment, read_template
+from attnvis.render.html import environment, write_page
 from attnvis.render.plots import Figure, draw
 
 __all__ = ["as_text", "write_recognition"]
@@ -20,74 +20,107 @@ RIGHT = ("scaling", "tau", "top-1 %", "more than GAP", "top-5 %", "more than GAP
 SURE = ("scaling", "NLL", "more than GAP", "NLL, rescaled", "more than GAP", "rescaled by")
 
 
-def percent(found: Estimate) -> str:
-    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+def percent(share: Estimate) -> str:
+    return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
-def points(found: Estimate) -> str:
-    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]".replace("-", "−")
+def points(difference: Estimate) -> str:
+    """A difference of shares, in percentage points."""
+    value, low, high = 100 * difference.value, 100 * difference.low, 100 * difference.high
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
-def nats(found: Estimate) -> str:
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+def nats(nll: Estimate) -> str:
+    return f"{nll.value:.3f} [{nll.low:.3f}, {nll.high:.3f}]"
 
 
-def more_nats(found: Estimate) -> str:
-    return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]".replace("-", "−")
+def more_nats(difference: Estimate) -> str:
+    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]".replace("-", "−")
 
 
-def cells(row: SettingResult) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What the two tables say of a setting: how often it is right, and how sure of the truth."""
-    tau = "–" if row.tau is None else "∞" if math.isinf(row.tau) else f"{row.tau:.3g}"
-    more = (
-        points(row.delta_top1),
-        points(row.delta_top5),
-        more_nats(row.delta_nll),
-        more_nats(row.delta_rescaled),
-    )
-    top1, top5, nll, rescaled = ("",) * 4 if row.name == "GAP" else more
-    right = (row.name, tau, percent(row.top1), top1, percent(row.top5), top5)
-    return right, (row.name, nats(row.nll), nll, nats(row.rescaled), rescaled, f"{row.divisor:.2f}")
+def cells_right(row: SettingResult) -> tuple[str, ...]:
+    """Of a setting how often it is right: the cells below RIGHT."""
+    itself = row.name == "GAP"
+    more_top1 = "" if itself else points(row.delta_top1)
+    more_top5 = "" if itself else points(row.delta_top5)
+    return row.name, tau_of(row), percent(row.top1), more_top1, percent(row.top5), more_top5
+
+
+def tau_of(row: SettingResult) -> str:
+    if row.tau is None:
+        return "–"
+    return "∞" if math.isinf(row.tau) else f"{row.tau:.3g}"
+
+
+def cells_sure(row: SettingResult) -> tuple[str, ...]:
+    """Of a setting how sure it is of the truth: the cells below SURE."""
+    itself = row.name == "GAP"
+    more_nll = "" if itself else more_nats(row.delta_nll)
+    more_rescaled = "" if itself else more_nats(row.delta_rescaled)
+    return row.name, nats(row.nll), more_nll, nats(row.rescaled), more_rescaled, f"{row.divisor:.2f}"
 
 
 def as_text(findings: Findings) -> str:
     """Two markdown tables that a terminal shows in columns, then the finding."""
-    said = []
-    for heads, lines in zip((RIGHT, SURE), zip(*map(cells, findings.rows), strict=True), strict=True):
-        widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
-        table = [
-            "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |"
-            for line in (heads, *lines)
-        ]
-        said += [table[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *table[1:], ""]
-    return "\n".join([*said, " ".join(conclusions(findings))])
+    lines = [
+        *as_table(RIGHT, [cells_right(row) for row in findings.rows]),
+        "",
+        *as_table(SURE, [cells_sure(row) for row in findings.rows]),
+        "",
+        " ".join(conclusions(findings)),
+    ]
+    return "\n".join(lines)
+
+
+def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a markdown table whose columns are as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = []
+    for row in (headings, *rows):
+        cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+        lines.append(f"| {' | '.join(cells)} |")
+    rule = "|".join("-" * (width + 2) for width in widths)
+    return [lines[0], f"|{rule}|", *lines[1:]]
 
 
 def conclusions(findings: Findings) -> Iterator[str]:
     """The finding, sentence by sentence."""
     gap, divided, plain = (findings.row(name) for name in ("GAP", "inv_sqrt_d", "none"))
-    yield f"On {findings.photos} photos the network as it is, with the plain mean of its patches (GAP), is right on {percent(gap.top1)} %."
-    yield f"Attention divided by √d = {divided.tau:.3g} {effect(divided.delta_top1)}; attention not divided {effect(plain.delta_top1)}."
+    yield (
+        f"On {findings.photos} photos the network as it is, with the plain mean of its patches (GAP), "
+        f"is right on {percent(gap.top1)} %."
+    )
+    yield (
+        f"Attention divided by √d = {divided.tau:.3g} {effect(divided.delta_top1)}; attention not divided "
+        f"{effect(plain.delta_top1)}."
+    )
     change = divided.delta_nll
-    moves = (
-        f"{'falls' if change.value < 0 else 'rises'} from"
-        if change.certain
-        else "does not change beyond its interval,"
-    )
-    yield f"The NLL of the truth {moves} {gap.nll.value:.3f} to {divided.nll.value:.3f} with √d ({more_nats(change)})."
-    control = f"GAP's own logits divided by {gap.divisor:.2f}, one number fitted on the other half of the photos, reach {gap.rescaled.value:.3f}"
-    if change.certain and change.value < 0:
-        enough = gap.rescaled.value <= divided.nll.value
-        yield f"{'That much needs no attention' if enough else 'Part of that is mere rescaling'}: {control}."
+    if change.certain:
+        moves = f"{'falls' if change.value < 0 else 'rises'} from"
     else:
-        yield f"For comparison: {control}."
-    rest = divided.delta_rescaled
-    said = (
-        f"{'lower' if rest.value < 0 else 'higher'} by {abs(rest.value):.3f} than"
-        if rest.certain
-        else "not shown to differ from"
+        moves = "does not change beyond its interval,"
+    yield (
+        f"The NLL of the truth {moves} {gap.nll.value:.3f} to {divided.nll.value:.3f} with √d "
+        f"({more_nats(change)})."
     )
-    yield f"With both rescaled so, the NLL of attention is {said} that of GAP ({more_nats(rest)})."
+    control = (
+        f"GAP's own logits divided by {gap.divisor:.2f}, one number fitted on the other half of the photos, "
+        f"reach {gap.rescaled.value:.3f}"
+    )
+    if not (change.certain and change.value < 0):
+        yield f"For comparison: {control}."
+    elif gap.rescaled.value <= divided.nll.value:
+        yield f"That much needs no attention: {control}."
+    else:
+        yield f"Part of that is mere rescaling: {control}."
+    difference = divided.delta_rescaled
+    if difference.certain:
+        comparison = f"{'lower' if difference.value < 0 else 'higher'} by {abs(difference.value):.3f} than"
+    else:
+        comparison = "not shown to differ from"
+    yield (
+        f"With both rescaled so, the NLL of attention is {comparison} that of GAP ({more_nats(difference)})."
+    )
 
 
 def effect(difference: Estimate) -> str:
@@ -95,26 +128,27 @@ def effect(difference: Estimate) -> str:
         f"{100 * number:+.1f}".replace("-", "−")
         for number in (difference.value, difference.low, difference.high)
     )
+    interval = f"95 % interval {low} to {high}"
     if not difference.certain:
-        return f"makes no difference that these photos could show ({value} points, 95 % interval {low} to {high})"
-    return f"{'gains' if difference.value > 0 else 'costs'} {100 * abs(difference.value):.1f} points (95 % interval {low} to {high})"
+        return f"makes no difference that these photos could show ({value} points, {interval})"
+    verb = "gains" if difference.value > 0 else "costs"
+    return f"{verb} {100 * abs(difference.value):.1f} points ({interval})"
 
 
 def write_recognition(
     findings: Findings, folder: Path, facts: Mapping[str, str], warnings: Sequence[str] = ()
 ) -> Path:
     """Writes folder/index.html and folder/recognition.parquet."""
-    from markupsafe import Markup
-
     folder.mkdir(parents=True, exist_ok=True)
     table = io.BytesIO()
     pq.write_table(findings.table, table, compression="zstd")
     write_bytes(folder / "recognition.parquet", table.getvalue())
     pages = environment("attnvis.experiments.recognition", "attnvis.experiments")
-    pages.filters["image"] = data_uri
-    right, sure = zip(*map(cells, findings.rows), strict=True)
-    page = pages.get_template("recognition.html").render(
-        style=Markup(read_template("attnvis.render", "report.css")),
+    right = [cells_right(row) for row in findings.rows]
+    sure = [cells_sure(row) for row in findings.rows]
+    return write_page(
+        folder / "index.html",
+        pages.get_template("recognition.html"),
         findings=findings,
         conclusions=list(conclusions(findings)),
         tables=[("How often it is right", RIGHT, right), ("How sure it is of the truth", SURE, sure)],
@@ -123,8 +157,6 @@ def write_recognition(
         resamples=PAIRED_RESAMPLES,
         facts=dict(facts) | {"photos": f"{findings.photos} of known class"},
     )
-    write_bytes(folder / "index.html", page.encode("utf-8", "replace"))
-    return folder / "index.html"
 
 
 def figures(findings: Findings) -> list[Figure]:
@@ -141,10 +173,9 @@ def figures(findings: Findings) -> list[Figure]:
         axes.set_ylabel("NLL of the truth, nats")
         axes.legend()
 
-    titles = ("Top-1 against tau", "NLL of the truth against tau, before and after rescaling")
     return [
-        draw(name, title, 3.8, paint)
-        for name, title, paint in zip(("top1", "nll"), titles, (right, sure), strict=True)
+        draw("top1", "Top-1 against tau", 3.8, right),
+        draw("nll", "NLL of the truth against tau, before and after rescaling", 3.8, sure),
     ]
 
 
@@ -157,25 +188,17 @@ def curve(axes: Any, findings: Findings, which: str, colour: str, label: str, fa
     places |= {"max": low - 2, "GAP": high + 2}
     line = sorted((row for row in findings.rows if row.name in places), key=lambda row: places[row.name])
     x = [places[row.name] for row in line]
-    found = [getattr(row, which) for row in line]
-    axes.fill_between(
-        x, [factor * f.low for f in found], [factor * f.high for f in found], color=colour, alpha=0.16, lw=0
-    )
-    axes.plot(x, [factor * f.value for f in found], "o-", color=colour, ms=4, lw=1.5, label=label)
+    estimates = [getattr(row, which) for row in line]
+    lows, highs = ([factor * getattr(entry, end) for entry in estimates] for end in ("low", "high"))
+    axes.fill_between(x, lows, highs, color=colour, alpha=0.16, lw=0)
+    axes.plot(x, [factor * entry.value for entry in estimates], "o-", color=colour, ms=4, lw=1.5, label=label)
     axes.axhline(factor * getattr(findings.row("GAP"), which).value, color=colour, lw=0.8, ls=":")
     for name, place in apart.items():
-        f = getattr(findings.row(name), which)
-        axes.errorbar(
-            place,
-            factor * f.value,
-            [[factor * (f.value - f.low)], [factor * (f.high - f.value)]],
-            fmt="s",
-            color=colour,
-            ms=4,
-        )
-    ticks: dict[float, str] = {
-        place: f"{2**place:g}" for place in range(math.ceil(low), math.floor(high) + 1) if place % 3 == 0
-    }
+        entry = getattr(findings.row(name), which)
+        below, above = factor * (entry.value - entry.low), factor * (entry.high - entry.value)
+        axes.errorbar(place, factor * entry.value, [[below], [above]], fmt="s", color=colour, ms=4)
+    powers = [power for power in range(math.ceil(low), math.floor(high) + 1) if power % 3 == 0]
+    ticks: dict[float, str] = {power: f"{2**power:g}" for power in powers}
     ticks |= {places["max"]: "max", places["GAP"]: "GAP"} | {place: name for name, place in apart.items()}
     axes.set_xticks(list(ticks), list(ticks.values()), fontsize=9)
     axes.axvline(places["inv_sqrt_d"], color="#9aa0a8", lw=0.8, ls="--", zorder=0)

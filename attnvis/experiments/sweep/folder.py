@@ -2,27 +2,28 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.numpy import load_file
 
+from attnvis.experiments.sweep.curves import read_curves
+from attnvis.experiments.sweep.record import JobRecord
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 
-__all__ = ["AXES", "Part", "Sweep", "finished", "read_sweep", "setting_name"]
+__all__ = ["AXES", "Part", "Sweep", "finished", "read_record", "read_sweep", "setting_name"]
 
-AXES = (
+AXES = (  # what differs between jobs; within a job: query, scaling, normalise
     "backbone",
     "weights",
     "layer",
     "fit",
     "size",
     "seed",
-)  # what differs between jobs; within a job: query, scaling, normalise
+)
 TEXTS = ("photo", "path", "digest", "query", "label", "scaling", "normalise")
 COUNTS = ("index", "patches", "rows", "columns", "dim")
 SCHEMA = pa.schema(
@@ -38,27 +39,29 @@ def setting_name(scaling: str, normalise: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One job of a sweep, as it was found."""
+    """One job of a sweep and what became of it."""
 
     folder: Path
     number: int
-    asked: str  # the overrides that make it this job
-    status: str  # done | failed | missing
-    reason: str = ""
-    told: dict[str, Any] = field(default_factory=dict)  # job.json
+    overrides: str  # that make it this job
+    record: JobRecord  # where it left none: why it is missing
+
+    @property
+    def status(self) -> str:
+        """done | failed | missing."""
+        return self.record.status
+
+    @property
+    def reason(self) -> str:
+        return self.record.reason
 
     @property
     def study(self) -> str:
-        return self.told.get("asked", {}).get("study", "")
+        return self.record.asked.get("study", "")
 
     def curves(self) -> dict[str, dict[str, np.ndarray]]:
         """query -> ranks [S, R], gaps [S+1, bins], perplexity and gradient [P, T], tau [P, shares]."""
-        arrays = load_file(self.folder / "curves.safetensors")
-        names = ("ranks", "gaps", "perplexity", "gradient", "tau")
-        return {
-            query: {name: arrays[f"{number}/{name}"] for name in names}
-            for number, query in enumerate(self.told["queries"])
-        }
+        return read_curves(self.folder / "curves.safetensors", self.record.queries)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,41 +72,46 @@ class Sweep:
     table: pa.Table  # the rows of all jobs that are done
 
     @property
+    def done(self) -> list[Part]:
+        return [part for part in self.parts if part.status == "done"]
+
+    @property
     def missing(self) -> list[Part]:
         return [part for part in self.parts if part.status != "done"]
 
 
 def finished(folder: Path, asked: Mapping[str, Any]) -> bool:
     """Whether this very job was done here before."""
+    record = read_record(folder)
+    return record.status == "done" and record.asked == json.loads(json.dumps(asked))
+
+
+def read_record(folder: Path) -> JobRecord:
+    """What a job left in its folder; a job that left nothing, or half of it, is missing."""
     try:
-        told = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        return JobRecord.from_json((folder / "job.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return False
-    return told["status"] == "done" and told["asked"] == json.loads(json.dumps(asked))
+        begun = (folder / ".rows.part").exists()
+        killed = "it was started and never ended: killed, or out of memory"
+        return JobRecord("missing", killed if begun else "it was never started")
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """A sweep's folder: plan.json says what was asked, the jobs' folders what there is."""
+    """A sweep's folder: plan.json says what was asked, the jobs' folders what there is.
+
+    Raises ValueError where there is no plan.json.
+    """
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
-            f"{folder} is not the folder of a sweep: it has no plan.json; give one such as outputs/sweep/<date>/<time>"
+            f"{folder} is not the folder of a sweep: it has no plan.json; "
+            "give one such as outputs/sweep/<date>/<time>"
         ) from None
     parts = []
-    for number, asked in enumerate(plan["jobs"]):
+    for number, overrides in enumerate(plan["jobs"]):
         job = folder / str(number) if plan["many"] else folder
-        try:
-            told = json.loads((job / "job.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            reason = (
-                "it was started and never ended: killed, or out of memory"
-                if (job / ".rows.part").exists()
-                else "it was never started"
-            )
-            parts.append(Part(job, number, asked, "missing", reason))
-            continue
-        parts.append(Part(job, number, asked, told["status"], told["reason"], told))
+        parts.append(Part(job, number, overrides, read_record(job)))
     tables = [
         pq.read_table(part.folder / "rows.parquet")
         for part in parts

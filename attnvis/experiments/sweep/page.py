@@ -3,34 +3,28 @@
 Every sentence of the page is computed here from the numbers; `statistics` counts, `figures` draws.
 """
 
-import base64
-import hashlib
-import os
 import platform
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from markupsafe import Markup
 
-from attnvis.experiments.sweep import figures
-from attnvis.experiments.sweep.captions import PANELS, captions
+from attnvis.experiments.sweep.figures import sections
 from attnvis.experiments.sweep.findings import paragraph
-from attnvis.experiments.sweep.folder import Part, Sweep
-from attnvis.experiments.sweep.statistics import SQRT_D, Order, Series, orders, series_of, theory_deviation
+from attnvis.experiments.sweep.folder import Sweep
+from attnvis.experiments.sweep.record import Tile
+from attnvis.experiments.sweep.sheets import style_of
+from attnvis.experiments.sweep.statistics import BAND, SQRT_D, Series, advice, orders, series_of
 from attnvis.experiments.wording import between, many, percent, points
-from attnvis.files import slug, unique, write_bytes
-from attnvis.metrics.intervals import NOTHING, Interval, mean_interval, median_interval
+from attnvis.files import save, whole_file
+from attnvis.metrics.intervals import NOTHING, RESAMPLES, Interval, mean_interval, median_interval
 from attnvis.render import overlays, panels
-from attnvis.render.html import data_uri, environment, format_number, read_template
-from attnvis.render.plots import Figure
+from attnvis.render.html import environment, read_template, write_page
 
 __all__ = ["write_comparison"]
 
@@ -52,75 +46,57 @@ ABOUT = (
 def write_comparison(sweep: Sweep) -> Path:
     """Writes index.html, sweep.parquet and figures/ into the sweep's folder; gives the page."""
     write_table(sweep)
-    series = [one for one in series_of(sweep) if len(one.photos)]
-    checked = orders(series)
-    drawn = figures_of(series, checked)
-    for kind in drawn.values():
-        for one in kind:
-            for suffix, content in (("png", one.png), ("svg", one.svg)):
-                path = sweep.folder / "figures" / f"{one.name}.{suffix}"
-                path.parent.mkdir(exist_ok=True)
-                write_bytes(path, content)
-    pages = environment("attnvis.experiments.sweep")
-    pages.filters |= {
-        "figure": format_number,
-        "image": data_uri,
-        "percent": percent,
-        "points": points,
-        "between": between,
-    }
-    style = read_template("attnvis.render", "report.css") + read_template(
-        "attnvis.experiments.sweep", "comparison.css"
-    )
-    script = read_template("attnvis.experiments.sweep", "comparison.js")
-    page = pages.get_template("comparison.html").render(
-        title=title(sweep, series),
+    all_series = [series for series in series_of(sweep) if len(series.photos)]
+    checked = orders(all_series)
+    drawn = sections(all_series)
+    for figure in (figure for section in drawn for figure in section.figures):
+        save(sweep.folder / "figures" / f"{figure.name}.png", figure.png)
+        save(sweep.folder / "figures" / f"{figure.name}.svg", figure.svg)
+    room = "attnvis.experiments.sweep"
+    pages = environment(room, percent=percent, points=points, between=between)
+    return write_page(
+        sweep.folder / "index.html",
+        pages.get_template("comparison.html"),
+        style=read_template(room, "comparison.css"),
+        script=read_template(room, "comparison.js"),
+        title=title(sweep, all_series),
         counts=counts(sweep),
         missing=sweep.missing,
         resume=f"attnvis sweep --resume {shlex.quote(str(sweep.folder))}",
         failures=failures(sweep),
         broken=[order for order in checked if order.broken],
-        paragraph=paragraph(series, checked, sharpness(sweep)),
+        paragraph=paragraph(all_series, checked, sharpness(sweep)),
         strips=strips(sweep),
-        drawn=drawn,
-        captions=captions(series, checked),
-        deviations=deviations(series),
-        rows=rows(series),
+        sections=drawn,
+        rows=rows(all_series),
         percent_of=percent,
         points_of=points,
-        paired=any(SQRT_D in one.settings and len(one.settings) > 1 for one in series),
-        jobs=len({one.job for one in series}) > 1,
-        advice=advice(series, sharpness(sweep)),
+        paired=any(SQRT_D in series.settings and len(series.settings) > 1 for series in all_series),
+        jobs=len({series.job for series in all_series}) > 1,
+        advice=advice(all_series, sharpness(sweep)),
+        band=BAND,
         facts=facts(sweep),
-        few=max((len(one.photos) for one in series), default=0),
-        style=Markup(style),
-        script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        few=max((len(series.photos) for series in all_series), default=0),
     )
-    write_bytes(sweep.folder / "index.html", page.encode("utf-8", "replace"))
-    return sweep.folder / "index.html"
 
 
 def write_table(sweep: Sweep) -> None:
-    part = sweep.folder / f".sweep-{os.getpid()}.part"
-    try:
+    with whole_file(sweep.folder / "sweep.parquet") as part:
         pq.write_table(sweep.table, part, compression="zstd")
-        part.replace(sweep.folder / "sweep.parquet")
-    finally:
-        part.unlink(missing_ok=True)
 
 
-# ------------------------------------------------------------------------------------------------ what the page says
+# -------------------------------------------------------------------------------- what the page says
 
 
-def title(sweep: Sweep, series: Sequence[Series]) -> str:
-    settings = len({name for one in series for name in one.names})
-    queries = len({one.query for one in series})
-    jobs = len({one.job for one in series})
-    what = f"{many(settings, 'setting')} × {queries} {'query' if queries == 1 else 'queries'}" + (
-        f" × {jobs} jobs" if jobs > 1 else ""
-    )
-    return f"{what} on {many(photos_in(sweep), 'photo')}"
+def title(sweep: Sweep, all_series: Sequence[Series]) -> str:
+    """3 settings × 1 query × 2 jobs on 2 photos."""
+    settings = len({name for series in all_series for name in series.names})
+    queries = len({series.query for series in all_series})
+    jobs = len({series.job for series in all_series})
+    factors = [many(settings, "setting"), f"{queries} {'query' if queries == 1 else 'queries'}"]
+    if jobs > 1:
+        factors.append(f"{jobs} jobs")
+    return f"{' × '.join(factors)} on {many(photos_in(sweep), 'photo')}"
 
 
 def photos_in(sweep: Sweep) -> int:
@@ -129,36 +105,37 @@ def photos_in(sweep: Sweep) -> int:
 
 def counts(sweep: Sweep) -> list[tuple[str, str]]:
     """(number, of what) for the line below the title."""
-    photos, passes = photos_in(sweep), sum(part.told.get("passes", 0) for part in sweep.parts)
-    seconds = sum(part.told.get("seconds", 0.0) for part in sweep.parts)
+    records = [part.record for part in sweep.parts]
+    photos, passes = photos_in(sweep), sum(record.passes for record in records)
+    seconds = sum(record.seconds for record in records)
     through = "pass through the network" if passes == 1 else "passes through the network"
-    kept = passes < sum(part.told.get("done", 0) for part in sweep.parts)
+    if passes < sum(record.done for record in records):
+        through += ", the rest from the cache"
     return [
         (f"{photos:,}".replace(",", " "), "photo" if photos == 1 else "photos"),
         (f"{sweep.table.num_rows:,}".replace(",", " "), "maps measured"),
-        (f"{passes:,}".replace(",", " "), through + (", the rest from the cache" if kept else "")),
+        (f"{passes:,}".replace(",", " "), through),
         (f"{seconds:.1f}" if seconds < 100 else f"{seconds:.0f}", "seconds"),
     ]
 
 
 def failures(sweep: Sweep) -> list[tuple[str, int, str]]:
-    """(reason, photos, one of them) of the photos that could not be read."""
-    seen: Counter[str] = Counter()
+    """(reason, photos, one of them) of the photos that could not be read, each once, whatever the jobs."""
+    distinct = dict.fromkeys(failure for part in sweep.parts for failure in part.record.failures)
+    photos: Counter[str] = Counter()
     example: dict[str, str] = {}
-    for path, reason in dict.fromkeys(
-        (f["path"], f["reason"]) for part in sweep.parts for f in part.told.get("failures", [])
-    ):
-        seen[reason] += 1
-        example.setdefault(reason, path)
-    return [(reason, count, example[reason]) for reason, count in seen.most_common()]
+    for failure in distinct:
+        photos[failure.reason] += 1
+        example.setdefault(failure.reason, failure.path)
+    return [(reason, count, example[reason]) for reason, count in photos.most_common()]
 
 
 def sharpness(sweep: Sweep) -> list[float]:
-    """The shares of the patches that were asked for."""
-    return next((part.told["sharpness"] for part in sweep.parts if part.status == "done"), [])
+    """The shares of the patches for which a temperature is wanted."""
+    return list(sweep.done[0].record.sharpness) if sweep.done else []
 
 
-# ------------------------------------------------------------------------------------------------ pictures
+# -------------------------------------------------------------------------------- pictures
 
 
 @dataclass(frozen=True)
@@ -170,73 +147,34 @@ class Strip:
     query: str
     label: str
     bar: bytes  # the colour scale
-    tiles: list[dict[str, Any]]
+    pictures: list[tuple[Tile, bytes]]
 
 
 def strips(sweep: Sweep) -> list[Strip]:
     """At most TILES pictures; a picture that is gone is left out."""
-    found: dict[tuple[int, str], Strip] = {}
-    done = [part for part in sweep.parts if part.status == "done"]
+    by_query: dict[tuple[int, str], Strip] = {}
     left = TILES
-    for part in done:
-        bar = overlays.encode(panels.colour_bar(style_of(part)), "png")
-        for tile in part.told["tiles"]:
-            path = part.folder / tile["file"]
+    for part in sweep.done:
+        job = part.overrides if len(sweep.done) > 1 else ""
+        bar = overlays.encode(panels.colour_bar(style_of(part.record)), "png")
+        for tile in part.record.tiles:
+            path = part.folder / tile.file
             if not left or not path.is_file():
                 continue
             left -= 1
-            strip = Strip(
-                part.asked if len(done) > 1 else "", tile["photo"], tile["query"], tile["label"], bar, []
-            )
-            found.setdefault((part.number, tile["query"]), strip).tiles.append(
-                tile | {"data": path.read_bytes()}
-            )
-    return list(found.values())
+            strip = Strip(job, tile.photo, tile.query, tile.label, bar, [])
+            strip = by_query.setdefault((part.number, tile.query), strip)
+            strip.pictures.append((tile, path.read_bytes()))
+    return list(by_query.values())
 
 
-def style_of(part: Part) -> overlays.Style:
-    asked = part.told["asked"].get("render", {})
-    return overlays.Style(
-        **{field.name: asked[field.name] for field in fields(overlays.Style) if field.name in asked}
-    )
+# -------------------------------------------------------------------------------- the table
 
 
-def figures_of(series: Sequence[Series], checked: Sequence[Order]) -> dict[str, list[Figure]]:
-    if not series:
-        return {}
-    colours, names = figures.colours_of(series), dict[str, int]()
-    jobs: dict[str, list[Series]] = {}
-    for one in series:
-        jobs.setdefault(one.job, []).append(one)
-
-    def name(kind: str, what: str) -> str:
-        return unique(slug(f"{kind}_{what}" if what else kind), names)
-
-    alike = len({one.query for one in series}) == 1
-    return {
-        "collapse": [
-            figures.collapse(series, by_query) for by_query in ((False,) if alike else (False, True))
-        ],
-        "gaps": [figures.gaps(one, name("gaps", one.name)) for one in series[:PANELS]],
-        "gradient": [
-            figures.gradient(job, name("gradient", key), colours) for key, job in list(jobs.items())[:PANELS]
-        ],
-        "ranks": [figures.ranks(one, name("ranks", one.name)) for one in series[:PANELS]],
-        "ecdf": [figures.ecdf(job, name("ecdf", key), colours) for key, job in list(jobs.items())[:PANELS]],
-        "check": [figures.self_check(series, checked)] if checked else [],
-    }
-
-
-def deviations(series: Sequence[Series]) -> list[tuple[str, Any, Any]]:
-    """(what, for sigma_eff <= 1, below freezing): all, then query by query."""
-    softmax = [one for one in series if one.softmax.any()]
-    found = [("all", *theory_deviation(softmax))] if softmax else []
-    if len(softmax) > 1:
-        found += [(one.name, *theory_deviation([one])) for one in softmax]
-    return found
-
-
-# ------------------------------------------------------------------------------------------------ the table
+@dataclass(frozen=True)
+class Cell:
+    interval: Interval
+    form: str  # percent | figure
 
 
 @dataclass(frozen=True)
@@ -246,87 +184,54 @@ class TableRow:
     job: str
     query: str
     setting: str
-    cells: list[
-        tuple[Interval, str]
-    ]  # share, max_times_uniform, sigma_eff, saturated, dead, js: each with how it is said
+    cells: tuple[Cell, ...]  # share, max_times_uniform, sigma_eff, saturated, dead, js
     difference: Interval  # perplexity share minus that of 1/sqrt(d_k), photo by photo
 
 
-def rows(series: Sequence[Series]) -> Iterator[TableRow]:
-    for one in series:
-        base = one.settings.index(SQRT_D) if SQRT_D in one.settings else None
-        for column, name in enumerate(one.names):
-            numbers = {key: values[:, column] for key, values in one.numbers.items()}
-            cells = [(median_interval(one.share[:, column]), "percent")]
-            cells += [(median_interval(numbers[key]), "figure") for key in ("max_times_uniform", "sigma_eff")]
-            cells += [(mean_interval(numbers[key]), "percent") for key in ("saturated", "dead")]
-            cells += [(NOTHING if column == base else median_interval(numbers["js_inv_sqrt_d"]), "figure")]
-            difference = (
-                NOTHING
-                if base in (None, column)
-                else median_interval(one.share[:, column] - one.share[:, base])
+def rows(all_series: Sequence[Series]) -> Iterator[TableRow]:
+    """Series by series, and of each setting by setting."""
+    for series in all_series:
+        base = series.settings.index(SQRT_D) if SQRT_D in series.settings else None
+        for column, name in enumerate(series.names):
+            numbers = {key: values[:, column] for key, values in series.numbers.items()}
+            share = series.share[:, column]
+            js, difference = NOTHING, NOTHING
+            if column != base:
+                js = median_interval(numbers["js_inv_sqrt_d"])
+            if base is not None and column != base:
+                difference = median_interval(share - series.share[:, base])
+            cells = (
+                Cell(median_interval(share), "percent"),
+                Cell(median_interval(numbers["max_times_uniform"]), "figure"),
+                Cell(median_interval(numbers["sigma_eff"]), "figure"),
+                Cell(mean_interval(numbers["saturated"]), "percent"),
+                Cell(mean_interval(numbers["dead"]), "percent"),
+                Cell(js, "figure"),
             )
-            yield TableRow(one.job, one.query, name, cells, difference)
+            yield TableRow(series.job, series.query, name, cells, difference)
 
 
-# ------------------------------------------------------------------------------------------------ temperatures
-
-
-@dataclass(frozen=True)
-class Advice:
-    """The temperature that spreads a query over a share of the patches, and what it leaves photo by photo."""
-
-    job: str
-    query: str
-    share: float
-    tau: Interval
-    times_sqrt_d: float
-    low: float  # 5 % of the photos get a smaller share of the patches under that temperature
-    high: float
-    flat: int  # photos without contrast: no temperature sharpens them
-
-
-def advice(series: Sequence[Series], shares: Sequence[float]) -> list[Advice]:
-    found = []
-    for one in series:
-        for column, share in enumerate(shares):
-            every = one.curves["tau"][:, column]
-            known = every[np.isfinite(every) & (every > 0)]
-            if not len(known):
-                continue
-            tau = median_interval(known)
-            left = one.read_off("perplexity", np.full((one.kept, 1), tau.value))[:, 0]
-            low, high = np.percentile(left, (5, 95))
-            times = tau.value / float(np.nanmedian(one.sqrt_d))
-            found.append(
-                Advice(
-                    one.job, one.query, share, tau, times, float(low), float(high), len(every) - len(known)
-                )
-            )
-    return found
-
-
-# ------------------------------------------------------------------------------------------------ provenance
+# -------------------------------------------------------------------------------- provenance
 
 
 def facts(sweep: Sweep) -> dict[str, str]:
     """What somebody needs to make this again."""
-    done = [part for part in sweep.parts if part.status == "done"]
+    records = [part.record for part in sweep.done]
     about: dict[str, str] = {"command": sweep.command}
     for name in ABOUT:
-        values = dict.fromkeys(
-            str(told[name]) for part in done if name in (told := {**part.told, **part.told["axes"]})
-        )
+        known = [{**record.provenance, **record.axes} for record in records]
+        values = dict.fromkeys(str(facts[name]) for facts in known if name in facts)
         if values:
             about[name] = "; ".join(values)
-    about["queries"] = ", ".join(dict.fromkeys(query for part in done for query in part.told["queries"]))
-    about["intervals"] = "95 %, percentile bootstrap over photos, 2 000 resamples, seed 0"
+    about["queries"] = ", ".join(dict.fromkeys(query for record in records for query in record.queries))
+    about["intervals"] = f"95 %, percentile bootstrap over photos, {many(RESAMPLES, 'resample')}, seed 0"
     about["versions"] = (
         ", ".join(versions(("attnvis", "torch", "torchvision", "numpy", "matplotlib")))
         + f", Python {platform.python_version()}"
     )
     about["files"] = (
-        "sweep.parquet: a row per photo, query and setting; figures/: every figure as png and svg; sheets/: a contact sheet a photo"
+        "sweep.parquet: a row per photo, query and setting; figures/: every figure as png and svg; "
+        "sheets/: a contact sheet a photo"
     )
     return about
 

@@ -1,4 +1,4 @@
-"""A sweep's job keeps every number it measured, tells what became of it, and is read again whatever that was."""
+"""A job keeps every number it measured, tells what became of it, and is read again whatever that was."""
 
 import json
 from collections.abc import Iterable
@@ -12,13 +12,14 @@ import torch
 from conftest import no_network
 from safetensors.numpy import load_file
 
+from attnvis import files
 from attnvis.attention import query
 from attnvis.attention.query import language
 from attnvis.attention.spec import functions
 from attnvis.data.decoding import load
-from attnvis.experiments.sweep import job
+from attnvis.experiments.sweep import curves, rows, sheets
 from attnvis.experiments.sweep.folder import AXES, Sweep, finished, read_sweep, setting_name
-from attnvis.experiments.sweep.job import Job
+from attnvis.experiments.sweep.job import GridWriter, JobWriter
 from attnvis.methods.settings import GAPS, RANKS, TEMPERATURES, PhotoResult, SettingGrid
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.pipeline.streaming import Outcome
@@ -28,8 +29,15 @@ from attnvis.types import Box, Features, Placement
 P, D = 3, 5  # photos, channels
 GRID = (2, 2)
 N = 4
-TOLD = {"backbone": "fake", "weights": "given", "layer": "last", "fit": "resize", "size": "65", "seed": "0"}
-FACTS = {"precision": "float32", "weights digest": "5" * 64}
+AXES_OF_JOB = {
+    "backbone": "fake",
+    "weights": "given",
+    "layer": "last",
+    "fit": "resize",
+    "size": "65",
+    "seed": "0",
+}
+PROVENANCE = {"precision": "float32", "weights digest": "5" * 64}
 ASKED = {"queries": ["mean"], "scalings": ["none"], "seed": 0}
 SHARPNESS = (0.3, 0.6)
 GRIDDED = SettingGrid(
@@ -56,14 +64,14 @@ def measured(count: int = P, *names: str, grid: SettingGrid = GRIDDED) -> list[O
 
 
 def do(
-    folder: Path, outcomes: Iterable[Outcome[PhotoResult]], sheets: int | None = 0, asked=ASKED, **changes
-) -> Job:
-    with Job(folder, asked) as job:
-        job.axes, job.facts = TOLD | changes, FACTS
-        job.open(GRIDDED.settings, sheets, Style(), SHARPNESS)
-        for outcome in outcomes:
-            job.add(outcome)
-    return job
+    folder: Path, outcomes: Iterable[Outcome[PhotoResult]], most: int | None = 0, asked=ASKED, **changes
+) -> GridWriter:
+    with JobWriter(folder, asked) as job:
+        job.update(axes=AXES_OF_JOB | changes, provenance=PROVENANCE)
+        with GridWriter(job, GRIDDED.settings, SHARPNESS, most, Style()) as writer:
+            for outcome in outcomes:
+                writer.add(outcome)
+    return writer
 
 
 def plan(folder: Path, *jobs: str, many: bool = True) -> Path:
@@ -83,7 +91,7 @@ def perplexity(weights: np.ndarray) -> float:
     return float(np.exp(-sum(weight * np.log(weight) for weight in weights if weight > 0)))
 
 
-def told(folder: Path) -> dict:
+def record_in(folder: Path) -> dict:
     return json.loads((folder / "job.json").read_text())
 
 
@@ -94,7 +102,7 @@ def single(folder: Path) -> Sweep:
 # What a job keeps
 
 
-def test_the_table_has_a_row_per_photo_query_and_setting_with_the_numbers_that_were_measured(tmp_path):
+def test_the_table_has_the_measured_numbers_by_photo_query_and_setting(tmp_path):
     outcomes = measured()
     do(tmp_path, outcomes)
     rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
@@ -105,7 +113,7 @@ def test_the_table_has_a_row_per_photo_query_and_setting_with_the_numbers_that_w
             for setting, (scaling, normalise) in enumerate(GRIDDED.settings):
                 row = next(left)
                 assert {axis: row[axis] for axis in AXES} == {
-                    axis: str(value) for axis, value in TOLD.items()
+                    axis: str(value) for axis, value in AXES_OF_JOB.items()
                 }
                 assert (row["photo"], row["path"], row["index"]) == (
                     f"{number}.jpg",
@@ -124,9 +132,11 @@ def test_the_table_has_a_row_per_photo_query_and_setting_with_the_numbers_that_w
 
 def test_the_job_tells_what_was_asked_of_which_network_and_how_it_ended(tmp_path):
     do(tmp_path, measured())
-    found = told(tmp_path)
+    found = record_in(tmp_path)
     assert (found["status"], found["reason"], found["done"], found["failures"]) == ("done", "", P, [])
-    assert found["asked"] == ASKED and found["axes"] == {axis: str(value) for axis, value in TOLD.items()}
+    assert found["asked"] == ASKED and found["axes"] == {
+        axis: str(value) for axis, value in AXES_OF_JOB.items()
+    }
     assert found["queries"] == QUERIES and found["sharpness"] == list(SHARPNESS)
     assert [setting_name(*setting) for setting in found["settings"]] == SETTINGS
     assert found["precision"] == "float32" and found["weights digest"] == "5" * 64
@@ -140,28 +150,30 @@ def test_the_job_tells_what_was_asked_of_which_network_and_how_it_ended(tmp_path
 def test_a_photo_that_failed_is_told_and_has_no_row(tmp_path):
     first, second = measured(2)
     bad = Outcome(3, Path("photos/bad\udce9.jpg"), error="photos/bad.jpg holds no picture")
-    job = do(
+    writer = do(
         tmp_path, [bad, first, Outcome(4, Path("gone.jpg"), error="gone.jpg: no such file"), second, bad]
     )
-    assert [failure["reason"] for failure in told(tmp_path)["failures"]] == [
+    assert [failure["reason"] for failure in record_in(tmp_path)["failures"]] == [
         bad.error,
         "gone.jpg: no such file",
         bad.error,
     ]
-    assert told(tmp_path)["failures"][0]["path"] == "photos/bad\udce9.jpg"
-    assert job.reasons == {bad.error: 2, "gone.jpg: no such file": 1} and told(tmp_path)["done"] == 2
+    assert record_in(tmp_path)["failures"][0]["path"] == "photos/bad\udce9.jpg"
+    assert (
+        writer.job.reasons == {bad.error: 2, "gone.jpg: no such file": 1} and record_in(tmp_path)["done"] == 2
+    )
     assert set(pq.read_table(tmp_path / "rows.parquet")["index"].to_pylist()) == {0, 1}
 
 
 def test_a_job_whose_photos_all_failed_is_done_with_an_empty_table(tmp_path):
-    do(tmp_path, [Outcome(0, Path("a.jpg"), error="no")], sheets=None)
+    do(tmp_path, [Outcome(0, Path("a.jpg"), error="no")], most=None)
     (part,) = single(tmp_path).parts
     assert part.status == "done" and single(tmp_path).table.num_rows == 0 and part.curves() == {}
 
 
 def test_rows_written_in_groups_make_the_same_table(tmp_path, monkeypatch):
     do(tmp_path / "at once", measured())
-    monkeypatch.setattr(job, "GROUP", 1)
+    monkeypatch.setattr(rows, "GROUP", 1)
     do(tmp_path / "in groups", measured())
     whole, parts = (pq.ParquetFile(tmp_path / name / "rows.parquet") for name in ("at once", "in groups"))
     assert whole.num_row_groups == 1 and parts.num_row_groups >= P
@@ -173,14 +185,14 @@ def test_queries_of_one_text_are_told_apart(tmp_path):
         no_network, {"mean": query.mean, "again": query.mean}, GRIDDED.scalings, GRIDDED.normalisers
     )
     do(tmp_path, measured(grid=twice))
-    assert told(tmp_path)["queries"] == ["mean", "mean-2"]
+    assert record_in(tmp_path)["queries"] == ["mean", "mean-2"]
     table = pq.read_table(tmp_path / "rows.parquet").to_pydict()
     assert table["query"][:8] == ["mean"] * 4 + ["mean-2"] * 4
 
 
 def test_medians_are_those_of_the_share_of_the_patches(tmp_path):
     outcomes = measured()
-    found = do(tmp_path, outcomes).medians()
+    found = do(tmp_path, outcomes).rows.medians()
     assert len(found) == len(QUERIES) * len(SETTINGS)
     for column, name in enumerate(QUERIES):
         for setting, said in enumerate(SETTINGS):
@@ -193,7 +205,7 @@ def test_medians_are_those_of_the_share_of_the_patches(tmp_path):
 # Curves
 
 
-def test_curves_are_means_over_the_photos_and_where_photos_differ_each_photos_own(tmp_path):
+def test_curves_are_means_over_photos_or_each_photos_own(tmp_path):
     outcomes = measured()
     do(tmp_path, outcomes)
     (part,) = single(tmp_path).parts
@@ -222,9 +234,9 @@ def test_curves_are_means_over_the_photos_and_where_photos_differ_each_photos_ow
                 assert perplexity(softmax(scores / tau)) == pytest.approx(share * N, rel=1e-6)
 
 
-def test_of_very_many_photos_the_first_are_kept_one_by_one_and_the_means_are_of_all(tmp_path, monkeypatch):
+def test_of_very_many_photos_the_first_have_curves_and_all_are_in_the_means(tmp_path, monkeypatch):
     do(tmp_path / "all", measured())
-    monkeypatch.setattr(job, "KEPT", 2)
+    monkeypatch.setattr(curves, "KEPT", 2)
     do(tmp_path / "two", measured())
     whole, capped = (load_file(tmp_path / name / "curves.safetensors") for name in ("all", "two"))
     for number in range(len(QUERIES)):
@@ -234,11 +246,11 @@ def test_of_very_many_photos_the_first_are_kept_one_by_one_and_the_means_are_of_
 
 
 def test_without_a_wanted_sharpness_there_are_no_temperatures(tmp_path):
-    with Job(tmp_path, ASKED) as job:
-        job.axes, job.facts = TOLD, FACTS
-        job.open(GRIDDED.settings, 0)
-        for outcome in measured():
-            job.add(outcome)
+    with JobWriter(tmp_path, ASKED) as job:
+        job.update(axes=AXES_OF_JOB, provenance=PROVENANCE)
+        with GridWriter(job, GRIDDED.settings, sheets=0) as writer:
+            for outcome in measured():
+                writer.add(outcome)
     (part,) = single(tmp_path).parts
     assert part.curves()["mean"]["tau"].shape == (P, 0)
 
@@ -250,20 +262,20 @@ def test_without_a_wanted_sharpness_there_are_no_temperatures(tmp_path):
 def test_as_many_photos_get_a_sheet_as_were_asked_for(tmp_path, sheets, drawn):
     do(tmp_path, measured(), sheets)
     assert sorted(path.name for path in tmp_path.glob("sheets/*")) == drawn
-    tiles = told(tmp_path)["tiles"]
+    tiles = record_in(tmp_path)["tiles"]
     assert len(tiles) == (len(QUERIES) * len(SETTINGS) if drawn else 0) == len(list(tmp_path.glob("tiles/*")))
     assert {tile["photo"] for tile in tiles} <= {"0.jpg"}
 
 
-def test_a_sheet_has_the_settings_side_by_side_and_the_queries_below_one_another(tmp_path):
+def test_a_sheet_has_settings_across_and_queries_down(tmp_path):
     do(tmp_path, measured(1), None)
     sheet = cv2.imread(str(tmp_path / "sheets" / "0.jpg"))
-    assert sheet.shape[1] >= 4 * job.TILE and sheet.shape[0] >= 4 * job.TILE * 40 / 60
-    tiles = told(tmp_path)["tiles"]
+    assert sheet.shape[1] >= 4 * sheets.TILE and sheet.shape[0] >= 4 * sheets.TILE * 40 / 60
+    tiles = record_in(tmp_path)["tiles"]
     assert [tile["setting"] for tile in tiles] == SETTINGS * 4
     assert [tile["label"] for tile in tiles][::4] == ["mean", "random 0 #1", "random 0 #2", "random 0 #3"]
     first = cv2.imread(str(tmp_path / tiles[0]["file"]))
-    assert first.shape[:2] == (round(job.TILE * 40 / 60), job.TILE) or max(first.shape) <= job.TILE
+    assert first.shape[:2] == (round(sheets.TILE * 40 / 60), sheets.TILE) or max(first.shape) <= sheets.TILE
 
 
 def test_the_hottest_patch_is_the_hottest_corner_of_its_tile(tmp_path):
@@ -271,7 +283,7 @@ def test_the_hottest_patch_is_the_hottest_corner_of_its_tile(tmp_path):
     black = load(np.zeros((40, 60, 3), np.uint8), name="black.png")
     do(tmp_path, [Outcome(0, Path("black.png"), black, outcome.answers)], None)
     for tile, (found, setting) in zip(
-        told(tmp_path)["tiles"], ((found, s) for found in outcome.answers for s in range(4))
+        record_in(tmp_path)["tiles"], ((found, s) for found in outcome.answers for s in range(4))
     ):
         weights = found.weights[setting].reshape(GRID).numpy()
         if N * weights.max() < 1.5:
@@ -284,7 +296,7 @@ def test_the_hottest_patch_is_the_hottest_corner_of_its_tile(tmp_path):
         assert light.argmax() == weights.argmax(), tile
 
 
-def test_names_that_are_no_unicode_or_hold_newlines_break_neither_table_nor_pictures(tmp_path):
+def test_names_of_strange_characters_break_neither_table_nor_pictures(tmp_path):
     names = ("caf\udce9.jpg", 'two\nlines, "quoted".jpg', "caf\udce9.jpg")
     do(tmp_path, measured(P, *names), None)
     (part,) = single(tmp_path).parts
@@ -299,37 +311,38 @@ def test_names_that_are_no_unicode_or_hold_newlines_break_neither_table_nor_pict
 # How a job ends
 
 
-def test_a_job_that_goes_wrong_tells_why_and_leaves_nothing_that_looks_whole(tmp_path):
+def test_a_job_that_fails_tells_why_and_leaves_nothing_that_looks_whole(tmp_path):
     def melting():
         yield measured()[0]
         raise RuntimeError("the network\n  has  melted")
 
     with pytest.raises(RuntimeError, match="the network"):
         do(tmp_path, melting())
-    assert (told(tmp_path)["status"], told(tmp_path)["reason"]) == ("failed", "the network has melted")
+    assert (record_in(tmp_path)["status"], record_in(tmp_path)["reason"]) == (
+        "failed",
+        "the network has melted",
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
     (part,) = single(tmp_path).missing
     assert (part.status, part.reason) == ("failed", "the network has melted")
 
 
-def test_a_job_that_goes_wrong_before_it_knows_its_network_tells_why(tmp_path):
-    with pytest.raises(ValueError, match="no photos"), Job(tmp_path, ASKED):
+def test_a_job_that_fails_before_it_knows_its_network_tells_why(tmp_path):
+    with pytest.raises(ValueError, match="no photos"), JobWriter(tmp_path, ASKED):
         raise ValueError("no photos here")
-    assert (told(tmp_path)["status"], told(tmp_path)["reason"]) == ("failed", "no photos here")
+    assert (record_in(tmp_path)["status"], record_in(tmp_path)["reason"]) == ("failed", "no photos here")
     assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_a_job_that_stops_in_the_middle_of_a_row_tells_that_and_not_what_came_of_it(
-    tmp_path, monkeypatch, error
-):
+def test_a_job_that_stops_within_a_row_tells_why_and_not_what_followed(tmp_path, monkeypatch, error):
     def stopped(scaling, normalise):
         raise error("ctrl c")
 
-    monkeypatch.setattr(job, "setting_name", stopped)
+    monkeypatch.setattr(rows, "setting_name", stopped)
     with pytest.raises(error):
         do(tmp_path, measured())
-    assert (told(tmp_path)["status"], told(tmp_path)["reason"]) == (
+    assert (record_in(tmp_path)["status"], record_in(tmp_path)["reason"]) == (
         "failed",
         "it was stopped" if error is KeyboardInterrupt else "ctrl c",
     )
@@ -340,7 +353,7 @@ def test_a_disk_that_is_full_at_the_end_is_no_job_done(tmp_path, monkeypatch):
     def refuse(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(job, "write_bytes", refuse)
+    monkeypatch.setattr(files, "write_bytes", refuse)
     with pytest.raises(OSError, match="No space"):
         do(tmp_path, measured())
     (part,) = single(tmp_path).parts
@@ -349,11 +362,11 @@ def test_a_disk_that_is_full_at_the_end_is_no_job_done(tmp_path, monkeypatch):
 
 def killed(folder: Path, asked=ASKED) -> None:
     """As a process leaves it that is killed in the middle."""
-    job = Job(folder, asked)
-    job.axes, job.facts = TOLD, FACTS
-    job.open(GRIDDED.settings, 0)
-    job.add(measured()[0])
-    job.flush()
+    job = JobWriter(folder, asked)
+    job.update(axes=AXES_OF_JOB, provenance=PROVENANCE)
+    writer = GridWriter(job, GRIDDED.settings, sheets=0)
+    writer.add(measured()[0])
+    writer.rows.flush()
 
 
 def test_done_failed_killed_and_never_started_jobs_are_told_apart(tmp_path):
@@ -366,7 +379,7 @@ def test_done_failed_killed_and_never_started_jobs_are_told_apart(tmp_path):
         "seed=1",
     )
     do(tmp_path / "0", measured())
-    with pytest.raises(ValueError, match="stage9"), Job(tmp_path / "1", ASKED):
+    with pytest.raises(ValueError, match="stage9"), JobWriter(tmp_path / "1", ASKED):
         raise ValueError("no layer stage9")
     killed(tmp_path / "2")
     do(tmp_path / "4", measured(2), seed="1")
@@ -375,7 +388,7 @@ def test_done_failed_killed_and_never_started_jobs_are_told_apart(tmp_path):
     assert [part.status for part in sweep.parts] == ["done", "failed", "missing", "missing", "done"]
     assert [part.number for part in sweep.parts] == [0, 1, 2, 3, 4] and sweep.parts[
         1
-    ].asked == "backbone.layer=stage9"
+    ].overrides == "backbone.layer=stage9"
     assert [part.reason for part in sweep.missing] == [
         "no layer stage9",
         "it was started and never ended: killed, or out of memory",
@@ -383,21 +396,21 @@ def test_done_failed_killed_and_never_started_jobs_are_told_apart(tmp_path):
     ]
     each = len(QUERIES) * len(SETTINGS)
     assert sweep.table["seed"].to_pylist() == ["0"] * P * each + ["1"] * 2 * each
-    assert sweep.parts[4].told["done"] == 2
+    assert sweep.parts[4].record.done == 2
 
 
 def test_a_job_killed_while_its_network_loads_was_started(tmp_path):
-    Job(tmp_path, ASKED)
+    JobWriter(tmp_path, ASKED)
     assert single(tmp_path).parts[0].reason.startswith("it was started and never ended")
 
 
 def test_a_sweep_of_one_job_lies_in_its_own_folder(tmp_path):
     do(tmp_path, measured())
     (part,) = single(tmp_path).parts
-    assert (part.status, part.folder, part.asked) == ("done", tmp_path, "")
+    assert (part.status, part.folder, part.overrides) == ("done", tmp_path, "")
 
 
-def test_a_sweep_of_which_nothing_is_done_has_an_empty_table_of_the_usual_columns(tmp_path):
+def test_a_sweep_of_which_nothing_is_done_has_an_empty_table(tmp_path):
     sweep = read_sweep(plan(tmp_path, "a", "b"))
     assert [part.status for part in sweep.parts] == ["missing"] * 2 and sweep.table.num_rows == 0
     do(tmp_path / "0", measured())
@@ -439,7 +452,7 @@ def test_a_job_is_finished_for_the_same_asked_config_and_no_other(tmp_path):
 
 
 def test_a_failed_or_killed_job_is_not_finished_and_can_be_done_again(tmp_path):
-    with pytest.raises(RuntimeError), Job(tmp_path, ASKED):
+    with pytest.raises(RuntimeError), JobWriter(tmp_path, ASKED):
         raise RuntimeError("no")
     assert not finished(tmp_path, ASKED)
     killed(tmp_path)
@@ -452,6 +465,6 @@ def test_a_failed_or_killed_job_is_not_finished_and_can_be_done_again(tmp_path):
     )
 
 
-def test_settings_are_named_as_they_are_typed_and_softmax_goes_without_saying():
+def test_settings_are_named_as_typed_and_softmax_goes_without_saying():
     assert setting_name("temperature:2", "softmax") == "temperature:2"
     assert setting_name("cosine:0.07", "sparsemax") == "cosine:0.07 sparsemax"

@@ -1,4 +1,4 @@
-"""Medians with intervals, theory, order and temperatures, against loops, arithmetic by hand and synthetic scores."""
+"""Medians with intervals, theory, order and temperatures, against loops, sums by hand, synthetic scores."""
 
 import math
 
@@ -7,10 +7,15 @@ import pytest
 import torch
 from conftest import diagnose_attention
 
-from attnvis.experiments.sweep.statistics import Series, best_common_temperature, orders, theory_deviation
+from attnvis.experiments.sweep.statistics import (
+    Series,
+    advice,
+    best_common_temperature,
+    orders,
+    theory_deviation,
+)
 from attnvis.methods.settings import TEMPERATURES
 from attnvis.metrics.diagnostics import DESCRIPTIONS
-from attnvis.metrics.intervals import mean_interval, median_interval
 from attnvis.types import Attention
 
 RANDOM = np.random.default_rng(0)
@@ -38,50 +43,7 @@ def series(
     )
 
 
-# ------------------------------------------------------------------------------------------------ intervals
-
-
-def test_the_interval_of_a_constant_is_that_constant():
-    for found in (median_interval(np.full(7, 3.25)), mean_interval(np.ones(7))):
-        assert found.low == found.value == found.high
-        assert found.count == 7
-
-
-@pytest.mark.parametrize("count", [5, 6, 40, 41])
-def test_the_median_is_bootstrapped_as_by_resampling_photos(count):
-    values = RANDOM.normal(size=count) ** 3
-    medians = [np.median(RANDOM.choice(values, count)) for _ in range(20_000)]
-    found = median_interval(values)
-    assert found.value == np.median(values)
-    for end, percent in (
-        (found.low, 2.5),
-        (found.high, 97.5),
-    ):  # 2,000 resamples reach the rank to about 0.35 %
-        near = np.percentile(medians, (percent - 1.2, percent + 1.2))
-        assert near[0] <= end <= near[1]
-
-
-def test_the_share_of_photos_is_bootstrapped_as_by_resampling_photos():
-    flags = np.array([1.0] * 30 + [0.0] * 70)
-    shares = [RANDOM.choice(flags, 100).mean() for _ in range(20_000)]
-    found = mean_interval(flags)
-    assert found.value == 0.3
-    assert (found.low, found.high) == pytest.approx(np.percentile(shares, (2.5, 97.5)), abs=0.011)
-
-
-def test_photos_without_a_number_are_left_out():
-    assert median_interval(np.array([1.0, math.nan, 3.0])).count == 2
-    assert median_interval(np.array([1.0, math.nan, 3.0])).value == 2
-    nothing = median_interval(np.array([math.nan]))
-    assert nothing.count == 0 and math.isnan(nothing.value)
-
-
-def test_the_same_numbers_give_the_same_interval():
-    values = RANDOM.normal(size=30)
-    assert median_interval(values) == median_interval(values[::-1])
-
-
-# ------------------------------------------------------------------------------------------------ theory
+# -------------------------------------------------------------------------------- theory
 
 
 def test_normal_scores_follow_the_law_within_two_percent():
@@ -101,7 +63,7 @@ def test_normal_scores_follow_the_law_within_two_percent():
 
 
 def test_deviation_by_hand():
-    """Of sigma 0 and share .9: .1; of sigma 2 and share .5: .5 - e^-2; sigma 9 is frozen; sparsemax is not what the theory is about."""
+    """Sigma 0 and share .9: .1; sigma 2 and share .5: .5 - e^-2; sigma 9 is frozen; sparsemax counts not."""
     settings = [
         ("none", "softmax"),
         ("temperature:2", "softmax"),
@@ -120,7 +82,7 @@ def test_a_z_score_counts_as_one_whatever_rounding_made_of_it():
     assert theory_deviation([one])[0].count == 2
 
 
-# ------------------------------------------------------------------------------------------------ order
+# -------------------------------------------------------------------------------- order
 
 
 def test_a_tie_from_rounding_is_let_pass_and_a_turned_order_is_not():
@@ -148,7 +110,7 @@ def test_cosine_may_change_the_order():
     assert not found.factor and found.broken == 0 and found.worst == 0.2
 
 
-# ------------------------------------------------------------------------------------------------ temperatures
+# -------------------------------------------------------------------------------- temperatures
 
 
 def measured(scores, query="mean"):
@@ -186,3 +148,28 @@ def test_one_temperature_serves_equal_photos_and_not_unlike_queries():
 
 def test_without_contrast_there_is_no_temperature():
     assert best_common_temperature([series(score_std=[0.0])], 0.1) is None
+
+
+def test_the_advice_tells_the_5th_and_the_95th_photo_of_a_hundred():
+    """21 photos: 5 % lies on the second from either end, 25 % on the sixth."""
+    scores = np.stack([RANDOM.permutation(60) * 1.15**number for number in range(21)])
+    photos = measured(scores)
+    wanted = [2.0 * 1.15**number for number in range(21)]  # every photo's own; the middle one is the median
+    photos.curves["tau"] = np.array(wanted)[:, None]
+    (piece,) = advice([photos], [0.1])
+    tau = wanted[10]
+    assert piece.tau.value == pytest.approx(tau) and piece.share == 0.1
+    assert piece.times_sqrt_d == pytest.approx(tau / 8)  # d_k is 64
+    shares = sorted(perplexity(row / tau) / 60 for row in scores)
+    assert piece.low == pytest.approx(shares[1], rel=0.03)
+    assert piece.high == pytest.approx(shares[19], rel=0.03)
+    assert shares[5] > 1.2 * shares[1] and shares[15] < 0.8 * shares[19]  # far from 25 and 75 %
+
+
+def test_photos_without_contrast_are_counted_beside_the_advice():
+    flat = series(
+        patches=(100, 100, 100), score_std=[0, 1, 1], curves={"tau": np.array([[0.0], [4.0], [4.0]])}
+    )
+    (piece,) = advice([flat], [0.1])
+    assert (piece.flat, piece.tau.count, piece.tau.value) == (1, 2, 4.0)
+    assert advice([series(score_std=[0], curves={"tau": np.zeros((1, 1))})], [0.1]) == []

@@ -1,0 +1,81 @@
+"""What a job measured of each photo, query and setting -> rows.parquet, in groups."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attnvis.experiments.sweep.folder import SCHEMA, setting_name
+from attnvis.methods.settings import PhotoResult
+from attnvis.types import Photo
+
+__all__ = ["RowTable"]
+
+GROUP = 20_000  # rows that wait in memory
+
+
+class RowTable:
+    """A table that grows photo by photo; `close` makes its file whole."""
+
+    def __init__(self, path: Path, axes: Mapping[str, str], settings: Sequence[tuple[str, str]]) -> None:
+        self.axes, self.settings = axes, settings
+        self.waiting: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        # (query, setting) -> perplexity / N of each photo
+        self.shares: dict[tuple[str, str], array[float]] = {}
+        self.writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+
+    def add(self, path: Path, index: int, photo: Photo, results: Mapping[str, PhotoResult]) -> None:
+        """All rows of a photo: by query, and of each query by setting."""
+        for query, result in results.items():
+            height, width = result.placement.grid
+            same: dict[str, str | int] = {
+                **self.axes,
+                "photo": photo.name,
+                "path": str(path),
+                "digest": photo.digest,
+                "index": index,
+                "query": query,
+                "label": result.label,
+                "dim": result.batch.dim,
+                "patches": height * width,
+                "rows": height,
+                "columns": width,
+            }
+            for name, value in same.items():
+                self.waiting[name] += [as_stored(value)] * len(self.settings)
+            self.remember_shares(query, result, height * width)
+            self.waiting["scaling"] += [scaling for scaling, _ in self.settings]
+            self.waiting["normalise"] += [normalise for _, normalise in self.settings]
+            for name, values in result.numbers.items():
+                self.waiting[name] += values
+        if len(self.waiting["index"]) >= GROUP:
+            self.flush()
+
+    def remember_shares(self, query: str, result: PhotoResult, patches: int) -> None:
+        for setting, perplexity in zip(self.settings, result.numbers["perplexity"], strict=True):
+            shares = self.shares.setdefault((query, setting_name(*setting)), array("d"))
+            shares.append(perplexity / patches)
+
+    def medians(self) -> dict[str, float]:
+        """For W&B: of every query and setting the median share of the patches."""
+        return {
+            f"{query}/{setting}/perplexity_share": float(np.median(shares))
+            for (query, setting), shares in self.shares.items()
+        }
+
+    def flush(self) -> None:
+        self.writer.write_table(pa.table(self.waiting, schema=SCHEMA))
+        self.waiting = {name: [] for name in SCHEMA.names}
+
+    def close(self) -> None:
+        """Without what waits: `flush` that first."""
+        self.writer.close()
+
+
+def as_stored(value: str | int) -> str | int:
+    """A name that is no unicode is told in escapes."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

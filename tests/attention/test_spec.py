@@ -1,0 +1,119 @@
+"""Texts and the functions they mean: each read, spelled and read again, its settings known by hand."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from fake_features import close, complaint, point_at, quick, two_photos
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attnvis.attention import normalise, query, scaling
+from attnvis.attention.query.language import build_queries, parse
+from attnvis.attention.spec import UnknownName, format_function, parse_function
+
+# Reading and spelling
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("mean", "class", "class:tabby", "class:teddy, teddy bear", "class:281", "random:3", "random:3,2"),
+        *("point:120,80", "point:0.5,1234.25", "point:123456.5,1000000", "box:10,20,100,50"),
+        *("rarity", "rarity:8,0.05", "pca", "pca:2", "pca:1,False", "distance", "norm"),
+    ],
+)
+def test_a_query_is_spelled_as_it_was_read(text):
+    assert format_function(parse(text)) == text
+
+
+@given(x=st.floats(0, 99_999).map(lambda n: round(n, 3)), y=st.floats(0, 99_999).map(lambda n: round(n, 3)))
+@quick
+def test_a_point_survives_spelling_to_a_thousandth_of_a_pixel(x, y):
+    assert parse(format_function(point_at(x, y))).keywords == {"x": x, "y": y}
+
+
+@pytest.mark.parametrize(
+    "function, text",
+    [
+        (partial(query.point, y=8.5, x=12.0), "point:12,8.5"),
+        (partial(query.random, count=2), "random:0,2"),
+        (partial(query.pca, centred=False), "pca:1,False"),
+        (partial(query.pca, component=1, centred=True), "pca"),
+        (partial(query.class_, name="predicted"), "class"),
+        (partial(query.box, height=4.0, width=3.0, y=2.0, x=1.0), "box:1,2,3,4"),
+        (query.class_, "class"),
+        (partial(query.class_, name=3), "class:3"),
+    ],
+)
+def test_settings_are_spelled_in_the_order_in_which_they_are_read(function, text):
+    assert format_function(function) == text
+    same, other = build_queries(function, two_photos()), build_queries(parse(text), two_photos())
+    assert [built.text for built in same] == [built.text for built in other] == [text]
+    assert torch.equal(same[0].vectors, other[0].vectors)
+
+
+def test_blanks_around_a_name_and_its_settings_do_not_matter():
+    assert parse("  point: 120 , 80 ").keywords == {"x": 120.0, "y": 80.0}
+    assert parse("class: tiger cat ").keywords == {"name": "tiger cat"}
+    assert parse("mean:").keywords == {}
+
+
+@pytest.mark.parametrize(
+    "text, meant",
+    [("true", True), ("True", True), ("1", True), ("false", False), ("False", False), ("no", False)],
+)
+def test_a_yes_or_no_is_read_in_words_or_digits(text, meant):
+    assert parse(f"pca:2,{text}").keywords == {"component": 2, "centred": meant}
+
+
+def test_settings_take_the_types_of_the_signature():
+    functions = {name: getattr(normalise, name) for name in normalise.__all__} | {
+        "temperature": scaling.temperature
+    }
+    assert parse_function("temperature:2", functions, "scaling").keywords == {"tau": 2.0}
+    assert parse_function("top_k:3", functions, "normalise").keywords == {"k": 3}
+    assert parse_function("sigmoid:-2.5", functions, "normalise").keywords == {"bias": -2.5}  # float | None
+    gates = [1 / (1 + math.exp(2.5 - z)) for z in (0.0, 1.0)]
+    close(
+        parse_function("sigmoid:-2.5", functions, "normalise")(torch.tensor([[[0.0, 1.0]]]).double())[0, 0],
+        torch.tensor(gates, dtype=torch.float64) / sum(gates),
+    )
+
+
+@pytest.mark.parametrize(
+    "text, hints",
+    [
+        ("meen", ["'meen'", "did you mean mean?", "box, class, distance, mean"]),
+        ("points:1,2", ["'points:1,2'", "did you mean point?"]),
+        ("xyzzy", ["'xyzzy'", "class:NAME"]),
+        ("several:mean", ["several"]),  # a list cannot be written in one text
+        ("parse", ["parse"]),
+        ("", ["''"]),
+    ],
+)
+def test_an_unknown_query_is_told_with_those_that_there_are(text, hints):
+    message = complaint(UnknownName, parse, text)
+    assert all(hint in message for hint in [*hints, "mean", "rarity"]), message
+
+
+@pytest.mark.parametrize(
+    "text, hint",
+    [
+        ("point", "point:x,y"),
+        ("point:3", "point:x,y"),
+        ("point:1,2,3", "2,3"),
+        ("point:left,top", "left"),
+        ("box:1,2,3", "box:x,y,width,height"),
+        ("box:1,2,3,4,5", "4,5"),
+        ("mean:3", "no settings"),
+        ("pca:first", "first"),
+        ("pca:1,centred", "centred"),
+        ("random:1.5", "1.5"),
+        ("random:1,2,3", "2,3"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_line_with_the_given_text(text, hint):
+    message = complaint(ValueError, parse, text)
+    assert repr(text) in message and hint in message.replace(repr(text), ""), message
