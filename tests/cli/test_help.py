@@ -13,20 +13,26 @@ import attnvis as package
 ROOT = Path(package.__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["redraw", "-h"], ["--version"], []])
-def test_help_needs_no_torch_and_no_hydra(words):
+LIGHT = (["--help"], ["run", "--help"], ["redraw", "-h"], ["--version"], [])
+
+
+def test_help_needs_no_torch_and_no_hydra():
     code = f"""
 import sys
-sys.argv = ["attnvis", *{words!r}]
 from attnvis.cli import main
-try:
-    main()
-except SystemExit:
-    pass
-print("HEAVY", *sorted({{"torch", "hydra", "wandb", "cv2", "numpy"}} & set(sys.modules)))
+for words in {LIGHT!r}:
+    sys.argv = ["attnvis", *words]
+    try:
+        main()
+    except SystemExit:
+        pass
+    heavy = {{"torch", "hydra", "wandb", "cv2", "numpy"}} & set(sys.modules)
+    print("LOADED", *sorted(heavy), "BY", *words)
 """
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.splitlines()[-1] == "HEAVY" and len(output) > 10
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = [line.split() for line in ended.stdout.splitlines() if line.startswith("LOADED")]
+    assert loaded == [["LOADED", "BY", *words] for words in LIGHT]
+    assert all(f"attnvis {verb} " in ended.stdout for verb in ("run", "redraw"))
 
 
 def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):

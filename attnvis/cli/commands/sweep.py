@@ -52,13 +52,11 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
 
 
 def record_failure(folder: Path, reason: str) -> None:
-    """A job that could not even begin is told in its folder like any other."""
+    """A job that could not even begin has a record in its folder like any other."""
     from attnvis.experiments.sweep.folder import read_record
     from attnvis.experiments.sweep.job import JobWriter
 
-    if (
-        read_record(folder).status != "failed"
-    ):  # else it began, and told itself; "done" is what was asked before
+    if read_record(folder).status != "failed":  # else it began, and told itself; "done" is of another time
         JobWriter(folder, {}).end("failed", reason)
 
 
@@ -73,8 +71,8 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
     paths = photos(settings["images"])
     torch.manual_seed(cfg.seed)
     backbone = remembered(build(cfg, "backbone"), settings["cache"])
-    how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
-    warnings = backbone.warnings_at(how)
+    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    warnings = backbone.warnings_at(preprocessing)
     shout(warnings)
     if len(backbone.layers) > 1:
         layers = ",".join(backbone.layers)
@@ -82,17 +80,17 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
             f"a job of a sweep measures one layer, not {backbone.layer}; "
             f"give backbone.layer={layers} without brackets"
         )
-    backbone.prepare(len(paths), 1, sample(paths, how))
+    backbone.prepare(len(paths), 1, sample(paths, preprocessing))
     axes = {
         "backbone": backbone.name, "weights": backbone.weights, "layer": backbone.layer,
-        "fit": how.fit, "size": str(how.size), "seed": str(cfg.seed),
+        "fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed),
     }  # fmt: skip
     job.update(axes=axes, provenance=backbone.describe() | {"warnings": warnings})
     group = job.folder.parent.name if job.folder.name.isdigit() else job.folder.name
     study = recognise if settings["study"] == "recognition" else scale
     logger = settings["logger"] | {"group": group}
     with Tracker(job.folder, logger, config=axes | settings, job="sweep") as tracker:
-        tracker.log_numbers(study(cfg, settings, job, paths, backbone, how))
+        tracker.log_numbers(study(cfg, settings, job, paths, backbone, preprocessing))
         job.update(passes=getattr(backbone, "encoded", job.record.done))
 
 
@@ -102,7 +100,7 @@ def scale(
     job: "JobWriter",
     paths: list[Path],
     backbone: "Backbone | Cached",
-    how: "Preprocessing",
+    preprocessing: "Preprocessing",
 ) -> dict[str, float]:
     """Every query under every scaling and normaliser; gives what W&B is told."""
     from attnvis.experiments.sweep.job import GridWriter
@@ -110,16 +108,18 @@ def scale(
     from attnvis.pipeline.streaming import stream
 
     trusted = listed(settings["trust"])
-    asked = {axis: listed(settings[axis]) for axis in AXES.values()}
-    asked["queries"] = [f"random:{cfg.seed}" if text == "random" else text for text in asked["queries"]]
-    grid = SettingGrid(
-        backbone, *({text: named(kind, text, trusted) for text in asked[axis]} for kind, axis in AXES.items())
-    )
+    functions: dict[str, dict[str, Any]] = {}  # the setting -> its texts -> what they name
+    for kind, axis in AXES.items():
+        texts = listed(settings[axis])
+        if kind == "query":
+            texts = [f"random:{cfg.seed}" if text == "random" else text for text in texts]
+        functions[axis] = {text: named(kind, text, trusted) for text in texts}
+    grid = SettingGrid(backbone, **functions)
     style = build(cfg, "render")
     with GridWriter(
         job, grid.settings, settings["sharpness"], sheets=settings["sheets"], style=style
     ) as writer:
-        for outcome in progress(stream(paths, grid, how, cfg.batch_size), len(paths)):
+        for outcome in progress(stream(paths, grid, preprocessing, cfg.batch_size), len(paths)):
             writer.add(outcome)
     return writer.rows.medians()
 
@@ -130,19 +130,23 @@ def recognise(
     job: "JobWriter",
     paths: list[Path],
     backbone: "Backbone | Cached",
-    how: "Preprocessing",
+    preprocessing: "Preprocessing",
 ) -> dict[str, float]:
     """The accuracy of the attended context, as a table and a page; gives what W&B is told."""
     from attnvis.experiments.recognition.measure import measure_recognition
     from attnvis.experiments.recognition.page import as_text, write_recognition
 
-    findings = measure_recognition(paths, backbone, how, cfg.batch_size, progress)
+    findings = measure_recognition(paths, backbone, preprocessing, cfg.batch_size, progress)
     for place, reason in findings.failures:
         job.fail(place, reason)
     job.update(done=findings.photos)
     print(as_text(findings))
-    facts = backbone.describe() | {"fit": how.fit, "size": str(how.size), "command": command_line()}
-    write_recognition(findings, job.folder, facts, backbone.warnings_at(how))
+    facts = backbone.describe() | {
+        "fit": preprocessing.fit,
+        "size": str(preprocessing.size),
+        "command": command_line(),
+    }
+    write_recognition(findings, job.folder, facts, backbone.warnings_at(preprocessing))
     return {
         f"{row.name}/{name}": getattr(row, name).value
         for row in findings.rows
@@ -167,12 +171,12 @@ def named(kind: str, text: str, trusted: list[str]) -> Any:
     return parse(text) if kind == "query" else functions(kind, [text])[text]
 
 
-def medians(found: "Sweep") -> dict[str, list[Any]]:
+def medians(results: "Sweep") -> dict[str, list[Any]]:
     """Over photos, of every job, query and setting: the columns of a table."""
     from attnvis.experiments.sweep.folder import AXES as OUTER
 
     numbers = ("perplexity", "patches", "sigma_eff", "max_times_uniform", "gradient_norm", "js_inv_sqrt_d")
-    groups = found.table.group_by([*OUTER, "query", "scaling", "normalise"])
+    groups = results.table.group_by([*OUTER, "query", "scaling", "normalise"])
     return groups.aggregate(
         [(name, "approximate_median") for name in numbers] + [("saturated", "mean"), ("dead", "mean")]
     ).to_pydict()
@@ -183,34 +187,34 @@ def compare(folder: Path) -> int:
     from attnvis.experiments.sweep.folder import read_sweep
     from attnvis.pipeline.tracking import Tracker
 
-    found = read_sweep(folder)
+    results = read_sweep(folder)
     pages = [
         part.folder / "index.html"
-        for part in found.parts
+        for part in results.parts
         if part.study == "recognition" and part.status == "done"
     ]
-    if found.table.num_rows:
+    if results.table.num_rows:
         from attnvis.experiments.sweep.page import write_comparison
 
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         logger = (plan.get("logger") or {"mode": "disabled"}) | {"group": folder.name}
-        with Tracker(folder, logger, config={"command": found.command}, job="comparison") as tracker:
-            pages.append(write_comparison(found))
+        with Tracker(folder, logger, config={"command": results.command}, job="comparison") as tracker:
+            pages.append(write_comparison(results))
             tracker.log_pictures(sorted((folder / "figures").glob("*.png")))
-            tracker.log_table("medians", medians(found))
-        if any(part.study == "note" for part in found.parts):
+            tracker.log_table("medians", medians(results))
+        if any(part.study == "note" for part in results.parts):
             from attnvis.experiments.seed_note import write_note
 
-            pages.append(write_note(found, folder))
-    complain_of_missing(found)
-    done = [part.record for part in found.done]
+            pages.append(write_note(results, folder))
+    complain_of_missing(results)
+    done = [part.record for part in results.done]
     if done:
-        passes = sum(record.passes for record in done)
         jobs = f"{len(done)} jobs, " if len(done) > 1 else ""
-        print(
-            f"{jobs}{max(record.done for record in done)} photos, {passes} passes through the network: {', '.join(map(str, pages))}"
-        )
-    return 1 if found.missing or any(record.failures for record in done) else 0
+        most = max(record.done for record in done)
+        passes = sum(record.passes for record in done)
+        files = ", ".join(map(str, pages))
+        print(f"{jobs}{most} photos, {passes} passes through the network: {files}")
+    return 1 if results.missing or any(record.failures for record in done) else 0
 
 
 def complain_of_missing(results: "Sweep") -> None:
