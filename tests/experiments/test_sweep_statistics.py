@@ -47,20 +47,20 @@ def series(
 
 
 def test_the_interval_of_a_constant_is_that_constant():
-    for found in (median_interval(np.full(7, 3.25)), mean_interval(np.ones(7))):
-        assert found.low == found.value == found.high
-        assert found.count == 7
+    for interval in (median_interval(np.full(7, 3.25)), mean_interval(np.ones(7))):
+        assert interval.low == interval.value == interval.high
+        assert interval.count == 7
 
 
 @pytest.mark.parametrize("count", [5, 6, 40, 41])
 def test_the_median_is_bootstrapped_as_by_resampling_photos(count):
     values = RANDOM.normal(size=count) ** 3
     medians = [np.median(RANDOM.choice(values, count)) for _ in range(20_000)]
-    found = median_interval(values)
-    assert found.value == np.median(values)
+    interval = median_interval(values)
+    assert interval.value == np.median(values)
     for end, percent in (
-        (found.low, 2.5),
-        (found.high, 97.5),
+        (interval.low, 2.5),
+        (interval.high, 97.5),
     ):  # 2,000 resamples reach the rank to about 0.35 %
         near = np.percentile(medians, (percent - 1.2, percent + 1.2))
         assert near[0] <= end <= near[1]
@@ -69,9 +69,9 @@ def test_the_median_is_bootstrapped_as_by_resampling_photos(count):
 def test_the_share_of_photos_is_bootstrapped_as_by_resampling_photos():
     flags = np.array([1.0] * 30 + [0.0] * 70)
     shares = [RANDOM.choice(flags, 100).mean() for _ in range(20_000)]
-    found = mean_interval(flags)
-    assert found.value == 0.3
-    assert (found.low, found.high) == pytest.approx(np.percentile(shares, (2.5, 97.5)), abs=0.011)
+    interval = mean_interval(flags)
+    assert interval.value == 0.3
+    assert (interval.low, interval.high) == pytest.approx(np.percentile(shares, (2.5, 97.5)), abs=0.011)
 
 
 def test_photos_without_a_number_are_left_out():
@@ -136,12 +136,12 @@ def test_a_tie_from_rounding_is_let_pass_and_a_turned_order_is_not():
     cost = 3 / (patches * (patches**2 - 1))
     tie = float(diagnose(attend_to(scores, tied))["rank_correlation"])
     assert 1 - tie == pytest.approx(cost, rel=0.01)
-    (found,) = orders([series(patches=(patches, patches), rank_correlation=[1.0, tie])])
-    assert (found.broken, found.exact, found.count, found.photo) == (0, 1, 2, "1.jpg")
-    (found,) = orders([series(patches=(patches, patches), rank_correlation=[1.0, 0.99])])
-    assert (found.broken, found.worst) == (1, 0.99)
-    (found,) = orders([series(patches=(patches,), rank_correlation=[math.nan])])
-    assert found.broken == 1
+    (order,) = orders([series(patches=(patches, patches), rank_correlation=[1.0, tie])])
+    assert (order.broken, order.exact, order.count, order.photo) == (0, 1, 2, "1.jpg")
+    (order,) = orders([series(patches=(patches, patches), rank_correlation=[1.0, 0.99])])
+    assert (order.broken, order.worst) == (1, 0.99)
+    (order,) = orders([series(patches=(patches,), rank_correlation=[math.nan])])
+    assert order.broken == 1
 
 
 def attend_to(scores, logits):
@@ -149,8 +149,8 @@ def attend_to(scores, logits):
 
 
 def test_cosine_may_change_the_order():
-    (found,) = orders([series([("cosine:0.07", "softmax")], rank_correlation=[0.2])])
-    assert not found.factor and found.broken == 0 and found.worst == 0.2
+    (order,) = orders([series([("cosine:0.07", "softmax")], rank_correlation=[0.2])])
+    assert not order.factor and order.broken == 0 and order.worst == 0.2
 
 
 # -------------------------------------------------------------------------------- temperatures
@@ -174,8 +174,8 @@ def perplexity(logits):
 
 def test_the_curve_is_read_at_a_temperature():
     scores = RANDOM.normal(size=(2, 50)) * [[3.0], [40.0]]
-    found = measured(scores).read_off("perplexity", np.array([[2.0, 100.0], [2.0, 100.0]]))
-    for row, values in zip(scores, found):
+    shares = measured(scores).read_off("perplexity", np.array([[2.0, 100.0], [2.0, 100.0]]))
+    for row, values in zip(scores, shares):
         for tau, value in zip((2.0, 100.0), values):
             assert value == pytest.approx(perplexity(row / tau) / 50, abs=0.01)
 
