@@ -38,7 +38,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """A file to write to, which becomes `path` when the block ends: who dies in it leaves nothing half done.
 
-    Raises OSError with the name of `path`.
+    Raises OSError with the name of `path`.  One at a time in a folder and thread, which name the part.
     """
     # short: path.name may use up what a file system allows
     part = path.parent / f".{os.getpid()}-{threading.get_ident()}.part"
@@ -46,6 +46,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield part
         part.replace(path)
     except OSError as error:
+        if error.errno is None:
+            raise  # a library's own, with words of its own
         raise OSError(error.errno, error.strerror, str(path)) from None  # a full disk names no file by itself
     finally:
         part.unlink(missing_ok=True)

@@ -157,9 +157,9 @@ def test_one_answer_for_every_class_is_not_right():
 
 def test_the_curve_is_the_nll_of_divided_logits():
     photo = recognise_photo(torch.tensor([LOGS]), 2)
-    for divisor, found in zip(DIVISORS, photo.rescaled[0]):
+    for divisor, nll in zip(DIVISORS, photo.rescaled[0]):
         powers = [math.exp(z / divisor) for z in LOGS]
-        assert found == pytest.approx(-math.log(powers[2] / sum(powers)), rel=1e-5)
+        assert nll == pytest.approx(-math.log(powers[2] / sum(powers)), rel=1e-5)
 
 
 def told_by_chance(sharpness: float, photos: int, seed: int) -> list:
@@ -241,21 +241,21 @@ def some(photos: int = 40) -> Findings:
 
 
 def test_the_rows_are_means_over_photos_and_gap_is_no_better_than_itself():
-    found = some()
-    table = found.table.to_pydict()
-    for row in found.rows:
-        mine = [n for n, name in enumerate(table["setting"]) if name == row.name]
-        assert len(mine) == found.photos == 40
+    findings = some()
+    table = findings.table.to_pydict()
+    for row in findings.rows:
+        places = [n for n, name in enumerate(table["setting"]) if name == row.name]
+        assert len(places) == findings.photos == 40
         for estimate, name in (
             (row.top1, "top1"),
             (row.top5, "top5"),
             (row.nll, "nll"),
             (row.rescaled, "nll_rescaled"),
         ):
-            assert estimate.value == pytest.approx(sum(table[name][n] for n in mine) / 40, rel=1e-6)
+            assert estimate.value == pytest.approx(sum(table[name][n] for n in places) / 40, rel=1e-6)
             assert estimate.low <= estimate.value <= estimate.high
-        assert row.delta_nll.value == pytest.approx(row.nll.value - found.rows[0].nll.value)
-    gap = found.rows[0]
+        assert row.delta_nll.value == pytest.approx(row.nll.value - findings.rows[0].nll.value)
+    gap = findings.rows[0]
     assert (gap.delta_top1, gap.delta_rescaled) == (
         Estimate(0.0, 0.0, 0.0),
         Estimate(0.0, 0.0, 0.0),
@@ -329,19 +329,19 @@ def photos(tmp_path):
 def test_three_of_four_are_right_and_the_others_are_told(tmp_path, photos):
     nameless, broken = plain(tmp_path / "e.png", RED), tmp_path / "1_f.png"
     broken.write_bytes(b"")
-    found = measure_recognition([nameless, *photos, broken], NET, HOW, batch_size=3)
-    assert found.photos == 4 and [Path(path).name for path, _ in found.failures] == ["e.png", "1_f.png"]
-    assert {row.top1.value for row in found.rows} == {
+    findings = measure_recognition([nameless, *photos, broken], NET, HOW, batch_size=3)
+    assert findings.photos == 4 and [Path(path).name for path, _ in findings.failures] == ["e.png", "1_f.png"]
+    assert {row.top1.value for row in findings.rows} == {
         0.75
     }  # one colour: no patch to attend to, whatever the scaling
-    table = found.table.to_pydict()
-    assert [Path(path).name for path in table["path"][:: len(found.rows)]] == [
+    table = findings.table.to_pydict()
+    assert [Path(path).name for path in table["path"][:: len(findings.rows)]] == [
         "0_a.png",
         "1_b.png",
         "1_c.png",
         "0_d.png",
     ]
-    assert table["label"][:: len(found.rows)] == ["tabby", "tiger cat", "tiger cat", "tabby"]
+    assert table["label"][:: len(findings.rows)] == ["tabby", "tiger cat", "tiger cat", "tabby"]
 
 
 def test_what_cannot_be_judged_is_one_line(tmp_path, photos):

@@ -29,10 +29,10 @@ GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden.json").read_text(
 
 @pytest.mark.parametrize("row", GOLDEN, ids=lambda row: f"{row['pair']} d={row['dim']}")
 def test_the_page_has_the_true_numbers_of_the_notes_pairs(row):
-    found = duel(tuple(map(float, row["pair"])), row["dim"])
-    assert found.weights == pytest.approx((row["first"], row["second"]), rel=1e-9, abs=0)
+    numbers = duel(tuple(map(float, row["pair"])), row["dim"])
+    assert numbers.weights == pytest.approx((row["first"], row["second"]), rel=1e-9, abs=0)
     for name in ("gap", "entropy", "perplexity", "gradient"):
-        assert getattr(found, name) == pytest.approx(row[name], rel=1e-4, abs=0), name
+        assert getattr(numbers, name) == pytest.approx(row[name], rel=1e-4, abs=0), name
 
 
 def test_the_claims_stand_beside_what_is():
@@ -54,9 +54,9 @@ def test_the_best_divisor_is_where_the_gradient_peaks():
         gap = pair[0] - pair[1]
         assert gap / best == pytest.approx(root, abs=5e-4)
         divisors = [gap / best * step for step in (0.8, 0.99, 1.0, 1.01, 1.25)]
-        found = seed_note.gradients(pair, divisors)
-        assert found == pytest.approx([expit(gap / t) * expit(-gap / t) / t for t in divisors], rel=1e-9)
-        assert max(found) == found[2]
+        heights = seed_note.gradients(pair, divisors)
+        assert heights == pytest.approx([expit(gap / t) * expit(-gap / t) / t for t in divisors], rel=1e-9)
+        assert max(heights) == heights[2]
 
 
 def medians(before: float, after: float, patches: float = 50.0) -> QueryMedians:
@@ -92,11 +92,11 @@ def test_the_notes_sentence_holds_where_it_was_wild_and_a_choice_is_left(before,
 
 
 def test_the_judgement_names_the_queries_on_both_sides():
-    said = seed_note.judgement([medians(1.0, 20.0), replace(medians(18.0, 49.0), query="class")], 6)
+    sentence = seed_note.judgement([medians(1.0, 20.0), replace(medians(18.0, 49.0), query="class")], 6)
     assert re.fullmatch(
         r"On these 6 photos the note's sentence holds for the query mean \(.*\); "
         r"it does not hold for the query class \(.*\)\.",
-        said,
+        sentence,
     )
     assert seed_note.judgement([medians(18.0, 49.0)], 1).startswith(
         "On this photo the note's sentence does not hold for the query mean ("
@@ -196,14 +196,14 @@ def test_the_medians_are_those_of_the_photos(folder, tmp_path):
 
 
 def test_dividing_moves_the_gaps_by_the_root_of_d_and_leaves_their_form(folder):
-    for found in query_medians(read_sweep(folder).parts[0]):
-        before, after = found.gaps
+    for entry in query_medians(read_sweep(folder).parts[0]):
+        before, after = entry.gaps
         assert before.sum() == pytest.approx(1) and after.sum() == pytest.approx(1)
         assert np.abs(after - np.roll(before, -6)).sum() < 0.05, (
             "10 = one decade = 6 bins; pairs at an edge may fall either way"
         )
-        wide, divided = found.beyond(seed_note.WIDE)
-        assert divided == pytest.approx(found.beyond(10 * seed_note.WIDE)[0], abs=0.05) and divided <= wide
+        wide, divided = entry.beyond(seed_note.WIDE)
+        assert divided == pytest.approx(entry.beyond(10 * seed_note.WIDE)[0], abs=0.05) and divided <= wide
 
 
 def test_the_odds_at_the_marks_are_what_the_figure_says():
@@ -233,10 +233,10 @@ def test_the_page_says_where_the_sentence_holds_and_needs_nothing_else(folder, t
 
 
 def test_labels_of_strangers_stay_text(folder, tmp_path):
-    told = json.loads((folder / "job.json").read_text())
-    for tile in told["tiles"]:
+    record = json.loads((folder / "job.json").read_text())
+    for tile in record["tiles"]:
         tile["label"] = "<b>ant</b>"
-    (folder / "job.json").write_text(json.dumps(told))
+    (folder / "job.json").write_text(json.dumps(record))
     page = write_note(read_sweep(folder), tmp_path / "out").read_text("utf-8")
     assert "&lt;b&gt;ant&lt;/b&gt;" in page and "<b>ant" not in page
 
@@ -244,8 +244,8 @@ def test_labels_of_strangers_stay_text(folder, tmp_path):
 def test_missing_tiles_and_random_weights_do_not_stop_the_page(folder, tmp_path):
     for tile in (folder / "tiles").iterdir():
         tile.unlink()
-    told = json.loads((folder / "job.json").read_text())
-    (folder / "job.json").write_text(json.dumps(told | {"weights digest": "random"}))
+    record = json.loads((folder / "job.json").read_text())
+    (folder / "job.json").write_text(json.dumps(record | {"weights digest": "random"}))
     page = write_note(read_sweep(folder), tmp_path / "out").read_text("utf-8")
     assert "What it looks like" not in page and "random weights: nothing was learned" in page
 

@@ -63,7 +63,7 @@ def measured(count: int = P, *names: str, grid: SettingGrid = GRIDDED) -> list[O
     return outcomes
 
 
-def do(
+def run_job(
     folder: Path, outcomes: Iterable[Outcome[PhotoResult]], most: int | None = 0, asked=ASKED, **changes
 ) -> GridWriter:
     with JobWriter(folder, asked) as job:
@@ -104,12 +104,12 @@ def single(folder: Path) -> Sweep:
 
 def test_the_table_has_the_measured_numbers_by_photo_query_and_setting(tmp_path):
     outcomes = measured()
-    do(tmp_path, outcomes)
+    run_job(tmp_path, outcomes)
     rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
     assert len(rows) == P * len(QUERIES) * len(SETTINGS)
     left = iter(rows)
     for number, outcome in enumerate(outcomes):
-        for name, found in zip(QUERIES, outcome.answers, strict=True):
+        for name, result in zip(QUERIES, outcome.answers, strict=True):
             for setting, (scaling, normalise) in enumerate(GRIDDED.settings):
                 row = next(left)
                 assert {axis: row[axis] for axis in AXES} == {
@@ -120,27 +120,27 @@ def test_the_table_has_the_measured_numbers_by_photo_query_and_setting(tmp_path)
                     f"photos/{number}.jpg",
                     number,
                 )
-                assert row["digest"] == outcome.photo.digest and row["label"] == found.label
+                assert row["digest"] == outcome.photo.digest and row["label"] == result.label
                 assert (row["query"], row["scaling"], row["normalise"]) == (name, scaling, normalise)
                 assert (row["patches"], row["rows"], row["columns"], row["dim"]) == (4, 2, 2, D)
-                weights = found.weights[setting].double()
+                weights = result.weights[setting].double()
                 assert row["max"] == pytest.approx(float(weights.max()), rel=1e-6)
                 assert row["effective_patches"] == pytest.approx(1 / float((weights**2).sum()), rel=1e-6)
                 for diagnostic in DESCRIPTIONS:
-                    np.testing.assert_array_equal(row[diagnostic], found.numbers[diagnostic][setting])
+                    np.testing.assert_array_equal(row[diagnostic], result.numbers[diagnostic][setting])
 
 
 def test_the_job_tells_what_was_asked_of_which_network_and_how_it_ended(tmp_path):
-    do(tmp_path, measured())
-    found = record_in(tmp_path)
-    assert (found["status"], found["reason"], found["done"], found["failures"]) == ("done", "", P, [])
-    assert found["asked"] == ASKED and found["axes"] == {
+    run_job(tmp_path, measured())
+    record = record_in(tmp_path)
+    assert (record["status"], record["reason"], record["done"], record["failures"]) == ("done", "", P, [])
+    assert record["asked"] == ASKED and record["axes"] == {
         axis: str(value) for axis, value in AXES_OF_JOB.items()
     }
-    assert found["queries"] == QUERIES and found["sharpness"] == list(SHARPNESS)
-    assert [setting_name(*setting) for setting in found["settings"]] == SETTINGS
-    assert found["precision"] == "float32" and found["weights digest"] == "5" * 64
-    assert 0 <= found["seconds"] < 60 and sorted(path.name for path in tmp_path.iterdir()) == [
+    assert record["queries"] == QUERIES and record["sharpness"] == list(SHARPNESS)
+    assert [setting_name(*setting) for setting in record["settings"]] == SETTINGS
+    assert record["precision"] == "float32" and record["weights digest"] == "5" * 64
+    assert 0 <= record["seconds"] < 60 and sorted(path.name for path in tmp_path.iterdir()) == [
         "curves.safetensors",
         "job.json",
         "rows.parquet",
@@ -150,7 +150,7 @@ def test_the_job_tells_what_was_asked_of_which_network_and_how_it_ended(tmp_path
 def test_a_photo_that_failed_is_told_and_has_no_row(tmp_path):
     first, second = measured(2)
     bad = Outcome(3, Path("photos/bad\udce9.jpg"), error="photos/bad.jpg holds no picture")
-    writer = do(
+    writer = run_job(
         tmp_path, [bad, first, Outcome(4, Path("gone.jpg"), error="gone.jpg: no such file"), second, bad]
     )
     assert [failure["reason"] for failure in record_in(tmp_path)["failures"]] == [
@@ -166,15 +166,15 @@ def test_a_photo_that_failed_is_told_and_has_no_row(tmp_path):
 
 
 def test_a_job_whose_photos_all_failed_is_done_with_an_empty_table(tmp_path):
-    do(tmp_path, [Outcome(0, Path("a.jpg"), error="no")], most=None)
+    run_job(tmp_path, [Outcome(0, Path("a.jpg"), error="no")], most=None)
     (part,) = single(tmp_path).parts
     assert part.status == "done" and single(tmp_path).table.num_rows == 0 and part.curves() == {}
 
 
 def test_rows_written_in_groups_make_the_same_table(tmp_path, monkeypatch):
-    do(tmp_path / "at once", measured())
+    run_job(tmp_path / "at once", measured())
     monkeypatch.setattr(rows, "GROUP", 1)
-    do(tmp_path / "in groups", measured())
+    run_job(tmp_path / "in groups", measured())
     whole, parts = (pq.ParquetFile(tmp_path / name / "rows.parquet") for name in ("at once", "in groups"))
     assert whole.num_row_groups == 1 and parts.num_row_groups >= P
     assert whole.read().equals(parts.read())
@@ -184,7 +184,7 @@ def test_queries_of_one_text_are_told_apart(tmp_path):
     twice = SettingGrid(
         no_network, {"mean": query.mean, "again": query.mean}, GRIDDED.scalings, GRIDDED.normalisers
     )
-    do(tmp_path, measured(grid=twice))
+    run_job(tmp_path, measured(grid=twice))
     assert record_in(tmp_path)["queries"] == ["mean", "mean-2"]
     table = pq.read_table(tmp_path / "rows.parquet").to_pydict()
     assert table["query"][:8] == ["mean"] * 4 + ["mean-2"] * 4
@@ -192,14 +192,14 @@ def test_queries_of_one_text_are_told_apart(tmp_path):
 
 def test_medians_are_those_of_the_share_of_the_patches(tmp_path):
     outcomes = measured()
-    found = do(tmp_path, outcomes).rows.medians()
-    assert len(found) == len(QUERIES) * len(SETTINGS)
+    medians = run_job(tmp_path, outcomes).rows.medians()
+    assert len(medians) == len(QUERIES) * len(SETTINGS)
     for column, name in enumerate(QUERIES):
-        for setting, said in enumerate(SETTINGS):
+        for setting, text in enumerate(SETTINGS):
             shares = sorted(
                 outcome.answers[column].numbers["perplexity"][setting] / N for outcome in outcomes
             )
-            assert found[f"{name}/{said}/perplexity_share"] == pytest.approx(shares[1])
+            assert medians[f"{name}/{text}/perplexity_share"] == pytest.approx(shares[1])
 
 
 # Curves
@@ -207,37 +207,37 @@ def test_medians_are_those_of_the_share_of_the_patches(tmp_path):
 
 def test_curves_are_means_over_photos_or_each_photos_own(tmp_path):
     outcomes = measured()
-    do(tmp_path, outcomes)
+    run_job(tmp_path, outcomes)
     (part,) = single(tmp_path).parts
     curves = part.curves()
     assert list(curves) == QUERIES
     for column, name in enumerate(QUERIES):
         answers = [outcome.answers[column] for outcome in outcomes]
-        found = curves[name]
-        assert found["ranks"].shape == (4, RANKS) and found["gaps"].shape == (5, GAPS[2])
-        assert found["perplexity"].shape == found["gradient"].shape == (P, len(TEMPERATURES)) and found[
+        arrays = curves[name]
+        assert arrays["ranks"].shape == (4, RANKS) and arrays["gaps"].shape == (5, GAPS[2])
+        assert arrays["perplexity"].shape == arrays["gradient"].shape == (P, len(TEMPERATURES)) and arrays[
             "tau"
         ].shape == (P, 2)
         hottest = np.log2([4 * answer.weights.amax(-1).double().numpy() for answer in answers]).mean(0)
-        np.testing.assert_allclose(found["ranks"][:, 0], hottest, rtol=1e-6)
-        assert (np.diff(found["ranks"]) <= 0).all()
+        np.testing.assert_allclose(arrays["ranks"][:, 0], hottest, rtol=1e-6)
+        assert (np.diff(arrays["ranks"]) <= 0).all()
         np.testing.assert_array_equal(
-            found["gaps"], sum(answer.batch.gaps[:, *answer.at].numpy() for answer in answers)
+            arrays["gaps"], sum(answer.batch.gaps[:, *answer.at].numpy() for answer in answers)
         )
         for photo, answer in enumerate(answers):
             scores = answer.scores.double().numpy()
             weights = softmax(scores / scores.std())  # temperature 1 in units of the standard deviation
-            assert found["perplexity"][photo, 28] == pytest.approx(perplexity(weights) / N, rel=1e-5)
+            assert arrays["perplexity"][photo, 28] == pytest.approx(perplexity(weights) / N, rel=1e-5)
             jacobian = np.diag(weights) - np.outer(weights, weights)
-            assert found["gradient"][photo, 28] == pytest.approx(np.linalg.norm(jacobian), rel=1e-5)
-            for share, tau in zip(SHARPNESS, found["tau"][photo]):
+            assert arrays["gradient"][photo, 28] == pytest.approx(np.linalg.norm(jacobian), rel=1e-5)
+            for share, tau in zip(SHARPNESS, arrays["tau"][photo]):
                 assert perplexity(softmax(scores / tau)) == pytest.approx(share * N, rel=1e-6)
 
 
 def test_of_very_many_photos_the_first_have_curves_and_all_are_in_the_means(tmp_path, monkeypatch):
-    do(tmp_path / "all", measured())
+    run_job(tmp_path / "all", measured())
     monkeypatch.setattr(curves, "KEPT", 2)
-    do(tmp_path / "two", measured())
+    run_job(tmp_path / "two", measured())
     whole, capped = (load_file(tmp_path / name / "curves.safetensors") for name in ("all", "two"))
     for number in range(len(QUERIES)):
         assert np.array_equal(whole[f"{number}/ranks"], capped[f"{number}/ranks"])
@@ -260,7 +260,7 @@ def test_without_a_wanted_sharpness_there_are_no_temperatures(tmp_path):
 
 @pytest.mark.parametrize("sheets, drawn", [(None, ["0.jpg", "1.jpg", "2.jpg"]), (1, ["0.jpg"]), (0, [])])
 def test_as_many_photos_get_a_sheet_as_were_asked_for(tmp_path, sheets, drawn):
-    do(tmp_path, measured(), sheets)
+    run_job(tmp_path, measured(), sheets)
     assert sorted(path.name for path in tmp_path.glob("sheets/*")) == drawn
     tiles = record_in(tmp_path)["tiles"]
     assert len(tiles) == (len(QUERIES) * len(SETTINGS) if drawn else 0) == len(list(tmp_path.glob("tiles/*")))
@@ -268,7 +268,7 @@ def test_as_many_photos_get_a_sheet_as_were_asked_for(tmp_path, sheets, drawn):
 
 
 def test_a_sheet_has_settings_across_and_queries_down(tmp_path):
-    do(tmp_path, measured(1), None)
+    run_job(tmp_path, measured(1), None)
     sheet = cv2.imread(str(tmp_path / "sheets" / "0.jpg"))
     assert sheet.shape[1] >= 4 * sheets.TILE and sheet.shape[0] >= 4 * sheets.TILE * 40 / 60
     tiles = record_in(tmp_path)["tiles"]
@@ -281,11 +281,11 @@ def test_a_sheet_has_settings_across_and_queries_down(tmp_path):
 def test_the_hottest_patch_is_the_hottest_corner_of_its_tile(tmp_path):
     outcome = measured(1)[0]
     black = load(np.zeros((40, 60, 3), np.uint8), name="black.png")
-    do(tmp_path, [Outcome(0, Path("black.png"), black, outcome.answers)], None)
-    for tile, (found, setting) in zip(
-        record_in(tmp_path)["tiles"], ((found, s) for found in outcome.answers for s in range(4))
+    run_job(tmp_path, [Outcome(0, Path("black.png"), black, outcome.answers)], None)
+    for tile, (result, setting) in zip(
+        record_in(tmp_path)["tiles"], ((result, s) for result in outcome.answers for s in range(4))
     ):
-        weights = found.weights[setting].reshape(GRID).numpy()
+        weights = result.weights[setting].reshape(GRID).numpy()
         if N * weights.max() < 1.5:
             continue  # nearly uniform is nearly the bare photo
         picture = cv2.imread(str(tmp_path / tile["file"])).astype(float).sum(-1)
@@ -298,7 +298,7 @@ def test_the_hottest_patch_is_the_hottest_corner_of_its_tile(tmp_path):
 
 def test_names_of_strange_characters_break_neither_table_nor_pictures(tmp_path):
     names = ("caf\udce9.jpg", 'two\nlines, "quoted".jpg', "caf\udce9.jpg")
-    do(tmp_path, measured(P, *names), None)
+    run_job(tmp_path, measured(P, *names), None)
     (part,) = single(tmp_path).parts
     table = single(tmp_path).table
     assert part.status == "done"
@@ -317,7 +317,7 @@ def test_a_job_that_fails_tells_why_and_leaves_nothing_that_looks_whole(tmp_path
         raise RuntimeError("the network\n  has  melted")
 
     with pytest.raises(RuntimeError, match="the network"):
-        do(tmp_path, melting())
+        run_job(tmp_path, melting())
     assert (record_in(tmp_path)["status"], record_in(tmp_path)["reason"]) == (
         "failed",
         "the network has melted",
@@ -341,7 +341,7 @@ def test_a_job_that_stops_within_a_row_tells_why_and_not_what_followed(tmp_path,
 
     monkeypatch.setattr(rows, "setting_name", stopped)
     with pytest.raises(error):
-        do(tmp_path, measured())
+        run_job(tmp_path, measured())
     assert (record_in(tmp_path)["status"], record_in(tmp_path)["reason"]) == (
         "failed",
         "it was stopped" if error is KeyboardInterrupt else "ctrl c",
@@ -355,7 +355,7 @@ def test_a_disk_that_is_full_at_the_end_is_no_job_done(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "write_bytes", refuse)
     with pytest.raises(OSError, match="No space"):
-        do(tmp_path, measured())
+        run_job(tmp_path, measured())
     (part,) = single(tmp_path).parts
     assert part.status != "done" and not finished(tmp_path, ASKED)
 
@@ -378,11 +378,11 @@ def test_done_failed_killed_and_never_started_jobs_are_told_apart(tmp_path):
         "backbone.layer=stage3",
         "seed=1",
     )
-    do(tmp_path / "0", measured())
+    run_job(tmp_path / "0", measured())
     with pytest.raises(ValueError, match="stage9"), JobWriter(tmp_path / "1", ASKED):
         raise ValueError("no layer stage9")
     killed(tmp_path / "2")
-    do(tmp_path / "4", measured(2), seed="1")
+    run_job(tmp_path / "4", measured(2), seed="1")
     sweep = read_sweep(folder)
     assert sweep.command == "attnvis sweep photos"
     assert [part.status for part in sweep.parts] == ["done", "failed", "missing", "missing", "done"]
@@ -405,7 +405,7 @@ def test_a_job_killed_while_its_network_loads_was_started(tmp_path):
 
 
 def test_a_sweep_of_one_job_lies_in_its_own_folder(tmp_path):
-    do(tmp_path, measured())
+    run_job(tmp_path, measured())
     (part,) = single(tmp_path).parts
     assert (part.status, part.folder, part.overrides) == ("done", tmp_path, "")
 
@@ -413,12 +413,12 @@ def test_a_sweep_of_one_job_lies_in_its_own_folder(tmp_path):
 def test_a_sweep_of_which_nothing_is_done_has_an_empty_table(tmp_path):
     sweep = read_sweep(plan(tmp_path, "a", "b"))
     assert [part.status for part in sweep.parts] == ["missing"] * 2 and sweep.table.num_rows == 0
-    do(tmp_path / "0", measured())
+    run_job(tmp_path / "0", measured())
     assert read_sweep(tmp_path).table.column_names == sweep.table.column_names
 
 
 def test_half_a_job_json_is_no_job_done(tmp_path):
-    do(tmp_path, measured())
+    run_job(tmp_path, measured())
     (tmp_path / "job.json").write_text((tmp_path / "job.json").read_text()[:100])
     assert not finished(tmp_path, ASKED)
     assert single(tmp_path).parts[0].status == "missing"
@@ -430,7 +430,7 @@ def test_another_folder_is_no_sweep(tmp_path):
 
 
 def test_a_job_killed_while_it_is_done_anew_is_not_taken_for_the_one_before(tmp_path):
-    do(tmp_path, measured())
+    run_job(tmp_path, measured())
     killed(tmp_path, ASKED | {"seed": 1})
     (part,) = single(tmp_path).parts
     assert part.status == "missing" and "killed" in part.reason
@@ -443,7 +443,7 @@ def test_a_job_killed_while_it_is_done_anew_is_not_taken_for_the_one_before(tmp_
 def test_a_job_is_finished_for_the_same_asked_config_and_no_other(tmp_path):
     asked = {**ASKED, "size": None, "limit": 20.0, "sharpness": (0.1, 0.2), "cosine": {"tau": 0.07}}
     assert not finished(tmp_path, asked)
-    do(tmp_path, measured(), asked=asked)
+    run_job(tmp_path, measured(), asked=asked)
     assert finished(tmp_path, asked)
     assert finished(tmp_path, {**asked, "sharpness": [0.1, 0.2]}), "JSON knows no tuples"
     for key, value in {"seed": 1, "size": 225, "cosine": {"tau": 0.08}, "queries": ["mean", "pca"]}.items():
@@ -457,7 +457,7 @@ def test_a_failed_or_killed_job_is_not_finished_and_can_be_done_again(tmp_path):
     assert not finished(tmp_path, ASKED)
     killed(tmp_path)
     assert not finished(tmp_path, ASKED)
-    do(tmp_path, measured())
+    run_job(tmp_path, measured())
     assert finished(tmp_path, ASKED) and single(tmp_path).parts[0].status == "done"
     assert (
         single(tmp_path).table.num_rows == P * len(QUERIES) * len(SETTINGS)

@@ -118,11 +118,11 @@ def test_the_advice_says_what_one_temperature_leaves_photo_by_photo(page, sweep)
     shares.sort()
     low = shares[0] + 0.35 * (shares[1] - shares[0])
     high = shares[7] - 0.35 * (shares[7] - shares[6])
-    said = re.search(
+    limits = re.search(
         r"spreads “mean” over 10 % of the patches .*? gives ([\d.]+) % to ([\d.]+) %", page.words
     )
-    assert float(said[1]) == pytest.approx(100 * low, rel=0.06)
-    assert float(said[2]) == pytest.approx(100 * high, rel=0.06)
+    assert float(limits[1]) == pytest.approx(100 * low, rel=0.06)
+    assert float(limits[2]) == pytest.approx(100 * high, rel=0.06)
 
 
 # -------------------------------------------------------------------------------- what is missing or wrong

@@ -93,12 +93,12 @@ def test_a_tie_from_rounding_is_let_pass_and_a_turned_order_is_not():
     cost = 3 / (patches * (patches**2 - 1))
     tie = float(diagnose_attention(attend_to(scores, tied))["rank_correlation"])
     assert 1 - tie == pytest.approx(cost, rel=0.01)
-    (found,) = orders([series(patches=(patches, patches), rank_correlation=[1.0, tie])])
-    assert (found.broken, found.exact, found.count, found.photo) == (0, 1, 2, "1.jpg")
-    (found,) = orders([series(patches=(patches, patches), rank_correlation=[1.0, 0.99])])
-    assert (found.broken, found.worst) == (1, 0.99)
-    (found,) = orders([series(patches=(patches,), rank_correlation=[math.nan])])
-    assert found.broken == 1
+    (order,) = orders([series(patches=(patches, patches), rank_correlation=[1.0, tie])])
+    assert (order.broken, order.exact, order.count, order.photo) == (0, 1, 2, "1.jpg")
+    (order,) = orders([series(patches=(patches, patches), rank_correlation=[1.0, 0.99])])
+    assert (order.broken, order.worst) == (1, 0.99)
+    (order,) = orders([series(patches=(patches,), rank_correlation=[math.nan])])
+    assert order.broken == 1
 
 
 def attend_to(scores, logits):
@@ -106,8 +106,8 @@ def attend_to(scores, logits):
 
 
 def test_cosine_may_change_the_order():
-    (found,) = orders([series([("cosine:0.07", "softmax")], rank_correlation=[0.2])])
-    assert not found.factor and found.broken == 0 and found.worst == 0.2
+    (order,) = orders([series([("cosine:0.07", "softmax")], rank_correlation=[0.2])])
+    assert not order.factor and order.broken == 0 and order.worst == 0.2
 
 
 # -------------------------------------------------------------------------------- temperatures
@@ -131,8 +131,8 @@ def perplexity(logits):
 
 def test_the_curve_is_read_at_a_temperature():
     scores = RANDOM.normal(size=(2, 50)) * [[3.0], [40.0]]
-    found = measured(scores).read_off("perplexity", np.array([[2.0, 100.0], [2.0, 100.0]]))
-    for row, values in zip(scores, found):
+    shares = measured(scores).read_off("perplexity", np.array([[2.0, 100.0], [2.0, 100.0]]))
+    for row, values in zip(scores, shares):
         for tau, value in zip((2.0, 100.0), values):
             assert value == pytest.approx(perplexity(row / tau) / 50, abs=0.01)
 

@@ -56,7 +56,8 @@ def record_failure(folder: Path, reason: str) -> None:
     from attnvis.experiments.sweep.folder import read_record
     from attnvis.experiments.sweep.job import JobWriter
 
-    if read_record(folder).status != "failed":  # else it began, and told itself; "done" is of another time
+    # a job that began told itself why it failed; "done" is what was asked here before
+    if read_record(folder).status != "failed":
         JobWriter(folder, {}).end("failed", reason)
 
 
