@@ -40,7 +40,10 @@ def ask(photo, *words, backbone=None, **settings):
 
 
 def test_importing_attnvis_imports_no_torch():
-    code = "import sys, attnvis; assert not {'torch', 'numpy'} & set(sys.modules); attnvis.explain; assert 'torch' in sys.modules"
+    code = (
+        "import sys, attnvis; assert not {'torch', 'numpy'} & set(sys.modules); "
+        "attnvis.explain; assert 'torch' in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

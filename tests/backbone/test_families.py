@@ -348,9 +348,10 @@ def source_of(load) -> sources.SourceNetwork:
     def stop(source, *settings, **more):
         raise Found(source)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Found) as caught:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "assemble", stop)
-        load()
+        with pytest.raises(Found) as caught:
+            load()
     return caught.value.args[0]
 
 

@@ -1,4 +1,5 @@
-"""A method against attention written out in plain loops, photo by photo and query by query, on fakes of a few patches."""
+"""A method against attention written out in plain loops, photo by photo and query by query, on fakes of a
+few patches."""
 
 import math
 from dataclasses import replace
@@ -324,7 +325,8 @@ def test_the_hottest_pixel_lies_in_the_tile_of_the_best_patch():
 
 
 def test_diagnostics_land_on_the_right_photo_and_query():
-    """Photo b and query q find their one patch with a gap of their own, so every perplexity tells where it belongs."""
+    """Photo b and query q find their one patch with a gap of their own, so every perplexity tells where it
+    belongs."""
     tokens, asked = torch.zeros(B, N, D, dtype=torch.float64), torch.zeros(B, Q, D, dtype=torch.float64)
     for b in range(B):
         for q in range(Q):

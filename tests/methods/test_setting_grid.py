@@ -1,4 +1,5 @@
-"""Many settings from one product: each is what its attention alone would have been; the curves against plain loops and hand arithmetic."""
+"""Many settings from one product: each is what its attention alone would have been; the curves against
+plain loops and hand arithmetic."""
 
 import math
 from dataclasses import replace

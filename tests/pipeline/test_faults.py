@@ -1,4 +1,5 @@
-"""The real faults, each brought about in a run that is under way: what was done is whole and kept, and `--resume` does the rest."""
+"""The real faults, each brought about in a run that is under way: what was done is whole and kept, and
+`--resume` does the rest."""
 
 import os
 import re
@@ -18,7 +19,10 @@ from attnvis.pipeline.maps import read_maps
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the signals and file systems are Unix'")
 
-DOOR = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from attnvis.cli import main; main()"
+DOOR = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from attnvis.cli import main; main()"
+)
 WORDS = ["preprocess.size=96", "logger.mode=disabled", "batch_size=1", "workers=1", "backbone.engine=eager"]
 ROOT = os.name == "posix" and os.geteuid() == 0
 
@@ -122,7 +126,8 @@ def test_what_nohup_ignores_stays_ignored(here):
     code = DOOR.replace("signal.SIGINT, signal.default_int_handler", "signal.SIGHUP, signal.SIG_IGN")
     code = code.replace(
         "main()",
-        "import attnvis.cli.entry, os; attnvis.cli.entry.launch = lambda *_: os.kill(os.getpid(), signal.SIGHUP) or 7; main()",
+        "import attnvis.cli.entry, os; "
+        "attnvis.cli.entry.launch = lambda *_: os.kill(os.getpid(), signal.SIGHUP) or 7; main()",
     )
     assert subprocess.run([sys.executable, "-c", code, "run", "x"], check=False).returncode == 7
 

@@ -1,4 +1,5 @@
-"""A run that stopped goes on: what is whole stays as it is, what is missing is done, and the end is the same as without a stop."""
+"""A run that stopped goes on: what is whole stays as it is, what is missing is done, and the end is the
+same as without a stop."""
 
 import csv
 import json

@@ -22,7 +22,8 @@ SIZES = ((70, 90), (90, 70), (64, 64), (80, 200))
 
 
 def bands(batch):
-    """A network of one line: the mean colour of 3 x 2 tiles, two channels more so that D differs from every other axis."""
+    """A network of one line: the mean colour of 3 x 2 tiles, two channels more so that D differs from
+    every other axis."""
     tiles = torch.nn.functional.adaptive_avg_pool2d(batch.images, (3, 2))
     tokens = torch.cat([tiles, tiles[:, :2] ** 2], 1).flatten(2).mT.contiguous()
     placements = tuple(

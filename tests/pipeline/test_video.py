@@ -29,7 +29,8 @@ HOW = Preprocessing(size=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 def make_clip(path, count=12, size=(48, 64), rate=12.5, codec="MJPG"):
-    """Grey that grows lighter frame by frame, with a red square that wanders to the right; gives the squares' columns."""
+    """Grey that grows lighter frame by frame, with a red square that wanders to the right; gives the
+    squares' columns."""
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), rate, size[::-1])
     assert writer.isOpened()
     lefts = []
@@ -100,7 +101,7 @@ def features_of(tokens, layer="last"):
     return Features(tokens, (1, patches), (whole,) * count, names=("clip",) * count, layer=layer)
 
 
-# ------------------------------------------------------------------------------------------------ files in, files out
+# ---------------------------------------------------------------------------------------- files in, files out
 
 
 @pytest.mark.parametrize("name, codec, rate", [("clip.avi", "MJPG", 12.5), ("clip.mp4", "mp4v", 29.97)])
@@ -220,7 +221,7 @@ def test_start_and_stop_are_seconds_of_the_video(film):
     assert len(read_clip("out/overlay.mp4")[1]) == 7
 
 
-# ------------------------------------------------------------------------------------------------ what is drawn
+# ---------------------------------------------------------------------------------------------- what is drawn
 
 
 def test_the_attention_follows_what_moves(here):
@@ -331,11 +332,12 @@ def test_a_scale_that_changes_with_the_frame_is_refused(film):
     assert "would flicker" in film("clip.avi", "render=min_max").complaint
 
 
-# ------------------------------------------------------------------------------------------------ the sign of pca
+# -------------------------------------------------------------------------------------------- the sign of pca
 
 
 def drifting(count=60, patches=7, channels=5):
-    """Patches whose first direction turns slowly, while the norms (which choose its sign) change their mind over and over."""
+    """Patches whose first direction turns slowly, while the norms (which choose its sign) change their
+    mind over and over."""
     generator = torch.Generator().manual_seed(3)
     first, second = torch.linalg.qr(torch.randn(channels, 2, generator=generator))[0].T
     along = torch.linspace(-1, 1, patches).unsqueeze(1)
@@ -433,7 +435,7 @@ def test_no_more_than_three_chunks_are_alive_however_slow_the_writer_is(batch, e
     assert most <= 3 * batch
 
 
-# ------------------------------------------------------------------------------------------------ what goes wrong
+# -------------------------------------------------------------------------------------------- what goes wrong
 
 
 def test_a_video_that_was_cut_off_is_drawn_as_far_as_it_goes(film, here):
