@@ -16,12 +16,12 @@ from attnvis.data.decoding import full_pixels, load
 from attnvis.data.paths import find
 from attnvis.data.preprocessing import collate
 from attnvis.files import write_bytes
-from attnvis.methods.answer import Answer, predictions
+from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
 from attnvis.pipeline import drawing
 from attnvis.pipeline.maps import write_maps
 from attnvis.render import overlays, panels
-from attnvis.types import ClassScore, Photo
+from attnvis.types import Attention, ClassScore, Photo
 
 __all__ = ["Explanation", "explain"]
 
@@ -34,8 +34,12 @@ class Explanation:
     answer: Answer
     scaling: str
     backbone: str
-    predicted: tuple[tuple[str, float], ...] = ()
     warnings: tuple[str, ...] = ()  # of the backbone and of this attention
+
+    @property
+    def predicted(self) -> tuple[tuple[str, float], ...]:
+        """The network's likeliest classes on this photo, with their probabilities."""
+        return self.answer.predicted
 
     @property
     def label(self) -> str:
@@ -56,9 +60,15 @@ class Explanation:
         return self.on_grid("weights")
 
     @property
+    def attention(self) -> Attention:
+        """All stages, B = Q = 1."""
+        assert self.answer.attention is not None  # explain() asks an AttentionMethod
+        return self.answer.attention
+
+    @property
     def context(self) -> np.ndarray:
         """sum_i a_i v_i, [D]."""
-        return self.answer.attention.context[0, 0].float().cpu().numpy()
+        return self.attention.context[0, 0].float().cpu().numpy()
 
     @property
     def class_score(self) -> ClassScore | None:
@@ -77,14 +87,7 @@ class Explanation:
         return values
 
     def on_grid(self, stage: str) -> np.ndarray:
-        return (
-            getattr(self.answer.attention, stage)
-            .reshape(self.answer.placement.grid)
-            .float()
-            .cpu()
-            .numpy()
-            .copy()
-        )
+        return getattr(self.attention, stage).reshape(self.answer.placement.grid).float().cpu().numpy().copy()
 
     def overlay(self, **style: Any) -> np.ndarray:
         """The photo with the map over it, RGB uint8 [H, W, 3]; settings as in attnvis.render.Style."""
@@ -103,10 +106,10 @@ class Explanation:
         lines = [
             ("query", self.answer.query),
             *([("this class", self.answer.class_score)] if self.answer.class_score else []),
-            *drawing.taken_for(self.predicted),
-            ("scaling", drawing.about(self.scaling)),
+            *drawing.class_lines(self.predicted),
+            ("scaling", drawing.scaling_text(self.scaling)),
             ("backbone", self.backbone),
-            *drawing.numbers_of(self.answer),
+            *drawing.number_lines(self.answer),
             *(("warning", text) for text in self.warnings),
         ]
         pixels, answer, title = full_pixels(self.photo), self.answer, f"{self.photo.name}: {self.label}"
@@ -167,22 +170,22 @@ def explain(
     net = load_backbone(backbone, **settings) if isinstance(backbone, str) else backbone
     how = net.preprocessing.changed(fit, size)
     loaded = load(one(photo) if isinstance(photo, str | Path) else photo, short=how.size)
-    features = net(collate([loaded], how))
     if scaling is None:
         scaling = "inv_sqrt_d" if query == "mean" else "perplexity"
     method = AttentionMethod(
-        as_query(query), as_function("scaling", scaling), as_function("normalise", normalise)
+        net, as_query(query), as_function("scaling", scaling), as_function("normalise", normalise)
     )
-    answers = method(features)[0]
+    (answers,) = method(collate([loaded], how))
     if len(answers) != 1:
         raise ValueError(
-            f"explain() answers one query and this makes {len(answers)}; call it once for each, or use attnvis.methods.attention.AttentionMethod"
+            f"explain() answers one query and this makes {len(answers)}; call it once for each, "
+            "or use attnvis.methods.attention.AttentionMethod"
         )
     said = scaling if isinstance(scaling, str) else getattr(scaling, "__name__", "own function")
     about = f"{net.name}, layer {net.layer}, weights {net.weights}"
     off_size = net.cautions(how).values() if answers[0].class_score else ()
     warnings = (*net.warnings_at(how), *off_size, *answers[0].warnings)
-    return Explanation(loaded, answers[0], said, about, predictions(features, 0), warnings)
+    return Explanation(loaded, answers[0], said, about, warnings)
 
 
 def one(photo: str | Path) -> Path:

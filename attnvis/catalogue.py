@@ -1,21 +1,33 @@
-"""What the configs offer, read as plain yaml: for --help, for Python, to find a network's family.
+"""What the configs offer, read as plain yaml: for --help, for Python, for the door to find a family.
 
 Imports almost nothing.
 """
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-__all__ = ["config_folder", "family", "groups", "options", "sentence", "settings"]
+__all__ = [
+    "bases",
+    "choices",
+    "config_folder",
+    "family",
+    "groups",
+    "is_shared",
+    "options",
+    "sentence",
+    "settings",
+]
 
 
 def config_folder() -> Path:
     """configs/ inside an installed attnvis, beside the package in a checkout."""
     package = Path(__file__).resolve().parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def groups() -> list[str]:
@@ -24,9 +36,14 @@ def groups() -> list[str]:
 
 
 def options(group: str) -> list[str]:
-    """What may be chosen of a group, by name; none where there is no such group."""
+    """What there is to choose from in a group; what only others extend begins with _."""
     files = (config_folder() / group).glob("*.yaml")
     return sorted(file.stem for file in files if not file.name.startswith("_"))
+
+
+def is_shared(group: str) -> bool:
+    """Whether a group offers no choice: it holds settings that several commands share."""
+    return options(group) == ["default"]
 
 
 def sentence(name: str) -> str:
@@ -40,24 +57,60 @@ def sentence(name: str) -> str:
 
 
 def family(backbone: str) -> str | None:
-    """The backbone config that a network's name belongs to: resnet18 -> resnet; None where there is none.
+    """The backbone config that a network's name belongs to: resnet18 -> resnet.
 
-    Of the configs that take a name, the longest with which the network's name begins.
+    The longest that fits among those that take a name; None where none fits.
     """
     beginnings = [option for option in options("backbone") if backbone.startswith(option)]
     families = [option for option in beginnings if "name" in settings(f"backbone/{option}")]
     return max(families, key=len, default=None)
 
 
+def choices(name: str) -> dict[str, str | None]:
+    """The groups of which a config takes an option: group -> the option by default; None: none of them."""
+    chosen: dict[str, str | None] = {}
+    for default in read(name).get("defaults", []):
+        if isinstance(default, dict):
+            ((group, option),) = default.items()
+            if not group.startswith("override "):
+                chosen[group] = option
+    return chosen
+
+
+def bases(name: str) -> list[tuple[str, str]]:
+    """The configs that one starts from, each with the key below which it goes; "": beside its own."""
+    taken = [(f"{group}/{option}", group) for group, option in choices(name).items() if option]
+    for default in read(name).get("defaults", []):
+        if isinstance(default, str) and default != "_self_":  # _common, or /preprocess/_size@preprocess
+            base, _, key = default.partition("@")
+            taken.append((base[1:] if base.startswith("/") else f"{Path(name).parent}/{base}", key))
+    return taken
+
+
 def settings(name: str) -> dict[str, Any]:
-    """One config with its defaults merged in; for configs that extend only files of their own folder.
+    """One config with those that it starts from merged in: as Hydra composes it by default.
 
     Raises FileNotFoundError where there is no such config.
     """
-    path = config_folder() / f"{name}.yaml"
-    own = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     merged: dict[str, Any] = {}
-    for base in own.pop("defaults", []):
-        if isinstance(base, str) and base != "_self_":  # {group: option} chooses from another folder
-            merged |= settings(f"{Path(name).parent}/{base}")
-    return merged | own
+    for base, key in bases(name):
+        merged = merge(merged, {key: settings(base)} if key else settings(base))
+    own = {key: value for key, value in read(name).items() if key != "defaults"}
+    return merge(merged, own)
+
+
+def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, and on equal keys `own`; dictionaries key by key."""
+    merged = dict(base)
+    for key, value in own.items():
+        if isinstance(value, dict):
+            below = merged.get(key)
+            value = merge(below if isinstance(below, dict) else {}, value)
+        merged[key] = value
+    return merged
+
+
+@functools.cache
+def read(name: str) -> Mapping[str, Any]:
+    """One file of configs/, alone."""
+    return yaml.safe_load((config_folder() / f"{name}.yaml").read_text(encoding="utf-8")) or {}

@@ -6,10 +6,11 @@ Two coordinate systems, named wherever they are used:
 """
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ __all__ = [
     "PhotoError",
     "Placement",
     "Preprocessing",
+    "Provenance",
     "Query",
     "Scores",
     "View",
@@ -78,6 +80,37 @@ class Preprocessing:
     def changed(self, fit: str, size: int | None) -> "Preprocessing":
         """With the user's fit, and the user's size if there is one."""
         return replace(self, fit=fit, size=self.size if size is None else size)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which network looked, through which settings: what numbers need beside them to be had again.  "" where it does not apply."""
+
+    backbone: str = ""
+    weights: str = ""
+    weights_digest: str = ""  # sha256 over the values
+    layer: str = ""
+    precision: str = ""
+    engine: str = ""
+    device: str = ""
+    placement: str = ""
+    class_scores: str = ""  # the certificate of every layer's head
+    fit: str = ""
+    size: str = ""  # short side of the input in pixels
+    seed: str = ""
+    class_size: str = ""  # what is to be said of class scores at this size
+    command: str = ""
+    redrawn_from: str = ""
+
+    def entries(self) -> dict[str, str]:
+        """What applies, under the names of run.json: weights_digest is "weights digest"."""
+        return {field.replace("_", " "): value for field, value in vars(self).items() if value}
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, object]) -> "Provenance":
+        """Of run.json or another mapping that holds such entries among others; what is absent is ""."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: str(entries.get(name.replace("_", " "), "")) for name in names})
 
 
 @dataclass(frozen=True)
@@ -175,7 +208,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone makes of a batch.  The tokens serve as keys and as values (K = V), patch i = row * w + column."""
+    """What one layer of a backbone makes of a batch.  The tokens serve as keys and as values (K = V), patch i = row * w + column."""
 
     tokens: Float[Tensor, "B N D"]
     grid: tuple[int, int]
@@ -184,7 +217,6 @@ class Features:
     logits: Float[Tensor, "B C"] | None = None
     names: tuple[str, ...] = ()  # of the photos, for messages
     layer: str = "last"
-    also: "tuple[Features, ...]" = ()  # what further layers say, from the same pass
 
     @property
     def mean(self) -> Float[Tensor, "B D"]:
@@ -246,10 +278,12 @@ class Scores:
     def products(self) -> Float[Tensor, "B Q N"]:
         return self.query @ self.keys.mT
 
-    def __getattr__(self, name: str) -> None:
-        if name == "values":
-            raise AttributeError("Scores.values is now Scores.products: q . k_i; an Attention's values are V")
-        raise AttributeError(f"Scores has no {name!r}")
+    @property
+    def values(self) -> NoReturn:
+        """What `products` was called once.  Raises AttributeError."""
+        raise AttributeError(
+            "Scores.values is now Scores.products (q . k_i); the values of an Attention are V"
+        )
 
     @property
     def dim(self) -> int:
@@ -272,19 +306,29 @@ class Attention:
     scores: Float[Tensor, "B Q N"]
     logits: Float[Tensor, "B Q N"]
     weights: Float[Tensor, "B Q N"]
-    values: Float[Tensor, "B N E"]
+    values: Float[Tensor, "B N E"] | None = None  # None: read from a file, which does not keep them
     dim: int | None = None  # d_k of the keys that gave the scores
+
+    @property
+    def known_values(self) -> Float[Tensor, "B N E"]:
+        """V.  Raises ValueError for an attention that was read from a file."""
+        if self.values is None:
+            raise ValueError(
+                "this attention was read from a file, which keeps no values; ask the network again"
+            )
+        return self.values
 
     @property
     def weighted(self) -> Float[Tensor, "B Q N E"]:
         """V': row i is a_i v_i; keeps the position of each patch."""
-        return self.weights.unsqueeze(-1) * self.values.unsqueeze(1)
+        return self.weights.unsqueeze(-1) * self.known_values.unsqueeze(1)
 
     @property
     def context(self) -> Float[Tensor, "B Q E"]:
         """c = sum_i a_i v_i, under autocast too in the precision of the weights."""
-        with torch.autocast(self.values.device.type, enabled=False):
-            return self.weights @ self.values
+        values = self.known_values
+        with torch.autocast(values.device.type, enabled=False):
+            return self.weights @ values
 
     @property
     def reinjected(self) -> Float[Tensor, "B Q N E"]:

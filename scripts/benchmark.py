@@ -51,10 +51,11 @@ from attnvis.files import write_bytes
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
 from attnvis.methods.settings import SettingGrid
+from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.run_folder import RunWriter
 from attnvis.pipeline.streaming import stream
 from attnvis.render import Style, encode, overlay
-from attnvis.types import Batch, Photo
+from attnvis.types import Batch, Photo, Provenance
 
 NETWORKS = ("efficientnet_lite0", "resnet18", "resnet50", "mobilenet_v2")
 SCALINGS = (
@@ -114,6 +115,7 @@ def sweep(args: argparse.Namespace) -> Iterator[str]:
     how, grid = (
         net.preprocessing,
         SettingGrid(
+            net,
             {args.query: parse(args.query)},
             functions("scaling", SCALINGS),
             functions("normalise", ["softmax"]),
@@ -129,14 +131,14 @@ def sweep(args: argparse.Namespace) -> Iterator[str]:
     }
 
     def single() -> None:
-        for _ in stream(paths, net, AttentionMethod(parse(args.query)), how):
+        for _ in stream(paths, AttentionMethod(net, parse(args.query)), how):
             pass
 
     def whole(sheets: int | None) -> None:
         with tempfile.TemporaryDirectory() as folder, Job(Path(folder), {}) as job:
             job.axes = axes
             job.open(grid.settings, sheets)
-            for outcome in stream(paths, net, grid, how):
+            for outcome in stream(paths, grid, how):
                 job.add(outcome)
 
     sides = {
@@ -288,7 +290,7 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
     net.prepare(args.count, cores)
     how, style = net.preprocessing, Style(panel=False)
     method = AttentionMethod(
-        parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax")
+        net, parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax")
     )
     run = net.run or net.trunk
 
@@ -307,7 +309,7 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
             seconds["network"] = core_seconds(lambda: [run(one) for one in images])
         features = [net(batch) for batch in batches]
         seconds["attention"] = core_seconds(
-            lambda: answers.extend(answer for one in features for (answer,) in method(one))
+            lambda: answers.extend(answer for layers in features for (answer,) in method.answer(layers))
         )
         drawn = zip(photos, answers, strict=True)
         seconds["draw"] = core_seconds(
@@ -320,10 +322,13 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
         return seconds
 
     def whole(block: list[Path], workers: int) -> None:
-        facts = net.describe() | {"fit": how.fit, "size": str(how.size), "seed": "0"}
+        origin = Provenance.from_entries(
+            net.describe() | {"fit": how.fit, "size": str(how.size), "seed": "0"}
+        )
+        plan = RunPlan(tuple(block), style, origin, keep_maps=False)
         target = Path(tempfile.mkdtemp(dir=out))
-        with RunWriter(target, block, style, facts, {}, keep_maps=False) as results:
-            for outcome in stream(block, net, method, how, args.batch, None, workers, results.render):
+        with RunWriter(target, plan) as results:
+            for outcome in stream(block, method, how, args.batch, None, workers, results.render):
                 results.record(outcome)
         shutil.rmtree(target)
 
@@ -531,13 +536,14 @@ def own_loop(
     net: Backbone, batch: int, workers: int, folder: Path, paths: Sequence[Path]
 ) -> tuple[float, float]:
     method = AttentionMethod(
-        parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax")
+        net, parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax")
     )
-    facts = net.describe() | {"fit": "resize", "size": "224", "seed": "0"}
+    origin = Provenance.from_entries(net.describe() | {"fit": "resize", "size": "224", "seed": "0"})
+    plan = RunPlan(tuple(paths), Style(panel=False), origin, keep_maps=False)
     wall, cpu = time.perf_counter(), time.process_time()
     target = Path(tempfile.mkdtemp(dir=folder))
-    with RunWriter(target, paths, Style(panel=False), facts, {}, keep_maps=False) as results:
-        for outcome in stream(paths, net, method, net.preprocessing, batch, None, workers, results.render):
+    with RunWriter(target, plan) as results:
+        for outcome in stream(paths, method, net.preprocessing, batch, None, workers, results.render):
             results.record(outcome)
     ended = time.perf_counter() - wall, time.process_time() - cpu
     shutil.rmtree(target)
@@ -614,10 +620,11 @@ def queries(args: argparse.Namespace) -> Iterator[str]:
     )
     with tempfile.TemporaryDirectory() as folder:
         batch = collate([load(path) for path in make_photos(Path(folder), args.batch)], net.preprocessing)
-    features = net(batch)
+    (features,) = net(batch)
     sides: dict[str, Callable[[], object]] = {"network": lambda: net(batch)}
     for count in counts:
         method = AttentionMethod(
+            net,
             parse(f"random:0,{count}"),
             parse_function("scaling", "inv_sqrt_d"),
             parse_function("normalise", "softmax"),
@@ -628,7 +635,7 @@ def queries(args: argparse.Namespace) -> Iterator[str]:
                 attend(query.vectors, features.tokens, features.tokens, method.scaling, method.normalise)
 
         sides[f"Q = {count}: scores, scaling, softmax"] = ask
-        sides[f"Q = {count}, with diagnostics and answers"] = functools.partial(method, features)
+        sides[f"Q = {count}, with diagnostics and answers"] = functools.partial(method.answer, (features,))
     found = interleaved(sides, args.rounds)
     yield f"{name}, {features.tokens.shape[1]} patches of {features.tokens.shape[2]} channels, batches of {args.batch}.\n"
     yield "| | ms a photo | of the network |\n|---|---|---|"

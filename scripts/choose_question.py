@@ -86,9 +86,9 @@ class Finding:
 # ------------------------------------------------------------------------------------------------ asking
 
 
-def methods() -> list[AttentionMethod]:
+def methods(backbone: Backbone) -> list[AttentionMethod]:
     return [
-        AttentionMethod(language.parse(asked), functions("scaling", [scaling])[scaling])
+        AttentionMethod(backbone, language.parse(asked), functions("scaling", [scaling])[scaling])
         for asked, scaling in CANDIDATES
     ]
 
@@ -97,7 +97,7 @@ def methods() -> list[AttentionMethod]:
 def answers(backbone: Backbone, photo: Photo, size: int) -> list[Answer]:
     """One answer per candidate, from one pass of the network."""
     features = backbone(collate([photo], backbone.preprocessing.changed("resize", size)))
-    return [answer for method in methods() for answer in method(features)[0]]
+    return [answer for method in methods(backbone) for answer in method.answer(features)[0]]
 
 
 def study(
@@ -135,6 +135,7 @@ def likeness(first: Answer, second: Answer, grid: tuple[int, int], mirrored: boo
 
 def log_map(answer: Answer, size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
     """log N a up to a constant, which no correlation sees; from the logits, because a itself may be rounded to 0."""
+    assert answer.attention is not None
     return to_pixels(answer.attention.logits.reshape(answer.placement.grid).numpy(), answer.placement, size)
 
 
@@ -147,7 +148,7 @@ def hits(answer: Answer, boxes: Sequence[Rectangle], reach: float) -> bool | Non
     if not boxes:
         return None
     place = answer.placement
-    row, column = place.centre(*divmod(int(answer.attention.weights.argmax()), place.grid[1]))
+    row, column = place.centre(*answer.hottest)
     y, x = row / place.size[0], column / place.size[1]
     down, across = reach * place.step[0] / place.size[0], reach * place.step[1] / place.size[1]
     return covered(

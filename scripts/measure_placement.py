@@ -169,12 +169,12 @@ def misses(backbones: Backbones, size: Size, args: argparse.Namespace) -> dict[s
     for ground, thing in list(zip(grounds, things, strict=False))[: args.things]:
         shown = scene(load(ground).pixels, load(thing).pixels, size, rng)
         batch = collate([load(pixels) for pixels in (shown.ground, shown.pasted, shown.turned)], how)
-        cells.append(change(own(batch)))
+        cells.append(change(own(batch)[0]))
         places.append(shown.place)
     found, blank = {}, collate([load(np.zeros((*size, 3), np.uint8))], how)
     at = blobs(np.array(cells))
     for placement, backbone in backbones.items():
-        drawn = backbone(blank).placements[0]
+        drawn = backbone(blank)[0].placements[0]
         found[placement] = drawn.first + drawn.step * at - np.array(places)
     return found
 
@@ -293,8 +293,8 @@ def picture(path: Path) -> None:
     for placement, title in TITLES.items():
         backbone = load_backbone("efficientnet_lite0", placement=placement, **SETTINGS)
         how = backbone.preprocessing.changed("resize", pixels.shape[0] // 32 * 32)
-        query = backbone(collate([load(thing)], backbone.preprocessing)).mean.unsqueeze(1)
-        features = backbone(collate([load(pixels)], how))
+        query = backbone(collate([load(thing)], backbone.preprocessing))[0].mean.unsqueeze(1)
+        (features,) = backbone(collate([load(pixels)], how))
         cells = (
             attend(query, features.tokens, scaling=perplexity)
             .times_uniform[0, 0]

@@ -1,5 +1,6 @@
 """What several test files share: small photos, the command line called in this process, and a network that is loaded once."""
 
+import csv
 import functools
 import sys
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from torch import nn
 
 from attnvis import backbone, cli
 from attnvis.backbone import Backbone
-from attnvis.types import Preprocessing
+from attnvis.metrics.diagnostics import diagnose
+from attnvis.types import Attention, Preprocessing
 
 PRETRAINED = backbone.efficientnet_lite
 REMEMBERED = functools.cache(PRETRAINED)
@@ -78,6 +80,15 @@ def whole_cut(net: Whole, nodes):
     return Single(net.maps), [net.read]
 
 
+def no_network(batch):
+    """In the place of a backbone, where a test brings features of its own."""
+    raise AssertionError("no network was to be asked")
+
+
+def diagnose_attention(attention: Attention):
+    return diagnose(attention.weights, attention.logits, attention.scores, attention.dim)
+
+
 class Page(HTMLParser):
     """Every start tag with its attributes, and the text inside scripts, styles and everything else."""
 
@@ -111,6 +122,12 @@ class Page(HTMLParser):
 
     def classes(self):
         return {name for _, attributes in self.tags for name in (attributes.get("class") or "").split()}
+
+
+def records(folder: str | Path = "out") -> list[dict[str, str]]:
+    """The rows of a run's records.csv."""
+    with (Path(folder) / "records.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 @dataclass

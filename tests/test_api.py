@@ -20,8 +20,9 @@ from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
 from attnvis.pipeline import video, video_file
 from attnvis.pipeline.maps import read_maps
+from attnvis.pipeline.plan import RunPlan
 from attnvis.render import overlays
-from attnvis.types import PhotoError, percent
+from attnvis.types import PhotoError, Provenance, percent
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def test_a_class_says_how_likely_it_is_and_at_which_size_the_classifier_was_test
     found = ask(cat, "espresso")
     network = LOADED(precision="fp32")
     logits = (
-        network(collate([load(cat, short=96)], network.preprocessing.changed("resize", 96)))
+        network(collate([load(cat, short=96)], network.preprocessing.changed("resize", 96)))[0]
         .logits[0]
         .double()
         .numpy()
@@ -217,7 +218,9 @@ def test_run_redraw_python_and_video_draw_one_picture(attnvis, cat, monkeypatch,
     monkeypatch.setattr(video_file.VideoWriter, "add", lambda movie, picture: frames.append(picture))
     look = video.FrameAttention(answer, answer.attention.weights.flatten().double().numpy())
     with video.VideoRun(
-        here / "film", data_video.Clip(Path("clip"), pixels.shape[:2], 10.0, 1, ""), style, {}, {}
+        here / "film",
+        data_video.Clip(Path("clip"), pixels.shape[:2], 10.0, 1, ""),
+        RunPlan((), style, Provenance()),
     ) as film:
         film.add([video.DrawnFrame(data_video.Frame(0, 0.0, pixels), look, True)])
     assert np.abs(frames[0].astype(int) - expected).max() <= 1

@@ -162,17 +162,15 @@ class Backbone:
         self.engine, self.said, self.ready = engine, "; ".join(said), True
 
     @torch.inference_mode()
-    def __call__(self, batch: Batch) -> Features:
-        """What the first layer says; what the others say is in its `also`."""
+    def __call__(self, batch: Batch) -> tuple[Features, ...]:
+        """What each layer says, from one pass."""
         if not self.ready:
             with STARTING:
                 if not self.ready:
                     self.prepare(1, torch.get_num_threads())
         run = self.run or self.trunk
         images = batch.images.to(self.device, self.dtype, memory_format=torch.channels_last)
-        found = [self.features(number, maps.float(), batch) for number, maps in enumerate(run(images))]
-        object.__setattr__(found[0], "also", tuple(found[1:]))
-        return found[0]
+        return tuple(self.features(number, maps.float(), batch) for number, maps in enumerate(run(images)))
 
     def features(self, number: int, maps: Tensor, batch: Batch) -> Features:
         grid = (maps.shape[2], maps.shape[3])

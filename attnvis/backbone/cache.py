@@ -58,29 +58,25 @@ class Cached:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backbone, name)
 
-    def __call__(self, batch: Batch) -> Features:
+    def __call__(self, batch: Batch) -> tuple[Features, ...]:
+        """What each layer says, as the backbone would."""
         if self.backbone.digest == "random":  # nothing says which random weights they are
             self.encoded += len(batch.photos)
             return self.backbone(batch)
         places = [self.place(batch, number) for number in range(len(batch.photos))]
-        kept = [self.read(place) for place in places]
-        if all(kept):
-            self.found += len(kept)
-            whole = [layers for layers in kept if layers]
+        photos = [self.read(place) for place in places]
+        if all(photos):
+            self.found += len(photos)
             names = tuple(photo.name for photo in batch.photos)
-            first, *also = (
-                self.joined([features[number] for features in whole], number, names)
-                for number in range(len(whole[0]))
-            )
-            return replace(first, also=tuple(also))
-        features = self.backbone(
-            batch
-        )  # all of them, in the company they were asked in: kernels differ by a bit with the batch
+            layers = zip(*[layers for layers in photos if layers], strict=True)
+            return tuple(self.joined(list(layer), number, names) for number, layer in enumerate(layers))
+        # all of them, in the company they were asked in: kernels differ by a bit with the batch
+        features = self.backbone(batch)
         self.encoded += len(batch.photos)
-        layers = [self.stored(layer) for layer in (features, *features.also)]
+        stored = tuple(self.stored(layer) for layer in features)
         for number, place in enumerate(places):
-            self.write(place, layers, number)
-        return replace(layers[0], also=tuple(layers[1:]))
+            self.write(place, stored, number)
+        return stored
 
     def stored(self, features: Features) -> Features:
         """Now as it will be read later."""
@@ -131,11 +127,8 @@ class Cached:
                 found = []
                 for number, entry in enumerate(told):
                     tokens = file.get_tensor(f"tokens.{number}").float().unsqueeze(0)
-                    logits = (
-                        file.get_tensor(f"logits.{number}").unsqueeze(0)
-                        if f"logits.{number}" in file.keys()
-                        else None
-                    )  # noqa: SIM118
+                    has_logits = f"logits.{number}" in file.keys()  # noqa: SIM118 - not a dict
+                    logits = file.get_tensor(f"logits.{number}").unsqueeze(0) if has_logits else None
                     placement = as_placement(entry["placement"])
                     found.append(
                         Features(
@@ -154,7 +147,7 @@ class Cached:
             os.utime(path)  # used today
         return found
 
-    def write(self, path: Path, layers: list[Features], number: int) -> None:
+    def write(self, path: Path, layers: tuple[Features, ...], number: int) -> None:
         """Two processes that write one entry write the same; each puts its own whole file in place."""
         dtype, tensors = torch.float16 if self.storage == "half" else self.backbone.dtype, {}
         for layer, features in enumerate(layers):

@@ -5,7 +5,7 @@ The flip test finds it: a cell that is drawn where it looks marks the same spot 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -23,7 +23,6 @@ __all__ = [
     "Calibration",
     "address",
     "agreement",
-    "both_ways",
     "compare",
     "energy",
     "estimate_shift",
@@ -80,26 +79,26 @@ class Calibration:
 # ------------------------------------------------------------------------------------------------------------ the flip test
 
 
-def both_ways(backbone: Callable[[Batch], Features]) -> Callable[[Batch], Features]:
-    """The backbone on photos, and in the second half of `also` on the photos mirrored left to right."""
+def flip_agreements(
+    backbone: Callable[[Batch], tuple[Features, ...]],
+) -> Callable[[Batch], list[list[Float[np.ndarray, " S"]]]]:
+    """A method: for every photo and every layer, how well its map and its mirror image's agree under each of SHIFTS."""
 
-    def call(batch: Batch) -> Features:
-        plain, mirrored = backbone(batch), backbone(replace(batch, images=batch.images.flip(3)))
-        return replace(plain, also=(*plain.also, mirrored, *mirrored.also))
+    def call(batch: Batch) -> list[list[Float[np.ndarray, " S"]]]:
+        mirrored = replace(batch, images=batch.images.flip(3))
+        return compare(backbone(batch), backbone(mirrored))
 
     return call
 
 
-def compare(features: Features) -> list[list[Float[np.ndarray, " S"]]]:
-    """Of features that look both ways: for every photo and every layer, the agreement under each of SHIFTS."""
-    layers = (features, *features.also)
+def compare(photos: Sequence[Features], mirrored: Sequence[Features]) -> list[list[Float[np.ndarray, " S"]]]:
+    """Of the layers of photos, and of the photos mirrored left to right: for every photo and layer the agreements."""
     tables = []
-    for plain, mirrored in zip(layers[: len(layers) // 2], layers[len(layers) // 2 :], strict=True):
-        first, step = (pair[1] for pair in (plain.placements[0].first, plain.placements[0].step))
+    for layer, other in zip(photos, mirrored, strict=True):
+        placement = layer.placements[0]
+        first, step = placement.first[1], placement.step[1]
         tables.append(
-            agreement(
-                energy(plain.maps), energy(mirrored.maps), first / step, plain.placements[0].size[1] / step
-            )
+            agreement(energy(layer.maps), energy(other.maps), first / step, placement.size[1] / step)
         )
     return [list(photo) for photo in zip(*tables, strict=True)]
 

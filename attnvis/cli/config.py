@@ -1,4 +1,7 @@
-"""A composed config -> checked settings, and the functions and networks that it names.  Hydra's `instantiate` is called here only."""
+"""A composed config -> checked settings, and the functions and networks that it names.
+
+Hydra's `instantiate` is called here only.
+"""
 
 import difflib
 import inspect
@@ -35,15 +38,21 @@ KINDS = {
 
 
 def require(cfg: "DictConfig", verb: str) -> None:
-    """Settings that have no default must be given; the others be of their default's kind."""
+    """Settings that have no default must be given; the others be of their default's kind.
+
+    Raises ValueError that names the setting and what it must be.
+    """
     from omegaconf import OmegaConf
 
     lacking = sorted(OmegaConf.missing_keys(cfg))
     if lacking:
-        raise ValueError(
-            f"{' and '.join(lacking)} {'needs' if len(lacking) == 1 else 'need'} a value, as in {lacking[0]}=..."
-        )
-    defaults = catalogue.settings(verb) | {"logger": catalogue.settings("logger/wandb")}
+        need = "needs" if len(lacking) == 1 else "need"
+        raise ValueError(f"{' and '.join(lacking)} {need} a value, as in {lacking[0]}=...")
+    defaults = {
+        key: value
+        for key, value in catalogue.settings(verb).items()
+        if not (isinstance(value, dict) and "_target_" in value)  # `fitted` asks the function itself
+    }
     given = dict(leaves(plain(cfg)))
     for key, default in leaves(defaults):
         if key in given and type(default) in (bool, int, dict, NoneType):
@@ -55,14 +64,19 @@ def require(cfg: "DictConfig", verb: str) -> None:
 
 
 def agree(key: str, value: object, kinds: set[Any]) -> None:
-    if type(value) not in kinds | ({int} if float in kinds else set()):
-        raise ValueError(
-            f"{key} must be {' or '.join(KINDS[kind] for kind in KINDS if kind in kinds)}, not {value!r}"
-        )
+    """Raises ValueError for a value that is of none of these kinds; a whole number is a number too."""
+    if type(value) in kinds or (type(value) is int and float in kinds):
+        return
+    wanted = " or ".join(text for kind, text in KINDS.items() if kind in kinds)
+    raise ValueError(f"{key} must be {wanted}, not {value!r}")
 
 
 def build(cfg: "DictConfig", group: str) -> Any:
-    """What a config names, made.  A `_target_` is code: called are public functions of the group's own module, and modules in `trust`."""
+    """What a config names, made.
+
+    A `_target_` is code: called are public functions of the group's own module, and those of modules in `trust`.
+    Raises ValueError for others, and for what the function itself will not take.
+    """
     from hydra.errors import HydraException
     from hydra.utils import instantiate
 
@@ -77,6 +91,7 @@ def build(cfg: "DictConfig", group: str) -> Any:
 
 
 def vet(target: str, group: str, trusted: Iterable[str]) -> None:
+    """Raises ValueError for a function that is neither a public one of the group's module nor trusted."""
     module, _, name = target.rpartition(".")
     if any(f"{module}.".startswith(f"{own}.") for own in trusted):
         if str(Path.cwd()) not in sys.path:
@@ -86,12 +101,16 @@ def vet(target: str, group: str, trusted: Iterable[str]) -> None:
         if moved and name in resolve_name(ADDRESSES[group]).__all__:
             raise ValueError(f"{group}: {target} is now {ADDRESSES[group]}.{name}; write that as _target_")
         raise ValueError(
-            f"{group}: {target} is not attnvis' own; a config can run any code, so if you trust it add trust=[{module.split('.')[0]}]"
+            f"{group}: {target} is not attnvis' own; "
+            f"a config can run any code, so if you trust it add trust=[{module.split('.')[0]}]"
         )
 
 
 def fitted(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A config whose settings are those of its function, in name and kind: 2 becomes 2.0 where that asks for a float."""
+    """A config whose settings are those of its function, in name and kind: 2 becomes 2.0 for a float.
+
+    Raises ValueError where they are not.
+    """
     given = {key: value for key, value in settings.items() if not key.startswith("_")}
     try:
         signature = inspect.signature(resolve_name(str(settings.get("_target_"))))
@@ -105,13 +124,13 @@ def fitted(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         kinds = set(kind.__args__) if isinstance(kind, UnionType) else {kind}
         if kinds <= KINDS.keys():
             agree(f"{group}.{name}", value, kinds)
-            given[name] = (
-                float(value) if type(value) is int and float in kinds and int not in kinds else value
-            )
+            if type(value) is int and float in kinds and int not in kinds:
+                given[name] = float(value)
     return {**settings, **given}
 
 
 def targets(tree: Any) -> Iterator[str]:
+    """Every `_target_` of a config, however deep."""
     if isinstance(tree, dict):
         if "_target_" in tree:
             yield str(tree["_target_"])
@@ -122,20 +141,22 @@ def targets(tree: Any) -> Iterator[str]:
 
 
 def plain(cfg: Any) -> Any:
+    """A part of a config as dictionaries, lists and values; what is plain already, as it is."""
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
 
 
 def settings_of(group: str, option: str) -> dict[str, Any]:
-    return (
-        {}
-        if group == "experiment"
-        else {key: value for key, value in catalogue.settings(f"{group}/{option}").items() if key[0] != "_"}
-    )
+    """What can be set of an option; an experiment sets what is others'."""
+    if group == "experiment":
+        return {}
+    settings = catalogue.settings(f"{group}/{option}")
+    return {key: value for key, value in settings.items() if not key.startswith("_")}
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting with its dotted name, a dictionary before those below it."""
     for key, value in tree.items():
         yield f"{prefix}{key}", value
         if isinstance(value, dict):
@@ -143,5 +164,6 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def hint(word: str, known: Iterable[str]) -> str:
+    """The words nearest to one that nobody knows, as a question; nothing near: no text."""
     near = difflib.get_close_matches(word, list(known), n=3)
     return f"did you mean {', '.join(near)}? " if near else ""

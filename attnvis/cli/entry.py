@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attnvis.cli.commands.registry import VERBS
+from attnvis.cli.commands.registry import COMMANDS
 from attnvis.cli.config import hint
 from attnvis.cli.help import manual, overview
 from attnvis.cli.hydra_jobs import launch
@@ -19,7 +19,10 @@ __all__ = ["main"]
 
 
 def main(verb: str | None = None) -> None:
-    """`verb` None: the first word of the command line says it."""
+    """Runs what the command line says; `verb` None: its first word names the command.
+
+    Raises SystemExit with the exit code where that is not 0.
+    """
     try:
         enter(verb, sys.argv[1:])
         sys.stdout.flush()
@@ -29,6 +32,7 @@ def main(verb: str | None = None) -> None:
 
 
 def enter(verb: str | None, words: list[str]) -> None:
+    """Help, the version, or one command; raises SystemExit with the exit code where that is not 0."""
     if verb is None:
         if not words or words[0] in ("-h", "--help", "help"):
             print(overview())
@@ -39,15 +43,16 @@ def enter(verb: str | None, words: list[str]) -> None:
             print(version("attnvis"))
             return
         verb, *words = words
-    if verb not in VERBS:
-        fail(f"unknown verb {verb!r}; {hint(verb, VERBS)}there are {', '.join(VERBS)}", code=2)
+    if verb not in COMMANDS:
+        fail(f"unknown verb {verb!r}; {hint(verb, COMMANDS)}there are {', '.join(COMMANDS)}", code=2)
+    command = COMMANDS[verb]
     if any(word in ("-h", "--help") for word in words):
-        print(manual(verb))
+        print(manual(command))
         return
     os.environ["ATTNVIS_COMMAND"] = shlex.join(["attnvis", verb, *words])  # before it is spelled for Hydra
     try:
         with ended_in_order():
-            status = launch(verb, to_overrides(resumed(words, verb), verb))
+            status = launch(command, to_overrides(resumed(words, command), command))
         if status:
             sys.exit(status)
     except Stopped as stop:
@@ -68,7 +73,10 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """A kill, or a terminal that is closed, ends a run as Ctrl-C does: with its page.  What is ignored (nohup) stays ignored."""
+    """A kill, or a terminal that is closed, ends a run as Ctrl-C does: with its page.
+
+    What is ignored (nohup) stays ignored.  Raises Stopped inside the block.
+    """
 
     def stop(number: int, frame: object) -> None:
         for sign in changed:
@@ -76,8 +84,9 @@ def ended_in_order() -> Iterator[None]:
         raise Stopped(signal.Signals(number))
 
     signs = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    here = threading.current_thread() is threading.main_thread()
-    changed = [sign for sign in signs if here and signal.getsignal(sign) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        signs = []  # Python lets only the main thread listen
+    changed = [sign for sign in signs if signal.getsignal(sign) is signal.SIG_DFL]
     for sign in changed:
         signal.signal(sign, stop)
     try:

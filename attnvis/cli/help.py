@@ -6,20 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from attnvis import catalogue
-from attnvis.cli.commands import sweep
-from attnvis.cli.commands.registry import VERBS
+from attnvis.cli.commands.command import Command
+from attnvis.cli.commands.registry import COMMANDS
 from attnvis.cli.config import settings_of
 
 __all__ = ["manual", "overview"]
 
-BARE = {  # what bare words are
-    "run": "PHOTO ...", "sweep": "PHOTO ...", "redraw": "FOLDER", "cache": "", "backbones": "NETWORK ...",
-    "calibrate": "PHOTO ...", "video": "FILE",
-}  # fmt: skip
-
 
 def overview() -> str:
-    lines = [f"  attnvis {verb:9} {catalogue.sentence(verb)}" for verb in VERBS]
+    """Every command with its sentence."""
+    lines = [f"  attnvis {verb:9} {catalogue.sentence(verb)}" for verb in COMMANDS]
     return "\n".join(
         [
             "attnvis: where a CNN looks, and why",
@@ -31,66 +27,99 @@ def overview() -> str:
     )
 
 
-def manual(verb: str) -> str:
+def manual(command: Command) -> str:
     """Every group with its options, every setting with its meaning: the configs' own comments."""
-    text = (catalogue.config_folder() / f"{verb}.yaml").read_text(encoding="utf-8")
-    chosen = dict(re.findall(r"^  - (\w+): (\w+)$", text, re.MULTILINE))
-    if verb == "sweep":
-        chosen = dict.fromkeys(sweep.AXES, "null") | chosen
-    out = [
-        catalogue.sentence(verb),
+    chosen = dict.fromkeys(command.axes) | catalogue.choices(command.name)
+    lines = [
+        catalogue.sentence(command.name),
         "",
-        f"  attnvis {verb} {BARE[verb]} [group=option] [setting=value] [group.setting=value]",
+        f"  attnvis {command.name} {command.argument} [group=option] [setting=value] [group.setting=value]",
         "",
     ]
     for group, default in chosen.items():
-        options = catalogue.options(group)
-        if group == "experiment":  # each says in its sentence which verb it is for
-            options = [
-                option
-                for option in options
-                if f"attnvis {verb} " in catalogue.sentence(f"experiment/{option}")
-            ]
-        if verb == "sweep" and group in sweep.AXES:
-            options = [option for option in options if option != "several"]
-        if not options:
-            continue
-        out.append(f"{group}=..." + ("" if default == "null" else f"  (default {default})"))
-        width = max(map(len, options)) + 2
-        for option in options:
-            out.append(f"  {option:{width}}{catalogue.sentence(f'{group}/{option}')}")
-            if group in ("query", "scaling", "normalise"):
-                said = ", ".join(f"{key}={show(value)}" for key, value in settings_of(group, option).items())
-                out += [f"  {'':{width}}  {said}"] if said else []
-        if group == "backbone":
-            out.append(
-                "  a network's name will do: backbone=resnet18 is backbone=resnet backbone.name=resnet18"
-            )
-        shared = {"backbone": ["_common", *options], "render": [default], "logger": [default]}.get(group, [])
-        lines = dict.fromkeys(line for name in shared for line in commented(f"{group}/{name}", f"{group}."))
-        out += [f"  every {group} also takes:", *(f"    {line}" for line in lines)] if lines else []
-        out.append("")
-    out += ["settings:", *(f"  {line}" for line in commented(verb))]
-    out += [
+        if not catalogue.is_shared(group):  # else its settings stand among the command's own
+            lines += group_lines(group, default or "", command)
+    lines += ["settings:", *(f"  {line}" for line in setting_lines(command))]
+    lines += [
         "",
-        "your own configs: -cd FOLDER (query/mine.yaml there is query=mine); -m sweeps over a,b,c; --cfg job shows the result",
+        "your own configs: -cd FOLDER (query/mine.yaml there is query=mine); "
+        "-m sweeps over a,b,c; --cfg job shows the result",
     ]
-    return "\n".join(out)
+    return "\n".join(lines)
 
 
-def commented(name: str, prefix: str = "") -> Iterator[str]:
-    """The plain settings of a config: `key: value  # meaning`, but of a backbone only those with a meaning, not its anatomy."""
+def group_lines(group: str, default: str, command: Command) -> list[str]:
+    """A group's options, each with its sentence, and what can be set of them; default: "" for none."""
+    options = options_for(group, command)
+    if not options:
+        return []
+    lines = [f"{group}=..." + (f"  (default {default})" if default else "")]
+    width = max(map(len, options)) + 2
+    for option in options:
+        lines.append(f"  {option:{width}}{catalogue.sentence(f'{group}/{option}')}")
+        settings = settings_of(group, option)
+        if group in ("query", "scaling", "normalise") and settings:
+            values = ", ".join(f"{key}={show(value)}" for key, value in settings.items())
+            lines.append(f"  {'':{width}}  {values}")
+    if group == "backbone":
+        lines.append(
+            "  a network's name will do: backbone=resnet18 is backbone=resnet backbone.name=resnet18"
+        )
+    common = {"backbone": ["_common", *options], "render": [default], "logger": [default]}.get(group, [])
+    shared = dict.fromkeys(
+        line for name in common for _, line in commented(f"{group}/{name}", f"{group}.")
+    )  # each once, in order
+    if shared:
+        lines += [f"  every {group} also takes:", *(f"    {line}" for line in shared)]
+    return [*lines, ""]
+
+
+def options_for(group: str, command: Command) -> list[str]:
+    """The options of a group that mean something to this command."""
+    options = catalogue.options(group)
+    if group == "experiment":  # each says in its sentence which command it is for
+        mention = f"attnvis {command.name} "
+        options = [option for option in options if mention in catalogue.sentence(f"experiment/{option}")]
+    if group in command.axes:  # there they are several anyway
+        options = [option for option in options if option != "several"]
+    return options
+
+
+def setting_lines(command: Command) -> list[str]:
+    """The command's own settings, then those that it shares with others, in its own words if it has any."""
+    own = dict(commented(command.name))
+    shared: dict[str, str] = {}
+    for base, group in catalogue.bases(command.name):
+        if catalogue.is_shared(group):
+            for name in (base, *(name for name, _ in catalogue.bases(base))):
+                shared |= commented(name, f"{group}.")
+    shared = {setting: own.pop(setting, line) for setting, line in shared.items()}
+    return [*own.values(), *shared.values()]
+
+
+def commented(name: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The plain settings of a config, each with its line: `key: value  # meaning`.
+
+    Of a backbone only those with a meaning, not its anatomy.
+    """
     section = ""
-    for line in (catalogue.config_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
-        if found := re.match(r"^( *)(\w+): ?([^#]*?)\s*(?:# (.*))?$", line):
-            indent, key, value, meaning = found.groups()
-            section = section if indent else (f"{key}." if not value else "")
-            if key in ("defaults", "hydra") or section == "hydra." or key.startswith("_"):
-                section = "hydra." if key == "hydra" else section
-            elif value and value[0] != "{" and (meaning or not (indent or prefix == "backbone.")):
-                setting = f"{prefix}{section if indent else ''}{key}={value}"
-                yield f"{setting:30}  {meaning or ''}".rstrip()
+    text = (catalogue.config_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        parts = re.match(r"^( *)(\w+): ?([^#]*?)\s*(?:# (.*))?$", line)
+        if not parts:
+            continue
+        indent, key, value, meaning = parts.groups()
+        if not indent:
+            section = "" if value else f"{key}."
+        if key == "hydra":
+            section = "hydra."
+        if key in ("defaults", "hydra") or section == "hydra." or key.startswith("_"):
+            continue
+        if value and value[0] != "{" and (meaning or not (indent or prefix == "backbone.")):
+            setting = f"{prefix}{section if indent else ''}{key}"
+            yield setting, f"{f'{setting}={value}':30}  {meaning or ''}".rstrip()
 
 
 def show(value: Any) -> str:
+    """As it is typed."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -7,45 +7,68 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from attnvis import catalogue
-from attnvis.cli.config import hint, leaves, settings_of
+from attnvis.cli.config import KINDS, hint, leaves, settings_of
 
-__all__ = ["complain", "progress", "visible"]
+__all__ = [
+    "complain",
+    "explain_hydra_error",
+    "fail",
+    "format_error",
+    "note",
+    "print_summary",
+    "progress",
+    "short_path",
+    "visible",
+]
 
 
 def note(text: str) -> None:
+    """One line on stderr."""
     print(f"attnvis: {text}", file=sys.stderr)
 
 
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Ends the process with one line on stderr (SystemExit)."""
+    note(visible(message))
+    sys.exit(code)
+
+
 def progress(items: Iterable[Any], total: int | None) -> Iterable[Any]:
+    """The items, counted by a bar in the terminal; where stderr is no terminal, by none."""
     from tqdm import tqdm
 
     return tqdm(items, total=total, unit="photo", disable=not sys.stderr.isatty(), leave=False)
 
 
 def visible(text: str) -> str:
-    """As it may be shown in one line of a terminal: a file's name can hold line ends, and characters that a terminal obeys."""
+    """As one line of a terminal can show it: names of files may hold line ends, and what a terminal obeys."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
+def short_path(path: Path) -> str:
+    """A path seen from where the user is, as a terminal can show it."""
+    return visible(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
 def complain(reasons: Mapping[str, int]) -> None:
-    """Why photos failed, the commonest reasons first."""
-    for reason, count in sorted(reasons.items(), key=lambda item: -item[1])[:10]:
-        print(f"attnvis: {visible(reason)}" + (f" ({count} photos)" if count > 1 else ""), file=sys.stderr)
+    """Why photos failed, the ten commonest reasons first; reasons: text -> how many photos."""
+    commonest = sorted(reasons.items(), key=lambda item: -item[1])[:10]
+    for reason, count in commonest:
+        note(visible(reason) + (f" ({count} photos)" if count > 1 else ""))
 
 
-def conclude(done: int, reasons: dict[str, int], folder: Path) -> int:
-    """The last words of a run; its exit code."""
-    short = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    shown = Path(visible(str(short)))
+def print_summary(done: int, reasons: dict[str, int], folder: Path) -> int:
+    """Says how many photos were done and failed, and where the page is.  Gives the exit code."""
+    folder = Path(short_path(folder))
     failed = sum(reasons.values())
     complain(reasons)
     if done + failed > 1 and failed:
-        print(
-            f"attnvis: {done} done, {failed} failed; every reason is in {shown / 'records.csv'}",
-            file=sys.stderr,
-        )
-    print(f"{done} photo{'s' * (done != 1)} done: {shown / 'index.html'}")
+        note(f"{done} done, {failed} failed; every reason is in {folder / 'records.csv'}")
+    print(f"{done} photo{'s' * (done != 1)} done: {folder / 'index.html'}")
     return 1 if failed else 0
+
+
+# ------------------------------------------------------------------------------------------------ mistakes
 
 
 def explain_hydra_error(error: Exception, verb: str) -> str:
@@ -54,33 +77,42 @@ def explain_hydra_error(error: Exception, verb: str) -> str:
 
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not override '([^']+)'", text):
-        known = {key for key, _ in leaves(catalogue.settings(verb))} | set(catalogue.groups())
-        owners: dict[str, list[str]] = {}
-        for option in (
-            f"{group}={option}" for group in catalogue.groups() for option in catalogue.options(group)
-        ):
-            for key in settings_of(*option.split("=")):
-                owners.setdefault(f"{option.split('=')[0]}.{key}", []).append(option)
-        if unknown[1] in owners:
-            return f"{unknown[1]} is a setting of {', '.join(owners[unknown[1]])}; choose one of them too"
-        known |= owners.keys()
-        return f"there is no setting {unknown[1]!r}; {hint(unknown[1], known)}see attnvis {verb} --help"
+        return explain_unknown_setting(unknown[1], verb)
     if unknown := re.search(r"Could not find '(\w+)/([^']+)'", text):
-        group, option = unknown.groups()
-        offered = catalogue.options(group) if group in catalogue.groups() else []
-        return f"{group} has no option {option!r}; {hint(option, offered)}there are {', '.join(offered)}"
+        return explain_unknown_option(*unknown.groups())
     if isinstance(error, OverrideParseException):
         return f"cannot read {str(error.override)[:200]!r}: {text[:300]}"
     return text
 
 
+def explain_unknown_setting(key: str, verb: str) -> str:
+    """A setting of an option that was not chosen, or of none."""
+    owners: dict[str, list[str]] = {}  # group.setting -> the options that have it
+    for group in catalogue.groups():
+        for option in [] if catalogue.is_shared(group) else catalogue.options(group):
+            for setting in settings_of(group, option):
+                owners.setdefault(f"{group}.{setting}", []).append(f"{group}={option}")
+    if key in owners:
+        return f"{key} is a setting of {', '.join(owners[key])}; choose one of them too"
+    settings = {setting for setting, _ in leaves(catalogue.settings(verb)) if "._" not in setting}
+    known = settings | set(catalogue.groups()) | owners.keys()
+    return f"there is no setting {key!r}; {hint(key, known)}see attnvis {verb} --help"
+
+
+def explain_unknown_option(group: str, option: str) -> str:
+    """An option that its group does not have."""
+    offered = catalogue.options(group) if group in catalogue.groups() else []
+    if catalogue.is_shared(group):
+        return f"{group} must be {KINDS[dict]}, not {option!r}"
+    return f"{group} has no option {option!r}; {hint(option, offered)}there are {', '.join(offered)}"
+
+
 def format_error(error: BaseException) -> str:
+    """What an error says, in one line; of a disk that cannot be written to or read, also what to do."""
     if isinstance(error, OSError) and error.strerror:
-        where = f" {error.filename}" if error.filename else ""
-        return f"could not write or read{where}: {error.strerror}; choose another place with hydra.run.dir=FOLDER, or make room"
+        place = f" {error.filename}" if error.filename else ""
+        return (
+            f"could not write or read{place}: {error.strerror}; "
+            "choose another place with hydra.run.dir=FOLDER, or make room"
+        )
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def fail(message: str, code: int = 1) -> NoReturn:
-    print(f"attnvis: {visible(message)}", file=sys.stderr)
-    sys.exit(code)

@@ -4,129 +4,152 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from attnvis import catalogue
-from attnvis.cli.commands import sweep
+from attnvis.cli.commands.command import Command
 from attnvis.cli.messages import fail
 
 __all__ = ["quoted", "resumed", "to_overrides"]
 
-TAKE_A_WORD = {  # Hydra's flags
+FLAGS_WITH_A_WORD = {  # Hydra's
     *("-cd", "-cn", "-cp", "-c", "-p", "-i"),
     *("--config-dir", "--config-name", "--config-path", "--cfg", "--package", "--info"),
 }
 
-KEYS = {"redraw": "run", "backbones": "names", "video": "clip"}  # where bare words go, if not to images
-ALONE = {"redraw": "the folder of one run", "video": "one file"}  # verbs of one bare word
 
+def resumed(words: list[str], command: Command) -> list[str]:
+    """--resume FOLDER -> what was typed when that sweep or run was started, to go on in its folder.
 
-def resumed(words: list[str], verb: str) -> list[str]:
-    """--resume FOLDER -> what was typed when that sweep or run was started, to go on in its folder."""
-    if words[:1] != ["--resume"] or verb not in ("run", "sweep"):
+    Other words come back as they are.  Ends the process where the folder is none of this command's.
+    """
+    if words[:1] != ["--resume"] or not command.record:
         return words
-    example = f"outputs/{verb}/<date>/<time>"
+    verb, example = command.name, f"outputs/{command.name}/<date>/<time>"
     if len(words) != 2:
         fail(
             f"--resume takes the folder of a {verb} and nothing else: attnvis {verb} --resume {example}",
             code=2,
         )
-    file = {"run": "run.json", "sweep": "plan.json"}[verb]
+    folder = words[1]
     try:
-        told = json.loads((Path(words[1]) / file).read_text(encoding="utf-8"))
-        typed = shlex.split(told["command"])[2:]
+        record = json.loads((Path(folder) / command.record).read_text(encoding="utf-8"))
+        typed = shlex.split(record["command"])[2:]
     except (OSError, ValueError, KeyError):
-        fail(f"{words[1]} is not the folder of a {verb}: it has no {file}; give one such as {example}")
-    os.environ["ATTNVIS_COMMAND"] = told["command"]  # it stays the command of this run
-    typed = [word for word in typed if not word.startswith(("hydra.sweep.dir=", "hydra.run.dir=", "resume="))]
-    many = verb == "sweep" and told["many"]
-    return [
-        *typed,
-        f"hydra.{'sweep' if many else 'run'}.dir={quoted(words[1])}",
-        *(["resume=true"] if verb == "run" else []),
-    ]
+        fail(
+            f"{folder} is not the folder of a {verb}: it has no {command.record}; give one such as {example}"
+        )
+    os.environ["ATTNVIS_COMMAND"] = record["command"]  # it stays the command of this run
+    replaced = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")
+    typed = [word for word in typed if not word.startswith(replaced)]
+    kind = "sweep" if record.get("many") else "run"  # what Hydra calls several jobs, and one
+    return [*typed, f"hydra.{kind}.dir={quoted(folder)}", *command.resuming]
 
 
-def axis(value: str) -> str:
-    """class,point:120,80 -> ['class','point:120,80']: a comma before a letter separates, one before a number does not."""
-    return f"[{','.join(quoted(part) for part in re.split(r',(?=[A-Za-z_])', value))}]"
+def to_overrides(words: Iterable[str], command: Command) -> list[str]:
+    """What a person types -> Hydra's grammar, flags first: Hydra wants them together.
 
-
-def to_overrides(words: Iterable[str], verb: str) -> list[str]:
-    """What a person types -> Hydra's grammar: bare photos, a photo's name with spaces or brackets, a network instead of its family."""
-    bare, flags, overrides = [], [], []
+    Bare words, and names in general, may hold spaces and brackets; a network's name will do for its family;
+    where the command takes several options at once, they need no brackets.  Ends the process for words that
+    contradict one another.
+    """
     words = list(words)
-    sweeps = "-m" in words or "--multirun" in words
-    theirs = (
-        os.path.join(word.rpartition("=")[2], "backbone") for word in words
-    )  # -cd FOLDER: networks of the user's
-    offered = {
-        *catalogue.options("backbone"),
-        *(path.stem for folder in theirs if os.path.isdir(folder) for path in Path(folder).glob("*.yaml")),
-    }
-    for word, before in zip(words, ["", *words], strict=False):
-        key, equals, value = word.partition("=")
-        if word.startswith("-") or before in TAKE_A_WORD:
+    multirun = "-m" in words or "--multirun" in words
+    offered = {*catalogue.options("backbone"), *own_backbones(words)}
+    bare: list[str] = []
+    flags: list[str] = []
+    overrides: list[str] = []
+    for previous, word in zip(["", *words], words, strict=False):
+        if word.startswith("-") or previous in FLAGS_WITH_A_WORD:
             flags.append(word)
-        elif not equals or os.path.exists(word):
+        elif "=" not in word or os.path.exists(word):
             bare.append(quoted(word))
-        elif verb == "sweep" and key in {*sweep.AXES, *sweep.AXES.values()}:
-            overrides.append(f"{sweep.AXES.get(key, key)}={value if value[:1] == '[' else axis(value)}")
-        elif (
-            key in ("images", "query.name", "run", "clip")
-            and value[:1] not in ("[", "'", '"')
-            and not (sweeps and "," in value)
-        ):
-            overrides.append(f"{key}={quoted(value)}")
-        elif key.lstrip("+") == "name" and ".." in re.split(r"[^\w.-]", value):
-            fail(
-                f"name={value} leads out of outputs/; give a name without .., or choose any folder with hydra.run.dir=FOLDER",
-                code=2,
-            )
-        elif key == "backbone":
-            register_backbone([name for name in value.split(",") if name not in offered])
-            overrides.append(word)
         else:
-            overrides.append(word)
-    key = KEYS.get(verb, "images")
-    if bare and any(override.startswith(f"{key}=") for override in overrides):
-        fail(f"{', '.join(bare)} and {key}=... were both given; give one of them", code=2)
-    if len(bare) > 1 and verb in ALONE:
-        fail(f"{verb} takes {ALONE[verb]}, not {len(bare)}: {', '.join(bare)}", code=2)
-    value = "".join(bare) if verb in ALONE else f"[{','.join(bare)}]"
-    if (
-        verb == "sweep"
-        and not sweeps
-        and any("," in re.sub(r"\[.*\]|\{.*\}|'.*'|\".*\"", "", override) for override in overrides)
-    ):
+            overrides.append(to_override(word, command, multirun, offered))
+    if command.comparison and not multirun and any(map(has_choices, overrides)):
         flags.append("--multirun")
     return [
         *flags,
-        *([f"{key}={value}"] if bare else []),
+        *bare_override(bare, overrides, command),
         *overrides,
-        *usual_scaling(overrides, verb),
-    ]  # Hydra wants its flags together
+        *usual_scaling(overrides, command),
+    ]
 
 
-def usual_scaling(overrides: Iterable[str], verb: str) -> list[str]:
-    """Who names a question and no scaling gets a tenth of the patches: 1/sqrt(d) suits the mean patch, and leaves most others flat."""
+def to_override(word: str, command: Command, multirun: bool, offered: Container[str]) -> str:
+    """One `key=value` as Hydra reads it; `offered` are the names of configs in the group `backbone`."""
+    key, _, value = word.partition("=")
+    if key in command.axes or key in command.axes.values():
+        options = value if value.startswith("[") else axis(value)
+        return f"{command.axes.get(key, key)}={options}"
+    if key in ("images", "query.name") or (command.single and key == command.key):
+        as_hydra_writes = value.startswith(("[", "'", '"')) or (multirun and "," in value)
+        return word if as_hydra_writes else f"{key}={quoted(value)}"
+    if key.lstrip("+") == "name" and ".." in re.split(r"[^\w.-]", value):
+        fail(
+            f"name={value} leads out of outputs/; "
+            "give a name without .., or choose any folder with hydra.run.dir=FOLDER",
+            code=2,
+        )
+    if key == "backbone":
+        register_backbones(name for name in value.split(",") if name not in offered)
+    return word
+
+
+def bare_override(bare: list[str], overrides: list[str], command: Command) -> list[str]:
+    """The bare words, each quoted, as one override of the setting that they stand for; none: no override."""
+    if not bare:
+        return []
+    key = command.key
+    if any(override.startswith(f"{key}=") for override in overrides):
+        fail(f"{', '.join(bare)} and {key}=... were both given; give one of them", code=2)
+    if command.single:
+        if len(bare) > 1:
+            fail(f"{command.name} takes {command.single}, not {len(bare)}: {', '.join(bare)}", code=2)
+        return [f"{key}={bare[0]}"]
+    return [f"{key}=[{','.join(bare)}]"]
+
+
+def axis(value: str) -> str:
+    """class,point:120,80 -> ['class','point:120,80']: commas separate before letters, not before numbers."""
+    options = re.split(r",(?=[A-Za-z_])", value)
+    return f"[{','.join(map(quoted, options))}]"
+
+
+def has_choices(override: str) -> bool:
+    """Whether a comma stands in it outside of brackets and quotes: several jobs."""
+    return "," in re.sub(r"\[.*\]|\{.*\}|'.*'|\".*\"", "", override)
+
+
+def usual_scaling(overrides: Iterable[str], command: Command) -> list[str]:
+    """A question without a scaling gets a tenth of the patches.
+
+    1/sqrt(d) suits the mean patch, and leaves most other maps flat.
+    """
     given = dict(override.partition("=")[::2] for override in overrides)
-    asks = verb in ("run", "video") and given.get("query", "mean") != "mean"
-    return ["scaling=perplexity"] if asks and not {"scaling", "experiment"} & given.keys() else []
+    if not command.takes_query or given.get("query", "mean") == "mean":
+        return []
+    return [] if "scaling" in given or "experiment" in given else ["scaling=perplexity"]
 
 
-def register_backbone(names: Iterable[str]) -> None:
+def own_backbones(words: Iterable[str]) -> list[str]:
+    """The networks that configs of the user's own offer, where they are named: -cd FOLDER."""
+    folders = [Path(word.rpartition("=")[2], "backbone") for word in words]
+    return [path.stem for folder in folders if os.path.isdir(folder) for path in folder.glob("*.yaml")]
+
+
+def register_backbones(names: Iterable[str]) -> None:
     """resnet18 becomes an option of the group `backbone`: its family's config with that name."""
     from hydra.core.config_store import ConfigStore
 
     for name in names:
         if family := catalogue.family(name):
-            ConfigStore.instance().store(
-                group="backbone", name=name, node=catalogue.settings(f"backbone/{family}") | {"name": name}
-            )
+            settings = catalogue.settings(f"backbone/{family}") | {"name": name}
+            ConfigStore.instance().store(group="backbone", name=name, node=settings)
 
 
 def quoted(text: str) -> str:
     """As one string of Hydra's grammar, whatever it holds."""
-    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
+    text = re.sub(r"(\\+)$", r"\1\1", text)  # backslashes before the closing quote
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"

@@ -74,7 +74,12 @@ def duel(pair: tuple[float, float], dim: int = 1, scaling: Scaling = scaling.inv
     query = torch.zeros(1, 1, dim, dtype=torch.float64)
     query[..., 0] = 1
     attention = attend(query, keys, scaling=scaling)
-    found = {name: float(values) for name, values in diagnose(attention).items()}
+    found = {
+        name: float(values)
+        for name, values in diagnose(
+            attention.weights, attention.logits, attention.scores, attention.dim
+        ).items()
+    }
     (z1, z2), (p1, p2) = attention.logits.flatten().tolist(), attention.weights.flatten().tolist()
     gap, gradient = (
         found["margin"],

@@ -1,7 +1,9 @@
-"""A query, a scaling and a normaliser composed: features in, one attention per layer and query out."""
+"""Attention as a saliency method: a batch of photos in, one answer per layer and query out."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -12,68 +14,93 @@ from attnvis.attention.dot_product import Normalise, Scaling, attend
 from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
-from attnvis.methods.answer import Answer
+from attnvis.methods.answer import Answer, predictions
 from attnvis.metrics.diagnostics import diagnose
-from attnvis.types import Attention, Features, Query
+from attnvis.types import Attention, Batch, Features, Query
 
-__all__ = ["AttentionMethod", "Steady", "steady"]
+__all__ = ["AttentionMethod", "Encoder", "Steady", "steady"]
+
+Encoder = Callable[[Batch], tuple[Features, ...]]  # a backbone, or whatever gives the features of its layers
 
 
 @dataclass(frozen=True)
 class AttentionMethod:
-    """A query, a scaling and a normaliser.  Call it with Features: for each photo, one Answer per layer and query."""
+    """A backbone's features as keys and values, asked by a query, scaled and normalised: Batch -> for each photo its answers.
 
+    `answer` does the same from features: encode photos once, then ask many methods.
+    """
+
+    backbone: Encoder
     query: QueryFunction = kinds.mean
     scaling: Scaling = scalings.inv_sqrt_d
     normalise: Normalise = normalisers.softmax
 
-    def __call__(self, features: Features) -> list[list[Answer]]:
-        layers = (features, *features.also)
-        found = [self.answers(layer, named=len(layers) > 1) for layer in layers]
-        return [[answer for answers in photo for answer in answers] for photo in zip(*found, strict=True)]
+    def __call__(self, batch: Batch) -> list[list[Answer]]:
+        return self.answer(self.backbone(batch))
 
-    def answers(self, features: Features, named: bool) -> list[list[Answer]]:
-        """Of one layer; `named`: the labels say which, because there are others."""
-        answers: list[list[Answer]] = [[] for _ in features.tokens]
-        for query in build_queries(self.query, features):
-            keys = features.tokens if query.keys is None else query.keys
-            attention = attend(query.vectors, keys, features.tokens, self.scaling, self.normalise)
-            numbers = {name: values.tolist() for name, values in diagnose(attention).items()}
-            for photo, column in ((p, q) for p in range(len(answers)) for q in range(query.vectors.shape[1])):
-                one = (slice(photo, photo + 1), slice(column, column + 1))
-                label = query.labels[photo][column]
-                answers[photo].append(
-                    Answer(
-                        query=query.text,
-                        label=f"{label}, {features.layer}" if named else label,
-                        attention=Attention(
-                            attention.scores[one],
-                            attention.logits[one],
-                            attention.weights[one],
-                            attention.values[one[0]],
-                            attention.dim,
-                        ),
-                        placement=features.placements[photo],
-                        diagnostics={name: values[photo][column] for name, values in numbers.items()},
-                        vector=query.vectors[photo, column],
-                        mark=query.marks[column] if query.marks else None,
-                        layer=features.layer,
-                        class_score=query.classes[photo][column] if query.classes else None,
-                        sign_margin=None
-                        if query.sign_margin is None
-                        else float(query.sign_margin[photo, column]),
-                    )
-                )
+    def answer(self, layers: Sequence[Features]) -> list[list[Answer]]:
+        """For each photo one Answer per layer and query; where there are several layers, labels name them."""
+        named = len(layers) > 1
+        photos = range(len(layers[0].tokens))
+        predicted = [predictions(layers, photo) for photo in photos]
+        answers: list[list[Answer]] = [[] for _ in photos]
+        for layer in layers:
+            for query in build_queries(self.query, layer):
+                for photo, answer in self.answers(layer, query):
+                    label = f"{answer.label}, {layer.layer}" if named else answer.label
+                    answers[photo].append(replace(answer, label=label, predicted=predicted[photo]))
         return answers
 
+    def answers(self, features: Features, query: Query) -> Iterator[tuple[int, Answer]]:
+        """Of one layer, query and batch: (photo, answer), photo by photo and vector by vector."""
+        keys = features.tokens if query.keys is None else query.keys
+        attention = attend(
+            query.vectors, keys, features.tokens, scaling=self.scaling, normalise=self.normalise
+        )
+        diagnostics = diagnose(attention.weights, attention.logits, attention.scores, attention.dim)
+        numbers = {name: values.tolist() for name, values in diagnostics.items()}
+        photos, queries = query.vectors.shape[:2]
+        for photo, column in product(range(photos), range(queries)):
+            yield (
+                photo,
+                Answer(
+                    query=query.text,
+                    label=query.labels[photo][column],
+                    weights=attention.weights[photo, column],
+                    placement=features.placements[photo],
+                    diagnostics={name: values[photo][column] for name, values in numbers.items()},
+                    attention=one_attention(attention, photo, column),
+                    vector=query.vectors[photo, column],
+                    mark=query.marks[column] if query.marks else None,
+                    layer=features.layer,
+                    class_score=query.classes[photo][column] if query.classes else None,
+                    sign_margin=None
+                    if query.sign_margin is None
+                    else float(query.sign_margin[photo, column]),
+                ),
+            )
 
-SAME = 0.5  # cosine; two principal directions that are less alike than this are not one that moved: the scene was cut
+
+def one_attention(attention: Attention, photo: int, column: int) -> Attention:
+    """Of one photo and query: B = Q = 1, the same storage."""
+    photos, columns = slice(photo, photo + 1), slice(column, column + 1)
+    return Attention(
+        scores=attention.scores[photos, columns],
+        logits=attention.logits[photos, columns],
+        weights=attention.weights[photos, columns],
+        values=attention.known_values[photos],
+        dim=attention.dim,
+    )
+
+
+SAME = 0.5  # cosine; two principal directions less alike than this are not one that moved: the scene was cut
 
 
 class Steady:
     """A query with a free sign, such as pca: each frame's vector gets the sign that makes it more like the frame before's.
 
-    The first frame keeps its own sign, and so does one whose vector is unlike the last one (|cosine| < SAME): there the scene was cut.
+    The first frame keeps its own sign, and so does one whose vector is unlike the last one (|cosine| < SAME):
+    there the scene was cut.
     """
 
     def __init__(self, query: QueryFunction) -> None:
@@ -81,16 +108,14 @@ class Steady:
         self.last: dict[str, Tensor] = {}  # layer -> vector
 
     def __call__(self, features: Features) -> Query:
-        (asked,) = build_queries(self.query, features)
-        vectors = asked.vectors.clone()
+        (query,) = build_queries(self.query, features)
+        vectors = query.vectors.clone()
         for vector in vectors[:, 0]:
-            if (
-                features.layer in self.last
-                and torch.cosine_similarity(vector, self.last[features.layer], dim=0) < -SAME
-            ):
+            before = self.last.get(features.layer)
+            if before is not None and torch.cosine_similarity(vector, before, dim=0) < -SAME:
                 vector.neg_()
             self.last[features.layer] = vector
-        return replace(asked, vectors=vectors)
+        return replace(query, vectors=vectors)
 
 
 def steady(method: AttentionMethod) -> AttentionMethod:

@@ -1,9 +1,9 @@
-"""Features in; every query under every scaling and normaliser out, from one score tensor per query.  What a sweep measures, as tensors.
+"""A batch in; every query under every scaling and normaliser out, from one score tensor per query: what a sweep measures.
 
 A *setting* is a scaling and a normaliser, written as they are typed: `temperature:2`, `cosine:0.07 sparsemax`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -16,8 +16,9 @@ from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
+from attnvis.methods.attention import Encoder
 from attnvis.metrics.diagnostics import diagnose, frobenius_norm
-from attnvis.types import Attention, Box, Features, Placement, Query, Scores
+from attnvis.types import Batch, Box, Features, Placement, Query, Scores
 
 __all__ = ["GAPS", "RANKS", "TEMPERATURES", "BatchResult", "PhotoResult", "SettingGrid"]
 
@@ -29,35 +30,56 @@ PAIRS = 512  # pairs of patches per photo and query, drawn once
 
 @dataclass(frozen=True)
 class SettingGrid:
-    """Call it with Features: for each photo, one `PhotoResult` per query."""
+    """Every query under every scaling and normaliser: Batch -> for each photo, one `PhotoResult` per query."""
 
+    backbone: Encoder
     queries: Mapping[str, QueryFunction]
     scalings: Mapping[str, Scaling]
     normalisers: Mapping[str, Normalise]
 
     @cached_property
     def settings(self) -> tuple[tuple[str, str], ...]:
+        """(scaling, normaliser), as they are typed."""
         return tuple(product(self.scalings, self.normalisers))
 
-    def __call__(self, features: Features) -> list[list["PhotoResult"]]:
-        found: list[list[PhotoResult]] = [[] for _ in features.tokens]
+    def __call__(self, batch: Batch) -> list[list["PhotoResult"]]:
+        return self.answer(self.backbone(batch))
+
+    def answer(self, layers: Sequence[Features]) -> list[list["PhotoResult"]]:
+        """Of features that are there already.  Raises ValueError for several layers: a row of a sweep names one."""
+        if len(layers) != 1:
+            raise ValueError(f"a sweep measures one layer at a time, not {len(layers)}")
+        (features,) = layers
+        results: list[list[PhotoResult]] = [[] for _ in features.tokens]
         for text, function in self.queries.items():
             for query in build_queries(function, features):
-                keys = features.tokens if query.keys is None else query.keys
-                scores = Scores(query.vectors.float(), keys.float())
-                every = self.attend(scores)
-                shape = (len(self.settings), *scores.products.shape)
-                numbers = {name: values.view(shape[:-1]) for name, values in diagnose(every).items()}
-                whole = BatchResult(
-                    replace(query, text=query.text or text), scores.products.cpu(), scores.dim, every.logits.view(shape).cpu(),
-                    every.weights.view(shape).cpu(), numbers, features.placements,
-                )  # fmt: skip
-                for photo, column in product(range(len(found)), range(query.vectors.shape[1])):
-                    found[photo].append(PhotoResult(whole, photo, column))
-        return found
+                batch = self.measure(replace(query, text=query.text or text), features)
+                for photo, column in product(range(len(results)), range(query.vectors.shape[1])):
+                    results[photo].append(PhotoResult(batch, photo, column))
+        return results
 
-    def attend(self, scores: Scores) -> Attention:
-        """All settings in one: [S * B, Q, N], setting by setting."""
+    def measure(self, query: Query, features: Features) -> "BatchResult":
+        """One query on every photo under all settings."""
+        keys = features.tokens if query.keys is None else query.keys
+        scores = Scores(query.vectors.float(), keys.float())
+        logits, weights = self.attend(scores)
+        repeated = scores.products.repeat(
+            len(self.settings), 1, 1
+        )  # [S * B, Q, N], as logits and weights are
+        diagnostics = diagnose(weights, logits, repeated, scores.dim)
+        shape = (len(self.settings), *scores.products.shape)
+        return BatchResult(
+            query=query,
+            scores=scores.products.cpu(),
+            dim=scores.dim,
+            logits=logits.view(shape).cpu(),
+            weights=weights.view(shape).cpu(),
+            numbers={name: values.view(shape[:-1]) for name, values in diagnostics.items()},
+            placements=features.placements,
+        )
+
+    def attend(self, scores: Scores) -> tuple[Float[Tensor, "SB Q N"], Float[Tensor, "SB Q N"]]:
+        """Logits and weights of all settings in one tensor each, setting by setting."""
         logits, weights = [], []
         with torch.autocast(scores.keys.device.type, enabled=False):
             for scaling in self.scalings.values():
@@ -65,14 +87,7 @@ class SettingGrid:
                 for normalise in self.normalisers.values():
                     logits.append(scaled)
                     weights.append(normalise(scaled))
-        repeated = scores.products.repeat(len(logits), 1, 1)
-        return Attention(
-            repeated,
-            torch.cat(logits),
-            torch.cat(weights),
-            repeated.new_empty(*repeated.shape[::2], 0),
-            scores.dim,
-        )
+        return torch.cat(logits), torch.cat(weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,9 +148,9 @@ class BatchResult:
 
 @dataclass(frozen=True, eq=False)
 class PhotoResult:
-    """One photo's and one query's part of a measurement."""
+    """One photo's and one query's part of a `BatchResult`."""
 
-    whole: BatchResult
+    batch: BatchResult
     photo: int
     column: int
 
@@ -145,31 +160,31 @@ class PhotoResult:
 
     @property
     def query(self) -> str:
-        return self.whole.query.text
+        return self.batch.query.text
 
     @property
     def label(self) -> str:
-        return self.whole.query.labels[self.photo][self.column]
+        return self.batch.query.labels[self.photo][self.column]
 
     @property
     def mark(self) -> Box | tuple[float, float] | None:
-        return self.whole.query.marks[self.column] if self.whole.query.marks else None
+        return self.batch.query.marks[self.column] if self.batch.query.marks else None
 
     @property
     def placement(self) -> Placement:
-        return self.whole.placements[self.photo]
+        return self.batch.placements[self.photo]
 
     @property
     def scores(self) -> Float[Tensor, " N"]:
-        return self.whole.scores[self.at]
+        return self.batch.scores[self.at]
 
     @property
     def weights(self) -> Float[Tensor, "S N"]:
-        return self.whole.weights[:, *self.at]
+        return self.batch.weights[:, *self.at]
 
     @property
     def numbers(self) -> dict[str, list[float]]:
-        return {name: values[:, *self.at].tolist() for name, values in self.whole.numbers.items()}
+        return {name: values[:, *self.at].tolist() for name, values in self.batch.numbers.items()}
 
     def temperature_for(self, share: float) -> float:
         """tau such that softmax(s / tau) is spread over that share of the patches; 0 where the scores have no contrast."""

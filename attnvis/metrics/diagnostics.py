@@ -1,12 +1,10 @@
-"""Attention -> how sharp it is, per photo and query: {name: [B, Q]}, in float64.  All are cheap, all are logged."""
+"""Weights -> how sharp they are, per photo and query: {name: [B, Q]}, in float64.  All are cheap, all are logged."""
 
 import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from attnvis.types import Attention
 
 __all__ = ["DESCRIPTIONS", "NEARLY_UNIFORM", "diagnose", "freezing_point"]
 
@@ -39,21 +37,31 @@ DESCRIPTIONS = {
 }
 
 
-def diagnose(attention: Attention) -> dict[str, Float[Tensor, "B Q"]]:
-    """Everything in DESCRIPTIONS, in that order; js_inv_sqrt_d is NaN where d_k is not known."""
-    weights, logits, scores = attention.weights.double(), attention.logits.double(), attention.scores.double()
+def diagnose(
+    weights: Float[Tensor, "*any N"],
+    logits: Float[Tensor, "*any N"] | None = None,
+    scores: Float[Tensor, "*any N"] | None = None,
+    dim: int | None = None,
+) -> dict[str, Float[Tensor, "*any"]]:
+    """Everything in DESCRIPTIONS, in that order; of weights alone, such as another method's map, what needs no more.
+
+    `dim` is d_k; js_inv_sqrt_d is NaN where it is not known.
+    """
+    numbers = concentration(weights)
+    if logits is not None and scores is not None:
+        numbers |= sensitivity(weights.double(), logits.double(), scores.double(), dim=dim)
+    return {name: numbers[name] for name in DESCRIPTIONS if name in numbers}
+
+
+def concentration(weights: Float[Tensor, "*any N"]) -> dict[str, Float[Tensor, "*any"]]:
+    """How few patches hold how much of the weight."""
+    one_ulp = torch.finfo(weights.dtype).eps
+    weights = weights.double()
     patches = weights.shape[-1]
     ordered = weights.sort(-1, descending=True).values
     entropy = torch.xlogy(weights, weights).sum(-1).clamp_max(0).abs()  # abs: one-hot is 0, not -0
     perplexity = entropy.exp()
-    jacobian = frobenius_norm(ordered)
-    score_std, sigma_eff = scores.std(-1, correction=0), logits.std(-1, correction=0)
-    gain = torch.where(score_std > 0, sigma_eff / score_std, torch.zeros_like(score_std))
-    reference = (scores / math.sqrt(attention.dim or math.nan)).softmax(-1)
-    uniform = (
-        1 + 8 * torch.finfo(attention.weights.dtype).eps
-    ) / patches  # rounding alone lifts no patch above it
-    best = logits.topk(min(2, patches), -1).values
+    uniform = (1 + 8 * one_ulp) / patches  # rounding alone lifts no patch above it
     ascending = torch.arange(1, patches + 1, device=weights.device, dtype=weights.dtype)
 
     def top(share: float) -> Tensor:
@@ -71,6 +79,28 @@ def diagnose(attention: Attention) -> dict[str, Float[Tensor, "B Q"]]:
         "top_5_percent": top(0.05),
         "top_10_percent": top(0.10),
         "above_uniform": (weights > uniform).sum(-1).double(),
+        "kl_uniform": math.log(patches) - entropy,
+        "saturated": (ordered[..., 0] > 0.99).double(),
+        "dead": (perplexity > 0.99 * patches).double(),
+    }
+
+
+def sensitivity(
+    weights: Float[Tensor, "*any N"],
+    logits: Float[Tensor, "*any N"],
+    scores: Float[Tensor, "*any N"],
+    dim: int | None = None,
+) -> dict[str, Float[Tensor, "*any"]]:
+    """What a scaling made of the scores, and how much gradient gets through."""
+    patches = weights.shape[-1]
+    ordered = weights.sort(-1, descending=True).values
+    jacobian = frobenius_norm(ordered)
+    score_std = scores.std(-1, correction=0)
+    sigma_eff = logits.std(-1, correction=0)
+    gain = torch.where(score_std > 0, sigma_eff / score_std, torch.zeros_like(score_std))
+    reference = (scores / math.sqrt(dim or math.nan)).softmax(-1)
+    best = logits.topk(min(2, patches), -1).values
+    return {
         "score_std": score_std,
         "score_range": scores.amax(-1) - scores.amin(-1),
         "sigma_eff": sigma_eff,
@@ -78,15 +108,12 @@ def diagnose(attention: Attention) -> dict[str, Float[Tensor, "B Q"]]:
         "jacobian_norm": jacobian,
         "jacobian_spectral": largest_eigenvalue(ordered),
         "gradient_norm": gain * jacobian,
-        "kl_uniform": math.log(patches) - entropy,
         "js_inv_sqrt_d": jensen_shannon(weights, reference),
         "rank_correlation": spearman(scores, logits),
-        "saturated": (ordered[..., 0] > 0.99).double(),
-        "dead": (perplexity > 0.99 * patches).double(),
     }
 
 
-def jensen_shannon(first: Float[Tensor, "B Q N"], second: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q"]:
+def jensen_shannon(first: Float[Tensor, "*any N"], second: Float[Tensor, "*any N"]) -> Float[Tensor, "*any"]:
     """The mean of the divergences of two distributions from their average, in nats."""
     average = (first + second) / 2
     divergences = [torch.xlogy(a, a / average.clamp_min(1e-300)).sum(-1) for a in (first, second)]
@@ -94,7 +121,10 @@ def jensen_shannon(first: Float[Tensor, "B Q N"], second: Float[Tensor, "B Q N"]
 
 
 def freezing_point(patches: int) -> float:
-    """sqrt(2 ln N): the sigma_eff beyond which softmax of normal scores sits on single patches (Derrida 1981, random energy model)."""
+    """sqrt(2 ln N): the sigma_eff beyond which softmax of normal scores sits on single patches.
+
+    Derrida 1981, the random energy model.
+    """
     return math.sqrt(2 * math.log(patches))
 
 
@@ -109,7 +139,7 @@ def frobenius_norm(ordered: Float[Tensor, "... N"]) -> Float[Tensor, "..."]:
     return (best**2 * (rest.sum(-1) ** 2 + others) + of_rest.sum(-1)).sqrt()
 
 
-def largest_eigenvalue(ordered: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q"]:
+def largest_eigenvalue(ordered: Float[Tensor, "*any N"]) -> Float[Tensor, "*any"]:
     """Of diag(a) - a a^T, weights in falling order: the root of sum a_i^2 / (a_i - x) = 1 between the two largest weights."""
     if ordered.shape[-1] == 1:
         return torch.zeros_like(ordered[..., 0])
@@ -122,14 +152,14 @@ def largest_eigenvalue(ordered: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q"]:
     return (low + high) / 2
 
 
-def spearman(first: Float[Tensor, "B Q N"], second: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q"]:
+def spearman(first: Float[Tensor, "*any N"], second: Float[Tensor, "*any N"]) -> Float[Tensor, "*any"]:
     """Rank correlation, ties at mid-rank; 1 where either is constant, since no order is lost."""
     a, b = (ranks - ranks.mean(-1, keepdim=True) for ranks in (mid_ranks(first), mid_ranks(second)))
     norms = a.norm(dim=-1) * b.norm(dim=-1)
     return torch.where(norms > 0, (a * b).sum(-1) / torch.where(norms > 0, norms, 1.0), 1.0)
 
 
-def mid_ranks(values: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q N"]:
+def mid_ranks(values: Float[Tensor, "*any N"]) -> Float[Tensor, "*any N"]:
     ordered = values.sort(-1).values.contiguous()
     below = torch.searchsorted(ordered, values.contiguous(), right=False)
     upto = torch.searchsorted(ordered, values.contiguous(), right=True)

@@ -92,10 +92,8 @@ def agreements(
 ) -> "tuple[list[Float[np.ndarray, 'P S']], Counter[str]]":
     """Per layer, how well maps of photos and of mirrored photos agree under every shift; and why some photos said nothing."""
     answers, reasons = [], Counter[str]()
-    both_ways = calibration.both_ways(backbone)
-    for outcome in watch(
-        stream(paths, both_ways, calibration.compare, preprocessing, batch_size), len(paths)
-    ):
+    method = calibration.flip_agreements(backbone)
+    for outcome in watch(stream(paths, method, preprocessing, batch_size), len(paths)):
         if outcome.error:
             reasons[outcome.error] += 1
         else:

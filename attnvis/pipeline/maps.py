@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
@@ -18,80 +18,93 @@ from attnvis.types import Attention, Box, ClassScore, Photo
 
 __all__ = ["read_maps", "write_maps"]
 
-STAGES = ("scores", "logits", "weights")
+STAGES = ("scores", "logits", "weights")  # of an attention; another method has weights alone
 
 
 def write_maps(photo: Photo, answers: Sequence[Answer], weights: str = "") -> bytes:
-    """Every answer's raw numbers as safetensors: scores.0, logits.0, weights.0 [h, w], query.0 [K], and so on; places as metadata."""
-    arrays = {
-        f"{stage}.{number}": getattr(answer.attention, stage)
-        .reshape(answer.placement.grid)
-        .float()
-        .cpu()
-        .numpy()
-        .copy()
-        for number, answer in enumerate(answers)
-        for stage in STAGES
-    }
-    arrays |= {
-        f"query.{number}": answer.vector.float().cpu().numpy().copy() for number, answer in enumerate(answers)
-    }
-    about = {
-        "weights": weights,  # of the network, in words: "random" must not be forgotten
+    """Every answer's raw numbers as safetensors: scores.0, logits.0, weights.0 [h, w], query.0 [K], and so on.
+
+    What has no shape of numbers - labels, marks, placements - is metadata.  `weights` are those of the network, in words.
+    """
+    arrays = {}
+    for number, answer in enumerate(answers):
+        stages = {"weights": answer.weights}
+        if answer.attention is not None:
+            stages = {stage: getattr(answer.attention, stage) for stage in STAGES}
+        for stage, tensor in stages.items():
+            arrays[f"{stage}.{number}"] = as_array(tensor.reshape(answer.placement.grid))
+        if answer.vector is not None:
+            arrays[f"query.{number}"] = as_array(answer.vector)
+    metadata = {
+        "weights": weights,  # "random" must not be forgotten
         "photo": {"name": photo.name, "digest": photo.digest},
-        "answers": [
-            {
-                "query": answer.query,
-                "label": answer.label,
-                "layer": answer.layer,
-                "mark": asdict(answer.mark) if isinstance(answer.mark, Box) else answer.mark,
-                "placement": asdict(answer.placement),
-                "class_score": answer.class_score and asdict(answer.class_score),
-                "sign_margin": answer.sign_margin,
-            }
-            for answer in answers
-        ],
+        "answers": [described(answer) for answer in answers],
     }
-    return save(arrays, {"attnvis": json.dumps(about)})
+    return save(arrays, {"attnvis": json.dumps(metadata)})
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    return tensor.float().cpu().numpy().copy()
+
+
+def described(answer: Answer) -> dict[str, Any]:
+    """What is known of an answer beside its numbers."""
+    return {
+        "query": answer.query,
+        "label": answer.label,
+        "layer": answer.layer,
+        "mark": asdict(answer.mark) if isinstance(answer.mark, Box) else answer.mark,
+        "placement": asdict(answer.placement),
+        "class_score": answer.class_score and asdict(answer.class_score),
+        "sign_margin": answer.sign_margin,
+    }
 
 
 def read_maps(path: Path) -> list[Answer]:
-    """What `write_maps` kept, as answers; they have no values (those are the photo's features), so no context."""
+    """What `write_maps` kept, as answers; they have no values (those are the photo's features), so no context.
+
+    Raises FileNotFoundError, and ValueError for a file that is damaged or holds something else.
+    """
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["attnvis"])
+            metadata = json.loads((file.metadata() or {})["attnvis"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        return [
-            restored(entry, *(tensors[f"{name}.{number}"] for name in (*STAGES, "query")))
-            for number, entry in enumerate(about["answers"])
-        ]
+        entries = metadata["answers"]
+        return [restored(entry, tensors, number) for number, entry in enumerate(entries)]
     except FileNotFoundError:
         raise
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise ValueError(
-            f"{path} holds no maps of attnvis or is damaged ({error}); run again to make it"
-        ) from None
+        reason = f"{path} holds no maps of attnvis or is damaged ({error}); run again to make it"
+        raise ValueError(reason) from None
 
 
-def restored(
-    entry: Mapping[str, Any], scores: Tensor, logits: Tensor, weights: Tensor, vector: Tensor
-) -> Answer:
-    flat = [stage.reshape(1, 1, -1) for stage in (scores, logits, weights)]
-    attention = Attention(
-        flat[0], flat[1], flat[2], values=torch.empty(1, scores.numel(), 0), dim=len(vector)
-    )
-    mark = Box(**entry["mark"]) if isinstance(entry["mark"], dict) else entry["mark"] and tuple(entry["mark"])
-    numbers = {name: float(value) for name, value in diagnose(attention).items()}
-    score = entry.get("class_score")  # maps of before version 0.2 have none
+def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: int) -> Answer:
+    """One answer of a file, its diagnostics computed again."""
+    weights = tensors[f"weights.{number}"].flatten()
+    attention, vector = None, None
+    diagnostics = diagnose(weights)
+    if f"scores.{number}" in tensors:
+        vector = tensors[f"query.{number}"]
+        scores, logits = tensors[f"scores.{number}"].flatten(), tensors[f"logits.{number}"].flatten()
+        attention = Attention(
+            scores=scores.view(1, 1, -1),
+            logits=logits.view(1, 1, -1),
+            weights=weights.view(1, 1, -1),
+            dim=len(vector),
+        )
+        diagnostics = diagnose(weights, logits, scores, dim=len(vector))
+    mark = entry["mark"]
+    class_score = entry.get("class_score")  # maps of before version 0.2 have none
     return Answer(
         query=entry["query"],
         label=entry["label"],
-        attention=attention,
+        weights=weights,
         placement=as_placement(entry["placement"]),
-        diagnostics=numbers,
+        diagnostics={name: float(value) for name, value in diagnostics.items()},
+        attention=attention,
         vector=vector,
-        mark=mark,
+        mark=Box(**mark) if isinstance(mark, dict) else mark and tuple(mark),
         layer=entry["layer"],
-        class_score=ClassScore(**score) if score else None,
+        class_score=ClassScore(**class_score) if class_score else None,
         sign_margin=entry.get("sign_margin"),
     )

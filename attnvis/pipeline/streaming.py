@@ -16,8 +16,7 @@ import torch
 
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate, shape_key
-from attnvis.methods.answer import predictions
-from attnvis.types import Batch, Features, Photo, PhotoError, Preprocessing
+from attnvis.types import Batch, Photo, PhotoError, Preprocessing
 
 __all__ = ["Outcome", "stream"]
 
@@ -33,15 +32,13 @@ class Outcome(Generic[T]):
     path: Path
     photo: Photo | None = None
     answers: list[T] = field(default_factory=list)
-    predicted: tuple[tuple[str, float], ...] = ()  # the network's first classes and their probabilities
     error: str = ""
     made: Any = None  # what `after` made of it
 
 
 def stream(
     paths: Iterable[Path],
-    backbone: Callable[[Batch], Features],
-    method: Callable[[Features], list[list[T]]],
+    method: Callable[[Batch], list[list[T]]],
     preprocessing: Preprocessing,
     batch_size: int = 8,
     waiting: int | None = None,
@@ -51,7 +48,8 @@ def stream(
 ) -> Iterator[Outcome[T]]:
     """One Outcome per path, in their order.
 
-    batch_size    photos that go through the network together; halved, and told to `say`, where memory does not hold so many
+    method        photos of one shape in, what is known of each out; attnvis.methods has some
+    batch_size    photos that go through the method together; halved, and told to `say`, where memory does not hold so many
     waiting       decoded photos that may wait for others of their shape (None: four batches)
     workers       threads, each with one core: decode, network and `after` run in all of them; with 1 there are none
     after         what is to be made of an outcome: drawn, written; the iterator gives it back as `made`
@@ -73,8 +71,7 @@ def stream(
         if len(group) > limit[0]:
             return answer(group[: limit[0]]) + answer(group[limit[0] :])
         try:
-            features = backbone(collate([photo for _, _, photo in group], preprocessing))
-            answers = method(features)
+            answers = method(collate([photo for _, _, photo in group], preprocessing))
         except PhotoError as error:
             if len(group) > 1:  # one photo's mistake is not its neighbours'
                 return [outcome for member in group for outcome in answer([member])]
@@ -83,10 +80,7 @@ def stream(
             if not is_out_of_memory(error):
                 raise
         else:
-            return [
-                Outcome(*member, answers[number], predictions(features, number))
-                for number, member in enumerate(group)
-            ]
+            return [Outcome(*member, answers[number]) for number, member in enumerate(group)]
         if len(group) == 1:
             size = " x ".join(map(str, group[0][2].size))
             return [

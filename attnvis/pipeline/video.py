@@ -7,11 +7,9 @@ import contextlib
 import csv
 import json
 import math
-import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +21,12 @@ from jaxtyping import Float
 from attnvis.data.preprocessing import collate
 from attnvis.data.video import Clip, Frame
 from attnvis.files import locked, save
-from attnvis.methods.answer import Answer, predictions
-from attnvis.pipeline.run_folder import PACKAGES
+from attnvis.methods.answer import Answer, Method
+from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.streaming import is_out_of_memory
 from attnvis.pipeline.video_file import CODECS, VideoWriter
 from attnvis.render import overlays, panels
-from attnvis.types import Batch, Features, Photo, Preprocessing
+from attnvis.types import Batch, Photo, Preprocessing
 
 __all__ = ["DrawnFrame", "FrameAttention", "VideoRun", "as_batch", "attend_frames", "smoothed"]
 
@@ -44,7 +42,6 @@ class FrameAttention:
 
     answer: Answer  # of the frame that was attended last
     weights: Float[np.ndarray, " N"]
-    predicted: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +68,7 @@ def smoothed(
 
 def attend_frames(
     reel: Iterable[Frame],
-    backbone: Callable[[Batch], Features],
-    method: Callable[[Features], list[list[Answer]]],
+    method: Method,
     preprocessing: Preprocessing,
     batch_size: int = 8,
     every: int = 1,
@@ -104,7 +100,6 @@ def attend_frames(
         found = iter(
             looks(
                 [frame for frame, now in zip(chunk, due, strict=True) if now],
-                backbone,
                 method,
                 preprocessing,
                 name,
@@ -151,8 +146,7 @@ def as_batch(frames: Iterable[Frame], preprocessing: Preprocessing, name: str) -
 
 def looks(
     frames: Sequence[Frame],
-    backbone: Callable[[Batch], Features],
-    method: Callable[[Features], list[list[Answer]]],
+    method: Method,
     preprocessing: Preprocessing,
     name: str,
 ) -> list[FrameAttention]:
@@ -160,8 +154,7 @@ def looks(
     if not frames:
         return []
     try:
-        features = backbone(as_batch(frames, preprocessing, name))
-        answers = method(features)
+        answers = method(as_batch(frames, preprocessing, name))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -173,12 +166,8 @@ def looks(
             f"a video shows one attention, and this makes {len(answers[0])} a frame; give one query and one layer"
         )
     return [
-        FrameAttention(
-            answer,
-            answer.attention.weights.flatten().double().cpu().numpy(),
-            predictions(features, number, 1),
-        )
-        for number, (answer,) in enumerate(answers)
+        FrameAttention(answer, weights=answer.weights.flatten().double().cpu().numpy())
+        for (answer,) in answers
     ]
 
 
@@ -196,12 +185,10 @@ class VideoRun:
         self,
         folder: Path,
         clip: Clip,
-        style: overlays.Style,
-        facts: Mapping[str, str],
-        config: Mapping[str, Any],
-        warnings: Sequence[str] = (),
+        plan: RunPlan,
         codec: str = "auto",
     ) -> None:
+        style = plan.style
         if style.scale != "times_uniform":
             raise ValueError(
                 f"scale={style.scale} colours each frame by itself, and a video would flicker; use times_uniform, with its low and high"
@@ -218,8 +205,7 @@ class VideoRun:
         self.attended = 0
         self.lock = locked(folder)
         self.movie.path.unlink(missing_ok=True)  # of an earlier run in this folder, as the numbers are
-        versions = {package: version(package) for package in PACKAGES} | {"python": sys.version.split()[0]}
-        self.told = {**facts, "versions": versions, "warnings": list(warnings), "config": config}
+        self.told = plan.record()
         self.record()
         save(folder / "legend.png", overlays.encode(panels.colour_bar(style, margin=16), "png"))
         self.rows = (folder / "numbers.csv").open("w", newline="", encoding="utf-8")
@@ -328,10 +314,10 @@ def numbers(shot: DrawnFrame) -> dict[str, Any]:
     }
     if not shot.attended:
         return row
-    if shot.look.predicted:
-        row["predicted"], row["probability"] = shot.look.predicted[0]
+    if answer.predicted:
+        row["predicted"], row["probability"] = answer.predicted[0]
     own = {name: answer.diagnostics[name] for name in ("perplexity", "max_times_uniform")}
-    return row | own | hottest(answer.attention.weights.flatten().cpu().numpy(), answer)
+    return row | own | hottest(answer.weights.cpu().numpy(), answer)
 
 
 def hottest(weights: Float[np.ndarray, " N"], answer: Answer) -> dict[str, float]:

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from conftest import no_network
 from fake_features import (
     CATEGORIES,
     GRID,
@@ -198,7 +199,7 @@ def test_a_percentage_has_two_digits_and_is_0_only_for_a_share_of_0(share, text)
     "text", ["mean", "class:tabby", "random", "rarity", "point:40,31.5", "distance", "norm"]
 )
 def test_only_a_class_has_a_class_score_and_only_a_free_sign_a_margin(text):
-    (answer, _) = (answers[0] for answers in AttentionMethod(parse(text))(two_photos()))
+    (answer, _) = (answers[0] for answers in AttentionMethod(no_network, parse(text)).answer((two_photos(),)))
     assert (answer.class_score is not None) == text.startswith("class") and answer.sign_margin is None
 
 
@@ -230,7 +231,9 @@ def test_norm_is_the_length_of_a_patch():
 @pytest.mark.parametrize("text", ["distance", "norm"])
 @pytest.mark.parametrize("scale", [scaling.inv_sqrt_d, scaling.inv_d])
 def test_a_question_of_one_number_is_left_as_it_is_by_the_root_of_d(text, scale):
-    plain, scaled = (AttentionMethod(parse(text), how)(two_photos()) for how in (scaling.none, scale))
+    plain, scaled = (
+        AttentionMethod(no_network, parse(text), how).answer((two_photos(),)) for how in (scaling.none, scale)
+    )
     for first, second in zip(plain, scaled):
         assert torch.equal(first[0].attention.logits, second[0].attention.logits)
 
@@ -258,7 +261,8 @@ def test_mirrored_features_give_the_mirrored_map_and_never_its_negative(seed, te
     tokens = normal(B, N, D, seed=seed)
     mirrored = tokens.unflatten(1, GRID).flip(2).flatten(1, 2)
     for straight, turned in zip(
-        AttentionMethod(parse(text))(two_photos(tokens)), AttentionMethod(parse(text))(two_photos(mirrored))
+        AttentionMethod(no_network, parse(text)).answer((two_photos(tokens),)),
+        AttentionMethod(no_network, parse(text)).answer((two_photos(mirrored),)),
     ):
         logits, opposite = (answer[0].attention.logits.reshape(GRID) for answer in (straight, turned))
         close(opposite.flip(1), logits)
@@ -605,7 +609,7 @@ def with_margin(margin: float) -> Features:
     "margin, warned", [(0.02, True), (FREE_SIGN - 0.01, True), (FREE_SIGN + 0.01, False), (0.9, False)]
 )
 def test_a_sign_that_is_hardly_chosen_is_warned_of_with_its_margin(margin, warned):
-    ((answer,),) = AttentionMethod(query.pca, scaling.zscore)(with_margin(margin))
+    ((answer,),) = AttentionMethod(no_network, query.pca, scaling.zscore).answer((with_margin(margin),))
     assert answer.sign_margin == pytest.approx(margin, abs=1e-6)
     texts = [text for text in answer.warnings if "free sign" in text]
     assert len(texts) == warned and all(f"{margin:.2f}" in text for text in texts)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import diagnose_attention
 from scipy.optimize import brentq
 from scipy.special import expit
 from torch import Tensor
@@ -18,7 +19,6 @@ from attnvis.attention import normalise, scaling
 from attnvis.attention.dot_product import attend
 from attnvis.attention.scaling import inv_sqrt_d, none, temperature
 from attnvis.backbone.heads import Linear
-from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Scores
 
 GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden.json").read_text())
@@ -42,7 +42,7 @@ def duel(
 @pytest.mark.parametrize("row", GOLDEN["T1"], ids=lambda r: f"{r['pair']} d={r['dim']}")
 def test_the_pairs_of_the_note_at_every_dimension(row):
     attention = duel(*row["pair"], row["dim"])
-    numbers = {name: values.item() for name, values in diagnose(attention).items()}
+    numbers = {name: values.item() for name, values in diagnose_attention(attention).items()}
     first, second = attention.weights.flatten().tolist()
     assert first == pytest.approx(row["first"], abs=1e-12)
     assert second == pytest.approx(row["second"], rel=1e-10, abs=1e-12)
@@ -187,7 +187,7 @@ def test_s14_dividing_too_much_starves_the_gradient_too(first, second, root, dim
     assert best == pytest.approx(1.543405, abs=1e-6) and expit(best) == pytest.approx(0.823959, abs=1e-6)
     taus = [root * n / 40 for n in range(20, 80)]
     gradients = [
-        float(diagnose(duel(first, second, scale=partial(temperature, tau=tau)))["gradient_norm"])
+        float(diagnose_attention(duel(first, second, scale=partial(temperature, tau=tau)))["gradient_norm"])
         for tau in taus
     ]
     peak = taus[gradients.index(max(gradients))]

@@ -68,7 +68,7 @@ def class_scores_mean_the_logits(name: str) -> None:
     backbone = fresh(name, weights="random", precision="fp32")
     for height, width in ((224, 224), (224, 416)):
         batch = collate([picture(height, width)], Preprocessing(224))
-        features = backbone(batch)
+        (features,) = backbone(batch)
         own = backbone.classify(features.maps)  # the network's own layers, from these maps on
         for index in (0, 7, 999) if backbone.certificates[0].exact else ():
             query = class_(features, index)
@@ -108,7 +108,7 @@ def test_so_do_those_of_every_other_member(name):
 def test_earlier_stages_are_finer_and_their_class_query_is_called_approximate(name, layer, stride):
     torch.manual_seed(0)
     backbone = fresh(name, weights="random", layer=layer, precision="fp32")
-    features = backbone(collate([picture(225, 289)], Preprocessing(225)))
+    (features,) = backbone(collate([picture(225, 289)], Preprocessing(225)))
     assert backbone.receptive_field_on((225, 289)).stride == (stride, stride)
     assert features.grid == (-(-225 // stride), -(-289 // stride))
     assert (
@@ -124,7 +124,7 @@ def test_uniform_attention_put_back_into_the_network_changes_nothing_and_any_oth
 ):
     torch.manual_seed(0)
     backbone = fresh(name, weights="random", precision="fp32")
-    features = backbone(collate([picture(225, 321)], Preprocessing(225)))
+    (features,) = backbone(collate([picture(225, 321)], Preprocessing(225)))
     for scaling in (lambda scores: torch.zeros_like(scores.products), inv_sqrt_d):
         attention = attend(mean(features).vectors, features.tokens, scaling=scaling)
         again = backbone.classify(attention.reinjected[:, 0].mT.unflatten(2, features.grid))
@@ -156,11 +156,11 @@ def test_an_earlier_stage_runs_the_rest_of_the_network():
 def test_results_do_not_depend_on_the_batch():
     backbone = sources.load_backbone("efficientnet_lite0", precision="fp32")
     photos = [picture(97, 129, seed) for seed in range(3)]
-    together = backbone(collate(photos, Preprocessing(96))).tokens
+    together = backbone(collate(photos, Preprocessing(96)))[0].tokens
     rounding = 1e-5 * float(together.abs().max())  # kernels differ with the batch, and fifty layers add it up
     for number, photo in enumerate(photos):
         torch.testing.assert_close(
-            backbone(collate([photo], Preprocessing(96))).tokens[0],
+            backbone(collate([photo], Preprocessing(96)))[0].tokens[0],
             together[number],
             atol=rounding,
             rtol=1e-5,
@@ -169,7 +169,7 @@ def test_results_do_not_depend_on_the_batch():
 
 def test_the_cells_of_a_letterbox_are_those_that_touch_the_photo():
     backbone = sources.load_backbone("efficientnet_lite0", layer="stage3", precision="fp32", placement="rf")
-    features = backbone(
+    (features,) = backbone(
         collate([picture(100, 400)], Preprocessing(225, fit="letterbox"))
     )  # 56 rows of photo amid 225
     height = 225 * 100 / 400
@@ -184,7 +184,7 @@ def test_the_cells_of_a_letterbox_are_those_that_touch_the_photo():
 
 def test_bf16_features_are_those_of_fp32_within_its_rounding():
     photo = load(paths.find("samples/cat")[0])
-    exact, rounded = (
+    (exact,), (rounded,) = (
         sources.load_backbone("efficientnet_lite0", precision=precision)(collate([photo], Preprocessing(224)))
         for precision in ("fp32", "bf16")
     )
@@ -203,7 +203,7 @@ def test_random_weights_are_called_so():
 
 def test_a_stretched_placement_is_what_interpolate_assumes():
     photo = picture(225, 289)
-    features = sources.load_backbone("efficientnet_lite0", placement="stretch", precision="fp32")(
+    (features,) = sources.load_backbone("efficientnet_lite0", placement="stretch", precision="fp32")(
         collate([photo], Preprocessing(225))
     )
     found = features.placements[0]
@@ -222,7 +222,7 @@ def test_a_state_dict_may_lie_under_a_key_and_carry_the_prefix_of_data_parallel(
 
 
 def test_an_unknown_class_suggests_names_that_hold_the_word_before_names_that_hold_its_letters():
-    features = sources.load_backbone("efficientnet_lite0", precision="fp32")(
+    (features,) = sources.load_backbone("efficientnet_lite0", precision="fp32")(
         collate([picture(97, 97)], Preprocessing(97))
     )
     with pytest.raises(ValueError, match="did you mean tiger cat, persian cat, siamese cat"):
@@ -284,7 +284,7 @@ class TestRealWeights:
         right = {"ours": 0, "theirs": 0}
         for start in range(0, len(paths), 25):
             batch, label = paths[start : start + 25], truth[start : start + 25]
-            ours = mobilenet(collate([load(path) for path in batch], how))
+            (ours,) = mobilenet(collate([load(path) for path in batch], how))
             images = torch.stack([theirs(Image.open(path).convert("RGB")) for path in batch])
             own = mobilenet.classify(mobilenet.encode(images.contiguous(memory_format=torch.channels_last)))
             right["ours"] += int((ours.logits.argmax(1) == label).sum())
@@ -301,4 +301,7 @@ class TestRealWeights:
 
 def test_the_fit_and_size_are_the_users_to_change():
     backbone = sources.load_backbone("efficientnet_lite0", precision="fp32")
-    assert backbone(collate([picture(300, 300)], replace(backbone.preprocessing, size=448))).grid == (14, 14)
+    assert backbone(collate([picture(300, 300)], replace(backbone.preprocessing, size=448)))[0].grid == (
+        14,
+        14,
+    )

@@ -57,8 +57,14 @@ def photos(
     return collate([load(pixels, name=name.format(seed)) for seed, pixels in zip(seeds, noise)], how)
 
 
-def same(features: Features, other: Features) -> None:
+def same(layers: tuple[Features, ...], others: tuple[Features, ...]) -> None:
     """By the bit."""
+    assert len(layers) == len(others)
+    for features, other in zip(layers, others):
+        same_layer(features, other)
+
+
+def same_layer(features: Features, other: Features) -> None:
     assert features.tokens.dtype == other.tokens.dtype and torch.equal(features.tokens, other.tokens)
     assert (features.logits is None) == (other.logits is None)
     assert features.logits is None or torch.equal(features.logits, other.logits)
@@ -99,6 +105,7 @@ def test_off_cold_and_warm_are_the_same_by_the_bit(tmp_path, kind):
     assert (cached.encoded, cached.found) == (3, 3)
     same(off, cold)
     same(off, warm)
+    (off,), (warm,) = off, warm
     assert (
         torch.isfinite(warm.tokens).all()
         and warm.tokens.std() > 0
@@ -212,13 +219,13 @@ def test_flat_photos_of_two_sizes_give_the_network_one_picture_and_lie_in_two_pl
     assert torch.equal(small.images, large.images)
     cached = Cached(fake(), tmp_path)
     for _ in range(2):
-        assert [cached(batch).placements[0].size for batch in (small, large)] == [(64, 64), (128, 128)]
+        assert [cached(batch)[0].placements[0].size for batch in (small, large)] == [(64, 64), (128, 128)]
 
 
 def test_a_photo_is_known_under_any_name(tmp_path):
     cached = Cached(fake(), tmp_path)
     cached(photos(0))
-    renamed = cached(photos(0, name="holiday {}.jpg"))
+    (renamed,) = cached(photos(0, name="holiday {}.jpg"))
     assert cached.found == 1 and renamed.names == ("holiday 0.jpg",)
 
 
@@ -226,10 +233,11 @@ def test_a_photo_is_known_under_any_name(tmp_path):
 
 
 def test_half_storage_is_off_by_at_most_a_2048th_and_the_first_run_sees_what_later_ones_will(tmp_path):
-    exact = fake()(photos(0, 1))
+    (exact,) = fake()(photos(0, 1))
     cached = Cached(fake(), tmp_path, "half")
     cold, warm = cached(photos(0, 1)), cached(photos(0, 1))
     same(cold, warm)
+    (cold,), (warm,) = cold, warm
     assert cold.tokens.dtype == torch.float32 and not torch.equal(cold.tokens, exact.tokens)
     expected = exact.tokens.numpy().astype(np.float16).astype(np.float32)
     np.testing.assert_array_equal(warm.tokens.numpy(), expected)
@@ -241,16 +249,16 @@ def test_half_storage_takes_half_the_room(tmp_path):
     for storage in cache.STORAGE:
         Cached(fake(), tmp_path / storage, storage)(batch)
     exact, half = (size(tmp_path / storage) for storage in cache.STORAGE)
-    assert exact - half == pytest.approx(2 * fake()(batch).tokens.numel(), abs=16)
+    assert exact - half == pytest.approx(2 * fake()(batch)[0].tokens.numel(), abs=16)
 
 
 def test_half_storage_of_what_float16_cannot_hold_stays_finite(tmp_path):
     network = fake()
     network.trunk.maps.weight *= 1e6
-    assert network(photos(0)).tokens.abs().max() > 65504
+    assert network(photos(0))[0].tokens.abs().max() > 65504
     cached = Cached(network, tmp_path, "half")
     for _ in range(2):
-        assert torch.isfinite(cached(photos(0)).tokens).all()
+        assert torch.isfinite(cached(photos(0))[0].tokens).all()
 
 
 # Damage
@@ -359,7 +367,7 @@ def test_threads_that_write_and_read_one_entry_never_see_half_a_file(tmp_path):
                 cached = Cached(network, tmp_path)
                 if writes:  # as if it had been cold
                     for number in range(2):
-                        cached.write(cached.place(batch, number), [expected], number)
+                        cached.write(cached.place(batch, number), expected, number)
                 same(cached(batch), expected)
                 assert cached.found == 2, "a reader saw less than a whole file"
         except BaseException as error:
@@ -393,7 +401,7 @@ sys.stdin.readline()
 for turn in range(100):
     cached = Cached(fake(), folder)
     for number in range(2):
-        cached.write(cached.place(batch, number), [expected], number)
+        cached.write(cached.place(batch, number), expected, number)
     same(cached(batch), expected)
 print(cached.found)
 """
@@ -410,7 +418,7 @@ def test_processes_that_write_one_entry_at_once_end_well_and_each_finds_what_the
         while process.poll() is None:
             cached = Cached(fake(), tmp_path)
             for number in range(2):
-                cached.write(cached.place(batch, number), [expected], number)
+                cached.write(cached.place(batch, number), expected, number)
             same(cached(batch), expected)
         assert process.stdout.read() == "2\n"
     assert process.returncode == 0

@@ -285,7 +285,7 @@ def test_a_calibrated_backbone_draws_its_cells_where_they_look(paths):
         assert after.stride == before.stride
         assert np.subtract(after.offset, before.offset) == pytest.approx([-2.5, -2.5], abs=0.3)
     photo = load(np.zeros((194, 194, 3), np.uint8))  # half as large on the input
-    first, second = (net(collate([photo], SIZE)).placements[0] for net in (plain, moved))
+    first, second = (net(collate([photo], SIZE))[0].placements[0] for net in (plain, moved))
     assert np.subtract(second.first, first.first) == pytest.approx([-5, -5], abs=0.6)
     assert second.step == first.step
 

@@ -97,7 +97,7 @@ def test_a_backbone_starts_the_engine_that_was_asked_for_and_measures_how_it_agr
     eager, other = (
         Backbone(network(), "0", "linear:3", precision="fp32", engine=name) for name in ("eager", "openvino")
     )
-    expected, found = eager(photos), other(photos)
+    (expected,), (found,) = eager(photos), other(photos)
     torch.testing.assert_close(found.tokens, expected.tokens, rtol=1e-3, atol=1e-4)
     assert found.placements == expected.placements and other.engine == "openvino" and eager.engine == "eager"
     eager.prepare(1000, 2, photos)

@@ -101,7 +101,7 @@ class Network:
 
     def scores(self) -> tuple[Features, torch.Tensor]:
         """Of the class that was predicted: [B, h, w]."""
-        features = self.backbone(self.batch)
+        (features,) = self.backbone(self.batch)
         return features, attend(class_(features).vectors, features.tokens).scores[:, 0].unflatten(
             1, features.grid
         )
@@ -265,7 +265,7 @@ def test_grad_cam_of_convnext_has_mean_0_and_ours_has_not(network):
 
 @each(GATED)
 def test_squeezenets_class_scores_are_what_its_last_convolution_says_before_the_relu(network):
-    features = network.backbone(network.batch)
+    (features,) = network.backbone(network.batch)
     with torch.no_grad():
         said = network.net.classifier[1](network.net.features(network.images))
     for index in (int(said[0].mean((1, 2)).argmax()), int(said[0].mean((1, 2)).argmin())):
@@ -443,11 +443,11 @@ def test_several_layers_in_one_pass_say_what_each_says_alone(name):
             lambda module, inputs, output, path=path: called.append(path.removeprefix("encode."))
         )
     features = together(batch)
-    assert [one.layer for one in (features, *features.also)] == layers
+    assert [one.layer for one in features] == layers
     assert called.count(first) == 1
     assert not [path for path in called if f"{path}.".startswith(f"{behind}.")]
-    for layer, found in zip(layers, (features, *features.also), strict=True):
-        expected = several(name, net, layer=layer)(batch)
+    for layer, found in zip(layers, features, strict=True):
+        (expected,) = several(name, net, layer=layer)(batch)
         assert found.grid == expected.grid
         close(found.tokens, expected.tokens, 1e-6)
 
@@ -459,7 +459,7 @@ def test_several_layers_in_one_pass_say_what_each_says_alone(name):
 def test_layers_come_in_the_order_in_which_they_were_asked_for(name):
     together = several(name, None if name == "efficientnet_lite0" else made(name), layer=["stage3", "stage2"])
     features = together(photos(97, 1))
-    assert [(one.layer, one.grid) for one in (features, *features.also)] == [
+    assert [(one.layer, one.grid) for one in features] == [
         ("stage3", (7, 7)),
         ("stage2", (13, 13)),
     ]
@@ -502,7 +502,7 @@ def test_logits_of_a_letterboxed_photo_come_from_the_cells_that_touch_it(name, h
     member, net = MEMBERS[name], lively(made(name))
     found = named(name, net)
     batch = collate([picture(height, width)], Preprocessing(224, fit="letterbox"))
-    features = found(batch)
+    (features,) = found(batch)
     scale = 224 / max(height, width)
     kept = []
     for length in (height, width):
@@ -554,7 +554,7 @@ def test_a_network_of_timm_says_what_timm_says(name, node, kind, tmp_path):
     precise(found)
     batch, net = photos(224), net.double()
     images = batch.images.double()
-    features, truth = found(batch), net(images)
+    (features,), truth = found(batch), net(images)
     answers = truth.argmax(1)
     scores = attend(class_(features).vectors, features.tokens).scores[:, 0].unflatten(1, features.grid)
     _, constants = features.head.ask(features.maps, answers)

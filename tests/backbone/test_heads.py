@@ -234,7 +234,7 @@ def test_a_network_that_cannot_be_traced_says_what_its_parts_say_one_after_anoth
         logits = maps.mean((2, 3)) @ net.fc.weight.T + net.fc.bias
         rows = torch.einsum("d,bdhw->bhw", net.fc.weight[3], maps)
     found = own(head=head)
-    features = found(batch)
+    (features,) = found(batch)
     torch.testing.assert_close(features.maps, maps)
     torch.testing.assert_close(features.logits, logits)
     torch.testing.assert_close(
@@ -264,7 +264,7 @@ def test_several_layers_of_a_network_that_cannot_be_traced_come_in_the_order_in_
     layers,
 ):
     features = own(head="none", placement="stretch", layer=layers)(show(190))
-    found = {one.layer: tuple(one.maps.shape[1:]) for one in (features, *features.also)}
+    found = {one.layer: tuple(one.maps.shape[1:]) for one in features}
     assert list(found) == layers
     assert found == {"bright": (6, 32, 48), "body": (D, 16, 24)}
 
@@ -318,7 +318,7 @@ def test_a_network_of_one_size_keeps_its_maps_stretched_and_says_why(capfd):
     found = Backbone(Fixed(), layer="body", head="gradient", size=64, precision="fp32", device="cpu")
     batch = show(190, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(found(batch).logits, Fixed()(batch.images))
+        torch.testing.assert_close(found(batch)[0].logits, Fixed()(batch.images))
     assert "could not be probed" in found.describe()["placement"]
 
 
@@ -361,7 +361,7 @@ class Turn(nn.Module):
 def test_maps_with_their_channels_last_are_turned(head):
     net, batch = ChannelsLast(), show(190)
     found = Backbone(ChannelsLast(), layer="norm", head=head, size=64, precision="fp32", device="cpu")
-    features = found(batch)
+    (features,) = found(batch)
     with torch.no_grad():
         expected = net.norm(net.stem(batch.images).permute(0, 2, 3, 1))
         torch.testing.assert_close(features.logits, net(batch.images))
@@ -383,5 +383,5 @@ def test_turned_maps_are_turned_back_for_the_rest_of_the_network():
     batch = show(190)
     with torch.no_grad():
         expected = ByColumn()(batch.images)
-    torch.testing.assert_close(found.classify(found(batch).maps), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.classify(found(batch)[0].maps), expected, rtol=1e-5, atol=1e-5)
     assert not found.certificates[0].exact

@@ -77,8 +77,10 @@ def test_stages_are_where_the_stride_grows():
 
 def test_any_layer_of_features_can_be_asked():
     network = PRETRAINED(layer=["features.5", "last"], precision="fp32")
-    features = network(collate([load(Path(__file__).parents[2] / "docs" / "panel.jpg")], Preprocessing(96)))
-    assert (features.grid[0], features.also[0].grid[0]) == (12, 3)
+    fine, coarse = network(
+        collate([load(Path(__file__).parents[2] / "docs" / "panel.jpg")], Preprocessing(96))
+    )
+    assert (fine.grid[0], coarse.grid[0]) == (12, 3)
     with pytest.raises(ValueError, match=r"has no layer 'features\.99'"):
         PRETRAINED(layer="features.99")
 

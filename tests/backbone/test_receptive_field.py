@@ -74,7 +74,7 @@ def test_a_bright_spot_is_drawn_where_it_was_painted(name, size, how):
         pixels[row - height : row + height, column - width : column + width] = 255
         photos.append(Photo(str(number), pixels, size, str(number)))
         spots.append((row, column))
-    features = fake(name)(collate(photos, how))
+    (features,) = fake(name)(collate(photos, how))
     for tokens, placement, spot in zip(features.tokens, features.placements, spots):
         drawn = to_pixels(tokens.reshape(features.grid).numpy(), placement)
         centres = np.array(
@@ -98,7 +98,7 @@ def test_where_the_usual_placement_misses_the_spot_rf_finds_it():
     batch = collate([Photo("spot", pixels, (225, 225), "")], how)
     centres = {}
     for placement in ("rf", "stretch"):
-        features = fake("k3 s2 p1", placement)(batch)
+        (features,) = fake("k3 s2 p1", placement)(batch)
         drawn = to_pixels(features.tokens[0].reshape(features.grid).numpy(), features.placements[0])
         centres[placement] = ndimage.center_of_mass(drawn**3)
     assert centres["rf"] == pytest.approx((128, 96), abs=1)

@@ -56,7 +56,7 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
         f"{group}={option}", *needs, *network, *(["images=samples"] if verb == "sweep" else []), verb=verb
     )
     config.require(cfg, verb)
-    if group in ("logger", "experiment", "launcher"):
+    if group in ("logger", "experiment", "launcher", "preprocess", "cache"):
         return
     made = config.build(cfg, group)
     if group == "backbone":
@@ -70,7 +70,7 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
         )
 
 
-@pytest.mark.parametrize("verb", registry.VERBS)
+@pytest.mark.parametrize("verb", registry.COMMANDS)
 def test_every_verb_has_a_config_and_a_script(verb):
     given = {"redraw": ["run=somewhere"], "calibrate": ["images=somewhere"], "video": ["clip=somewhere"]}
     cfg = composed(*given.get(verb, []), verb=verb)
@@ -130,6 +130,13 @@ def test_the_catalogue_reads_what_hydra_composes():
                 catalogue.settings(name)
                 == OmegaConf.to_container(composed(f"{group}={option}"), resolve=False)[group]
             ), name
+
+
+@pytest.mark.parametrize("verb", registry.COMMANDS)
+def test_the_catalogue_knows_the_settings_of_every_verb_as_hydra_composes_them(verb):
+    settings = catalogue.settings(verb)
+    del settings["hydra"]
+    assert settings == OmegaConf.to_container(composed(verb=verb), resolve=False)
 
 
 @pytest.mark.parametrize(

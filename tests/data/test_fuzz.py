@@ -207,6 +207,7 @@ def composed(given_words: list[str]) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from attnvis import catalogue
+    from attnvis.cli.commands.run import COMMAND
     from attnvis.cli.config import build, require
     from attnvis.cli.messages import explain_hydra_error, format_error, visible
     from attnvis.cli.words import to_overrides
@@ -214,7 +215,7 @@ def composed(given_words: list[str]) -> None:
     said = "nothing"
     try:
         with initialize_config_dir(str(catalogue.config_folder()), version_base="1.3"):
-            overrides = [word for word in to_overrides(given_words, "run") if not word.startswith("-")]
+            overrides = [word for word in to_overrides(given_words, COMMAND) if not word.startswith("-")]
             cfg = compose("run", overrides)
             require(cfg, "run")
             for group in ("query", "scaling", "normalise", "render"):

@@ -3,7 +3,6 @@
 None hangs, fills the memory or leaves the folder.
 """
 
-import csv
 import io
 import os
 import socket
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Page, make_photo
+from conftest import Page, make_photo, records
 from PIL import Image
 from safetensors.torch import save
 
@@ -27,11 +26,6 @@ from attnvis.data.paths import MOST_BYTES, find
 from attnvis.types import PhotoError
 
 UNIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no such files on Windows")
-
-
-def records() -> list[dict[str, str]]:
-    with Path("out/records.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def refusal(source) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import Page
+from conftest import Page, no_network
 
 from attnvis.attention.query import language as queries
 from attnvis.attention.spec import functions
@@ -41,6 +41,7 @@ def measure(
     placement = Placement((5.0, 5.0), (10.0, 10.0), GRID, size, Box(0.0, 0.0, 50.0, 70.0))
     features = Features(tokens, GRID, tuple(placement for _ in names))
     grid = SettingGrid(
+        no_network,
         {text: queries.parse(text) for text in asked},
         functions("scaling", scalings),
         functions("normalise", normalisers),
@@ -48,7 +49,7 @@ def measure(
     with Job(folder, {"images": "some"}) as job:
         job.axes, job.facts = AXES | more.pop("axes", {}), {"device": "cpu"}
         job.open(grid.settings, sharpness=[0.1], **more)
-        for index, (name, answers) in enumerate(zip(names, grid(features))):
+        for index, (name, answers) in enumerate(zip(names, grid.answer((features,)))):
             pixels = np.full((*size, 3), 10 * index % 256, np.uint8)
             job.add(Outcome(index, Path(name), Photo(name, pixels, size, f"digest of {name}"), answers))
         job.passes = len(names)

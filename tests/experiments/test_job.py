@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import no_network
 from safetensors.numpy import load_file
 
 from attnvis.attention import query
@@ -32,6 +33,7 @@ FACTS = {"precision": "float32", "weights digest": "5" * 64}
 ASKED = {"queries": ["mean"], "scalings": ["none"], "seed": 0}
 SHARPNESS = (0.3, 0.6)
 GRIDDED = SettingGrid(
+    no_network,
     {text: language.parse(text) for text in ("mean", "random:0,3")},
     functions("scaling", ["none", "temperature:2"]),
     functions("normalise", ["softmax", "sparsemax"]),
@@ -44,7 +46,7 @@ def measured(count: int = P, *names: str, grid: SettingGrid = GRIDDED) -> list[O
     """What a stream would give for this many photos of four patches."""
     tokens = torch.randn(count, N, D, generator=torch.Generator().manual_seed(0))
     seen = Placement((10.0, 15.0), (20.0, 30.0), GRID, (40, 60), Box(0.0, 0.0, 40.0, 60.0))
-    answers = grid(Features(tokens, GRID, (seen,) * count))
+    answers = grid.answer((Features(tokens, GRID, (seen,) * count),))
     outcomes = []
     for number in range(count):
         name = names[number] if number < len(names) else f"{number}.jpg"
@@ -167,7 +169,9 @@ def test_rows_written_in_groups_make_the_same_table(tmp_path, monkeypatch):
 
 
 def test_queries_of_one_text_are_told_apart(tmp_path):
-    twice = SettingGrid({"mean": query.mean, "again": query.mean}, GRIDDED.scalings, GRIDDED.normalisers)
+    twice = SettingGrid(
+        no_network, {"mean": query.mean, "again": query.mean}, GRIDDED.scalings, GRIDDED.normalisers
+    )
     do(tmp_path, measured(grid=twice))
     assert told(tmp_path)["queries"] == ["mean", "mean-2"]
     table = pq.read_table(tmp_path / "rows.parquet").to_pydict()
@@ -206,7 +210,7 @@ def test_curves_are_means_over_the_photos_and_where_photos_differ_each_photos_ow
         np.testing.assert_allclose(found["ranks"][:, 0], hottest, rtol=1e-6)
         assert (np.diff(found["ranks"]) <= 0).all()
         np.testing.assert_array_equal(
-            found["gaps"], sum(answer.whole.gaps[:, *answer.at].numpy() for answer in answers)
+            found["gaps"], sum(answer.batch.gaps[:, *answer.at].numpy() for answer in answers)
         )
         for photo, answer in enumerate(answers):
             scores = answer.scores.double().numpy()

@@ -110,7 +110,7 @@ def test_the_temperatures_lead_from_the_best_patch_to_the_mean():
 
 def test_uniform_attention_is_the_network_as_it_is(tmp_path):
     net, how = LOADED(precision="fp32"), Preprocessing(65)
-    features = net(collate([load(make_photo(tmp_path / "a.png"))], how))
+    (features,) = net(collate([load(make_photo(tmp_path / "a.png"))], how))
     torch.testing.assert_close(
         attended_logits(features.tokens, features.head, measure.uniform),
         features.logits,

@@ -149,6 +149,7 @@ def folder(tmp_path):
 def swept(folder: Path, scalings: tuple[str, ...], photos: list[Path]) -> Path:
     net = fake_backbone(Tiles(), HOW, short_head(), name="tiles", weights="made up")
     grid = SettingGrid(
+        net,
         {"mean": query.mean, "class": query.class_},
         {name: getattr(scaling, name) for name in scalings},
         {"softmax": softmax},
@@ -156,7 +157,7 @@ def swept(folder: Path, scalings: tuple[str, ...], photos: list[Path]) -> Path:
     with Job(folder, {}) as job:
         job.axes, job.facts = dict.fromkeys(AXES, "x"), net.describe()
         job.open(grid.settings)
-        for outcome in stream(photos, net, grid, HOW):
+        for outcome in stream(photos, grid, HOW):
             job.add(outcome)
     (folder / "plan.json").write_text(
         json.dumps({"command": "attnvis sweep <x>", "jobs": [""], "many": False})

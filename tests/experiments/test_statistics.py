@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import diagnose_attention
 
 from attnvis.experiments.sweep.statistics import Series, best_common_temperature, orders, theory_deviation
 from attnvis.methods.settings import TEMPERATURES
-from attnvis.metrics.diagnostics import DESCRIPTIONS, diagnose
+from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.types import Attention
 
 RANDOM = np.random.default_rng(0)
@@ -84,7 +85,7 @@ def test_a_tie_from_rounding_is_let_pass_and_a_turned_order_is_not():
     tied = scores.clone()
     tied[..., 3] = tied[..., 4]
     cost = 3 / (patches * (patches**2 - 1))
-    tie = float(diagnose(attend_to(scores, tied))["rank_correlation"])
+    tie = float(diagnose_attention(attend_to(scores, tied))["rank_correlation"])
     assert 1 - tie == pytest.approx(cost, rel=0.01)
     (found,) = orders([series(patches=(patches, patches), rank_correlation=[1.0, tie])])
     assert (found.broken, found.exact, found.count, found.photo) == (0, 1, 2, "1.jpg")

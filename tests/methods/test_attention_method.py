@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from conftest import no_network
 from torch import Tensor
 
 from attnvis.attention import normalise, query, scaling
@@ -21,7 +22,7 @@ B, Q, D, C = 2, 3, 7, 11  # different primes: a transposed axis cannot pass unno
 GRID = (5, 13)
 N = GRID[0] * GRID[1]
 close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)
-sharp = AttentionMethod(scaling=scaling.none)
+sharp = AttentionMethod(no_network, scaling=scaling.none)
 
 SEVERAL = ("class:two", "random:1,3", "rarity", "point:12,31", "mean", "pca:2", "box:3,2,20,10")
 ANSWERS = (
@@ -105,7 +106,7 @@ def assert_same(answer: Answer, other: Answer) -> None:
 
 def test_every_photo_has_its_own_answer_to_every_query_in_order():
     features, asked = some(), normal(B, Q, D, seed=3)
-    answers = AttentionMethod(vectors(asked))(features)
+    answers = AttentionMethod(no_network, vectors(asked)).answer((features,))
     assert [len(photo) for photo in answers] == [Q] * B
     for b in range(B):
         for q in range(Q):
@@ -136,9 +137,9 @@ def test_every_photo_has_its_own_answer_to_every_query_in_order():
 
 def test_the_given_scaling_and_normaliser_are_used():
     features, asked = some(), normal(B, Q, D, seed=3)
-    answers = AttentionMethod(vectors(asked), partial(scaling.temperature, tau=0.25), normalise.relu)(
-        features
-    )
+    answers = AttentionMethod(
+        no_network, vectors(asked), partial(scaling.temperature, tau=0.25), normalise.relu
+    ).answer((features,))
     for b in range(B):
         for q in range(Q):
             positive = [max(0.0, 4 * dot(asked[b, q], features.tokens[b, i])) for i in range(N)]
@@ -150,7 +151,7 @@ def test_the_given_scaling_and_normaliser_are_used():
 
 def test_unless_told_otherwise_the_mean_patch_asks_by_scaled_dot_products():
     features = some()
-    for b, (answer,) in enumerate(AttentionMethod()(features)):
+    for b, (answer,) in enumerate(AttentionMethod(no_network).answer((features,))):
         mean = features.tokens[b].sum(0) / N
         weights = softmax([dot(mean, features.tokens[b, i]) / math.sqrt(D) for i in range(N)])
         close(answer.attention.weights[0, 0], torch.tensor(weights, dtype=torch.float64))
@@ -159,8 +160,8 @@ def test_unless_told_otherwise_the_mean_patch_asks_by_scaled_dot_products():
 
 def test_several_kinds_of_query_are_answered_at_once_as_one_by_one():
     features = some()
-    together = AttentionMethod(partial(query.several, of=list(SEVERAL)))(features)
-    alone = [AttentionMethod(language.parse(text))(features) for text in SEVERAL]
+    together = AttentionMethod(no_network, partial(query.several, of=list(SEVERAL))).answer((features,))
+    alone = [AttentionMethod(no_network, language.parse(text)).answer((features,)) for text in SEVERAL]
     for b in range(B):
         assert tuple(answer.query for answer in together[b]) == ANSWERS
         one_by_one = [answer for answers in alone for answer in answers[b]]
@@ -173,7 +174,9 @@ def test_marks_and_labels_belong_to_their_query_and_photo():
     likely = torch.zeros(B, C, dtype=torch.float64)
     likely[0, 5] = likely[1, 9] = 1
     of = ["class", "point:12,31", "random:1,2", "box:3,2,20,10"]
-    answers = AttentionMethod(partial(query.several, of=of))(replace(features, logits=likely))
+    answers = AttentionMethod(no_network, partial(query.several, of=of)).answer(
+        (replace(features, logits=likely),)
+    )
     assert [answer.label for answer in answers[0]] == [
         "five",
         "point 12,31",
@@ -195,16 +198,19 @@ def test_many_marks_of_one_query_stay_in_order():
     asked = Query(
         normal(B, Q, D), (("a", "b", "c"), ("d", "e", "f")), marks=((1.0, 2.0), None, Box(0.0, 1.0, 2.0, 3.0))
     )
-    answers = AttentionMethod(lambda features: asked)(some())
+    answers = AttentionMethod(no_network, lambda features: asked).answer((some(),))
     assert [[answer.label for answer in photo] for photo in answers] == [["a", "b", "c"], ["d", "e", "f"]]
     assert [answer.mark for answer in answers[0]] == [(1.0, 2.0), None, Box(0.0, 1.0, 2.0, 3.0)]
 
 
 def test_a_photos_answers_do_not_depend_on_the_others_in_the_batch():
-    features, method = some(), AttentionMethod(partial(query.several, of=list(SEVERAL)), scaling.zscore)
-    together, swapped = method(features), method(only(features, 1, 0))
+    features, method = (
+        some(),
+        AttentionMethod(no_network, partial(query.several, of=list(SEVERAL)), scaling.zscore),
+    )
+    together, swapped = method.answer((features,)), method.answer((only(features, 1, 0),))
     for b in range(B):
-        (alone,) = method(only(features, b))
+        (alone,) = method.answer((only(features, b),))
         for answer, single, moved in zip(together[b], alone, swapped[1 - b], strict=True):
             assert_same(answer, single)
             assert_same(answer, moved)
@@ -215,7 +221,7 @@ def test_a_photos_answers_do_not_depend_on_the_others_in_the_batch():
 
 def test_the_keys_are_the_values_in_the_same_storage():
     features = some()
-    for b, photo in enumerate(AttentionMethod(vectors(normal(B, Q, D)))(features)):
+    for b, photo in enumerate(AttentionMethod(no_network, vectors(normal(B, Q, D))).answer((features,))):
         for answer in photo:
             assert answer.attention.values.shape == (1, N, D)
             assert answer.attention.values.data_ptr() == features.tokens[b].data_ptr()
@@ -224,7 +230,9 @@ def test_the_keys_are_the_values_in_the_same_storage():
 def test_rarity_attends_with_keys_of_its_own_to_the_tokens():
     features = some()
     for b, (answer,) in enumerate(
-        AttentionMethod(partial(query.rarity, components=Q, shrinkage=0.0), scaling.none)(features)
+        AttentionMethod(no_network, partial(query.rarity, components=Q, shrinkage=0.0), scaling.none).answer(
+            (features,)
+        )
     ):
         tokens = features.tokens[b].numpy()
         coordinates = (tokens - tokens.mean(0)) @ np.linalg.svd(tokens - tokens.mean(0))[2][:Q].T
@@ -239,7 +247,7 @@ def test_rarity_attends_with_keys_of_its_own_to_the_tokens():
 
 
 def test_scaling_by_the_dimension_goes_by_the_keys_not_by_the_values():
-    for (answer,) in AttentionMethod(partial(query.rarity, components=Q))(some()):
+    for (answer,) in AttentionMethod(no_network, partial(query.rarity, components=Q)).answer((some(),)):
         close(answer.attention.logits, answer.attention.scores / math.sqrt(Q))
 
 
@@ -248,7 +256,7 @@ def test_scaling_by_the_dimension_goes_by_the_keys_not_by_the_values():
 
 def test_cells_are_the_weights_times_their_number_row_by_row():
     features = some()
-    for photo in AttentionMethod(vectors(normal(B, Q, D)))(features):
+    for photo in AttentionMethod(no_network, vectors(normal(B, Q, D))).answer((features,)):
         for answer in photo:
             weights = answer.attention.weights[0, 0].tolist()
             expected = [
@@ -260,7 +268,8 @@ def test_cells_are_the_weights_times_their_number_row_by_row():
 
 def test_the_map_is_the_cells_interpolated_over_the_photo():
     for photo, sizes in zip(
-        AttentionMethod(vectors(normal(B, Q, D)))(some()), [(None, (25, 39)), (None, (9, 130))]
+        AttentionMethod(no_network, vectors(normal(B, Q, D))).answer((some(),)),
+        [(None, (25, 39)), (None, (9, 130))],
     ):
         for answer in photo:
             for size in sizes:
@@ -275,7 +284,7 @@ def test_the_map_is_the_cells_interpolated_over_the_photo():
 
 
 def test_the_density_sums_to_one_on_any_grid_and_its_patches_share_it():
-    for photo in AttentionMethod(vectors(normal(B, Q, D)))(some()):
+    for photo in AttentionMethod(no_network, vectors(normal(B, Q, D))).answer((some(),)):
         for answer in photo:
             for size in (None, (20, 26), (7, 5), (1, 1)):
                 density = answer.density(size)
@@ -287,7 +296,7 @@ def test_the_density_sums_to_one_on_any_grid_and_its_patches_share_it():
 def test_what_was_not_seen_is_nan_in_map_and_density():
     placement = replace(tiles((50, 65)), seen=Box(0.0, 10.0, 50.0, 40.0))
     features = replace(only(some(), 0), placements=(placement,))
-    ((answer,),) = AttentionMethod()(features)
+    ((answer,),) = AttentionMethod(no_network).answer((features,))
     unseen = [column for column in range(65) if not 10 <= column + 0.5 < 50]
     for drawn in (answer.map(), answer.density()):
         assert (
@@ -303,7 +312,9 @@ def test_the_hottest_pixel_lies_in_the_tile_of_the_best_patch():
     tokens[0, 2 * 13 + 3, 0] = tokens[1, 4 * 13 + 11, 0] = 9
     asked = torch.zeros(B, 1, D, dtype=torch.float64)
     asked[..., 0] = 1
-    for (answer,), (row, column) in zip(AttentionMethod(vectors(asked))(some(tokens)), [(2, 3), (4, 11)]):
+    for (answer,), (row, column) in zip(
+        AttentionMethod(no_network, vectors(asked)).answer((some(tokens),)), [(2, 3), (4, 11)]
+    ):
         for drawn in (answer.map(), answer.density()):
             hottest = np.add(np.unravel_index(drawn.argmax(), drawn.shape), 0.5)
             assert np.floor(hottest / answer.placement.step).tolist() == [row, column]
@@ -319,7 +330,7 @@ def test_diagnostics_land_on_the_right_photo_and_query():
         for q in range(Q):
             tokens[b, 10 * b + q, q] = 1
             asked[b, q, q] = 1 + b + 2 * q
-    answers = replace(sharp, query=vectors(asked))(some(tokens))
+    answers = replace(sharp, query=vectors(asked)).answer((some(tokens),))
     for b in range(B):
         for q in range(Q):
             gap = 1 + b + 2 * q
@@ -340,7 +351,7 @@ def weighing(gap: float) -> Answer:
     """One patch stands out from equals by `gap`."""
     tokens, asked = torch.zeros(B, N, D, dtype=torch.float64), torch.zeros(B, 1, D, dtype=torch.float64)
     tokens[:, 3, 0], asked[..., 0] = 1, gap
-    return replace(sharp, query=vectors(asked))(some(tokens))[0][0]
+    return replace(sharp, query=vectors(asked)).answer((some(tokens),))[0][0]
 
 
 def test_attention_that_prefers_almost_nothing_is_warned_of():
@@ -387,8 +398,8 @@ def test_the_hottest_patches_come_with_their_place_on_the_photo():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_answers_to_half_precision_features_are_in_single_precision(dtype):
     features, asked = some().tokens.to(dtype), normal(B, Q, D).to(dtype)
-    exact = AttentionMethod(vectors(asked.double()))(some(features.double()))
-    for photo, other in zip(AttentionMethod(vectors(asked))(some(features)), exact):
+    exact = AttentionMethod(no_network, vectors(asked.double())).answer((some(features.double()),))
+    for photo, other in zip(AttentionMethod(no_network, vectors(asked)).answer((some(features),)), exact):
         for answer, expected in zip(photo, other):
             assert answer.attention.weights.dtype == torch.float32 and answer.cells.dtype == np.float32
             np.testing.assert_allclose(answer.cells, expected.cells, rtol=1e-4, atol=1e-5)

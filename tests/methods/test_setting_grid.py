@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import no_network
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -54,7 +55,7 @@ def some(tokens: Tensor | None = None, grid: tuple[int, int] = GRID) -> Features
 
 
 def asking(*texts: str, scalings=SCALINGS, normalisers=NORMALISERS) -> SettingGrid:
-    return SettingGrid({text: language.parse(text) for text in texts}, scalings, normalisers)
+    return SettingGrid(no_network, {text: language.parse(text) for text in texts}, scalings, normalisers)
 
 
 def scored(*scores: float, scalings=("none",)) -> PhotoResult:
@@ -64,9 +65,9 @@ def scored(*scores: float, scalings=("none",)) -> PhotoResult:
         return torch.ones(1, 1, 1)
 
     features = some(torch.tensor(scores).view(1, -1, 1), (1, len(scores)))
-    return SettingGrid({"one": one}, functions("scaling", scalings), functions("normalise", ["softmax"]))(
-        features
-    )[0][0]
+    return SettingGrid(
+        no_network, {"one": one}, functions("scaling", scalings), functions("normalise", ["softmax"])
+    ).answer((features,))[0][0]
 
 
 def softmax(scores: list[float]) -> list[float]:
@@ -86,16 +87,16 @@ def test_every_setting_is_exactly_what_its_attention_alone_would_be(text):
     features = some()
     grid = asking(text)
     (asked,) = language.build_queries(language.parse(text), features)
-    answers = grid(features)
+    answers = grid.answer((features,))
     assert grid.settings == tuple((one, other) for one in SCALINGS for other in NORMALISERS)
     keys = features.tokens if asked.keys is None else asked.keys
-    whole = answers[0][0].whole
+    whole = answers[0][0].batch
     for number, (one, other) in enumerate(grid.settings):
         alone = attend(asked.vectors, keys, features.tokens, SCALINGS[one], NORMALISERS[other])
         assert torch.equal(whole.scores, alone.scores) and whole.dim == alone.dim
         assert torch.equal(whole.logits[number], alone.logits), (one, other)
         assert torch.equal(whole.weights[number], alone.weights), (one, other)
-        numbers = diagnose(alone)
+        numbers = diagnose(alone.weights, alone.logits, alone.scores, alone.dim)
         assert list(whole.numbers) == list(numbers) == list(DESCRIPTIONS)
         for name, values in whole.numbers.items():
             np.testing.assert_array_equal(values[number], numbers[name], f"{name} of {one} {other}")
@@ -107,7 +108,7 @@ def test_a_photos_and_a_querys_part_is_its_own():
         functions("scaling", ["inv_d", "zscore"]),
         functions("normalise", ["softmax", "sparsemax", "relu"]),
     )
-    answers = asking("random:0,3", scalings=scalings, normalisers=normalisers)(features)
+    answers = asking("random:0,3", scalings=scalings, normalisers=normalisers).answer((features,))
     for photo, answer in enumerate(answers):
         for column, found in enumerate(answer):
             vector = torch.randn(3, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)[
@@ -131,13 +132,13 @@ def test_queries_and_keys_are_multiplied_once_per_query_however_many_settings():
 
     features = some()
     with Products() as products:
-        asking("mean", "random:0,3", "random:1")(features)
+        asking("mean", "random:0,3", "random:1").answer((features,))
     assert products.seen == 3
 
 
 def test_a_query_of_several_vectors_gives_one_part_each_and_the_photos_stay_apart():
     features = some()
-    answers = asking("random:0,3", "mean")(features)
+    answers = asking("random:0,3", "mean").answer((features,))
     for photo, answer in enumerate(answers):
         assert [found.query for found in answer] == ["random:0,3"] * 3 + ["mean"]
         assert [found.label for found in answer] == ["random 0 #1", "random 0 #2", "random 0 #3", "mean"]
@@ -145,19 +146,19 @@ def test_a_query_of_several_vectors_gives_one_part_each_and_the_photos_stay_apar
 
 
 def test_what_was_pointed_at_comes_along():
-    (answer, _) = asking("box:3,2,20,10")(some())
+    (answer, _) = asking("box:3,2,20,10").answer((some(),))
     assert answer[0].mark == Box(2.0, 3.0, 10.0, 20.0)
 
 
 def test_rarity_is_scored_by_its_own_keys():
     features = some()
-    for photo, (found,) in enumerate(asking("rarity:3")(features)):
+    for photo, (found,) in enumerate(asking("rarity:3").answer((features,))):
         centred = (features.tokens[photo] - features.tokens[photo].mean(0)).double().numpy()
         _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
         variances = sizes[:3] ** 2 / N
         expected = ((centred @ axes[:3].T) ** 2 / (variances + 0.01 * variances.mean())).sum(1)
         np.testing.assert_allclose(found.scores.numpy(), expected, rtol=1e-3)
-        assert found.whole.dim == 3
+        assert found.batch.dim == 3
 
 
 def test_a_users_bare_vectors_and_two_queries_of_one_text_are_measured():
@@ -165,10 +166,11 @@ def test_a_users_bare_vectors_and_two_queries_of_one_text_are_measured():
         return features.tokens[:, :2]
 
     answers = SettingGrid(
+        no_network,
         {"mine:1": mine, "also mine": mine},
         functions("scaling", ["none"]),
         functions("normalise", ["softmax"]),
-    )(some())
+    ).answer((some(),))
     assert [len(answer) for answer in answers] == [4, 4]
     assert [found.label for found in answers[0]] == ["mine #1", "mine #2"] * 2
 
@@ -178,16 +180,16 @@ def test_half_precise_features_are_multiplied_in_float32():
     (asked,) = language.build_queries(language.parse("random:0,3"), features)
     (found, *_), _ = asking(
         "random:0,3", scalings=functions("scaling", ["none"]), normalisers={"softmax": normalise.softmax}
-    )(features)
+    ).answer((features,))
     assert found.scores.dtype == found.weights.dtype == torch.float32
-    assert torch.equal(found.whole.scores, asked.vectors.float() @ features.tokens.float().mT)
+    assert torch.equal(found.batch.scores, asked.vectors.float() @ features.tokens.float().mT)
 
 
 def test_autocast_changes_nothing():
     features, grid = some(), asking("random:0,3", scalings=functions("scaling", ["none", "cosine"]))
     with torch.autocast("cpu", torch.bfloat16):
-        hurried = grid(features)
-    for answer, expected in zip(hurried, grid(features), strict=True):
+        hurried = grid.answer((features,))
+    for answer, expected in zip(hurried, grid.answer((features,)), strict=True):
         for found, calm in zip(answer, expected, strict=True):
             assert torch.equal(found.scores, calm.scores) and torch.equal(found.weights, calm.weights)
 
@@ -197,36 +199,36 @@ def test_what_a_gpu_measured_has_the_same_curves():
     features = some()
     moved = replace(features, tokens=features.tokens.cuda())
     for found, expected in zip(
-        asking("random:0,3")(moved)[0], asking("random:0,3")(features)[0], strict=True
+        asking("random:0,3").answer((moved,))[0], asking("random:0,3").answer((features,))[0], strict=True
     ):
         for name in ("ranked", "gaps", "logits", "weights"):
             torch.testing.assert_close(
-                getattr(found.whole, name), getattr(expected.whole, name), rtol=1e-3, atol=1e-3
+                getattr(found.batch, name), getattr(expected.batch, name), rtol=1e-3, atol=1e-3
             )
-        torch.testing.assert_close(found.whole.heated, expected.whole.heated, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(found.batch.heated, expected.batch.heated, rtol=1e-3, atol=1e-3)
 
 
 # Ranked weights
 
 
 def test_ranked_weights_are_the_sorted_ones_read_off_at_equal_steps():
-    for answer in asking("mean", "random:0,3")(some()):
+    for answer in asking("mean", "random:0,3").answer((some(),)):
         for found in answer:
-            assert found.whole.ranked.shape[-1] == RANKS
+            assert found.batch.ranked.shape[-1] == RANKS
             for number, weights in enumerate(found.weights.double().numpy()):
                 with np.errstate(divide="ignore"):
                     ordered = np.maximum(np.log2(N * np.sort(weights)[::-1]), -30)
                 expected = np.interp(np.linspace(0, N - 1, RANKS), np.arange(N), ordered)
-                np.testing.assert_allclose(found.whole.ranked[number][found.at], expected, atol=1e-9)
+                np.testing.assert_allclose(found.batch.ranked[number][found.at], expected, atol=1e-9)
 
 
 def test_four_patches_run_from_the_hottest_to_the_coldest_and_a_weight_of_0_is_no_colder_than_the_floor():
     found = scored(0.0, 3 * math.log(2), 0.0, 0.0)  # weights 1, 8, 1, 1 of 11
-    curve = found.whole.ranked[0][found.at]
+    curve = found.batch.ranked[0][found.at]
     assert curve[0].item() == pytest.approx(math.log2(32 / 11), abs=1e-6)
     assert curve[-1].item() == pytest.approx(math.log2(4 / 11), abs=1e-6)
-    assert scored(0.0, 1000.0).whole.ranked.flatten()[-1] == -30
-    assert (scored(5.0).whole.ranked == 0).all(), "a single patch is uniform"
+    assert scored(0.0, 1000.0).batch.ranked.flatten()[-1] == -30
+    assert (scored(5.0).batch.ranked == 0).all(), "a single patch is uniform"
 
 
 # Gaps
@@ -238,7 +240,7 @@ def bin_of(gap: float) -> int:
 
 def test_two_patches_have_one_gap_and_pairs_of_a_patch_with_itself_do_not_count():
     found = scored(3.0, 5.0, scalings=("none", "temperature:100"))
-    raw, none, hundredth = found.whole.gaps[:, *found.at].tolist()
+    raw, none, hundredth = found.batch.gaps[:, *found.at].tolist()
     assert GAPS == (-6.0, 6.0, 72) and bin_of(2) == 37
     assert [number for number, count in enumerate(raw) if count] == [37] and raw == none
     assert [number for number, count in enumerate(hundredth) if count] == [37 - 12]
@@ -249,7 +251,7 @@ def test_two_patches_have_one_gap_and_pairs_of_a_patch_with_itself_do_not_count(
 
 def test_the_gaps_of_four_patches_are_the_six_differences_about_equally_often():
     found = scored(0.0, 1.0, 11.0, 1011.0)
-    counts = found.whole.gaps[0][found.at]
+    counts = found.batch.gaps[0][found.at]
     gaps = (1, 11, 1011, 10, 1010, 1000)
     expected = torch.zeros(GAPS[2], dtype=torch.float64)
     for gap in gaps:
@@ -264,16 +266,16 @@ def test_dividing_the_scores_by_ten_shifts_the_histogram_by_the_bins_of_one_deca
         "random:0,3",
         scalings=functions("scaling", ["none", "temperature:10"]),
         normalisers={"a": normalise.softmax},
-    )(some())
+    ).answer((some(),))
     for found in answer:
-        raw, none, tenth = found.whole.gaps[:, *found.at].numpy()
+        raw, none, tenth = found.batch.gaps[:, *found.at].numpy()
         assert (raw == none).all() and (tenth == np.roll(raw, -6)).all() and (raw > 0).sum() > 6
 
 
 def test_gaps_beyond_the_ends_are_counted_at_the_ends():
-    assert scored(1.0, 1.0).whole.gaps[0].flatten()[0] > 200
-    assert scored(0.0, 1e9).whole.gaps[0].flatten()[-1] > 200
-    assert scored(1.0).whole.gaps.sum() == 0
+    assert scored(1.0, 1.0).batch.gaps[0].flatten()[0] > 200
+    assert scored(0.0, 1e9).batch.gaps[0].flatten()[-1] > 200
+    assert scored(1.0).batch.gaps.sum() == 0
 
 
 # Temperatures
@@ -281,9 +283,9 @@ def test_gaps_beyond_the_ends_are_counted_at_the_ends():
 
 def test_spread_and_gradient_against_temperature_are_those_of_plain_softmax():
     features = some()
-    for answer in asking("mean", "random:0,3")(features):
+    for answer in asking("mean", "random:0,3").answer((features,)):
         for found in answer:
-            shares, gradients = (values[found.at] for values in found.whole.heated)
+            shares, gradients = (values[found.at] for values in found.batch.heated)
             assert shares.shape == gradients.shape == (len(TEMPERATURES),)
             scores = found.scores.double().tolist()
             mean = math.fsum(scores) / N
@@ -300,9 +302,9 @@ def test_spread_and_gradient_against_temperature_are_those_of_plain_softmax():
 def test_the_temperatures_run_from_a_128th_to_128_and_the_spread_grows_with_them():
     assert TEMPERATURES[0] == 1 / 128 and TEMPERATURES[28] == 1 and TEMPERATURES[-1] == 128
     assert np.allclose(np.diff(np.log2(TEMPERATURES)), 0.25)
-    for answer in asking("random:0,3")(some()):
+    for answer in asking("random:0,3").answer((some(),)):
         for found in answer:
-            shares = found.whole.heated[0][found.at]
+            shares = found.batch.heated[0][found.at]
             assert (shares.diff() > -1e-12).all() and shares[-1] > 0.99
 
 
@@ -310,7 +312,7 @@ def test_the_temperatures_run_from_a_128th_to_128_and_the_spread_grows_with_them
     "scores", [(0.0, 1.0), (0.0, 1.0, 2.0, 3.0), (7.0, -2.0, 0.0, 1.0, 2.0, 2.0, 2.0, -1.0)]
 )
 def test_too_cold_and_too_hot_both_starve_the_gradient(scores):
-    gradient = scored(*scores).whole.heated[1].flatten()
+    gradient = scored(*scores).batch.heated[1].flatten()
     peak = int(gradient.argmax())
     assert 10 < peak < len(TEMPERATURES) - 10
     assert (
@@ -321,7 +323,7 @@ def test_too_cold_and_too_hot_both_starve_the_gradient(scores):
 
 
 def test_two_equal_best_patches_keep_a_gradient_however_cold():
-    gradient = scored(0.0, 1.0, 1.0).whole.heated[1].flatten()
+    gradient = scored(0.0, 1.0, 1.0).batch.heated[1].flatten()
     tau = torch.tensor(TEMPERATURES, dtype=torch.float64)
     np.testing.assert_allclose(
         gradient[:8] * tau[:8], 0.5, rtol=1e-9
@@ -331,7 +333,7 @@ def test_two_equal_best_patches_keep_a_gradient_however_cold():
 @pytest.mark.parametrize("gap", [1e-3, 2.0, 60.0])
 def test_two_patches_learn_fastest_where_their_scaled_gap_is_that_of_the_closed_form(gap):
     assert PEAK * math.tanh(PEAK / 2) == pytest.approx(1, abs=1e-6)
-    gradient = scored(0.0, gap).whole.heated[1].flatten()
+    gradient = scored(0.0, gap).batch.heated[1].flatten()
     tau = (
         TEMPERATURES[int(gradient.argmax())] * gap / 2
     )  # the standard deviation of two numbers is half their difference
@@ -339,13 +341,13 @@ def test_two_patches_learn_fastest_where_their_scaled_gap_is_that_of_the_closed_
 
 
 def test_scores_without_contrast_are_spread_evenly_at_every_temperature():
-    shares, gradients = scored(3.0, 3.0, 3.0, 3.0).whole.heated
+    shares, gradients = scored(3.0, 3.0, 3.0, 3.0).batch.heated
     assert torch.allclose(shares, torch.ones_like(shares)) and gradients.isfinite().all()
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
 def test_the_temperature_for_a_share_spreads_the_attention_over_that_share(share):
-    for answer in asking("mean", "random:0,3")(some()):
+    for answer in asking("mean", "random:0,3").answer((some(),)):
         for found in answer:
             tau = found.temperature_for(share)
             assert perplexity(

@@ -10,6 +10,7 @@ from statistics import fmean, pstdev
 import numpy as np
 import pytest
 import torch
+from conftest import diagnose_attention
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
@@ -19,7 +20,7 @@ from torch.autograd.functional import jacobian
 
 from attnvis.attention import normalise, scaling
 from attnvis.attention.dot_product import attend
-from attnvis.metrics.diagnostics import DESCRIPTIONS, diagnose, freezing_point
+from attnvis.metrics.diagnostics import DESCRIPTIONS, freezing_point
 from attnvis.types import Attention, Scores
 
 GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden.json").read_text())
@@ -43,7 +44,7 @@ def attention_of(
 
 
 def figures(attention: Attention) -> dict[str, float]:
-    return {name: values.item() for name, values in diagnose(attention).items()}
+    return {name: values.item() for name, values in diagnose_attention(attention).items()}
 
 
 def share_of_top(weights: list[float], percent: int) -> float:
@@ -88,7 +89,7 @@ def plain(weights: list[float], logits: list[float], scores: list[float]) -> dic
 @pytest.mark.parametrize("patches", [2, N, 23])
 def test_diagnostics_are_their_definitions_in_plain_loops(patches, normaliser):
     attention = random_attention(patches, normaliser)
-    found = diagnose(attention)
+    found = diagnose_attention(attention)
     assert list(found) == list(DESCRIPTIONS)
     for b in range(B):
         for q in range(Q):
@@ -107,7 +108,7 @@ def test_the_divergence_to_inv_sqrt_d_is_scipys(name):
     attention = attend(query, keys, scaling=getattr(scaling, name))
     reference = attend(query, keys, scaling=scaling.inv_sqrt_d).weights
     expected = jensenshannon(attention.weights.numpy(), reference.numpy(), axis=-1) ** 2
-    np.testing.assert_allclose(diagnose(attention)["js_inv_sqrt_d"].numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(diagnose_attention(attention)["js_inv_sqrt_d"].numpy(), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_rank_correlation_is_that_of_scipy_with_ties(first, second):
 def test_only_cosine_changes_the_ranks(name):
     chance = torch.Generator().manual_seed(0)
     query, keys = (torch.randn(B, n, D, generator=chance, dtype=torch.float64) for n in (Q, 49))
-    correlation = diagnose(attend(query, keys, scaling=getattr(scaling, name)))["rank_correlation"]
+    correlation = diagnose_attention(attend(query, keys, scaling=getattr(scaling, name)))["rank_correlation"]
     assert ((correlation > 1 - 1e-12) == (name != "cosine")).all()
 
 
@@ -266,7 +267,9 @@ def test_one_hot_attention_prefers_one_patch():
 @pytest.mark.parametrize("name", scaling.__all__)
 def test_no_diagnostic_of_a_constant_map_or_a_single_patch_is_nan(name, constant, patches):
     keys = torch.full((B, patches, D), constant)
-    for values in diagnose(attend(torch.full((B, Q, D), 0.7), keys, scaling=getattr(scaling, name))).values():
+    for values in diagnose_attention(
+        attend(torch.full((B, Q, D), 0.7), keys, scaling=getattr(scaling, name))
+    ).values():
         assert values.shape == (B, Q) and values.dtype == torch.float64 and values.isfinite().all()
 
 
@@ -291,7 +294,7 @@ def test_top_shares_are_of_one_patch_at_least_and_of_a_hundred_patches_one_five_
 @pytest.mark.parametrize("sigma", [0.25, 0.5, 0.75, 1.0])
 def test_attention_to_gaussian_scores_spreads_over_n_exp_minus_half_the_variance(sigma):
     scores = torch.randn(32, 784, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = diagnose(
+    found = diagnose_attention(
         attend(
             torch.ones(32, 1, 1, dtype=torch.float64), scores, scaling=partial(scaling.zscore, tau=1 / sigma)
         )
@@ -308,7 +311,7 @@ def test_attention_freezes_on_single_patches_beyond_the_freezing_point(patches, 
     scores = torch.randn(16, patches, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for times, few in ((0.4, False), (2.0, True)):
         frozen = partial(scaling.zscore, tau=1 / (times * sigma))
-        found = diagnose(attend(torch.ones(16, 1, 1, dtype=torch.float64), scores, scaling=frozen))
+        found = diagnose_attention(attend(torch.ones(16, 1, 1, dtype=torch.float64), scores, scaling=frozen))
         assert (fmean(found["effective_patches"].flatten().tolist()) < 3) == few
 
 

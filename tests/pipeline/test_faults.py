@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import make_photo
+from conftest import make_photo, records
 from PIL import Image
-from test_cli import records
 
 from attnvis.pipeline.maps import read_maps
 

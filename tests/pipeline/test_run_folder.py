@@ -145,11 +145,9 @@ def test_maps_read_again_are_what_the_network_found_and_where(attnvis, photos):
         == 0
     )
     photo = load(Path("a/cat.png"), short=96)
-    expected = AttentionMethod(lambda features: several(features, asked))(
-        LOADED(precision="fp32")(
-            collate([photo], LOADED(precision="fp32").preprocessing.changed("resize", 96))
-        )
-    )[0]
+    network = LOADED(precision="fp32")
+    method = AttentionMethod(network, lambda features: several(features, asked))
+    (expected,) = method(collate([photo], network.preprocessing.changed("resize", 96)))
     again = read_maps(Path("out") / records()[0]["map"])
     assert [answer.query for answer in again] == asked
     for found, true in zip(again, expected, strict=True):

@@ -35,7 +35,7 @@ def bands(batch):
         )
         for view, photo in zip(batch.views, batch.photos)
     )
-    return Features(tokens, (3, 2), placements, names=tuple(photo.name for photo in batch.photos))
+    return (Features(tokens, (3, 2), placements, names=tuple(photo.name for photo in batch.photos)),)
 
 
 def broken(folder: Path, kind: int) -> Path:
@@ -63,7 +63,7 @@ def test_of_two_hundred_photos_the_twenty_broken_ones_fail_alone_each_with_its_r
     paths = [*photos]
     for number, path in enumerate(bad):
         paths.insert(number * 10, path)
-    outcomes = list(streaming.stream(paths, bands, AttentionMethod(), HOW))
+    outcomes = list(streaming.stream(paths, AttentionMethod(bands), HOW))
     assert [outcome.index for outcome in outcomes] == list(range(200)) and [
         outcome.path for outcome in outcomes
     ] == paths
@@ -105,13 +105,13 @@ def test_at_most_waiting_photos_are_decoded_and_waiting(tmp_path, monkeypatch, b
     done = sum(
         1
         for _ in streaming.stream(
-            paths, bands, AttentionMethod(), Preprocessing(65, "stretch", multiple=1), batch_size, waiting
+            paths, AttentionMethod(bands), Preprocessing(65, "stretch", multiple=1), batch_size, waiting
         )
     )
     done += sum(
         1
         for _ in streaming.stream(
-            paths, bands, AttentionMethod(), Preprocessing(64, "letterbox"), batch_size, waiting
+            paths, AttentionMethod(bands), Preprocessing(64, "letterbox"), batch_size, waiting
         )
     )
     assert done == 120
@@ -124,17 +124,16 @@ def numbers(outcomes: list[Outcome]) -> dict[str, torch.Tensor]:
 
 
 def test_results_depend_neither_on_the_batch_size_nor_on_the_order_of_the_photos(tmp_path):
-    net = LOADED(precision="fp32")
     paths = [make_photo(tmp_path / f"{number}.png", SIZES[number % 3], number) for number in range(9)]
-    method = AttentionMethod(query.class_, scaling.inv_sqrt_d)
-    alone = numbers(list(streaming.stream(paths, net, method, HOW, 1)))
+    method = AttentionMethod(LOADED(precision="fp32"), query.class_, scaling.inv_sqrt_d)
+    alone = numbers(list(streaming.stream(paths, method, HOW, 1)))
     assert len({tuple(weights.tolist()) for weights in alone.values()}) == 9
     for order, batch_size in (
         (paths, 4),
         (paths[::-1], 9),
         (sorted(paths, key=lambda path: path.name[::-1]), 2),
     ):
-        other = numbers(list(streaming.stream(order, net, method, HOW, batch_size)))
+        other = numbers(list(streaming.stream(order, method, HOW, batch_size)))
         for name, weights in alone.items():
             torch.testing.assert_close(other[name], weights, rtol=1e-4, atol=1e-6)
 
@@ -153,7 +152,7 @@ def test_a_point_outside_one_photo_of_a_batch_fails_that_photo_alone(tmp_path):
     ask = language.parse("point:150,100")
     outcomes = {
         outcome.path.name: outcome
-        for outcome in streaming.stream([large, small, large], net, AttentionMethod(ask), HOW, batch_size=3)
+        for outcome in streaming.stream([large, small, large], AttentionMethod(net, ask), HOW, batch_size=3)
     }
     assert sizes[0] == 3, "the two sizes make one input size, or this test tests nothing"
     assert outcomes["large.png"].error == "" and len(outcomes["large.png"].answers) == 1
@@ -162,14 +161,14 @@ def test_a_point_outside_one_photo_of_a_batch_fails_that_photo_alone(tmp_path):
 
 @pytest.mark.parametrize("workers", [2, 5])
 def test_several_workers_give_the_same_outcomes_in_the_same_order_to_the_bit(tmp_path, workers):
-    net, method = LOADED(precision="fp32"), AttentionMethod(query.class_, scaling.inv_sqrt_d)
+    method = AttentionMethod(LOADED(precision="fp32"), query.class_, scaling.inv_sqrt_d)
     paths = [make_photo(tmp_path / f"{number}.png", SIZES[number % 3], number) for number in range(17)]
     paths.insert(4, tmp_path / "missing.png")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as each of the workers has
     try:
-        alone = list(streaming.stream(paths, net, method, HOW, 4))
-        others = list(streaming.stream(paths, net, method, HOW, 4, workers=workers))
+        alone = list(streaming.stream(paths, method, HOW, 4))
+        others = list(streaming.stream(paths, method, HOW, 4, workers=workers))
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
@@ -177,7 +176,7 @@ def test_several_workers_give_the_same_outcomes_in_the_same_order_to_the_bit(tmp
     for one, other in zip(alone, others, strict=True):
         assert (
             one.error == other.error
-            and one.predicted == other.predicted
+            and [answer.predicted for answer in one.answers] == [answer.predicted for answer in other.answers]
             and bool(one.error) == (one.path.name == "missing.png")
         )
         assert all(
@@ -190,8 +189,7 @@ def test_a_photo_of_an_odd_shape_does_not_hold_the_others_back_for_ever(tmp_path
     sizes = [(30, 90)] + [(70, 90)] * 59
     outcomes = streaming.stream(
         (make_photo(tmp_path / f"{n}.png", size, n) for n, size in enumerate(sizes)),
-        bands,
-        AttentionMethod(),
+        AttentionMethod(bands),
         HOW,
         4,
         10,
@@ -213,7 +211,7 @@ def test_what_is_made_of_outcomes_is_made_by_several_threads_and_given_back_in_o
         return outcome.path.name
 
     how = Preprocessing(65, "stretch")
-    outcomes = list(streaming.stream(paths, bands, AttentionMethod(), how, 8, workers=3, after=drawn))
+    outcomes = list(streaming.stream(paths, AttentionMethod(bands), how, 8, workers=3, after=drawn))
     assert [outcome.made for outcome in outcomes] == [None if n == 5 else f"{n}.png" for n in range(24)]
     assert [outcome.error for outcome in outcomes if outcome.error] == ["vanished meanwhile"] and outcomes[
         5
@@ -240,13 +238,13 @@ def test_where_memory_does_not_hold_a_batch_it_is_halved_and_the_run_goes_on(tmp
             raise error
         return bands(batch)
 
-    outcomes = list(streaming.stream(paths, small, AttentionMethod(), HOW, 8, say=said.append))
+    outcomes = list(streaming.stream(paths, AttentionMethod(small), HOW, 8, say=said.append))
     assert [outcome.index for outcome in outcomes] == list(range(20)) and not any(
         outcome.error for outcome in outcomes
     )
     assert asked[:3] == [8, 4, 2] and max(asked[2:]) == 2, "what was too much once is not tried again"
     assert len(said) == 2 and "batch_size=2" in said[-1]
-    right = list(streaming.stream(paths, bands, AttentionMethod(), HOW, 8))
+    right = list(streaming.stream(paths, AttentionMethod(bands), HOW, 8))
     for one, other in zip(right, outcomes, strict=True):
         torch.testing.assert_close(one.answers[0].attention.weights, other.answers[0].attention.weights)
 
@@ -262,7 +260,7 @@ def test_a_photo_that_memory_does_not_hold_alone_fails_alone(tmp_path):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return bands(batch)
 
-    outcomes = list(streaming.stream(paths, small, AttentionMethod(), HOW, 8, say=lambda text: None))
+    outcomes = list(streaming.stream(paths, AttentionMethod(small), HOW, 8, say=lambda text: None))
     assert [bool(outcome.error) for outcome in outcomes] == [False, False, True, False, False]
     assert "2.png (200 x 90 px) does not fit into memory; give a smaller preprocess.size" in outcomes[2].error
 
@@ -275,7 +273,7 @@ def test_another_runtime_error_is_not_taken_for_a_lack_of_memory(tmp_path):
         with pytest.raises(RuntimeError, match="cannot be multiplied"):
             list(
                 streaming.stream(
-                    [make_photo(tmp_path / "a.png")], wrong, AttentionMethod(), HOW, workers=workers
+                    [make_photo(tmp_path / "a.png")], AttentionMethod(wrong), HOW, workers=workers
                 )
             )
 
@@ -283,16 +281,16 @@ def test_another_runtime_error_is_not_taken_for_a_lack_of_memory(tmp_path):
 def test_a_mistake_that_is_no_photos_ends_the_run(tmp_path):
     paths = [make_photo(tmp_path / f"{number}.png", seed=number) for number in range(3)]
 
-    def wrong(features):
+    def wrong(batch):
         raise ValueError("no such class")
 
     with pytest.raises(ValueError, match="no such class") as caught:
-        list(streaming.stream(paths, bands, wrong, HOW))
+        list(streaming.stream(paths, wrong, HOW))
     assert not isinstance(caught.value, PhotoError)
     with pytest.raises(ValueError, match="batch_size 0"):
-        list(streaming.stream(paths, bands, AttentionMethod(), HOW, 0))
+        list(streaming.stream(paths, AttentionMethod(bands), HOW, 0))
     with pytest.raises(ValueError, match="0 workers"):
-        list(streaming.stream(paths, bands, AttentionMethod(), HOW, workers=0))
+        list(streaming.stream(paths, AttentionMethod(bands), HOW, workers=0))
 
 
 def test_the_first_outcomes_come_before_the_last_photo_is_read(tmp_path):
@@ -300,19 +298,24 @@ def test_the_first_outcomes_come_before_the_last_photo_is_read(tmp_path):
         for number in range(100):
             yield make_photo(tmp_path / f"{number}.png", seed=number)
 
-    outcomes = streaming.stream(paths(), bands, AttentionMethod(), HOW, batch_size=4)
+    outcomes = streaming.stream(paths(), AttentionMethod(bands), HOW, batch_size=4)
     assert next(outcomes).index == 0
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_predictions_are_the_softmax_of_the_networks_own_logits(tmp_path):
     net = LOADED(precision="fp32")
-    (outcome,) = streaming.stream([make_photo(tmp_path / "a.png")], net, AttentionMethod(), HOW)
+    (outcome,) = streaming.stream([make_photo(tmp_path / "a.png")], AttentionMethod(net), HOW)
     assert outcome.photo is not None
     from attnvis.data.preprocessing import collate
 
-    logits = net(collate([outcome.photo], HOW)).logits[0].double().numpy()
+    (features,) = net(collate([outcome.photo], HOW))
+    logits = features.logits[0].double().numpy()
     chances = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     best = np.argsort(-chances)[:5]
-    assert [name for name, _ in outcome.predicted] == [net.head.categories[index] for index in best]
-    np.testing.assert_allclose([chance for _, chance in outcome.predicted], chances[best], rtol=1e-4)
+    assert [name for name, _ in outcome.answers[0].predicted] == [
+        net.head.categories[index] for index in best
+    ]
+    np.testing.assert_allclose(
+        [chance for _, chance in outcome.answers[0].predicted], chances[best], rtol=1e-4
+    )

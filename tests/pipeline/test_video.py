@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import fake_backbone
+from conftest import fake_backbone, no_network
 from torch import nn
 
 from attnvis import render
@@ -21,8 +21,9 @@ from attnvis.methods import attention
 from attnvis.methods.attention import AttentionMethod
 from attnvis.pipeline import video as pipeline_video
 from attnvis.pipeline import video_file
+from attnvis.pipeline.plan import RunPlan
 from attnvis.render.panels import BAR_HEIGHT
-from attnvis.types import Box, Features, Placement, Preprocessing, Query
+from attnvis.types import Box, Features, Placement, Preprocessing, Provenance, Query
 
 HOW = Preprocessing(size=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -75,6 +76,9 @@ def redness(features):
     """q = the red channel minus the others: the attention must follow the square."""
     direction = torch.tensor([1.0, -0.5, -0.5]).expand(len(features.tokens), 1, 3)
     return Query(direction, (("red",),) * len(features.tokens), text="red")
+
+
+PLAN = RunPlan((), render.Style(), Provenance())
 
 
 def colours():
@@ -177,9 +181,9 @@ def test_an_odd_side_gets_one_more_line_and_that_is_recorded(here, size, padded)
 
 def test_the_record_says_that_a_line_was_added(here):
     clip = video.Clip(Path("clip.avi"), (33, 64), 10.0, 2, "")
-    with pipeline_video.VideoRun(here / "out", clip, render.Style(), {}, {}) as film:
+    with pipeline_video.VideoRun(here / "out", clip, PLAN) as film:
         for shots in pipeline_video.attend_frames(
-            reel(2, (33, 64)), colours(), AttentionMethod(redness), HOW, after=film.add
+            reel(2, (33, 64)), AttentionMethod(colours(), redness), HOW, after=film.add
         ):
             assert len(shots) == 2
     assert told()["video"]["padding"].startswith("1 row below and 0 column on the right")
@@ -226,11 +230,9 @@ def test_the_attention_follows_what_moves(here):
     clip = video.examine(here / "clip.avi")
     how = Preprocessing(size=48, multiple=16, mean=HOW.mean, std=HOW.std)
     net = fake_backbone(nn.AvgPool2d(16), how)
-    method = AttentionMethod(redness, partial(temperature, tau=0.1))
+    method = AttentionMethod(net, redness, partial(temperature, tau=0.1))
     shots = [
-        shot
-        for chunk in pipeline_video.attend_frames(video.frames(clip), net, method, how, 4)
-        for shot in chunk
+        shot for chunk in pipeline_video.attend_frames(video.frames(clip), method, how, 4) for shot in chunk
     ]
     rows = [pipeline_video.numbers(shot) for shot in shots]
     assert [(row["drawn_x"], row["drawn_y"]) for row in rows] == [
@@ -250,7 +252,7 @@ def test_every_third_frame_is_attended_and_the_others_hold_it():
     shots = [
         shot
         for chunk in pipeline_video.attend_frames(
-            reel(11), counted, AttentionMethod(redness), HOW, 4, every=3
+            reel(11), AttentionMethod(counted, redness), HOW, 4, every=3
         )
         for shot in chunk
     ]
@@ -269,8 +271,7 @@ def test_smoothing_is_the_exponential_average_over_time(here):
     clip = video.examine(here / "clip.avi")
     run = partial(
         pipeline_video.attend_frames,
-        backbone=colours(),
-        method=AttentionMethod(redness, partial(temperature, tau=0.1)),
+        method=AttentionMethod(colours(), redness, partial(temperature, tau=0.1)),
         preprocessing=HOW,
     )
     own = [shot.look.weights for chunk in run(video.frames(clip), batch_size=3) for shot in chunk]
@@ -297,7 +298,9 @@ def test_after_the_same_time_as_much_is_forgotten_at_any_frame_rate(rate):
 
 def look_of(weights, size):
     tokens = torch.tensor([[[weight, 0.0] for weight in weights]])
-    found = AttentionMethod(lambda features: torch.ones(1, 1, 2))(features_of(tokens))[0][0]
+    found = AttentionMethod(no_network, lambda features: torch.ones(1, 1, 2)).answer((features_of(tokens),))[
+        0
+    ][0]
     return pipeline_video.FrameAttention(found, np.array(weights))
 
 
@@ -309,7 +312,7 @@ def test_equal_weights_have_equal_colours_in_every_frame_whatever_the_others_are
         look_of(weights, clip.size)
         for weights in ([0.4, 0.5, 0.1, 0.0], [0.4, 0.0, 0.0, 0.6], [0.4, 0.5, 0.1, 0.0])
     ]
-    with pipeline_video.VideoRun(here / "out", clip, render.Style(), {}, {}) as film:
+    with pipeline_video.VideoRun(here / "out", clip, PLAN) as film:
         grey = np.full((16, 64, 3), 90, np.uint8)
         film.add(
             [
@@ -352,7 +355,10 @@ def neighbours(vectors):
 @pytest.mark.parametrize("batch", [1, 7])
 def test_the_sign_of_pca_stays_from_frame_to_frame_and_over_batches(batch):
     tokens = drifting()
-    bare, kept = query.pca, attention.steady(AttentionMethod(partial(query.pca, component=1))).query
+    bare, kept = (
+        query.pca,
+        attention.steady(AttentionMethod(no_network, partial(query.pca, component=1))).query,
+    )
     alone = [vector for part in tokens.split(batch) for vector in bare(features_of(part)).vectors[:, 0]]
     held = [vector for part in tokens.split(batch) for vector in kept(features_of(part)).vectors[:, 0]]
     assert (neighbours(alone) < -0.9).sum() > 10, "the test has nothing to protect"
@@ -366,7 +372,7 @@ def test_the_verb_asks_pca_with_a_steady_sign(film, monkeypatch):
     attend_frames, asked = pipeline_video.attend_frames, []
 
     def spied(*arguments, **settings):
-        asked.append(arguments[2].query)
+        asked.append(arguments[1].query)
         return attend_frames(*arguments, **settings)
 
     monkeypatch.setattr(pipeline_video, "attend_frames", spied)
@@ -379,15 +385,20 @@ def test_after_a_cut_the_sign_is_the_new_scenes_own():
     one = torch.tensor([[[2.0, 0.1], [0.0, 0.1], [0.0, -0.1]]])
     other = torch.tensor([[[0.1, 3.0], [0.3, 0.0], [-0.6, 0.0]]])
     for first, second in ((one, other), (-one, other), (one, -other), (-one, -other)):
-        kept = attention.steady(AttentionMethod(query.pca)).query
+        kept = attention.steady(AttentionMethod(no_network, query.pca)).query
         kept(features_of(first))
         torch.testing.assert_close(kept(features_of(second)).vectors, query.pca(features_of(second)).vectors)
 
 
 def test_a_sign_that_means_something_is_left_alone():
     for asked in (query.mean, query.class_, partial(query.point, x=1.0, y=1.0), redness):
-        assert attention.steady(AttentionMethod(asked)).query is asked
-    assert attention.steady(AttentionMethod(query.pca))(features_of(drifting(2)))[0][0].query == "pca"
+        assert attention.steady(AttentionMethod(no_network, asked)).query is asked
+    assert (
+        attention.steady(AttentionMethod(no_network, query.pca))
+        .answer((features_of(drifting(2)),))[0][0]
+        .query
+        == "pca"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ memory
@@ -415,7 +426,7 @@ def test_no_more_than_three_chunks_are_alive_however_slow_the_writer_is(batch, e
     chunks = [
         len(chunk)
         for chunk in pipeline_video.attend_frames(
-            counted(), colours(), AttentionMethod(redness), HOW, batch, every, after=slow
+            counted(), AttentionMethod(colours(), redness), HOW, batch, every, after=slow
         )
     ]
     assert order == list(range(50)) and sum(chunks) == 50 and max(chunks) == batch
@@ -570,10 +581,10 @@ def test_frames_at_varying_times_are_played_evenly_and_that_is_said(here):
         (lambda number: number / 10, ""),
         (lambda number: (number / 10) ** 2, "lasts 1.9 s instead of 3.6 s"),
     ):
-        with pipeline_video.VideoRun(here / "out", clip, render.Style(), {}, {}) as film:
+        with pipeline_video.VideoRun(here / "out", clip, PLAN) as film:
             frames = (video.Frame(frame.index, times(frame.index), frame.pixels) for frame in reel(20))
             list(
-                pipeline_video.attend_frames(frames, colours(), AttentionMethod(redness), HOW, after=film.add)
+                pipeline_video.attend_frames(frames, AttentionMethod(colours(), redness), HOW, after=film.add)
             )
         assert (
             said in film.uneven

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import listed
 from attnvis.cli.config import plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["backbones"]
+__all__ = ["COMMAND", "backbones"]
 
 
 def backbones(cfg: "DictConfig", folder: Path) -> int:
@@ -22,3 +23,6 @@ def backbones(cfg: "DictConfig", folder: Path) -> int:
     for line in table(survey(listed(plain(cfg.names)), int(cfg.size), str(cfg.weights))):
         print(line, flush=True)
     return 0
+
+
+COMMAND = Command("backbones", backbones, argument="NETWORK ...", key="names")

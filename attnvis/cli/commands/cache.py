@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnvis.cli.commands.command import Command
 from attnvis.cli.config import plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["cache"]
+__all__ = ["COMMAND", "cache"]
 
 
 def cache(cfg: "DictConfig", folder: Path) -> int:
@@ -28,3 +29,6 @@ def cache(cfg: "DictConfig", folder: Path) -> int:
             f"{total / 1e6:10.1f} MB in {place}" + ("; attnvis cache clear=true frees them" if total else "")
         )
     return 0
+
+
+COMMAND = Command("cache", cache)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import photos
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import complain, progress
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
 
     from attnvis.backbone.calibration import Calibration
 
-__all__ = ["calibrate", "described"]
+__all__ = ["COMMAND", "calibrate", "described"]
 
 
 def calibrate(cfg: "DictConfig", folder: Path) -> int:
-    """Where the cells of each layer look, by the flip test, beside where those of random weights do; stored for every later run."""
+    """Where the cells of each layer look, by the flip test, beside where those of random weights do.
+
+    It is stored for every later run.  Gives 1 where photos could not be read.
+    """
     import numpy as np
     import torch
 
@@ -27,40 +31,46 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
 
     paths = photos(plain(cfg.images))
     if len(paths) > cfg.most:
-        paths = [
-            paths[index]
-            for index in sorted(np.random.default_rng(cfg.seed).choice(len(paths), cfg.most, replace=False))
-        ]
+        drawn = np.random.default_rng(cfg.seed).choice(len(paths), cfg.most, replace=False)
+        paths = [paths[index] for index in sorted(drawn)]
     if "placement" in cfg.backbone:
         cfg.backbone.placement = "rf"  # what the shift is counted from
     torch.manual_seed(cfg.seed)
     backbone = build(cfg, "backbone")
     preprocessing = backbone.preprocessing.changed("resize", cfg.preprocess.size)
-    found, reasons = flip_test(backbone, paths, preprocessing, cfg.batch_size, cfg.seed, progress)
-    controls, kept = flip_test_of_chance(
+    calibrations, reasons = flip_test(backbone, paths, preprocessing, cfg.batch_size, cfg.seed, progress)
+    controls, shared = flip_test_of_chance(
         backbone, paths, preprocessing, cfg.controls, cfg.batch_size, cfg.seed, progress
     )
     complain(reasons)
-    for layer, calibration, shifts in zip(backbone.layers, found, controls, strict=True):
+    for layer, calibration, shifts in zip(backbone.layers, calibrations, controls, strict=True):
         calibration = replace(calibration, controls=shifts)
-        for line in described(calibration, layer, cfg.controls, kept):
+        for line in described(calibration, layer, copies=cfg.controls, shared=shared):
             print(line)
         print(
-            f"  stored in {store(calibration)}; placement=auto and placement=calibrated draw these weights' cells there from now on"
+            f"  stored in {store(calibration)}; "
+            "placement=auto and placement=calibrated draw these weights' cells there from now on"
         )
     return 1 if reasons else 0
 
 
-def described(calibration: "Calibration", layer: str, copies: int, kept: list[str]) -> Iterator[str]:
-    """What a calibration says, in lines for a terminal.  `kept`: parameters that the copies with random weights share."""
-    (low, high), (first, second) = calibration.interval, calibration.halves
+def described(calibration: "Calibration", layer: str, copies: int, shared: list[str]) -> Iterator[str]:
+    """What a calibration says, in lines for a terminal.
+
+    copies    how many copies with random weights were tested
+    shared    the parameters that those copies could not forget
+    """
+    low, high = calibration.interval
+    first, second = calibration.halves
     yield (
-        f"{calibration.backbone}, layer {layer}: cells look {calibration.shift:.2f} [{low:.2f}, {high:.2f}] px from where geometry centres "
-        f"them (negative: up and left; {calibration.photos} photos of {calibration.size} px)"
+        f"{calibration.backbone}, layer {layer}: "
+        f"cells look {calibration.shift:.2f} [{low:.2f}, {high:.2f}] px from where geometry centres them "
+        f"(negative: up and left; {calibration.photos} photos of {calibration.size} px)"
     )
     yield (
-        f"  held out: maps of photos and of their mirror images correlate by {calibration.before:.3f} before and {calibration.after:.3f} "
-        f"after (the halves gave {first:.2f} and {second:.2f} px)"
+        "  held out: maps of photos and of their mirror images correlate "
+        f"by {calibration.before:.3f} before and {calibration.after:.3f} after "
+        f"(the halves gave {first:.2f} and {second:.2f} px)"
     )
     if not copies:
         return
@@ -72,6 +82,9 @@ def described(calibration: "Calibration", layer: str, copies: int, kept: list[st
         + (f" ({silent} said nothing)" if shifts and silent else "")
         + ("; the learned shift lies among these: it is no more than chance" if calibration.by_chance else "")
     )
-    if kept:
-        more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
-        yield f"  the copies keep what was learned in {', '.join(kept[:3])}{more}: no reset_parameters"
+    if shared:
+        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+        yield f"  the copies keep what was learned in {', '.join(shared[:3])}{more}: no reset_parameters"
+
+
+COMMAND = Command("calibrate", calibrate, argument="PHOTO ...")

@@ -1,31 +1,60 @@
-"""What several commands need: the photos that were named, a sample of them, the threads, the command line."""
+"""What several commands need: the photos that were named, the number of threads, the command line."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["command", "listed", "photos"]
+from attnvis.cli.messages import note
+
+if TYPE_CHECKING:
+    from attnvis.backbone.backbone import Backbone
+    from attnvis.backbone.cache import Cached
+    from attnvis.types import Preprocessing, Provenance
+
+__all__ = ["command_line", "listed", "photos", "provenance", "shout", "thread_count"]
 
 
 def thread_count(workers: int | str, photos: int) -> int:
-    """How many threads `auto` stands for: one a core, none for one photo."""
+    """How many threads `auto` stands for: one a core, none for one photo.
+
+    Raises ValueError for what is neither `auto` nor a number from 1 on.
+    """
     import torch
 
     if not (workers == "auto" or (isinstance(workers, int) and workers > 0)):
         raise ValueError(f"workers={workers}: give auto (one a core) or a number from 1 on")
-    return max(1, min(torch.get_num_threads() if workers == "auto" else int(workers), photos))
+    wanted = torch.get_num_threads() if workers == "auto" else int(workers)
+    return max(1, min(wanted, photos))
 
 
 def photos(images: Any) -> list[Path]:
+    """The files that the setting `images` names.  Raises PhotoError where it names none."""
     from attnvis.data.paths import find
 
-    return find([str(item) for item in images] if isinstance(images, list) else str(images))
+    return find(listed(images) if isinstance(images, list) else str(images))
 
 
 def listed(value: Any) -> list[str]:
+    """A setting that may be one word or a list of them, as a list."""
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
-def command() -> str:
-    """The command line, to be typed again; processes that a launcher starts inherit it."""
+def provenance(backbone: "Backbone | Cached", preprocessing: "Preprocessing", seed: int) -> "Provenance":
+    """What every record of this command says of where its numbers come from."""
+    from attnvis.types import Provenance
+
+    entries = backbone.describe() | {"fit": preprocessing.fit, "size": str(preprocessing.size)}
+    entries |= {"seed": str(seed), "command": command_line(), **backbone.cautions(preprocessing)}
+    return Provenance.from_entries(entries)
+
+
+def shout(warnings: Iterable[str]) -> None:
+    """What must not be overlooked: that the weights are random, that the size does not suit the network."""
+    for warning in warnings:
+        note(warning.upper())
+
+
+def command_line() -> str:
+    """What was typed, to be typed again; processes that a launcher starts inherit it."""
     return os.environ.get("ATTNVIS_COMMAND", "")

@@ -4,14 +4,15 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnvis.cli.commands.common import command
+from attnvis.cli.commands.command import Command
+from attnvis.cli.commands.common import command_line
 from attnvis.cli.config import build
-from attnvis.cli.messages import conclude, progress
+from attnvis.cli.messages import print_summary, progress
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["redraw"]
+__all__ = ["COMMAND", "redraw"]
 
 
 def redraw(cfg: "DictConfig", folder: Path) -> int:
@@ -28,6 +29,9 @@ def redraw(cfg: "DictConfig", folder: Path) -> int:
         )
         raise ValueError(f"{source} is not the folder of a run: it has no records.csv; {advice}")
     reasons = Counter(
-        reason for _, reason in progress(again(source, folder, build(cfg, "render"), command()), None)
+        reason for _, reason in progress(again(source, folder, build(cfg, "render"), command_line()), None)
     )
-    return conclude(reasons.pop("", 0), reasons, folder)
+    return print_summary(reasons.pop("", 0), reasons, folder)
+
+
+COMMAND = Command("redraw", redraw, argument="FOLDER", key="run", single="the folder of one run")

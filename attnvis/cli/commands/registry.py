@@ -1,12 +1,18 @@
-"""Every verb and the function behind it: (config, folder) -> exit code."""
-
-from collections.abc import Callable
+"""Every command, in the order in which help shows them.  A new one: its file, its yaml, its line here."""
 
 from attnvis.cli.commands import backbones, cache, calibrate, redraw, run, sweep, video
 
-__all__ = ["VERBS"]
+__all__ = ["COMMANDS"]
 
-VERBS: dict[str, Callable[..., int]] = {
-    "run": run.run, "sweep": sweep.sweep, "redraw": redraw.redraw, "cache": cache.cache,
-    "backbones": backbones.backbones, "calibrate": calibrate.calibrate, "video": video.video,
-}  # fmt: skip
+COMMANDS = {
+    command.name: command
+    for command in (
+        run.COMMAND,
+        sweep.COMMAND,
+        redraw.COMMAND,
+        cache.COMMAND,
+        backbones.COMMAND,
+        calibrate.COMMAND,
+        video.COMMAND,
+    )
+}

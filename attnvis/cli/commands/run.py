@@ -1,17 +1,17 @@
 """`attnvis run`: photos in, heatmaps out."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnvis.cli.commands.common import command, photos, thread_count
+from attnvis.cli.commands.command import Command
+from attnvis.cli.commands.common import photos, provenance, shout, thread_count
 from attnvis.cli.config import build, plain
-from attnvis.cli.messages import conclude, note, progress
+from attnvis.cli.messages import note, print_summary, progress
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["run"]
+__all__ = ["COMMAND", "run"]
 
 
 def run(cfg: "DictConfig", folder: Path) -> int:
@@ -21,34 +21,50 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.backbone.cache import remembered
     from attnvis.data.preprocessing import sample
     from attnvis.methods.attention import AttentionMethod
+    from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.pipeline.streaming import stream
 
     paths = photos(plain(cfg.images))
     style = build(cfg, "render")
-    method = AttentionMethod(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise"))
+    query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
     torch.manual_seed(cfg.seed)
     backbone = remembered(build(cfg, "backbone"), plain(cfg.cache))
+    method = AttentionMethod(backbone, query, scaling, normalise)
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     workers = thread_count(cfg.workers, len(paths))
     backbone.prepare(len(paths), workers, sample(paths, preprocessing))
-    facts = backbone.describe() | {
-        "fit": preprocessing.fit,
-        "size": str(preprocessing.size),
-        "seed": str(cfg.seed),
-    }
-    facts |= backbone.cautions(preprocessing)
-    facts["command"] = command()
-    warnings = backbone.warnings_at(preprocessing)
-    for warning in warnings:
-        print(f"attnvis: {warning.upper()}", file=sys.stderr)
-    with RunWriter(
-        folder, paths, style, facts, plain(cfg), warnings, plain(cfg.logger), cfg.maps, cfg.resume
-    ) as results:
+    plan = RunPlan(
+        paths=tuple(paths),
+        style=style,
+        provenance=provenance(backbone, preprocessing, seed=cfg.seed),
+        config=plain(cfg),
+        warnings=backbone.warnings_at(preprocessing),
+        logger=plain(cfg.logger),
+        keep_maps=cfg.maps,
+    )
+    shout(plan.warnings)
+    with RunWriter(folder, plan, resume=cfg.resume) as results:
         left = [paths[index] for index in results.left]
-        found = stream(
-            left, backbone, method, preprocessing, cfg.batch_size, None, workers, results.render, note
+        outcomes = stream(
+            left,
+            method,
+            preprocessing,
+            batch_size=cfg.batch_size,
+            workers=workers,
+            after=results.render,
+            say=note,
         )
-        for outcome in progress(found, len(left)):
+        for outcome in progress(outcomes, len(left)):
             results.record(outcome)
-    return conclude(results.done, results.reasons, folder)
+    return print_summary(results.done, results.reasons, folder)
+
+
+COMMAND = Command(
+    "run",
+    run,
+    argument="PHOTO ...",
+    record="run.json",
+    resuming=("resume=true",),
+    takes_query=True,
+)

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnvis.cli.commands.common import command, listed, photos
+from attnvis.cli.commands.command import Command, Comparison
+from attnvis.cli.commands.common import command_line, listed, photos
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, progress
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from attnvis.experiments.sweep.job import Job
     from attnvis.types import Preprocessing
 
-__all__ = ["STUDIES", "compare", "sweep", "unmeasured"]
+__all__ = ["COMMAND", "STUDIES", "compare", "sweep"]
 
 STUDIES = ("scalings", "recognition", "note")
 AXES = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
@@ -50,7 +51,7 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
     return 1 if job.failures else 0
 
 
-def unmeasured(folder: Path, reason: str) -> None:
+def record_failure(folder: Path, reason: str) -> None:
     """A job that could not even begin is told in its folder like any other."""
     from attnvis.experiments.sweep.job import Job
 
@@ -87,17 +88,11 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "Job") -> None:
     }  # fmt: skip
     job.facts = backbone.describe() | {"warnings": warnings}
     group = job.folder.parent.name if job.folder.name.isdigit() else job.folder.name
-    tracker, crashed = (
-        Tracker(job.folder, settings["logger"] | {"group": group}, job.axes | settings, "sweep"),
-        True,
-    )
-    try:
-        study = recognise if settings["study"] == "recognition" else scale
-        tracker.note(study(cfg, settings, job, paths, backbone, how))
+    study = recognise if settings["study"] == "recognition" else scale
+    logger = settings["logger"] | {"group": group}
+    with Tracker(job.folder, logger, config=job.axes | settings, job="sweep") as tracker:
+        tracker.log_numbers(study(cfg, settings, job, paths, backbone, how))
         job.passes = getattr(backbone, "encoded", job.done)
-        crashed = False
-    finally:
-        tracker.finish(crashed)
 
 
 def scale(
@@ -116,10 +111,10 @@ def scale(
     asked = {axis: listed(settings[axis]) for axis in AXES.values()}
     asked["queries"] = [f"random:{cfg.seed}" if text == "random" else text for text in asked["queries"]]
     grid = SettingGrid(
-        *({text: named(kind, text, trusted) for text in asked[axis]} for kind, axis in AXES.items())
+        backbone, *({text: named(kind, text, trusted) for text in asked[axis]} for kind, axis in AXES.items())
     )
     job.open(grid.settings, settings["sheets"], build(cfg, "render"), settings["sharpness"])
-    for outcome in progress(stream(paths, backbone, grid, how, cfg.batch_size), len(paths)):
+    for outcome in progress(stream(paths, grid, how, cfg.batch_size), len(paths)):
         job.add(outcome)
     return job.medians()
 
@@ -141,7 +136,7 @@ def recognise(
         job.fail(place, reason)
     job.done = findings.photos
     print(as_text(findings))
-    facts = backbone.describe() | {"fit": how.fit, "size": str(how.size), "command": command()}
+    facts = backbone.describe() | {"fit": how.fit, "size": str(how.size), "command": command_line()}
     write_recognition(findings, job.folder, facts, backbone.warnings_at(how))
     return {
         f"{row.name}/{name}": getattr(row, name).value
@@ -192,17 +187,11 @@ def compare(folder: Path) -> int:
     if found.table.num_rows:
         from attnvis.experiments.sweep.page import write_comparison
 
-        tracker, crashed = (
-            Tracker(folder, logger | {"group": folder.name}, {"command": found.command}, "comparison"),
-            True,
-        )
-        try:
+        logger |= {"group": folder.name}
+        with Tracker(folder, logger, config={"command": found.command}, job="comparison") as tracker:
             pages.append(write_comparison(found))
-            tracker.show(sorted((folder / "figures").glob("*.png")))
-            tracker.tabulate("medians", medians(found))
-            crashed = False
-        finally:
-            tracker.finish(crashed)
+            tracker.log_pictures(sorted((folder / "figures").glob("*.png")))
+            tracker.log_table("medians", medians(found))
         if any(part.study == "note" for part in found.parts):
             from attnvis.experiments.seed_note import write_note
 
@@ -226,3 +215,28 @@ def compare(folder: Path) -> int:
             f"{jobs}{max(told['done'] for told in done)} photos, {passes} passes through the network: {', '.join(map(str, pages))}"
         )
     return 1 if found.missing or any(told["failures"] for told in done) else 0
+
+
+def lost_jobs(folder: Path) -> set[int]:
+    """The numbers of the jobs of which nothing came back."""
+    from attnvis.experiments.sweep.folder import read_sweep
+
+    return {part.number for part in read_sweep(folder).parts if part.status == "missing"}
+
+
+def waiting_jobs(folder: Path) -> set[int]:
+    """The numbers of the lost jobs that were never started."""
+    from attnvis.experiments.sweep.folder import read_sweep
+
+    lost = [part for part in read_sweep(folder).parts if part.status == "missing"]
+    return {part.number for part in lost if not (part.folder / ".rows.part").exists()}
+
+
+COMMAND = Command(
+    "sweep",
+    sweep,
+    argument="PHOTO ...",
+    record="plan.json",
+    axes=AXES,
+    comparison=Comparison(compare, record_failure, lost_jobs=lost_jobs, waiting_jobs=waiting_jobs),
+)

@@ -7,9 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnvis.cli.commands.common import command
+from attnvis.cli.commands.command import Command
+from attnvis.cli.commands.common import provenance, shout
 from attnvis.cli.config import build, plain
-from attnvis.cli.messages import note, visible
+from attnvis.cli.messages import note, short_path, visible
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from attnvis.data.video import Clip
     from attnvis.pipeline.video import VideoRun
 
-__all__ = ["video"]
+__all__ = ["COMMAND", "video"]
 
 
 def video(cfg: "DictConfig", folder: Path) -> int:
@@ -27,6 +28,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
 
     from attnvis.data.video import examine, frames
     from attnvis.methods.attention import AttentionMethod, steady
+    from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.tracking import Tracker
     from attnvis.pipeline.video import VideoRun, as_batch, attend_frames
 
@@ -37,9 +39,10 @@ def video(cfg: "DictConfig", folder: Path) -> int:
         )
     clip = examine(Path(str(cfg.clip)))
     style = build(cfg, "render")
-    method = steady(AttentionMethod(build(cfg, "query"), build(cfg, "scaling"), build(cfg, "normalise")))
+    query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
     torch.manual_seed(cfg.seed)
     backbone = build(cfg, "backbone")
+    method = steady(AttentionMethod(backbone, query, scaling, normalise))
     count = max(1, round((min(stop, clip.promised / clip.rate) - start) * clip.rate))
     how = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     backbone.prepare(
@@ -47,23 +50,25 @@ def video(cfg: "DictConfig", folder: Path) -> int:
         torch.get_num_threads(),
         as_batch(islice(frames(clip), 1), how, clip.path.name),
     )
-    facts = backbone.describe() | {
-        "fit": how.fit,
-        "size": str(how.size),
-        "seed": str(cfg.seed),
-        "command": command(),
-    }
-    warnings = backbone.warnings_at(how)
-    for warning in warnings:
-        note(warning.upper())
-    film = VideoRun(folder, clip, style, facts, plain(cfg), warnings, cfg.codec)
-    tracker, stopped = Tracker(folder, plain(cfg.logger), film.told, "video"), True
+    plan = RunPlan(
+        paths=(clip.path,),
+        style=style,
+        provenance=provenance(backbone, how, seed=cfg.seed),
+        config=plain(cfg),
+        warnings=backbone.warnings_at(how),
+        logger=plain(cfg.logger),
+    )
+    shout(plan.warnings)
+    film = VideoRun(folder, clip, plan, codec=cfg.codec)
     try:
-        with film, tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar:
+        with (
+            Tracker(folder, plan.logger, config=film.told, job="video") as tracker,
+            film,
+            tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar,
+        ):
             reel = frames(clip, start, stop)
             shots = attend_frames(
                 reel,
-                backbone,
                 method,
                 how,
                 cfg.batch_size,
@@ -75,18 +80,15 @@ def video(cfg: "DictConfig", folder: Path) -> int:
             with contextlib.closing(shots):
                 for chunk in shots:
                     bar.update(len(chunk))
-        stopped = False
-        tracker.note({"frames": film.movie.count} | film.means)
+            tracker.log_numbers({"frames": film.movie.count} | film.means)
     except KeyboardInterrupt:
         if film.movie.path.exists():
-            note(f"stopped after {film.movie.count} frames, which are kept: {shown(film.movie.path)}")
+            note(f"stopped after {film.movie.count} frames, which are kept: {short_path(film.movie.path)}")
         raise
-    finally:
-        tracker.finish(stopped)
-    return conclude(film, clip, start, stop)
+    return print_summary(film, clip, start, stop)
 
 
-def conclude(film: "VideoRun", clip: "Clip", start: float, stop: float) -> int:
+def print_summary(film: "VideoRun", clip: "Clip", start: float, stop: float) -> int:
     """The last words; the exit code."""
     drawn = film.movie.count
     if not drawn:
@@ -105,9 +107,8 @@ def conclude(film: "VideoRun", clip: "Clip", start: float, stop: float) -> int:
                 f"{film.last + 1} of the {clip.promised} frames that {clip.path} promises could be read; it is cut off or damaged"
             )
         )
-    print(f"{drawn} frame{'s' * (drawn != 1)} drawn: {shown(film.movie.path)}")
+    print(f"{drawn} frame{'s' * (drawn != 1)} drawn: {short_path(film.movie.path)}")
     return int(cut)
 
 
-def shown(path: Path) -> str:
-    return visible(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+COMMAND = Command("video", video, argument="FILE", key="clip", single="one file", takes_query=True)

@@ -23,9 +23,10 @@ from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.cache import Cached
 from attnvis.backbone.heads import Linear
 from attnvis.data.truth import read_truth
+from attnvis.methods.attention import Encoder
 from attnvis.metrics.intervals import Estimate, bootstrap, estimate
 from attnvis.pipeline.streaming import Outcome, stream
-from attnvis.types import Features, Head, PhotoError, Preprocessing, Scores
+from attnvis.types import Batch, Head, PhotoError, Preprocessing, Scores
 
 __all__ = [
     "Findings",
@@ -110,11 +111,13 @@ def attended(
 
 @dataclass(frozen=True)
 class Recogniser:
-    """Call it with Features: for each photo a list of one, its logits under every setting [S, C]."""
+    """Batch -> for each photo a list of one, its logits under every setting [S, C]."""
 
+    backbone: Encoder
     settings: tuple[Setting, ...]
 
-    def __call__(self, features: Features) -> list[list[Tensor]]:
+    def __call__(self, batch: Batch) -> list[list[Tensor]]:
+        (features,) = self.backbone(batch)
         head = required(features.head)
         logits = attended(features.tokens, head, [setting.scaling for setting in self.settings])
         return [[mine] for mine in logits.transpose(0, 1).cpu()]
@@ -291,7 +294,7 @@ def measure_recognition(
     asked = settings(head.weight.shape[1])
     judged = dict[int, PhotoRecognition]()
     for outcome in watch(
-        stream(list(truths), backbone, Recogniser(asked), preprocessing, batch_size), len(truths)
+        stream(list(truths), Recogniser(backbone, asked), preprocessing, batch_size), len(truths)
     ):
         if outcome.photo is None or outcome.error:
             failures.append((str(outcome.path), outcome.error))

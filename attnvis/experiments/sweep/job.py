@@ -145,7 +145,7 @@ class Job:
             "digest": photo.digest,
             "index": outcome.index,
         }
-        same |= {"query": query, "label": found.label, "dim": found.whole.dim}
+        same |= {"query": query, "label": found.label, "dim": found.batch.dim}
         same |= {"patches": grid[0] * grid[1], "rows": grid[0], "columns": grid[1]}
         for name, value in same.items():
             self.columns[name] += [
@@ -160,7 +160,7 @@ class Job:
             self.columns[name] += values
 
     def curve(self, query: str, found: PhotoResult) -> None:
-        whole, at = found.whole, found.at
+        whole, at = found.batch, found.at
         kept = self.curves.setdefault(
             query, {"ranks": 0.0, "gaps": 0.0, "photos": 0, "perplexity": [], "gradient": [], "tau": []}
         )

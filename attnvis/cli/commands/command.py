@@ -1,0 +1,46 @@
+"""What the door knows of a command: a value at the end of each command's file; registry.py lists them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Command", "Comparison"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a command makes of all of its jobs together, once they have ended."""
+
+    compare: Callable[[Path], int]  # the folder of all jobs -> exit code
+    record_failure: Callable[[Path, str], None]  # a job's folder and why it failed; `compare` says it
+    lost_jobs: Callable[[Path], set[int]]  # the folder -> the numbers of the jobs of which nothing came back
+    waiting_jobs: Callable[[Path], set[int]]  # those among them that were never started
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb of the command line.
+
+    name           as it is typed; its settings and its sentence are those of configs/<name>.yaml
+    run            a composed config (DictConfig) and the folder of the job -> exit code
+    argument       what bare words are, for the help line; empty: it has no use for them
+    key            the setting that bare words go to
+    single         what the bare word is where there may be only one; empty: a list of them
+    record         the file by which `--resume FOLDER` knows a folder of this command; empty: it cannot go on
+    resuming       what `--resume` adds to the words with which the command was started
+    takes_query    whether a question without a scaling gets one that suits it
+    axes           group -> the setting that lists its options: all of them are measured in one job
+    comparison     of a command whose jobs are one whole: a comma makes several, failures are told at the end
+    """
+
+    name: str
+    run: Callable[[Any, Path], int]
+    argument: str = ""
+    key: str = "images"
+    single: str = ""
+    record: str = ""
+    resuming: tuple[str, ...] = ()
+    takes_query: bool = False
+    axes: Mapping[str, str] = field(default_factory=dict)
+    comparison: Comparison | None = None

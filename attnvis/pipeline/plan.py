@@ -1,0 +1,57 @@
+"""What a run is to do, known before its first photo: the photos, how they are drawn, and where the numbers come from."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from attnvis.render import overlays
+from attnvis.types import Provenance
+
+__all__ = ["RunPlan", "setting_text"]
+
+PACKAGES = ("attnvis", "torch", "torchvision", "hydra-core", "opencv-python", "wandb", "numpy")
+SILENT = {"mode": "disabled"}  # no W&B
+
+
+@dataclass(frozen=True, eq=False)
+class RunPlan:
+    """Of a run over photos, or over the frames of one video."""
+
+    paths: tuple[Path, ...]  # files are named after them, in this order
+    style: overlays.Style
+    provenance: Provenance
+    config: Mapping[str, Any] = field(default_factory=dict)  # as Hydra resolved it
+    warnings: tuple[str, ...] = ()  # of the network, for every picture
+    logger: Mapping[str, Any] = field(default_factory=lambda: SILENT)
+    keep_maps: bool = True
+
+    @property
+    def name(self) -> str:
+        return str(self.config.get("name", "run"))
+
+    @property
+    def scaling(self) -> str:
+        """As a record names it: temperature(tau=2)."""
+        return setting_text(self.config.get("scaling", {}))
+
+    @property
+    def normalise(self) -> str:
+        return setting_text(self.config.get("normalise", {}))
+
+    def versions(self) -> dict[str, str]:
+        return {package: version(package) for package in PACKAGES} | {"python": sys.version.split()[0]}
+
+    def record(self) -> dict[str, Any]:
+        """What run.json says of it."""
+        about = {"versions": self.versions(), "warnings": list(self.warnings), "config": self.config}
+        return self.provenance.entries() | about
+
+
+def setting_text(config: Mapping[str, Any]) -> str:
+    """{_target_: attnvis.attention.scaling.temperature, tau: 2} -> temperature(tau=2)"""
+    settings = ", ".join(f"{key}={value}" for key, value in config.items() if not key.startswith("_"))
+    name = str(config.get("_target_", "")).rsplit(".", 1)[-1]
+    return f"{name}({settings})" if settings else name
