@@ -1,18 +1,28 @@
-"""How fast, beside what: both sides interleaved in one run, medians and their ratio as a markdown table on stdout.
+"""How fast, beside what: both sides interleaved in one run,
+medians and their ratio as a markdown table on stdout.
 
-    python scripts/benchmark.py networks --sizes 224 448      photos a second of the encoders, decode and picture left out
-    python scripts/benchmark.py sweep --photos DIR            a sweep of 20 scalings beside one plain run, resnet50, no pictures and with
-                                                              one contact sheet per photo; room of the cache per 1,000 photos
-    python scripts/benchmark.py pipeline                      1,000 JPEGs of 640 x 480 to overlays: every piece alone, their sum, the
-                                                              pipeline on one core and on all, and the loop that one would write first
-    python scripts/benchmark.py peers                         the same job by pytorch-grad-cam, torch-cam and captum, each in an
-                                                              environment of its own that is made here (needs the package index)
+    python scripts/benchmark.py networks --sizes 224 448      photos a second of the encoders,
+    decode and picture left out
+    python scripts/benchmark.py sweep --photos DIR            a sweep of 20 scalings beside one plain run,
+    resnet50, no pictures and with
+                                                              one contact sheet per photo;
+                                                              room of the cache per 1,000 photos
+    python scripts/benchmark.py pipeline                      1,000 JPEGs of 640 x 480 to overlays:
+    every piece alone, their sum, the
+                                                              pipeline on one core and on all,
+                                                              and the loop that one would write first
+    python scripts/benchmark.py peers                         the same job by pytorch-grad-cam,
+    torch-cam and captum, each in an
+                                                              environment of its own that is made here (needs
+                                                              the package index)
     python scripts/benchmark.py memory                        peak memory at 1,000 and at 10,000 photos
     python scripts/benchmark.py latency                       one photo, from the shell and warm
     python scripts/benchmark.py queries                       what 1, 8 and 64 queries cost beside the network
-    python scripts/benchmark.py agreement --photos DIR        how far every engine and precision is from eager float32
+    python scripts/benchmark.py agreement --photos DIR        how far every engine and precision is from eager
+    float32
 
-Speed does not depend on the weights, so random ones serve.  A machine that does other things meanwhile spoils the figures.
+Speed does not depend on the weights, so random ones serve.
+A machine that does other things meanwhile spoils the figures.
 """
 
 import argparse
@@ -167,7 +177,7 @@ def sweep(args: argparse.Namespace) -> Iterator[str]:
                 yield f"\nCache, {backbone.name}, {storage}: {size / 1e3:.0f} MB per 1,000 photos."
 
 
-# ------------------------------------------------------------------------------------------------------------- the whole job
+# ------------------------------------------------------------------------------------------------------------
 
 
 def make_photos(folder: Path, count: int) -> list[Path]:
@@ -188,7 +198,9 @@ def make_photos(folder: Path, count: int) -> list[Path]:
 
 
 def naive(name: str, paths: Sequence[Path], out: Path) -> None:
-    """As tutorials show it: one photo at a time, PIL, torchvision's transforms, the whole network in float32, floats to the end."""
+    """As tutorials show it: one photo at a time, PIL, torchvision's transforms, the whole network in float32,
+    floats to the end.
+    """
     from PIL import Image
     from torchvision.transforms import v2
 
@@ -369,7 +381,7 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
     )
 
 
-# --------------------------------------------------------------------------------------------------------------------- peers
+# ------------------------------------------------------------------------------------------------------------
 
 PEERS = {"pytorch-grad-cam": ("grad-cam", "ttach"), "torch-cam": ("torchcam",), "captum": ("captum",)}
 PEER = """
@@ -438,7 +450,9 @@ for line in sys.stdin:
 
 
 class Peer:
-    """A peer's own loop in an environment of its own, which borrows PyTorch from this one; asked block by block."""
+    """A peer's own loop in an environment of its own, which borrows PyTorch from this one;
+    asked block by block.
+    """
 
     def __init__(self, which: str, network: str, folder: Path, best: bool) -> None:
         home, script = folder / which, folder / "peer.py"
@@ -549,7 +563,7 @@ def own_loop(
     return ended
 
 
-# ---------------------------------------------------------------------------------------------------- memory, latency, queries
+# ---------------------------------------------------------------------------------------------------- memory,
 
 
 def command(*words: str) -> tuple[float, int]:

@@ -1,4 +1,7 @@
-"""Find where a network's cells really look, from photos and their mirror images.  The same door as `attnvis calibrate`."""
+"""Find where a network's cells really look, from photos and their mirror images.
+
+The same door as `attnvis calibrate`.
+"""
 
 from attnvis.cli import main
 

@@ -1,13 +1,19 @@
-"""Which question to ask when nobody asks one: what each candidate finds, as markdown tables on stdout, and sheets to look at.
+"""Which question to ask when nobody asks one: what each candidate finds, as markdown tables on stdout,
+and sheets to look at.
 
-    python scripts/choose_question.py docs/question.csv --material DIR      the forty photos of docs/question.md, whose things lie in boxes
-    python scripts/choose_question.py DIR/osie/images                       many photos: which maps turn over, and what pca's margin knows
+    python scripts/choose_question.py docs/question.csv --material DIR      the forty photos of
+    docs/question.md, whose things lie in boxes
+    python scripts/choose_question.py DIR/osie/images                       many photos: which maps turn over,
+    and what pca's margin knows
     python scripts/choose_question.py DIR/imagenet_like/test --size 448     how hot the hottest patch gets
-    python scripts/choose_question.py samples --sheet docs/question.jpg     photos down and candidates across; no tables
+    python scripts/choose_question.py samples --sheet docs/question.jpg     photos down and candidates across;
+    no tables
 
-Two maps are compared as they lie on the photo: with that of the mirrored photo (mirrored back), and with that at another size.
+Two maps are compared as they lie on the photo: with that of the mirrored photo (mirrored back),
+and with that at another size.
   turned over      log N a (the scale of the colours) correlates below 0: the map has become its own negative
-  moved away       N a correlates below 0: the order of the patches may be kept, but the few hottest are others
+  moved away       N a correlates below 0: the order of the patches may be kept,
+  but the few hottest are others
   readable         the map spreads over 3 to 50 % of the patches
 Everything in fp32: the same on every machine.
 """
@@ -134,7 +140,9 @@ def likeness(first: Answer, second: Answer, grid: tuple[int, int], mirrored: boo
 
 
 def log_map(answer: Answer, size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
-    """log N a up to a constant, which no correlation sees; from the logits, because a itself may be rounded to 0."""
+    """log N a up to a constant, which no correlation sees; from the logits,
+    because a itself may be rounded to 0.
+    """
     assert answer.attention is not None
     return to_pixels(answer.attention.logits.reshape(answer.placement.grid).numpy(), answer.placement, size)
 
@@ -196,7 +204,9 @@ def counts(findings: list[list[Finding]]) -> Iterator[Sequence[str]]:
 
 
 def signs(findings: list[list[Finding]]) -> Iterator[Sequence[str]]:
-    """Per threshold on pca's margin: how many of the maps that turned over it warns of, and of how many others."""
+    """Per threshold on pca's margin: how many of the maps that turned over it warns of,
+    and of how many others.
+    """
     column = [row[CANDIDATES.index(("pca", "perplexity:0.1"))] for row in findings]
     for threshold in THRESHOLDS:
         warned = [finding.margin is not None and finding.margin < threshold for finding in column]

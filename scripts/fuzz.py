@@ -1,7 +1,9 @@
 """Changes the sample photos at random and reads them, for some minutes: python scripts/fuzz.py --minutes 5
 
-Each input is a number: `--only 1234` reads that one again.  A process of its own reads, so that a crash is counted too, and its memory
-is bounded; one that takes longer than --patience seconds hangs.  The exit code is 0 where nothing crashed, hung or raised anything
+Each input is a number: `--only 1234` reads that one again.  A process of its own reads,
+so that a crash is counted too, and its memory is bounded;
+one that takes longer than --patience seconds hangs.  The exit code is 0 where nothing crashed,
+hung or raised anything
 but a PhotoError.
 """
 
@@ -57,7 +59,9 @@ def whole(sample: str, kind: int) -> bytes:
 
 
 def changed(number: int) -> bytes:
-    """The input of that number: a photo with one to eight changes, most of them near its start, where the headers are."""
+    """The input of that number: a photo with one to eight changes, most of them near its start,
+    where the headers are.
+    """
     dice = random.Random(number)
     data = bytearray(whole(dice.choice(["cat", "rocket"]), dice.randrange(len(FLAVOURS))))
     for _ in range(dice.randint(1, 8)):

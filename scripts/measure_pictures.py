@@ -1,8 +1,12 @@
-"""What a picture's colours and scale are worth: lightness along the bar, how many photos it saturates, and what drawing costs.
+"""What a picture's colours and scale are worth: lightness along the bar, how many photos it saturates,
+and what drawing costs.
 
-python scripts/measure_pictures.py colours                                     lightness, and as the colour-blind see it
-python scripts/measure_pictures.py saturation FOLDER --query mean --scaling inv_sqrt_d      photos whose hottest patch is beyond the bar
-python scripts/measure_pictures.py speed                                       drawing an overlay of 640 x 480, in core-ms
+python scripts/measure_pictures.py colours                                     lightness,
+and as the colour-blind see it
+python scripts/measure_pictures.py saturation FOLDER --query mean --scaling inv_sqrt_d      photos whose
+hottest patch is beyond the bar
+python scripts/measure_pictures.py speed                                       drawing an overlay of 640 x
+480, in core-ms
 """
 
 import argparse
@@ -49,7 +53,9 @@ def seen_with(deficiency: str, colours: Float[np.ndarray, "N 3"]) -> Float[np.nd
 
 
 def colours() -> Iterable[str]:
-    """L* at nine equal steps of every colour map, and the largest step of it against the direction of the whole."""
+    """L* at nine equal steps of every colour map, and the largest step of it against the direction of the
+    whole.
+    """
     at = np.linspace(0, 255, 9).round().astype(int)
     yield "| colours | as seen with | L* at nine equal steps | largest step backwards of 64 |"
     yield "|---|---|---|---|"

@@ -1,17 +1,22 @@
-"""Is a thing drawn where it is?  Photos pasted at known places on other photos, under every placement: markdown tables on stdout.
+"""Is a thing drawn where it is?  Photos pasted at known places on other photos, under every placement:
+markdown tables on stdout.
 
     python scripts/measure_placement.py --material DIR                   # pasted photos, then the flip tests
     python scripts/measure_placement.py --material DIR --only pasted     # or: flips
-    python scripts/measure_placement.py --picture docs/placements.jpg    # the picture, of sample photos; needs no material
+    python scripts/measure_placement.py --picture docs/placements.jpg    # the picture, of sample photos;
+    needs no material
 
-DIR (or ATTNVIS_MATERIAL) holds photos to paste on in osie/images, photos to paste in imagenet_like/test, photos for the flip test in
-imagenet_like/train, and weights/{mobilenet_v2.safetensors,squeezenet1_0.pth}.  Calibrations are kept in a folder of the script's own for
-as long as it runs; nothing of the user's is read or changed.
+DIR (or ATTNVIS_MATERIAL) holds photos to paste on in osie/images, photos to paste in imagenet_like/test,
+photos for the flip test in imagenet_like/train, and weights/{mobilenet_v2.safetensors,squeezenet1_0.pth}.
+Calibrations are kept in a folder of the script's own for as long as it runs;
+nothing of the user's is read or changed.
 
-A thing is the middle of a photo, shrunk to a square of 48 to 64 pixels of the input.  The answer of a cell is by how much the thing
-changes its patch feature (squared norm of the difference), the mean of two copies of which one is turned by half a turn: whatever part
-of a thing a network likes best, the two see it on opposite sides of the middle.  The blob's place is that of a Gaussian fitted to the
-cells, not a centre of mass, which the borders of the grid pull inwards.  Each placement draws the same blob; brackets: 95 % bootstrap
+A thing is the middle of a photo, shrunk to a square of 48 to 64 pixels of the input.
+The answer of a cell is by how much the thing changes its patch feature (squared norm of the difference),
+the mean of two copies of which one is turned by half a turn: whatever part of a thing a network likes best,
+the two see it on opposite sides of the middle.  The blob's place is that of a Gaussian fitted to the cells,
+not a centre of mass, which the borders of the grid pull inwards.  Each placement draws the same blob;
+brackets: 95 % bootstrap
 intervals over things, no two of which share a photo; differences are paired.
 """
 
@@ -87,7 +92,7 @@ CASES = (
 )
 
 
-# ---------------------------------------------------------------------------------------------------------- pasted photos
+# ---------------------------------------------------------------------------------------------------------- p
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,9 @@ def change(features: Features) -> Float[np.ndarray, "h w"]:
 def blobs(cells: Float[np.ndarray, "P h w"]) -> Float[np.ndarray, "P 2"]:
     """Where every map has its blob: (row, column), counted in cells.
 
-    A Gaussian of free height, and of the one width that explains most of all maps.  What of it lies beyond the grid is not fitted, so that
-    a blob at the border is not pulled inwards; its place is at most half a cell beyond the outer ones.
+    A Gaussian of free height, and of the one width that explains most of all maps.
+    What of it lies beyond the grid is not fitted, so that a blob at the border is not pulled inwards;
+    its place is at most half a cell beyond the outer ones.
     """
     fits = [fitted(cells, width) for width in WIDTHS]
     return max(fits, key=lambda fit: fit[1])[0]
@@ -186,7 +192,9 @@ def shuffled(paths: Sequence[Path], rng: np.random.Generator) -> list[Path]:
 def rows(
     found: dict[str, Float[np.ndarray, "P 2"]], titles: dict[str, str], where: str, seed: int
 ) -> Iterator[str]:
-    """One placement a row; the last column is paired, against the placement whose blobs are nearest on average."""
+    """One placement a row; the last column is paired, against the placement whose blobs are nearest on
+    average.
+    """
     distances = {placement: np.hypot(*miss.T) for placement, miss in found.items()}
     best = min(titles, key=lambda placement: distances[placement].mean())
     for placement, title in titles.items():
@@ -234,7 +242,7 @@ def pasted(args: argparse.Namespace) -> Iterator[str]:
         yield ""
 
 
-# ------------------------------------------------------------------------------------------------------- the flip tests
+# ------------------------------------------------------------------------------------------------------- the
 
 
 def tested(
@@ -252,7 +260,9 @@ def tested(
 
 
 def flips(args: argparse.Namespace) -> Iterator[str]:
-    """One layer a row; correlations and random weights are those at the network's own size, which comes first."""
+    """One layer a row; correlations and random weights are those at the network's own size,
+    which comes first.
+    """
     yield "| network, layer | shift in px, by short side of the input | held-out correlation before, after | random weights |"
     yield "|---|---|---|---|"
     for case in (case for case in CASES if case.name in args.networks):
@@ -269,7 +279,7 @@ def flips(args: argparse.Namespace) -> Iterator[str]:
             yield f"| {case.name}, {layer} | {'; '.join(shifts)} | {first.before:.3f}, {first.after:.3f} | {chance} |"
 
 
-# ------------------------------------------------------------------------------------------------------------ the picture
+# ------------------------------------------------------------------------------------------------------------
 
 THING, GROUND = "cat", "coffee"  # photos that scikit-image ships
 PLACE = (0.36, 0.72)  # of the thing's middle on the ground, as shares of height and width
@@ -282,7 +292,9 @@ TITLES = {
 
 
 def picture(path: Path) -> None:
-    """A cat pasted on a photo, and what EfficientNet-Lite0's attention to cat features looks like under each placement."""
+    """A cat pasted on a photo, and what EfficientNet-Lite0's attention to cat features looks like under each
+    placement.
+    """
     thing, ground = (load(find(f"samples/{name}")[0]).pixels for name in (THING, GROUND))
     pixels = ground.copy()
     row, column = (round(share * side) for share, side in zip(PLACE, pixels.shape[:2], strict=True))

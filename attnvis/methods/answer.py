@@ -108,7 +108,8 @@ class Answer:
 
 
 def require_finite(numbers: Float[Tensor, "B ..."], features: Features, what: str) -> None:
-    """Raises PhotoError where a layer gave NaN or infinity: a normaliser would turn it into a map like any other.
+    """Raises PhotoError where a layer gave NaN or infinity:
+    a normaliser would turn it into a map like any other.
 
     `what` these numbers are: features, scores.  The first such photo of a batch is named.
     """

@@ -1,4 +1,6 @@
-"""A cache changes nothing but the time: not by a bit, not when it is cold, full, damaged, shared or pointed at somebody's folder."""
+"""A cache changes nothing but the time: not by a bit, not when it is cold, full, damaged,
+shared or pointed at somebody's folder.
+"""
 
 import functools
 import json
@@ -447,7 +449,9 @@ def test_an_entry_that_is_evicted_while_it_is_asked_for_is_computed(tmp_path, mo
 
 @dataclass
 class Aged:
-    """A cache of a given room, and a clock that runs backwards: the seeds that were used are given an age in days."""
+    """A cache of a given room, and a clock that runs backwards:
+    the seeds that were used are given an age in days.
+    """
 
     folder: Path
     room: float  # photos

@@ -45,8 +45,8 @@ FOUND = Calibration(-2.5, (-3.0, -2.0), 40, 0.5, 0.75, (-2.25, -2.75), "fake", "
 
 
 class Learned(nn.Module):
-    """One convolution whose kernel's mass lies `aside` pixels right of and below its middle; geometry knows the
-    middle alone."""
+    """One convolution whose kernel's mass lies `aside` pixels right of and below its middle;
+    geometry knows the middle alone."""
 
     def __init__(self, aside: float) -> None:
         super().__init__()
@@ -439,7 +439,9 @@ def test_every_record_says_how_its_cells_were_placed(attnvis, here, paths, place
 
 
 class Several(nn.Module):
-    """A layer that its maker wrote, one called as a function, batch norm, and a scale that belongs to no layer."""
+    """A layer that its maker wrote, one called as a function, batch norm,
+    and a scale that belongs to no layer.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""Every engine says what eager PyTorch says, to the digits that its precision leaves, for any shape and from any thread."""
+"""Every engine says what eager PyTorch says, to the digits that its precision leaves,
+for any shape and from any thread.
+"""
 
 import threading
 

@@ -1,6 +1,7 @@
 """What a classifier asks of the patches: heads and certificates in plain loops, and networks of one's own.
 
-B photos, D channels, C classes and the h x w cells are different numbers, so that no exchanged axis passes unnoticed.
+B photos, D channels, C classes and the h x w cells are different numbers,
+so that no exchanged axis passes unnoticed.
 """
 
 import math
@@ -70,7 +71,7 @@ HEADS = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------------------------ heads
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -139,7 +140,7 @@ def test_the_gradient_can_be_asked_where_gradients_are_off():
     torch.testing.assert_close(vectors.clone(), Gradient(bent).ask(MAPS, torch.tensor([1, 3]))[0])
 
 
-# ------------------------------------------------------------------------------------------------------------------ certificates
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_certificates_residual_is_the_largest_miss_in_plain_loops():
@@ -190,7 +191,7 @@ def test_a_network_that_says_nothing_finite_is_not_certified_exact():
     assert not certify(HEADS["linear"][0], MAPS, torch.full((B, C), math.nan, dtype=torch.float64)).exact
 
 
-# ---------------------------------------------------------------------------------------------------------- a network of one's own
+# ---------------------------------------------------------------------------------------------------------- a
 
 
 class Own(nn.Module):

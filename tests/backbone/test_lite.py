@@ -1,5 +1,5 @@
-"""The default network: timm's own architecture is the oracle for its numbers, TensorFlow's rule in plain loops
-for its padding."""
+"""The default network: timm's own architecture is the oracle for its numbers,
+TensorFlow's rule in plain loops for its padding."""
 
 import itertools
 import os
@@ -46,8 +46,8 @@ def test_logits_are_those_of_timms_network_with_the_same_weights(name):
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("side", [7, 8, 31, 32])
 def test_padding_is_tensorflows(kernel, side):
-    """SAME, from its definition: ceil(side / 2) outputs; what they need beyond the side is padded, the odd pixel
-    after."""
+    """SAME, from its definition: ceil(side / 2) outputs; what they need beyond the side is padded,
+    the odd pixel after."""
     padded = lite.SamePadding(kernel)(torch.ones(1, 1, side, side + 1))
     for axis, length in ((2, side), (3, side + 1)):
         outputs = -(-length // 2)

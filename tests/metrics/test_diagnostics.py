@@ -1,4 +1,6 @@
-"""Diagnostics against their definitions in plain loops, autograd, eigenvalues, scipy, the goldens and the theory of Gaussian scores."""
+"""Diagnostics against their definitions in plain loops, autograd, eigenvalues, scipy,
+the goldens and the theory of Gaussian scores.
+"""
 
 import json
 import math
