@@ -5,7 +5,8 @@
 
 explain         one photo and one question -> an Explanation
 Explanation     scores, logits, weights, context, diagnostics and pictures of one answer
-Backbone        a network cut at layers: build_backbone, of any torch.nn.Module;  load_backbone, by name, with its weights
+Backbone        a network cut at layers
+build_backbone  of any torch.nn.Module;  load_backbone, by name, with its weights
 Style           how maps are drawn;  read_maps: a run's raw numbers, back from their file
 """
 

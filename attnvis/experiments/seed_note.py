@@ -150,9 +150,8 @@ class QueryMedians:
     after_share: float
     patches: float
     spread: float  # standard deviation of the raw scores over the patches of a photo
-    gaps: tuple[
-        Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]
-    ]  # shares of the pairs, before and after
+    # shares of the pairs, before and after
+    gaps: tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]]
     tiles: tuple[tuple[str, bytes, str], ...] = ()  # (setting, picture, spread in words) on the first photo
     label: str = ""  # what the query is on the first photo
 
@@ -178,9 +177,8 @@ def query_medians(part: Part) -> list[QueryMedians]:
             perplexity = table["perplexity"][photos]
             medians.append(float(np.median(perplexity)))
             shares.append(float(np.median(perplexity / table["patches"][photos])))
-            counts = curves["gaps"][
-                1 + part.record.settings.index((scaling_name, "softmax"))
-            ]  # 0: raw scores
+            # 0: raw scores
+            counts = curves["gaps"][1 + part.record.settings.index((scaling_name, "softmax"))]
             gaps.append(counts / counts.sum())
         undivided = chosen & (table["scaling"] == BOTH[0])
         tiles = [tile for tile in part.record.tiles if tile.query == query and tile.setting in BOTH]
