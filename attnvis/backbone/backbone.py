@@ -24,11 +24,13 @@ class Backbone:
 
     Made of finished parts; `build_backbone` makes them of any network.
 
+    network        images -> maps -> logits, in float32
     weights        where they come from, for the records
     digest         of their values; "random": nothing was learned
     heads          what the classifier asks of each layer, on the engine's device; None: there is none
     certificates   how nearly each head gives the network's logits
     cells          where on the input the cells of each layer lie
+    engine         what computes the maps, on its device and in its precision
     preprocessing  what the network was trained with
     step           sides of the input that suit its padding are `preprocessing.size` plus a multiple of this;
                    None: any side does
