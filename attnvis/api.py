@@ -11,6 +11,7 @@ import numpy as np
 from attnvis.attention.query.language import as_query
 from attnvis.attention.spec import as_function
 from attnvis.backbone.backbone import Backbone
+from attnvis.backbone.host import undisturbed
 from attnvis.backbone.sources import load_backbone
 from attnvis.data.decoding import full_pixels, load
 from attnvis.data.paths import find
@@ -187,7 +188,8 @@ def explain(
     method = AttentionMethod(
         net, as_query(query), as_function("scaling", scaling), as_function("normalise", normalise)
     )
-    (answers,) = method(collate([loaded], how))
+    with undisturbed():
+        (answers,) = method(collate([loaded], how))
     if len(answers) != 1:
         raise ValueError(
             f"explain() answers one query and this makes {len(answers)}; call it once for each, "
