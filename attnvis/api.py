@@ -196,13 +196,13 @@ def explain(
             "or use attnvis.methods.attention.AttentionMethod"
         )
     (answer,) = answers
-    off_size = net.cautions(how).values() if answer.class_score else ()
+    caution = net.class_caution(how) if answer.class_score else ""
     return Explanation(
         photo=loaded,
         answer=answer,
         scaling=scaling if isinstance(scaling, str) else getattr(scaling, "__name__", "own function"),
         backbone=f"{net.name}, layer {net.layer}, weights {net.weights}",
-        warnings=(*net.warnings_at(how), *off_size, *answer.warnings),
+        warnings=(*net.warnings_at(how), *([caution] if caution else []), *answer.warnings),
     )
 
 
