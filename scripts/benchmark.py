@@ -64,7 +64,7 @@ from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.run_folder import RunWriter
 from attnvis.pipeline.streaming import stream
 from attnvis.render import Style, encode, overlay
-from attnvis.types import Batch, Photo, Provenance
+from attnvis.types import Batch, Photo
 
 NETWORKS = ("efficientnet_lite0", "resnet18", "resnet50", "mobilenet_v2")
 SCALINGS = (
@@ -337,9 +337,7 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
         return seconds
 
     def whole(block: list[Path], workers: int) -> None:
-        origin = Provenance.from_entries(
-            net.describe() | {"fit": how.fit, "size": str(how.size), "seed": "0"}
-        )
+        origin = net.describe(how)
         plan = RunPlan(tuple(block), style, origin, keep_maps=False)
         target = Path(tempfile.mkdtemp(dir=out))
         with RunWriter(target, plan) as results:
@@ -559,7 +557,7 @@ def own_loop(
     method = AttentionMethod(
         net, parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax")
     )
-    origin = Provenance.from_entries(net.describe() | {"fit": "resize", "size": "224", "seed": "0"})
+    origin = net.describe(net.preprocessing)
     plan = RunPlan(tuple(paths), Style(panel=False), origin, keep_maps=False)
     wall, cpu = time.perf_counter(), time.process_time()
     target = Path(tempfile.mkdtemp(dir=folder))

@@ -322,7 +322,7 @@ def test_a_network_of_one_size_keeps_its_maps_stretched_and_says_why(capfd):
     batch = show(190, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(found(batch)[0].logits, Fixed()(batch.images))
-    assert "could not be probed" in found.describe()["placement"]
+    assert "could not be probed" in found.describe().placement
 
 
 def test_a_network_of_one_size_may_have_a_linear_head():
