@@ -230,8 +230,8 @@ def verdict(medians: QueryMedians) -> tuple[bool, str]:
     """Whether the note's sentence is true of a query: wild before, then a choice among several patches."""
     wild = medians.before < FEW
     chooses = medians.after >= FEW and medians.after_share <= NEARLY_UNIFORM
-    before = f"{of(medians.before)} of {of(medians.patches)} patches"
-    after = f"{of(medians.after)} ({100 * medians.after_share:.0f} %)"
+    before = f"{rounded(medians.before)} of {rounded(medians.patches)} patches"
+    after = f"{rounded(medians.after)} ({100 * medians.after_share:.0f} %)"
     sits = f"undivided its attention sits on {before}"
     spread = f"undivided its attention is spread over {before}, so nothing was wild"
     if wild and chooses:
@@ -267,7 +267,9 @@ def write_note(sweep: Sweep, folder: Path) -> Path:
     """Writes folder/note.html; needs a sweep over the scalings none and inv_sqrt_d."""
     part = usable(sweep)
     record, queries = part.record, query_medians(part)
-    pages = environment("attnvis.experiments", probability=probability, of=of, power=power)
+    pages = environment(
+        "attnvis.experiments", probability=probability, rounded=rounded, scientific=scientific
+    )
     facts = {
         name: str(record.provenance.get(name, ""))
         for name in ("backbone", "weights", "weights digest", "layer", "precision", "placement")
@@ -398,12 +400,12 @@ def odds(gap: float) -> str:
     return f"{first} : {second}"
 
 
-def of(number: float) -> str:
+def rounded(number: float) -> str:
     """1.02, 16.3, 345."""
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def power(number: float, digits: int = 4) -> str:
+def scientific(number: float, digits: int = 4) -> str:
     """0.1050, 5.522·10⁻³, 8.757·10⁻²⁷."""
     if number >= 0.01 or number == 0:
         return f"{number:.{digits}g}"
@@ -418,4 +420,4 @@ def power_of_ten(exponent: int) -> str:
 def probability(weights: tuple[float, float], which: int = 0) -> str:
     """0.8808; 1 − 8.757·10⁻²⁷ where the other is what can be read."""
     other = weights[1 - which]
-    return f"1 − {power(other)}" if other < 1e-4 else power(weights[which])
+    return f"1 − {scientific(other)}" if other < 1e-4 else scientific(weights[which])
