@@ -119,8 +119,9 @@ def require_finite(numbers: Float[Tensor, "B ..."], features: Features, what: st
     photo = next(index for index, count in enumerate(counts) if count)
     name = features.names[photo] if features.names else f"photo {photo}"
     raise PhotoError(
-        f"{name}: {counts[photo]} of {numbers[photo].numel()} {what} of layer {features.layer} are not finite "
-        "(NaN or infinite); the weights are damaged, or the network overflows: try backbone.precision=fp32"
+        f"{name}: {counts[photo]} of {numbers[photo].numel()} {what} of layer {features.layer} are not "
+        "finite (NaN or infinite); the weights are damaged, or the network overflows: "
+        "try backbone.precision=fp32"
     )
 
 
