@@ -11,6 +11,7 @@ import numpy as np
 from attnvis.attention.query.language import as_query
 from attnvis.attention.spec import as_function
 from attnvis.backbone.backbone import Backbone
+from attnvis.backbone.host import undisturbed
 from attnvis.backbone.sources import load_backbone
 from attnvis.data.decoding import full_pixels, load
 from attnvis.data.paths import find
@@ -187,20 +188,21 @@ def explain(
     method = AttentionMethod(
         net, as_query(query), as_function("scaling", scaling), as_function("normalise", normalise)
     )
-    (answers,) = method(collate([loaded], how))
+    with undisturbed():
+        (answers,) = method(collate([loaded], how))
     if len(answers) != 1:
         raise ValueError(
             f"explain() answers one query and this makes {len(answers)}; call it once for each, "
             "or use attnvis.methods.attention.AttentionMethod"
         )
     (answer,) = answers
-    off_size = net.cautions(how).values() if answer.class_score else ()
+    caution = net.class_caution(how) if answer.class_score else ""
     return Explanation(
         photo=loaded,
         answer=answer,
         scaling=scaling if isinstance(scaling, str) else getattr(scaling, "__name__", "own function"),
         backbone=f"{net.name}, layer {net.layer}, weights {net.weights}",
-        warnings=(*net.warnings_at(how), *off_size, *answer.warnings),
+        warnings=(*net.warnings_at(how), *([caution] if caution else []), *answer.warnings),
     )
 
 

@@ -1,25 +1,24 @@
-"""How fast, beside what: both sides interleaved in one run,
-medians and their ratio as a markdown table on stdout.
+"""How fast, beside what: both sides interleaved in one run, medians and their ratio as a markdown table.
 
-    python scripts/benchmark.py networks --sizes 224 448      photos a second of the encoders,
-    decode and picture left out
-    python scripts/benchmark.py sweep --photos DIR            a sweep of 20 scalings beside one plain run,
-    resnet50, no pictures and with
-                                                              one contact sheet per photo;
-                                                              room of the cache per 1,000 photos
-    python scripts/benchmark.py pipeline                      1,000 JPEGs of 640 x 480 to overlays:
-    every piece alone, their sum, the
-                                                              pipeline on one core and on all,
-                                                              and the loop that one would write first
-    python scripts/benchmark.py peers                         the same job by pytorch-grad-cam,
-    torch-cam and captum, each in an
-                                                              environment of its own that is made here (needs
-                                                              the package index)
-    python scripts/benchmark.py memory                        peak memory at 1,000 and at 10,000 photos
-    python scripts/benchmark.py latency                       one photo, from the shell and warm
-    python scripts/benchmark.py queries                       what 1, 8 and 64 queries cost beside the network
-    python scripts/benchmark.py agreement --photos DIR        how far every engine and precision is from eager
-    float32
+    python scripts/benchmark.py networks --sizes 224 448
+        photos a second of the encoders, decode and picture left out
+    python scripts/benchmark.py sweep --photos DIR
+        a sweep of 20 scalings beside one plain run, resnet50, no pictures and with one contact sheet per
+        photo; room of the cache per 1,000 photos
+    python scripts/benchmark.py pipeline
+        1,000 JPEGs of 640 x 480 to overlays: every piece alone, their sum, the pipeline on one core and on
+        all, and the loop that one would write first
+    python scripts/benchmark.py peers
+        the same job by pytorch-grad-cam, torch-cam and captum, each in an environment of its own that is made
+        here (needs the package index)
+    python scripts/benchmark.py memory
+        peak memory at 1,000 and at 10,000 photos
+    python scripts/benchmark.py latency
+        one photo, from the shell and warm
+    python scripts/benchmark.py queries
+        what 1, 8 and 64 queries cost beside the network
+    python scripts/benchmark.py agreement --photos DIR
+        how far every engine and precision is from eager float32
 
 Speed does not depend on the weights, so random ones serve.
 A machine that does other things meanwhile spoils the figures.
@@ -65,7 +64,7 @@ from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.run_folder import RunWriter
 from attnvis.pipeline.streaming import stream
 from attnvis.render import Style, encode, overlay
-from attnvis.types import Batch, Photo, Provenance
+from attnvis.types import Batch, Photo
 
 NETWORKS = ("efficientnet_lite0", "resnet18", "resnet50", "mobilenet_v2")
 SCALINGS = (
@@ -177,7 +176,7 @@ def sweep(args: argparse.Namespace) -> Iterator[str]:
                 yield f"\nCache, {backbone.name}, {storage}: {size / 1e3:.0f} MB per 1,000 photos."
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------- the whole job
 
 
 def make_photos(folder: Path, count: int) -> list[Path]:
@@ -333,9 +332,7 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
         return seconds
 
     def whole(block: list[Path], workers: int) -> None:
-        origin = Provenance.from_entries(
-            net.describe() | {"fit": how.fit, "size": str(how.size), "seed": "0"}
-        )
+        origin = net.describe(how)
         plan = RunPlan(tuple(block), style, origin, keep_maps=False)
         target = Path(tempfile.mkdtemp(dir=out))
         with RunWriter(target, plan) as results:
@@ -381,7 +378,7 @@ def row_of(name: str, engine: str, paths: list[Path], out: Path, args: argparse.
     )
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------ peers
 
 PEERS = {"pytorch-grad-cam": ("grad-cam", "ttach"), "torch-cam": ("torchcam",), "captum": ("captum",)}
 PEER = """
@@ -551,7 +548,7 @@ def own_loop(
     method = AttentionMethod(
         net, parse("class"), parse_function("scaling", "perplexity"), parse_function("normalise", "softmax")
     )
-    origin = Provenance.from_entries(net.describe() | {"fit": "resize", "size": "224", "seed": "0"})
+    origin = net.describe(net.preprocessing)
     plan = RunPlan(tuple(paths), Style(panel=False), origin, keep_maps=False)
     wall, cpu = time.perf_counter(), time.process_time()
     target = Path(tempfile.mkdtemp(dir=folder))
@@ -563,7 +560,7 @@ def own_loop(
     return ended
 
 
-# ---------------------------------------------------------------------------------------------------- memory,
+# ----------------------------------------------------------------------------------- memory, latency, queries
 
 
 def command(*words: str) -> tuple[float, int]:

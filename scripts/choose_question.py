@@ -1,21 +1,20 @@
-"""Which question to ask when nobody asks one: what each candidate finds, as markdown tables on stdout,
-and sheets to look at.
+"""Which question to ask when nobody asks one: what each candidate finds, as tables, and sheets to look at.
 
-    python scripts/choose_question.py docs/question.csv --material DIR      the forty photos of
-    docs/question.md, whose things lie in boxes
-    python scripts/choose_question.py DIR/osie/images                       many photos: which maps turn over,
-    and what pca's margin knows
-    python scripts/choose_question.py DIR/imagenet_like/test --size 448     how hot the hottest patch gets
-    python scripts/choose_question.py samples --sheet docs/question.jpg     photos down and candidates across;
-    no tables
+    python scripts/choose_question.py docs/question.csv --material DIR
+        the forty photos of docs/question.md, whose things lie in boxes
+    python scripts/choose_question.py DIR/osie/images
+        many photos: which maps turn over, and what pca's margin knows
+    python scripts/choose_question.py DIR/imagenet_like/test --size 448
+        how hot the hottest patch gets
+    python scripts/choose_question.py samples --sheet docs/question.jpg
+        photos down and candidates across; no tables
 
 Two maps are compared as they lie on the photo: with that of the mirrored photo (mirrored back),
 and with that at another size.
-  turned over      log N a (the scale of the colours) correlates below 0: the map has become its own negative
-  moved away       N a correlates below 0: the order of the patches may be kept,
-  but the few hottest are others
+  turned over      log N a (the scale of the colours) correlates below 0: the map is its own negative
+  moved away       N a correlates below 0: the order may be kept, but the few hottest patches are others
   readable         the map spreads over 3 to 50 % of the patches
-Everything in fp32: the same on every machine.
+Tables are markdown on stdout.  Everything in fp32: the same on every machine.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""The README's pictures: photos down and queries across, or queries down and scalings across;
-one colour scale.
+"""The README's pictures: photos down and queries across, or queries down and scalings across; one colour scale.
 
-python scripts/contact_sheet.py queries docs/queries.jpg       every query over the samples,
-the mean with the default scaling
-python scripts/contact_sheet.py scalings docs/scalings.jpg     seven scalings of three queries on the cat
-python scripts/contact_sheet.py colours FILE                   three colour maps over the samples: heatmap,
-overlay, and printed in grey
+python scripts/contact_sheet.py queries docs/queries.jpg
+    every query over the samples, the mean with the default scaling
+python scripts/contact_sheet.py scalings docs/scalings.jpg
+    seven scalings of three queries on the cat
+python scripts/contact_sheet.py colours FILE
+    three colour maps over the samples: heatmap, overlay, and printed in grey
 """
 
 import argparse

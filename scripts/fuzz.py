@@ -1,10 +1,8 @@
 """Changes the sample photos at random and reads them, for some minutes: python scripts/fuzz.py --minutes 5
 
-Each input is a number: `--only 1234` reads that one again.  A process of its own reads,
-so that a crash is counted too, and its memory is bounded;
-one that takes longer than --patience seconds hangs.  The exit code is 0 where nothing crashed,
-hung or raised anything
-but a PhotoError.
+Each input is a number: `--only 1234` reads that one again.  A process of its own reads, so that a crash
+is counted too, and its memory is bounded; one that takes longer than --patience seconds hangs.
+The exit code is 0 where nothing crashed, hung or raised anything but a PhotoError.
 """
 
 import argparse

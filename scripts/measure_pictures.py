@@ -1,12 +1,11 @@
-"""What a picture's colours and scale are worth: lightness along the bar, how many photos it saturates,
-and what drawing costs.
+"""What a picture's colours and scale are worth.
 
-python scripts/measure_pictures.py colours                                     lightness,
-and as the colour-blind see it
-python scripts/measure_pictures.py saturation FOLDER --query mean --scaling inv_sqrt_d      photos whose
-hottest patch is beyond the bar
-python scripts/measure_pictures.py speed                                       drawing an overlay of 640 x
-480, in core-ms
+python scripts/measure_pictures.py colours
+    lightness along the bar, and as the colour-blind see it
+python scripts/measure_pictures.py saturation FOLDER --query mean --scaling inv_sqrt_d
+    photos whose hottest patch is beyond the bar
+python scripts/measure_pictures.py speed
+    drawing an overlay of 640 x 480, in core-ms
 """
 
 import argparse

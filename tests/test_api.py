@@ -253,7 +253,7 @@ def test_python_and_the_command_line_find_the_same_numbers(attnvis, cat):
 
 
 def test_a_backbone_by_name_is_loaded_once_with_the_settings_of_its_config(here):
-    sources.kept.cache_clear()
+    sources.load_once.cache_clear()
     net = sources.load_backbone("resnet18", weights="random", placement="stretch")
     assert (
         net.name == "resnet18"

@@ -90,13 +90,13 @@ def test_every_printed_command_composes(words):
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from attnvis import catalogue
-    from attnvis.cli.commands.registry import VERBS
+    from attnvis.cli.commands.registry import COMMANDS
     from attnvis.cli.words import to_overrides
 
     verb, *rest = words
-    assert verb in VERBS
+    assert verb in COMMANDS
     overrides = []
-    for text in to_overrides(rest, verb):
+    for text in to_overrides(rest, COMMANDS[verb]):
         if text.startswith("-"):  # a flag of Hydra's
             continue
         override = OverridesParser.create().parse_override(text)

@@ -13,7 +13,7 @@ from attnvis.backbone.cutting import CutNetwork, SelectLayer
 from attnvis.backbone.engines import Engine, make_engine
 from attnvis.backbone.heads import Certificate
 from attnvis.backbone.weights import draw_anew, relearn_statistics
-from attnvis.types import Batch, Features, Head, Preprocessing
+from attnvis.types import Batch, Features, Head, Preprocessing, Provenance
 
 __all__ = ["Backbone"]
 
@@ -24,11 +24,13 @@ class Backbone:
 
     Made of finished parts; `build_backbone` makes them of any network.
 
+    network        images -> maps -> logits, in float32
     weights        where they come from, for the records
     digest         of their values; "random": nothing was learned
     heads          what the classifier asks of each layer, on the engine's device; None: there is none
     certificates   how nearly each head gives the network's logits
     cells          where on the input the cells of each layer lie
+    engine         what computes the maps, on its device and in its precision
     preprocessing  what the network was trained with
     step           sides of the input that suit its padding are `preprocessing.size` plus a multiple of this;
                    None: any side does
@@ -147,27 +149,30 @@ class Backbone:
         )
         return (*self.warnings, off_size)
 
-    def cautions(self, how: Preprocessing) -> dict[str, str]:
-        """What to say of class scores at this size of the input; nothing at the classifier's own."""
+    def class_caution(self, how: Preprocessing) -> str:
+        """What to say of class scores at this size of the input; "" at the classifier's own."""
         own = self.preprocessing.size
         if how.size == own:
-            return {}
-        return {"class size": f"class scores at {how.size} px: the classifier was tested at {own} px"}
+            return ""
+        return f"class scores at {how.size} px: the classifier was tested at {own} px"
 
-    def describe(self) -> dict[str, str]:
-        """For the run's record and page."""
+    def describe(self, how: Preprocessing | None = None) -> Provenance:
+        """For records and pages; with the input's fit and size where `how` is given."""
         certificates = [str(each or "none: there is no classifier") for each in self.certificates]
-        return {
-            "backbone": self.name,
-            "weights": self.weights,
-            "weights digest": self.digest,
-            "layer": self.layer,
-            "precision": str(self.dtype).removeprefix("torch."),
-            "engine": str(self.engine),
-            "device": str(self.device),
-            "placement": self.cells.describe(self.preprocessing.size),
-            "class scores": "; ".join(certificates),
-        }
+        return Provenance(
+            backbone=self.name,
+            weights=self.weights,
+            weights_digest=self.digest,
+            layer=self.layer,
+            precision=str(self.dtype).removeprefix("torch."),
+            engine=str(self.engine),
+            device=str(self.device),
+            placement=self.cells.describe(self.preprocessing.size),
+            class_scores="; ".join(certificates),
+            fit=how.fit if how else "",
+            size=str(how.size) if how else "",
+            class_size=self.class_caution(how) if how else "",
+        )
 
     def with_random_weights(
         self, seed: int, images: Float[Tensor, "B 3 H W"]

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from attnvis.backbone.backbone import Backbone
 from attnvis.files import default_folder, write_bytes
 from attnvis.geometry import as_placement
-from attnvis.types import Batch, Features, Head, Preprocessing
+from attnvis.types import Batch, Features, Head, Preprocessing, Provenance
 
 __all__ = ["Cached", "Entry", "cache_folder", "clear", "entries", "remembered"]
 
@@ -105,7 +105,7 @@ class Cached:
             "backbone": backbone.name,
             "weights": backbone.digest,
             "layer": backbone.layer,
-            "placement": backbone.describe()["placement"],
+            "placement": backbone.describe().placement,
             "precision": str(backbone.dtype),
             "engine": backbone.engine.name,
             "device": backbone.device.type,
@@ -151,8 +151,8 @@ class Cached:
     def prepare(self, photos: int, workers: int = 1, sample: Batch | None = None) -> None:
         self.backbone.prepare(photos, workers, sample)
 
-    def describe(self) -> dict[str, str]:
-        return self.backbone.describe()
+    def describe(self, how: Preprocessing | None = None) -> Provenance:
+        return self.backbone.describe(how)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -161,8 +161,8 @@ class Cached:
     def warnings_at(self, how: Preprocessing) -> tuple[str, ...]:
         return self.backbone.warnings_at(how)
 
-    def cautions(self, how: Preprocessing) -> dict[str, str]:
-        return self.backbone.cautions(how)
+    def class_caution(self, how: Preprocessing) -> str:
+        return self.backbone.class_caution(how)
 
     @property
     def name(self) -> str:

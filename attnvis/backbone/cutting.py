@@ -255,10 +255,11 @@ def channels_first(
 
     Raises ValueError for a layer that gives no maps.
     """
-    sizes = ((97, 161), (161, 97))
+    device = next((parameter.device for parameter in trunk.parameters()), None)
+    inputs = [torch.zeros(1, 3, *size, device=device) for size in ((97, 161), (161, 97))]
     try:
         with torch.inference_mode(), without_stderr():
-            shapes = [[maps.shape for maps in trunk(torch.zeros(1, 3, *size))] for size in sizes]
+            shapes = [[maps.shape for maps in trunk(images)] for images in inputs]
     except (RuntimeError, AssertionError, ValueError):
         return trunk, rests  # a network of one size only; torchvision's have [B, D, h, w]
     turned = []

@@ -1,6 +1,7 @@
 """A name in, a backbone out: an EfficientNet-Lite, or any classifier of torchvision or timm."""
 
 import difflib
+import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from attnvis.backbone import heads, lite
 from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.build import SourceNetwork, assemble, rgb
 from attnvis.backbone.cutting import Rest, divide_sequential
+from attnvis.backbone.host import undisturbed
 from attnvis.backbone.weights import load_file, load_state
 from attnvis.geometry import Shift
 from attnvis.types import Head, Preprocessing
@@ -232,13 +234,19 @@ def downloaded(enum: Any, name: str) -> dict[str, Tensor]:
         ) from None
 
 
+LOADING = threading.Lock()  # one network at a time, each once: tracing is not thread-safe
+
+
 def load_backbone(name: str, **settings: Any) -> Backbone:
     """A backbone by name, with the settings of its config; remembered for the next call.
+
+    Threads that ask at once wait for one another; the caller's process is left as it was (`host`).
 
     Raises ValueError for a name that no config knows, and as `build_backbone` does.
     """
     hashable = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-    return load_once(name, tuple(hashable.items()))
+    with LOADING, undisturbed():
+        return load_once(name, tuple(hashable.items()))
 
 
 @lru_cache(maxsize=4)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,7 +89,7 @@ class Tracker:
             "dir": self.folder,
             "config": dict(config),
             "job_type": self.job,
-            "reinit": "finish_previous",
+            "reinit": "create_new",  # beside a run of the caller's own, which goes on
             "settings": settings,
             **chosen,
         }
@@ -100,13 +101,11 @@ class Tracker:
         except Exception as error:  # no key, no server, a server that says no
             if self.mode != "online":
                 raise
-            logs = self.folder / "wandb" / "offline-run-*"
+            self.run = wandb.init(mode="offline", **options)
             print(
-                f"attnvis: W&B is out of reach ({first_line(error)}); "
-                f"logging offline, send it later: wandb sync {logs}",
+                f"attnvis: W&B is out of reach ({first_line(error)}); logging offline{self.sending_later()}",
                 file=sys.stderr,
             )
-            self.run = wandb.init(mode="offline", **options)
 
     @contextlib.contextmanager
     def harmless(self) -> Iterator[None]:
@@ -117,10 +116,17 @@ class Tracker:
             if not self.silent:
                 print(
                     f"attnvis: W&B stopped ({first_line(error)}); "
-                    f"every result is in {self.folder}, send it later: wandb sync",
+                    f"every result is in {self.folder}{self.sending_later()}",
                     file=sys.stderr,
                 )
             self.silent = True
+
+    def sending_later(self) -> str:
+        """What to type to have the log sent; nothing where W&B had not begun one."""
+        logs = sorted((self.folder / "wandb").glob("*run-*/*.wandb"), key=lambda log: log.stat().st_mtime)
+        if not logs:
+            return ""
+        return f", send its log later: wandb sync --no-skip-online {shlex.quote(str(logs[-1].parent))}"
 
     def log_numbers(self, numbers: Mapping[str, Any]) -> None:
         """Numbers, each under its name."""

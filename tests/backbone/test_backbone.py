@@ -121,7 +121,7 @@ def test_earlier_stages_are_finer_and_their_class_query_approximate(name, layer,
     assert features.grid == (-(-97 // stride), -(-161 // stride))
     assert backbone.head.kind == "gradient"  # Grad-CAM's query, and it says so
     assert not backbone.certificates[0].exact
-    assert "approximate" in backbone.describe()["class scores"]
+    assert "approximate" in backbone.describe().class_scores
     assert class_(features, 0).vectors.shape == (1, 1, features.tokens.shape[-1])
 
 
@@ -175,9 +175,7 @@ def test_bf16_features_are_those_of_fp32_within_its_rounding():
 
 def test_random_weights_are_called_so():
     assert "random weights" in sources.load_backbone("efficientnet_lite0", weights="random").warnings[0]
-    assert (
-        sources.load_backbone("efficientnet_lite0", weights="random").describe()["weights digest"] == "random"
-    )
+    assert sources.load_backbone("efficientnet_lite0", weights="random").describe().weights_digest == "random"
     assert not sources.load_backbone("efficientnet_lite0").warnings
 
 

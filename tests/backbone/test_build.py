@@ -10,6 +10,7 @@ from torch import nn
 import attnvis
 from attnvis.backbone import Backbone, build_backbone
 from attnvis.backbone.build import SourceNetwork, assemble
+from attnvis.backbone.cutting import channels_first
 from attnvis.types import Preprocessing
 
 
@@ -25,7 +26,7 @@ class Small(nn.Module):
 
 class Untraceable(Small):
     def forward(self, images):
-        if float(images.sum()) == float("inf"):
+        if float(images.detach().sum()) == float("inf"):
             return images
         return super().forward(images)
 
@@ -118,3 +119,20 @@ def test_a_config_with_the_old_address_says_the_new(attnvis, here):
         "run", "samples/cat", *words, "trust=[old]", "backbone.layer=layer4", "backbone.weights=random"
     )
     assert "_target_: attnvis.backbone.build_backbone" in ended.complaint
+
+
+class ChannelsLast(nn.Module):
+    """Maps [B, h, w, D], as Swin's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 5, 4, 4)
+
+    def forward(self, images):
+        return (self.stem(images).permute(0, 2, 3, 1),)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_maps_with_their_channels_last_are_turned_on_whatever_device_the_network_is(device):
+    trunk, _ = channels_first(ChannelsLast().to(device), [nn.Identity()], ["maps"], "own")
+    assert trunk(torch.zeros(2, 3, 64, 96, device=device))[0].shape == (2, 5, 16, 24)

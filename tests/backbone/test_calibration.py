@@ -298,11 +298,11 @@ def test_a_calibrated_backbone_draws_its_cells_where_they_look(paths):
 def test_it_says_by_how_much_and_how_it_knows():
     digest = network(Learned(1.0)).digest
     store_calibration(replace(FOUND, digest=digest))
-    said = network(Learned(1.0), "calibrated").describe()["placement"]
+    said = network(Learned(1.0), "calibrated").describe().placement
     about = "shifted by -2.5 [-3, -2] px (attnvis calibrate, 40 photos of 97 px)"
     assert said == f"calibrated: cell i at -2.5 + 8 i px of the input, {about}"
     store_calibration(replace(FOUND, digest=digest, controls=(0.5, -1.0, 0.25)))
-    said = network(Learned(1.0), "auto").describe()["placement"]
+    said = network(Learned(1.0), "auto").describe().placement
     assert said.startswith("auto: ") and said.endswith(
         "(attnvis calibrate, 40 photos of 97 px; random weights -1 ... 0.5 px)"
     )

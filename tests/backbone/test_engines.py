@@ -108,9 +108,9 @@ def test_a_backbone_starts_its_engine_and_measures_how_it_agrees(tmp_path):
         and eager.engine.name == "eager"
     )
     eager.prepare(1000, 2, photos)
-    assert eager.describe()["engine"] == "eager", "float32 in eager has nothing to agree with but itself"
+    assert eager.describe().engine == "eager", "float32 in eager has nothing to agree with but itself"
     other.prepare(1000, 2, photos)
-    told = other.describe()["engine"]
+    told = other.describe().engine
     assert told.startswith(
         "openvino (attention correlates with that of eager float32 by 1.00000, perplexity is off by "
     )

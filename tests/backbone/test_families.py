@@ -307,7 +307,7 @@ def test_where_no_head_is_exact_the_query_is_grad_cams(network):
 @each(APPROXIMATE)
 def test_where_no_head_is_exact_the_certificate_says_so_and_by_how_much(network):
     certificate = network.backbone.certificates[0]
-    said = network.backbone.describe()["class scores"]
+    said = network.backbone.describe().class_scores
     assert not certificate.exact and certificate.relative > 0.01
     assert said == str(certificate) and said.startswith("approximate, by the gradient")
     assert f"{certificate.absolute:.2g}" in said and "class activation map" not in said

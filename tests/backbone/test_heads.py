@@ -71,7 +71,7 @@ HEADS = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------ heads
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -140,7 +140,7 @@ def test_the_gradient_can_be_asked_where_gradients_are_off():
     torch.testing.assert_close(vectors.clone(), Gradient(bent).ask(MAPS, torch.tensor([1, 3]))[0])
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------- certificates
 
 
 def test_a_certificates_residual_is_the_largest_miss_in_plain_loops():
@@ -191,7 +191,7 @@ def test_a_network_that_says_nothing_finite_is_not_certified_exact():
     assert not certify(HEADS["linear"][0], MAPS, torch.full((B, C), math.nan, dtype=torch.float64)).exact
 
 
-# ---------------------------------------------------------------------------------------------------------- a
+# ------------------------------------------------------------------------------------- a network of one's own
 
 
 class Own(nn.Module):
@@ -322,7 +322,7 @@ def test_a_network_of_one_size_keeps_its_maps_stretched_and_says_why(capfd):
     batch = show(190, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(found(batch)[0].logits, Fixed()(batch.images))
-    assert "could not be probed" in found.describe()["placement"]
+    assert "could not be probed" in found.describe().placement
 
 
 def test_a_network_of_one_size_may_have_a_linear_head():

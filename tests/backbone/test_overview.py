@@ -41,14 +41,14 @@ def test_every_stage_of_a_network_has_a_row_with_its_grid_and_its_cost(surveyed)
     ]
     stem = 112 * 112 * 64 * 3 * 7 * 7
     assert rows[0].macs == stem + 4 * 56 * 56 * 64 * 64 * 9  # cut at layer1: nothing behind it is counted
-    assert [row.reach.stride for row in rows] == [(4, 4), (8, 8), (16, 16), (32, 32)]
+    assert [row.field.stride for row in rows] == [(4, 4), (8, 8), (16, 16), (32, 32)]
     assert [row.certificate.kind for row in rows] == ["gradient"] * 3 + ["linear"]
     assert rows[-1].certificate.exact
 
 
 def test_stages_that_a_config_does_not_name_are_found_by_their_stride(surveyed):
     rows = surveyed("squeezenet1_1")
-    assert [row.reach.stride[0] for row in rows] == [4, 8, 16]
+    assert [row.field.stride[0] for row in rows] == [4, 8, 16]
     assert rows[-1].node == "features" and rows[-1].certificate.kind == "conv_relu"
 
 

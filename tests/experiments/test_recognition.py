@@ -360,7 +360,9 @@ def test_what_cannot_be_judged_is_one_line(tmp_path, photos):
 
 def test_the_folder_holds_a_page_that_needs_nothing_else_and_the_rows(tmp_path, photos):
     findings = measure_recognition(photos, NET, HOW, 3)
-    path = write_recognition(findings, tmp_path / "out", NET.describe() | {"command": "attnvis <sweep>"})
+    path = write_recognition(
+        findings, tmp_path / "out", NET.describe().entries() | {"command": "attnvis <sweep>"}
+    )
     page = path.read_text("utf-8")
     assert sorted(file.name for file in path.parent.iterdir()) == ["index.html", "recognition.parquet"]
     assert (

@@ -158,7 +158,7 @@ def swept(folder: Path, scalings: tuple[str, ...], photos: list[Path]) -> Path:
         {"softmax": softmax},
     )
     with JobWriter(folder, {}) as job:
-        job.update(axes=dict.fromkeys(AXES, "x"), provenance=net.describe())
+        job.update(axes=dict.fromkeys(AXES, "x"), provenance=net.describe().entries())
         with GridWriter(job, grid.settings) as writer:
             for outcome in stream(photos, grid, HOW):
                 writer.add(outcome)

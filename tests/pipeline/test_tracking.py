@@ -183,10 +183,39 @@ def test_a_server_lost_during_the_run_does_not_hold_up_its_end(attnvis, photos, 
     ended = attnvis("run", "a", "logger.mode=online")
     assert begun == ["online"], ended
     assert time.monotonic() - started < 90
-    assert (
-        ended.code == 0 and ended.err.startswith("attnvis: W&B stopped (") and ended.err.count("\n") == 1
-    ), ended.err
-    assert len(records()) == 1 and Path("out/index.html").is_file()
+    assert ended.code == 0 and ended.err.startswith("attnvis: W&B stopped ("), ended.err
+    assert ended.err.count("\n") == 1 and len(records()) == 1 and Path("out/index.html").is_file()
+    assert_sends(ended.err.partition("send its log later: ")[2], monkeypatch)
+
+
+def assert_sends(command: str, monkeypatch) -> None:
+    """What a person is told to type does send the log, once a server answers again."""
+    requests = []
+
+    class Counting(Stub):
+        def do_POST(self):
+            requests.append(self.path)
+            super().do_POST()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
+    server.handle_error = lambda *_: None
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120, check=False)
+    server.shutdown()
+    server.server_close()
+    assert any("file_stream" in path for path in requests), (command, ended, requests)
+
+
+def test_a_run_of_the_callers_own_goes_on(attnvis, photos, wandb, monkeypatch, tmp_path):
+    own = wandb.init(mode="offline", dir=tmp_path, project="mine")
+    try:
+        assert attnvis("run", "a", "logger.mode=offline").code == 0
+        assert wandb.run is own and not own._is_finished
+        own.log({"still": "here"})
+    finally:
+        own.finish()
 
 
 def short_of(settings):

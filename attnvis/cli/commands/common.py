@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +43,7 @@ def listed(value: Any) -> list[str]:
 
 def provenance(backbone: "Backbone | Cached", preprocessing: "Preprocessing", seed: int) -> "Provenance":
     """What every record of this command says of where its numbers come from."""
-    from attnvis.types import Provenance
-
-    entries = backbone.describe() | {"fit": preprocessing.fit, "size": str(preprocessing.size)}
-    entries |= {"seed": str(seed), "command": command_line(), **backbone.cautions(preprocessing)}
-    return Provenance.from_entries(entries)
+    return replace(backbone.describe(preprocessing), seed=str(seed), command=command_line())
 
 
 def shout(warnings: Iterable[str]) -> None:

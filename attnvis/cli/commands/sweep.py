@@ -6,6 +6,7 @@ tensor per query.
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
         "backbone": backbone.name, "weights": backbone.weights, "layer": backbone.layer,
         "fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed),
     }  # fmt: skip
-    job.update(axes=axes, provenance=backbone.describe() | {"warnings": warnings})
+    job.update(axes=axes, provenance=backbone.describe().entries() | {"warnings": warnings})
     group = job.folder.parent.name if job.folder.name.isdigit() else job.folder.name
     study = recognise if settings["study"] == "recognition" else scale
     logger = settings["logger"] | {"group": group}
@@ -142,12 +143,8 @@ def recognise(
         job.fail(place, reason)
     job.update(done=findings.photos)
     print(as_text(findings))
-    facts = backbone.describe() | {
-        "fit": preprocessing.fit,
-        "size": str(preprocessing.size),
-        "command": command_line(),
-    }
-    write_recognition(findings, job.folder, facts, backbone.warnings_at(preprocessing))
+    provenance = replace(backbone.describe(preprocessing), command=command_line())
+    write_recognition(findings, job.folder, provenance.entries(), backbone.warnings_at(preprocessing))
     return {
         f"{row.name}/{name}": getattr(row, name).value
         for row in findings.rows
