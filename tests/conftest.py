@@ -105,6 +105,9 @@ def diagnose_attention(attention: Attention):
     return diagnose(attention.weights, attention.logits, attention.scores, attention.dim)
 
 
+GRADIENT = ("jacobian_norm", "jacobian_spectral", "gradient_norm")  # what no weights tell
+
+
 class Page(HTMLParser):
     """Every start tag with its attributes, and the text inside scripts, styles and everything else."""
 

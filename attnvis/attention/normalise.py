@@ -5,10 +5,13 @@ are arguments.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from attnvis.attention.jacobian import NormaliserJacobian
 
 __all__ = ["entmax15", "power", "relu", "sigmoid", "softmax", "sparsemax", "top_k"]
 
@@ -91,3 +94,39 @@ def divide_by_sum(amounts: Weights) -> Weights:
     total = amounts.sum(-1, keepdim=True)
     divisor = torch.where(total > 0, total, 1.0)
     return torch.where(total > 0, amounts / divisor, 1.0 / amounts.shape[-1])
+
+
+def entmax_jacobian(weights: Weights, alpha: float) -> NormaliserJacobian:
+    """Of the alpha-entmax family: diag(u) - u u^T / sum(u), u = a^(2 - alpha) where a > 0.
+
+    alpha: 1 softmax, 1.5 entmax15, 2 sparsemax (Peters et al. 2019).
+    """
+    gains = torch.where(weights > 0, weights ** (2 - alpha), 0.0)
+    return NormaliserJacobian(gains, shares=gains / gains.sum(-1, keepdim=True))
+
+
+def sigmoid_jacobian(logits: Weights, weights: Weights, bias: float | None = None) -> NormaliserJacobian:
+    """Softmax of ln g, and d ln g / d z = 1 - g."""
+    if bias is None:
+        bias = -math.log(logits.shape[-1])
+    return NormaliserJacobian(weights * torch.sigmoid(-(logits + bias)), shares=weights)
+
+
+def power_jacobian(logits: Weights, weights: Weights, p: float = 2.0) -> NormaliserJacobian:
+    """d ln a_i = p dz_i / z_i, less the same for the sum; uniform weights where no logit is positive stay."""
+    is_positive = logits > 0
+    gains = torch.where(is_positive, p * weights / torch.where(is_positive, logits, 1.0), 0.0)
+    return NormaliserJacobian(gains, shares=weights)
+
+
+# How the weights of each follow its logits: (logits, weights, settings) in double precision -> its Jacobian.
+# A normaliser that is not here is differentiated by autograd.
+DERIVATIVES: dict[Callable, Callable[..., NormaliserJacobian]] = {
+    softmax: lambda logits, weights: entmax_jacobian(weights, alpha=1.0),
+    top_k: lambda logits, weights, k=10: entmax_jacobian(weights, alpha=1.0),
+    entmax15: lambda logits, weights: entmax_jacobian(weights, alpha=1.5),
+    sparsemax: lambda logits, weights: entmax_jacobian(weights, alpha=2.0),
+    sigmoid: sigmoid_jacobian,
+    relu: lambda logits, weights: power_jacobian(logits, weights, p=1.0),
+    power: power_jacobian,
+}

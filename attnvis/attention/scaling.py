@@ -7,11 +7,13 @@ differences.  So what a scaling does is set the spread of the logits over the pa
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attnvis.attention.jacobian import ScalingJacobian, diagonal
 from attnvis.types import Scores
 
 __all__ = [
@@ -175,3 +177,94 @@ def positive_factor(name: str) -> bool:
     Such a scaling cannot change their order.  False for a scaling that is not attnvis' own.
     """
     return name.partition(":")[0] in set(__all__) - {"cosine"}
+
+
+def with_products(scores: Scores, products: Float[Tensor, "B Q N"]) -> Scores:
+    """The same query and keys with other dot products, as if the angles between them had changed."""
+    changed = Scores(scores.query, scores.keys)
+    changed.__dict__["products"] = products  # where cached_property keeps it
+    return changed
+
+
+def linear_jacobian(scaling: Callable[[Scores], Logits], scores: Scores, logits: Logits) -> ScalingJacobian:
+    """z_i = f_i s_i, the factor not a function of the scores: it is the scaling of ones."""
+    ones = torch.ones_like(scores.products, dtype=torch.float64)
+    return diagonal(scaling(with_products(scores, ones)))
+
+
+def affine_jacobian(products: Logits, logits: Logits, offset: Logits, growth: Logits) -> ScalingJacobian:
+    """Of z = f (s - o), one factor for all patches of a photo.
+
+    d z_i / d s_j = f (delta_ij - offset_j) + z_i growth_j with offset = d o / d s, growth = d ln f / d s.
+    No contrast: f = 0, and the Jacobian is 0.
+    """
+    factor = divide(logits.std(-1, correction=0, keepdim=True), products.std(-1, correction=0, keepdim=True))
+    return ScalingJacobian(
+        factor.expand_as(logits),
+        columns=torch.stack([torch.ones_like(logits), logits], -2),
+        rows=torch.stack([-factor * offset, growth], -2),
+    )
+
+
+def zscore_jacobian(scaling: Callable, scores: Scores, logits: Logits) -> ScalingJacobian:
+    """o is the mean, 1 / f the standard deviation (and tau)."""
+    products = scores.products.double()
+    deviations = products - products.mean(-1, keepdim=True)
+    growth = -divide(deviations, (deviations**2).sum(-1, keepdim=True))
+    offset = torch.full_like(products, 1 / scores.patches)
+    return affine_jacobian(products, logits, offset=offset, growth=growth)
+
+
+def robust_z_jacobian(scaling: Callable, scores: Scores, logits: Logits) -> ScalingJacobian:
+    """o is the median, 1 / f the median distance from it (and constants)."""
+    products = scores.products.double()
+    offset = in_the_middle(products)
+    deviations = products - (offset * products).sum(-1, keepdim=True)
+    middle = in_the_middle(deviations.abs())
+    spread = (middle * deviations.abs()).sum(-1, keepdim=True)
+    signs = middle * deviations.sign()
+    growth = divide(signs.sum(-1, keepdim=True) * offset - signs, spread)
+    return affine_jacobian(products, logits, offset=offset, growth=growth)
+
+
+def in_the_middle(values: Logits) -> Logits:
+    """d median / d values: 1 at the value in the middle, 1/2 at each of two."""
+    patches = values.shape[-1]
+    middle = values.argsort(dim=-1, stable=True)[..., (patches - 1) // 2 : patches // 2 + 1]
+    return torch.zeros_like(values).scatter(-1, middle, 1 / middle.shape[-1])
+
+
+def minmax_jacobian(scaling: Callable, scores: Scores, logits: Logits) -> ScalingJacobian:
+    """o is the minimum, 1 / f the range (and tau); of several extremes each has its share."""
+    products = scores.products.double()
+    low, high = products.aminmax(dim=-1, keepdim=True)
+    is_low, is_high = (products == low).double(), (products == high).double()
+    offset = is_low / is_low.sum(-1, keepdim=True)
+    growth = divide(offset - is_high / is_high.sum(-1, keepdim=True), high - low)
+    return affine_jacobian(products, logits, offset=offset, growth=growth)
+
+
+def perplexity_jacobian(scaling: Callable, scores: Scores, logits: Logits) -> ScalingJacobian:
+    """o is the maximum; f keeps the entropy of a = softmax(z): d ln f / d s_j = -f a_j (z_j - m) / var,
+    mean m and variance of z under a.
+    """
+    products = scores.products.double()
+    is_high = (products == products.amax(-1, keepdim=True)).double()
+    offset = is_high / is_high.sum(-1, keepdim=True)
+    weights = logits.softmax(-1)
+    deviations = logits - (weights * logits).sum(-1, keepdim=True)
+    variance = (weights * deviations**2).sum(-1, keepdim=True)
+    factor = divide(logits.std(-1, correction=0, keepdim=True), products.std(-1, correction=0, keepdim=True))
+    growth = divide(-factor * weights * deviations, variance)
+    return affine_jacobian(products, logits, offset=offset, growth=growth)
+
+
+# How the logits of each follow the raw scores: (scaling, scores, logits in double precision) -> its Jacobian.
+# A scaling that is not here is differentiated by autograd.
+DERIVATIVES: dict[Callable, Callable[..., ScalingJacobian]] = {
+    **dict.fromkeys((none, inv_sqrt_d, inv_d, temperature, cosine, log_n, ssmax), linear_jacobian),
+    zscore: zscore_jacobian,
+    robust_z: robust_z_jacobian,
+    minmax: minmax_jacobian,
+    perplexity: perplexity_jacobian,
+}

@@ -88,7 +88,9 @@ class Backbone:
 
         Raises ValueError where that engine cannot run here.
         """
-        self.engine.prepare(photos, workers, None if sample is None else sample.images)
+        images = None if sample is None else sample.images
+        head = self.heads[-1] if self.network.ends[-1] else None
+        self.engine.prepare(photos, workers, images=images, head=head)
 
     @torch.inference_mode()
     def classify(self, maps: Float[Tensor, "B D h w"], number: int = 0) -> Float[Tensor, "B C"]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from attnvis.backbone import heads
@@ -23,7 +24,7 @@ from attnvis.backbone.cutting import (
     stage_order,
     stages_by_stride,
 )
-from attnvis.backbone.engines import make_engine, resolve_device
+from attnvis.backbone.engines import has_fast_bf16, make_engine, resolve_device
 from attnvis.backbone.weights import digest, load_file
 from attnvis.geometry import Shift
 from attnvis.types import Head, Preprocessing
@@ -107,7 +108,7 @@ def build_backbone(
                 auto: calibrated where a shift is known, else rf
                 stretch: the field's habit, the grid pulled over the input
     device      auto | cpu | cuda
-    precision   auto: bf16 where the machine is fast at it | fp32 | bf16
+    precision   fp32 | bf16 | auto: fp32, unless `prepare` finds that a run's photos agree in bf16
     engine      eager | compile | openvino | auto: what `prepare` chooses for so many photos, eager until then
     cut         how the network is cut: net, nodes -> trunk, rests; None: by its traced graph, else by hooks
     shifts      node -> how far training moved its cells, for the weights that are given
@@ -148,6 +149,7 @@ def assemble(
     """A backbone of a network that is taken over.  Settings and errors are those of `build_backbone`."""
     check_placement(placement)
     target, dtype = resolve_device(device, precision)
+    faster = torch.bfloat16 if precision == "auto" and has_fast_bf16(target) else None
     source.net.float().eval().requires_grad_(False)
     weights_digest = digest(source.net, source.weights)
     network = cut_network(source, layer)
@@ -166,7 +168,7 @@ def assemble(
         heads=tuple(head and heads.to_device(head, target) for head in layer_heads),
         certificates=certificates,
         cells=CellGeometry(probed, placement, shifts),
-        engine=make_engine(network.trunk, target, dtype, engine),
+        engine=make_engine(network.trunk, target, dtype, engine, faster=faster),
         preprocessing=source.preprocessing,
         step=source.step,
     )

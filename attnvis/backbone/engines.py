@@ -6,20 +6,27 @@ openvino   Intel's runtime, on CPUs: seconds to warm up, once for all shapes (pi
 """
 
 import copy
+import math
 import shutil
+import statistics
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnvis.backbone.cutting import TRACING, channels_last_memory, without_stderr
+from attnvis.types import Head
 
 __all__ = [
     "ENGINES",
+    "Agreement",
     "Engine",
     "OpenVino",
     "Run",
@@ -27,6 +34,7 @@ __all__ = [
     "compare_with_float32",
     "compiled",
     "folded",
+    "has_fast_bf16",
     "make_engine",
     "resolve_device",
     "start",
@@ -35,6 +43,11 @@ __all__ = [
 Run = Callable[[Tensor], tuple[Tensor, ...]]  # images [B, 3, H, W] -> maps [B, D, h, w], layer by layer
 ENGINES = ("auto", "eager", "compile", "openvino")
 MANY = 500  # photos from which on a few seconds of warming up are paid back
+# Precision auto takes bf16 where it is fast, photos are many, and at least FEWEST of a run's first agree with
+# float32 by CLOSE (docs/performance.md, "Engines agree"): a median would hide the few maps that move.
+ENOUGH = 32  # photos from which on the comparison is paid back
+FEWEST = 4  # photos of one shape among the first
+CLOSE = 0.99  # correlation of attention at the 10th percentile of these photos
 
 
 class Engine:
@@ -43,6 +56,7 @@ class Engine:
     trunk   images [B, 3, H, W] -> maps [B, D, h, w], layer by layer: as it was loaded, in float32
     eager   the same function, ready to run in `dtype` on `device`
     wanted  one of ENGINES; auto: by the number of photos
+    faster  a precision that `prepare` takes where photos agree; None: `dtype` whatever they do
 
     Raises ValueError for an unknown engine.
     """
@@ -54,11 +68,13 @@ class Engine:
         device: torch.device,
         dtype: torch.dtype,
         wanted: str = "auto",
+        faster: torch.dtype | None = None,
     ) -> None:
         if wanted not in ENGINES:
             raise ValueError(f"unknown engine {wanted!r}: {', '.join(ENGINES)}")
         self.trunk, self.eager = trunk, eager
         self.device, self.dtype, self.wanted = device, dtype, wanted
+        self.faster = faster
         self.name, self.reason = "eager", ""  # what runs, and why; how well it agrees with eager float32
         self.forward: Run = eager  # what runs: images in `dtype`, channels last in memory
         self.ready = wanted in ("auto", "eager")
@@ -73,31 +89,79 @@ class Engine:
         images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
         return tuple(maps.float() for maps in self.forward(images))
 
-    def prepare(self, photos: int, workers: int = 1, images: Float[Tensor, "B 3 H W"] | None = None) -> None:
+    def prepare(
+        self,
+        photos: int,
+        workers: int = 1,
+        images: Float[Tensor, "B 3 H W"] | None = None,
+        head: Head | None = None,
+    ) -> None:
         """Start the engine for so many photos and threads; on `images` it is compared with eager float32.
 
-        Raises ValueError where that engine cannot run here.
+        `head` is the last layer's: with one, the class that it predicts is compared too.  Raises ValueError
+        where that engine cannot run here.
         """
         with self.starting:
             name, reason = choose(photos, self.device) if self.wanted == "auto" else (self.wanted, "")
-            forward: Run = self.eager
-            if name != "eager":
-                forward = start(name, folded(self.trunk), self.dtype, self.device, workers)
             reasons = [f"auto: {reason}"] if reason else []
-            if images is not None and (name, self.dtype) != ("eager", torch.float32):
-                exact = folded(self.trunk).to(self.device)
-                reasons.append(compare_with_float32(forward, exact, images.to(self.device), self.dtype))
+            forward = None
+            if self.faster is not None and images is not None and photos >= ENOUGH:
+                forward, reason = self.try_faster(name, workers, images=images, head=head)
+                reasons.append(reason)
+            elif self.faster is not None:
+                reasons.append(
+                    f"precision auto: fp32, fewer than {ENOUGH} photos do not pay for comparing bf16"
+                )
+            if forward is None:
+                forward = self.started(name, self.dtype, workers)
+                if images is not None and (name, self.dtype) != ("eager", torch.float32):
+                    reasons.append(str(self.compare(forward, self.dtype, images=images, head=head)))
             self.forward, self.name, self.reason = forward, name, "; ".join(reasons)
             self.ready = True
+
+    def try_faster(
+        self, name: str, workers: int, images: Float[Tensor, "B 3 H W"], head: Head | None
+    ) -> tuple[Run | None, str]:
+        """What runs in the faster precision, where these photos allow it, and why it does or does not."""
+        assert self.faster is not None
+        forward = self.started(name, self.faster, workers)
+        agreement = self.compare(forward, self.faster, images=images, head=head)
+        if not agreement.is_close:
+            return None, f"precision auto: fp32, since in bf16 {agreement}"
+        if name == "eager":
+            self.eager = forward
+        else:
+            self.eager = channels_last_memory(self.eager.to(self.faster))
+        self.dtype, self.faster = self.faster, None
+        return forward, f"precision auto: bf16, {agreement}"
+
+    def started(self, name: str, dtype: torch.dtype, workers: int) -> Any:
+        """What runs the trunk in this precision."""
+        if name == "eager":
+            same = dtype == self.dtype
+            return self.eager if same else channels_last_memory(folded(self.trunk).to(self.device, dtype))
+        return start(name, folded(self.trunk), dtype, self.device, workers)
+
+    def compare(
+        self, forward: Run, dtype: torch.dtype, images: Float[Tensor, "B 3 H W"], head: Head | None
+    ) -> "Agreement":
+        exact = folded(self.trunk).to(self.device)
+        return compare_with_float32(forward, exact, images.to(self.device), dtype, head=head)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.reason})" if self.reason else self.name
 
 
-def make_engine(trunk: nn.Module, device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> Engine:
+def make_engine(
+    trunk: nn.Module,
+    device: torch.device,
+    dtype: torch.dtype,
+    wanted: str = "auto",
+    faster: torch.dtype | None = None,
+) -> Engine:
     """An engine for a trunk, whose own weights stay as they are.  Raises ValueError for an unknown engine."""
     eager = channels_last_memory(folded(trunk).to(device, dtype))
-    return Engine(trunk, eager, device, dtype, wanted)
+    return Engine(trunk, eager, device, dtype, wanted, faster=faster)
 
 
 def choose(photos: int, device: torch.device) -> tuple[str, str]:
@@ -214,28 +278,85 @@ def folded(trunk: nn.Module) -> nn.Module:
     return fused if agree else copy.deepcopy(trunk).eval()
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How an engine's attention, under z-scores, stands to that of eager float32, photo by photo.
+
+    Of each photo the worse of its questions: mean, and the predicted class where there is a classifier.
+    """
+
+    correlations: tuple[float, ...]  # of the weights
+    same_hottest: tuple[bool, ...]  # whether the hottest patch is the same under every question
+    perplexity_error: float  # the largest, relative
+
+    @property
+    def tail(self) -> float:
+        """The correlation's 10th percentile over photos; NaN without any."""
+        ordered = torch.tensor(self.correlations, dtype=torch.float64)
+        return float(ordered.quantile(0.1)) if self.correlations else math.nan
+
+    @property
+    def is_close(self) -> bool:
+        """Whether these photos allow the engine: a correlation of CLOSE at the 10th percentile, the hottest
+        patch the same on all.
+        """
+        return len(self.correlations) >= FEWEST and self.tail >= CLOSE and all(self.same_hottest)
+
+    def __str__(self) -> str:
+        if not self.correlations:
+            return "attention is uniform: nothing to compare with eager float32"
+        count = len(self.correlations)
+        return (
+            f"attention correlates with that of eager float32 by {min(self.correlations):.5f} at least, "
+            f"{self.tail:.5f} at the 10th percentile, "
+            f"{statistics.median(self.correlations):.5f} in the median; "
+            f"the hottest patch is the same on {sum(self.same_hottest)} of {count} photos; "
+            f"perplexity is off by up to {self.perplexity_error:.1e}"
+        )
+
+
 @torch.inference_mode()
 def compare_with_float32(
-    run: Run, exact: nn.Module, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype
-) -> str:
-    """How the attention of the mean query differs from that of eager float32, in words; the worst image's.
+    run: Run,
+    exact: nn.Module,
+    images: Float[Tensor, "B 3 H W"],
+    dtype: torch.dtype,
+    head: Head | None = None,
+) -> Agreement:
+    """How the attention of the last layer differs from that of eager float32.
 
-    The correlation of the weights, and the relative error of perplexity.  Under z-scores: a softmax that all
-    but takes the largest would show the tie of the two best patches, not the engine.
+    Under z-scores: a softmax that all but takes the largest would show the tie of the two best patches, not
+    the engine.  `head` is the last layer's; each side is asked for the class that it predicts itself.
     """
-    scores = mean_query_scores(run(images.to(dtype, memory_format=torch.channels_last))[-1])
-    exact_scores = mean_query_scores(exact(images)[-1])
-    spread = exact_scores.std(-1) / exact_scores.abs().amax(-1).clamp_min(1e-30)
-    if float(spread.min()) < 1e-6:
-        return "attention is uniform: nothing to compare with eager float32"
-    weights, exact_weights = zscore_weights(scores), zscore_weights(exact_scores)
-    pairs = zip(weights, exact_weights, strict=True)
-    correlation = min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs)
-    error = float((perplexity(weights) / perplexity(exact_weights) - 1).abs().max())
-    return (
-        f"attention correlates with that of eager float32 by {correlation:.5f}, "
-        f"perplexity is off by {error:.1e} ({len(images)} photos)"
-    )
+    maps = run(images.to(dtype, memory_format=torch.channels_last))[-1].float()
+    exact_maps = exact(images)[-1].float()
+    questions: list[Callable[[Tensor], Tensor]] = [mean_query_scores]
+    if head is not None:
+        questions.append(partial(class_scores, head))
+    pairs = [(ask(maps), ask(exact_maps)) for ask in questions]
+    correlations, same_hottest, errors = [], [], [0.0]
+    for photo in range(len(images)):
+        comparisons = [
+            compare_weights(zscore_weights(scores[photo]), zscore_weights(exact_scores[photo]))
+            for scores, exact_scores in pairs
+            if has_contrast(exact_scores[photo])
+        ]
+        if comparisons:
+            correlations.append(min(correlation for correlation, _, _ in comparisons))
+            same_hottest.append(all(same for _, same, _ in comparisons))
+            errors.append(max(error for _, _, error in comparisons))
+    return Agreement(tuple(correlations), tuple(same_hottest), perplexity_error=max(errors))
+
+
+def compare_weights(weights: Float[Tensor, " N"], exact: Float[Tensor, " N"]) -> tuple[float, bool, float]:
+    """Correlation, whether the hottest patch is the same, relative error of the perplexity."""
+    correlation = float(torch.corrcoef(torch.stack([weights, exact]))[0, 1])
+    error = abs(float(perplexity(weights) / perplexity(exact)) - 1)
+    return correlation, bool(weights.argmax() == exact.argmax()), error
+
+
+def has_contrast(scores: Float[Tensor, " N"]) -> bool:
+    return float(scores.std(correction=0)) >= 1e-6 * float(scores.abs().amax().clamp_min(1e-30))
 
 
 def mean_query_scores(maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B N"]:
@@ -244,18 +365,27 @@ def mean_query_scores(maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B N"]:
     return (tokens @ tokens.mean(1, keepdim=True).mT).squeeze(-1).double()
 
 
-def zscore_weights(scores: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+def class_scores(head: Head, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B N"]:
+    """Dot products of every patch with the query of the class that the maps predict, in float64."""
+    vectors, _ = head.ask(maps, head.logits(maps).argmax(-1))
+    return (maps.flatten(2).mT @ vectors.unsqueeze(-1)).squeeze(-1).double()
+
+
+def zscore_weights(scores: Float[Tensor, "*any N"]) -> Float[Tensor, "*any N"]:
     """Softmax of z-scores."""
     centred = scores - scores.mean(-1, keepdim=True)
     return (centred / scores.std(-1, correction=0, keepdim=True)).softmax(-1)
 
 
-def perplexity(weights: Float[Tensor, "B N"]) -> Float[Tensor, " B"]:
+def perplexity(weights: Float[Tensor, "*any N"]) -> Float[Tensor, "*any"]:
     return torch.special.entr(weights).sum(-1).exp()
 
 
 def resolve_device(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
-    """What `auto` stands for on this machine.  Raises ValueError for what is unknown, or not there."""
+    """What a device and a precision stand for on this machine; precision auto begins as float32.
+
+    Raises ValueError for what is unknown, or not there.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -264,9 +394,7 @@ def resolve_device(device: str, precision: str) -> tuple[torch.device, torch.dty
         raise ValueError(f"unknown device {device!r}: auto, cpu or cuda") from None
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device}: this machine has no usable GPU; use device=auto or cpu")
-    if precision == "auto":
-        precision = "bf16" if has_fast_bf16(resolved) else "fp32"
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    dtypes = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
     if precision not in dtypes:
         raise ValueError(f"unknown precision {precision!r}: auto, fp32 or bf16")
     return resolved, dtypes[precision]

@@ -140,7 +140,7 @@ def collate(photos: Sequence[Photo], how: Preprocessing) -> Batch:
     return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), views, photos=tuple(photos))
 
 
-def sample(paths: list[Path], preprocessing: Preprocessing, count: int = 2) -> Batch | None:
+def sample(paths: list[Path], preprocessing: Preprocessing, count: int = 8) -> Batch | None:
     """At most `count` photos of one shape among the first 8, by which engines are compared.
 
     None where there is but one photo, or none of the first can be read.  Raises ValueError as `collate` does.

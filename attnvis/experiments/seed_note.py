@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 
 from attnvis.attention import normalise, scaling
 from attnvis.attention.dot_product import Scaling, attend
+from attnvis.attention.sensitivity import sensitivity
 from attnvis.experiments.sweep.folder import Part, Sweep
 from attnvis.experiments.sweep.record import Tile
 from attnvis.experiments.sweep.sheets import style_of
@@ -27,6 +28,7 @@ from attnvis.metrics.diagnostics import NEARLY_UNIFORM, diagnose
 from attnvis.render import overlays, panels
 from attnvis.render.html import environment, write_page
 from attnvis.render.plots import INK, QUIET, draw
+from attnvis.types import Scores
 
 __all__ = [
     "Claim",
@@ -76,7 +78,12 @@ def duel(pair: tuple[float, float], dim: int = 1, scaling: Scaling = scaling.inv
     query = torch.zeros(1, 1, dim, dtype=torch.float64)
     query[..., 0] = 1
     attention = attend(query, keys, scaling=scaling)
-    numbers = diagnose(attention.weights, attention.logits, attention.scores, attention.dim)
+    gradient = sensitivity(
+        Scores(query, keys), attention.logits, attention.weights, scaling=scaling, normalise=normalise.softmax
+    )
+    numbers = diagnose(
+        attention.weights, attention.logits, attention.scores, dim=attention.dim, gradient=gradient
+    )
     diagnostics = {name: float(values) for name, values in numbers.items()}
     z1, z2 = attention.logits.flatten().tolist()
     p1, p2 = attention.weights.flatten().tolist()

@@ -14,6 +14,7 @@ from attnvis.attention.dot_product import Normalise, Scaling, at_least_float32, 
 from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
+from attnvis.attention.sensitivity import sensitivity
 from attnvis.methods.answer import Answer, predictions, require_finite
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Batch, Features, Query, Scores
@@ -63,7 +64,12 @@ class AttentionMethod:
         require_finite(scores.products, features, "scores")
         attention = weigh(scores, features.tokens, scaling=self.scaling, normalise=self.normalise)
         require_finite(attention.weights, features, "weights after scaling")
-        diagnostics = diagnose(attention.weights, attention.logits, attention.scores, attention.dim)
+        gradient = sensitivity(
+            scores, attention.logits, attention.weights, scaling=self.scaling, normalise=self.normalise
+        )
+        diagnostics = diagnose(
+            attention.weights, attention.logits, attention.scores, dim=attention.dim, gradient=gradient
+        )
         numbers = {name: values.tolist() for name, values in diagnostics.items()}
         photos, queries = query.vectors.shape[:2]
         for photo, column in product(range(photos), range(queries)):

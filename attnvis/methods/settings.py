@@ -15,11 +15,13 @@ from torch import Tensor
 
 from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling
+from attnvis.attention.jacobian import NormaliserJacobian, frobenius_norm
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
+from attnvis.attention.sensitivity import sensitivity_of_settings
 from attnvis.methods.answer import require_finite
 from attnvis.methods.attention import Encoder
-from attnvis.metrics.diagnostics import diagnose, frobenius_norm
+from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Batch, Box, Features, Placement, Query, Scores
 
 __all__ = ["GAPS", "RANKS", "TEMPERATURES", "BatchResult", "PhotoResult", "SettingGrid"]
@@ -73,7 +75,9 @@ class SettingGrid:
         self.require_finite_weights(weights, features)
         # [S * B, Q, N], as logits and weights are
         repeated = scores.products.repeat(len(self.settings), 1, 1)
-        diagnostics = diagnose(weights, logits, repeated, scores.dim)
+        functions = list(product(self.scalings.values(), self.normalisers.values()))
+        gradient = sensitivity_of_settings(scores, logits, weights, settings=functions)
+        diagnostics = diagnose(weights, logits, repeated, dim=scores.dim, gradient=gradient)
         shape = (len(self.settings), *scores.products.shape)
         return BatchResult(
             query=query,
@@ -159,9 +163,8 @@ class BatchResult:
         tau = torch.tensor(TEMPERATURES, dtype=torch.float64)
         weights = (standard / tau.unsqueeze(-1)).softmax(-1)  # [B, Q, T, N]
         perplexity = torch.special.entr(weights).sum(-1).exp()
-        return perplexity / self.scores.shape[-1], frobenius_norm(
-            weights.sort(-1, descending=True).values
-        ) / tau
+        jacobian = NormaliserJacobian(weights, shares=weights)
+        return perplexity / self.scores.shape[-1], frobenius_norm(jacobian) / tau
 
 
 @dataclass(frozen=True, eq=False)

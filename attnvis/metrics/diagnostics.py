@@ -4,6 +4,7 @@ All are cheap, all are logged.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -29,13 +30,14 @@ DESCRIPTIONS = {
     "score_range": "max - min of the raw scores",
     "sigma_eff": "population standard deviation of the logits: what any scaling sets",
     "margin": "best logit minus second best",
-    "jacobian_norm": "Frobenius norm of d a / d logits (softmax): how much gradient gets through",
-    "jacobian_spectral": "largest eigenvalue of d a / d logits (softmax)",
-    "gradient_norm": "jacobian_norm times d logit / d score: what reaches a raw score",
+    "jacobian_norm": "Frobenius norm of d a / d logits: how much gradient the normaliser lets through; "
+    "NaN for one of your own that autograd cannot differentiate, or beyond 1,024 patches",
+    "jacobian_spectral": "largest eigenvalue of d a / d logits; NaN for a normaliser of your own",
+    "gradient_norm": "Frobenius norm of d a / d scores: what reaches a raw score, what a scaling measures of "
+    "the scores included (cosine's lengths stand still); NaN for a scaling or normaliser as above",
     "kl_uniform": "KL(a || uniform) = ln N - H, in nats",
-    "js_inv_sqrt_d": (
-        "Jensen-Shannon divergence to softmax(s / sqrt(d_k)) of the same scores, in nats; 0 ... ln 2"
-    ),
+    "js_inv_sqrt_d": "Jensen-Shannon divergence to softmax(s / sqrt(d_k)) of the same scores, in nats; "
+    "0 ... ln 2",
     "rank_correlation": "Spearman of logits with raw scores: 1 unless a scaling changes ranks",
     "saturated": "1 where the largest weight exceeds .99",
     "dead": "1 where the perplexity exceeds .99 N",
@@ -47,15 +49,20 @@ def diagnose(
     logits: Float[Tensor, "*any N"] | None = None,
     scores: Float[Tensor, "*any N"] | None = None,
     dim: int | None = None,
+    gradient: Mapping[str, Float[Tensor, "*any"]] | None = None,
 ) -> dict[str, Float[Tensor, "*any"]]:
     """Everything in DESCRIPTIONS, in that order; of weights alone, such as another method's map,
     what needs no more.
 
-    `dim` is d_k; js_inv_sqrt_d is NaN where it is not known.
+    `dim` is d_k; js_inv_sqrt_d is NaN where it is not known.  `gradient` are jacobian_norm, jacobian_spectral
+    and gradient_norm (`attention.sensitivity`): they depend on the functions, which no weights tell, and are
+    left out where it is not given.
     """
     numbers = concentration(weights)
     if logits is not None and scores is not None:
-        numbers |= sensitivity(weights.double(), logits.double(), scores.double(), dim=dim)
+        numbers |= spread(weights.double(), logits.double(), scores.double(), dim=dim)
+    if gradient is not None:
+        numbers |= gradient
     return {name: numbers[name] for name in DESCRIPTIONS if name in numbers}
 
 
@@ -91,29 +98,21 @@ def concentration(weights: Float[Tensor, "*any N"]) -> dict[str, Float[Tensor, "
     }
 
 
-def sensitivity(
+def spread(
     weights: Float[Tensor, "*any N"],
     logits: Float[Tensor, "*any N"],
     scores: Float[Tensor, "*any N"],
     dim: int | None = None,
 ) -> dict[str, Float[Tensor, "*any"]]:
-    """What a scaling made of the scores, and how much gradient gets through."""
+    """What a scaling made of the scores."""
     patches = weights.shape[-1]
-    ordered = weights.sort(-1, descending=True).values
-    jacobian = frobenius_norm(ordered)
-    score_std = scores.std(-1, correction=0)
-    sigma_eff = logits.std(-1, correction=0)
-    gain = torch.where(score_std > 0, sigma_eff / score_std, torch.zeros_like(score_std))
     reference = (scores / math.sqrt(dim or math.nan)).softmax(-1)
     best = logits.topk(min(2, patches), -1).values
     return {
-        "score_std": score_std,
+        "score_std": scores.std(-1, correction=0),
         "score_range": scores.amax(-1) - scores.amin(-1),
-        "sigma_eff": sigma_eff,
+        "sigma_eff": logits.std(-1, correction=0),
         "margin": best[..., 0] - best[..., -1],
-        "jacobian_norm": jacobian,
-        "jacobian_spectral": largest_eigenvalue(ordered),
-        "gradient_norm": gain * jacobian,
         "js_inv_sqrt_d": jensen_shannon(weights, reference),
         "rank_correlation": spearman(scores, logits),
     }
@@ -132,34 +131,6 @@ def freezing_point(patches: int) -> float:
     Derrida 1981, the random energy model.
     """
     return math.sqrt(2 * math.log(patches))
-
-
-def frobenius_norm(ordered: Float[Tensor, "... N"]) -> Float[Tensor, "..."]:
-    """Of diag(a) - a a^T, weights in falling order: the root of sum_i a_i^2 ((1 - a_i)^2 + sum_{j != i}
-    a_j^2).
-
-    The largest weight stands apart because its 1 - a and p_2 - a^2 would cancel where attention is nearly
-    one-hot.
-    """
-    best, rest = ordered[..., 0], ordered[..., 1:]
-    others = (rest**2).sum(-1)
-    of_rest = rest**2 * ((1 - rest) ** 2 + (best**2 + others).unsqueeze(-1) - rest**2)
-    return (best**2 * (rest.sum(-1) ** 2 + others) + of_rest.sum(-1)).sqrt()
-
-
-def largest_eigenvalue(ordered: Float[Tensor, "*any N"]) -> Float[Tensor, "*any"]:
-    """Of diag(a) - a a^T, weights in falling order: the root of sum a_i^2 / (a_i - x)
-    = 1 between the two largest weights.
-    """
-    if ordered.shape[-1] == 1:
-        return torch.zeros_like(ordered[..., 0])
-    low, high = ordered[..., 1], ordered[..., 0]  # equal weights: the eigenvalue is that weight
-    for _ in range(45):
-        middle = (low + high) / 2
-        gaps = ordered - middle.unsqueeze(-1)
-        total = torch.where(gaps == 0, 0.0, ordered**2 / torch.where(gaps == 0, 1.0, gaps)).sum(-1)
-        low, high = torch.where(total < 1, middle, low), torch.where(total < 1, high, middle)
-    return (low + high) / 2
 
 
 def spearman(first: Float[Tensor, "*any N"], second: Float[Tensor, "*any N"]) -> Float[Tensor, "*any"]:

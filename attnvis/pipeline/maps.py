@@ -84,7 +84,10 @@ def read_maps(path: Path) -> list[Answer]:
 
 
 def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: int) -> Answer:
-    """One answer of a file, its diagnostics computed again."""
+    """One answer of a file, its diagnostics computed again.
+
+    The gradient's are left out: they depend on the scaling and the normaliser, which the file does not know.
+    """
     weights = tensors[f"weights.{number}"].flatten()
     attention, vector = None, None
     diagnostics = diagnose(weights)

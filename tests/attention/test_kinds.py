@@ -1,6 +1,10 @@
 """Queries against plain loops, NumPy, SciPy and the counting of points."""
 
 import math
+import signal as signals
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -38,6 +42,7 @@ from torch import Tensor
 
 from attnvis import catalogue
 from attnvis.attention import query, scaling
+from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import KINDS
 from attnvis.attention.query.language import build_queries, parse
 from attnvis.methods.answer import FREE_SIGN
@@ -616,6 +621,54 @@ def test_a_sign_that_is_hardly_chosen_is_warned_of_with_its_margin(margin, warne
 
 def test_the_sign_of_patches_without_contrast_is_free():
     assert query.pca(two_photos(torch.full((B, N, D), 0.3))).sign_margin.tolist() == [[0.0], [0.0]]
+
+
+@pytest.mark.parametrize("shape", [(12544, 24), (24, 12544), (19712, 8)])
+@pytest.mark.parametrize("function", [query.pca, query.rarity])
+def test_no_query_is_cubic_in_the_larger_of_patches_and_channels(function, shape, monkeypatch):
+    solved = []
+
+    def recorded(matrix: Tensor, solve=torch.linalg.eigh):
+        solved.append(matrix.shape[-1])
+        return solve(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", recorded)
+    patches, channels = shape
+    function(Features(normal(2, patches, channels).relu(), (patches, 1), ()))
+    assert solved == [min(shape)] * 2, "one problem a photo, of the smaller side"
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.03])  # slow decay needs more of the space
+@pytest.mark.parametrize("count", [1, 16])
+def test_large_eigenproblems_are_solved_in_a_small_space_to_rounding(count, decay, monkeypatch):
+    size = 600
+    monkeypatch.setattr(kinds, "MOST_SOLVED", 128)
+    axes = np.linalg.qr(normal(size, size).numpy())[0]
+    values = np.exp(-decay * np.arange(size)) + 1e-3
+    vectors, squares = kinds.leading_eigenvectors(torch.from_numpy(axes * values @ axes.T), count)
+    assert squares.numpy() == pytest.approx(values[:count], rel=1e-11)
+    assert np.abs((vectors.numpy() * axes[:, :count]).sum(0)) == pytest.approx(np.ones(count), abs=1e-11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+def test_the_longest_query_ends_soon_after_a_signal(signal):
+    """Eight photos of 4,096 patches and 2,048 channels: some ten seconds."""
+    program = """if True:
+        import signal, sys, torch
+        from attnvis.attention.query import kinds
+        from attnvis.types import Features
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        features = Features(torch.randn(8, 4096, 2048), (64, 64), ())
+        print("started", flush=True)
+        kinds.pca(features)
+    """
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    time.sleep(3)
+    assert process.poll() is None
+    process.send_signal(getattr(signals, signal))
+    assert process.wait(timeout=2) != 0
 
 
 def test_rectified_features_have_a_non_negative_first_uncentred_direction():

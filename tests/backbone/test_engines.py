@@ -9,7 +9,8 @@ import torch
 from conftest import fake_backbone, make_photo
 from torch import nn
 
-from attnvis.backbone import build_backbone, cutting, engines
+from attnvis.backbone import build, build_backbone, cutting, engines
+from attnvis.backbone.heads import Linear
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
 from attnvis.types import Preprocessing
@@ -112,32 +113,109 @@ def test_a_backbone_starts_its_engine_and_measures_how_it_agrees(tmp_path):
     other.prepare(1000, 2, photos)
     told = other.describe().engine
     assert told.startswith(
-        "openvino (attention correlates with that of eager float32 by 1.00000, perplexity is off by "
+        "openvino (attention correlates with that of eager float32 by 1.00000 at least, "
+        "1.00000 at the 10th percentile, 1.00000 in the median; "
+        "the hottest patch is the same on 2 of 2 photos; perplexity is off by up to "
     )
 
 
-def test_agreement_is_correlation_of_weights_and_error_of_perplexity():
+@pytest.mark.parametrize("with_class", [False, True])
+def test_agreement_is_of_weights_perplexity_and_hottest_patch_by_photo(with_class):
     """Against numpy, with an engine that is wrong on purpose."""
     import numpy as np
 
+    torch.manual_seed(0)
     exact = fake_backbone(nn.Conv2d(3, 4, 8, 8), Preprocessing(65)).engine.eager
-    images = batch(2, (64, 64))
-    text = engines.compare_with_float32(
-        lambda images: tuple(maps.relu() for maps in exact(images)), exact, images, torch.float32
+    images = batch(11, (64, 64))
+    head = Linear(torch.randn(5, 4), torch.zeros(5), ()) if with_class else None
+    agreement = engines.compare_with_float32(
+        lambda images: tuple(maps.relu() for maps in exact(images)), exact, images, torch.float32, head=head
     )
-    worst, missed = 1.0, 0.0
+    correlations, same, missed = [], [], 0.0
     with torch.inference_mode():
         maps = exact(images)[0].double().flatten(2).mT.numpy()
     for v in maps:
-        weights = []
-        for tokens in (np.maximum(v, 0), v):
-            scores = tokens @ tokens.mean(0)
-            logits = (scores - scores.mean()) / scores.std()
-            weights.append(np.exp(logits) / np.exp(logits).sum())
-        worst = min(worst, np.corrcoef(*weights)[0, 1])
-        spread = [np.exp(-(w * np.log(w)).sum()) for w in weights]
-        missed = max(missed, abs(spread[0] / spread[1] - 1))
-    assert f"by {worst:.5f}, perplexity is off by {missed:.1e} (2 photos)" in text and worst < 1
+        by_question = []
+        for question in ("mean", "class")[: 1 + with_class]:
+            weights = []
+            for tokens in (np.maximum(v, 0), v):
+                query = tokens.mean(0)
+                if question == "class":
+                    rows = head.weight.double().numpy()
+                    query = rows[(rows @ query).argmax()]
+                scores = tokens @ query
+                logits = (scores - scores.mean()) / scores.std()
+                weights.append(np.exp(logits) / np.exp(logits).sum())
+            spread = [np.exp(-(w * np.log(w)).sum()) for w in weights]
+            missed = max(missed, abs(spread[0] / spread[1] - 1))
+            by_question.append((np.corrcoef(*weights)[0, 1], weights[0].argmax() == weights[1].argmax()))
+        correlations.append(min(correlation for correlation, _ in by_question))
+        same.append(all(hottest for _, hottest in by_question))
+    assert agreement.correlations == pytest.approx(correlations, abs=1e-5)
+    assert list(agreement.same_hottest) == same and not all(same)
+    assert agreement.perplexity_error == pytest.approx(missed, rel=1e-3)
+    assert agreement.tail == pytest.approx(np.quantile(correlations, 0.1), abs=1e-5)
+    text = str(agreement)
+    assert f"by {min(correlations):.5f} at least, {np.quantile(correlations, 0.1):.5f} at the 10th" in text
+    assert f"{np.median(correlations):.5f} in the median" in text
+    assert f"the same on {sum(same)} of 11 photos; perplexity is off by up to {missed:.1e}" in text
+
+
+GOOD, BAD = (0.999,) * 8, (0.98,) * 2 + (1.0,) * 6
+
+
+@pytest.mark.parametrize(
+    "photos, correlations, different, taken",
+    [
+        (32, GOOD, 0, True),
+        (31, GOOD, 0, False),  # too few photos to pay for the comparison
+        (32, GOOD[:4], 0, True),
+        (32, GOOD[:3], 0, False),  # three say little
+        (32, BAD, 0, False),  # the median is 1
+        (32, GOOD, 1, False),  # one hottest patch moved
+        (32, (), 0, False),  # uniform attention says nothing
+    ],
+)
+def test_auto_takes_bf16_only_where_the_first_photos_agree(
+    monkeypatch, photos, correlations, different, taken
+):
+    same = tuple(index >= different for index in range(len(correlations)))
+    monkeypatch.setattr(
+        engines,
+        "compare_with_float32",
+        lambda *_, **__: engines.Agreement(tuple(correlations), same, perplexity_error=0.0),
+    )
+    trunk = cutting.divide(network(), ("0",))[0]
+    engine = engines.make_engine(trunk, CPU, torch.float32, "eager", faster=torch.bfloat16)
+    engine.prepare(photos, 1, images=batch(2))
+    precision = "bf16" if taken else "fp32"
+    assert f"precision auto: {precision}, " in str(engine)
+    dtype = torch.bfloat16 if taken else torch.float32
+    assert engine.dtype == dtype and next(engine.eager.parameters()).dtype == dtype
+    (maps,) = engine.run(batch(2))
+    assert maps.dtype == torch.float32
+    (exact,) = trunk(batch(2))
+    assert torch.equal(maps, maps.bfloat16().float()) == taken
+    torch.testing.assert_close(maps, exact, rtol=0.05, atol=0.05)
+
+
+def test_auto_stays_in_float32_where_bf16_rounds_a_maps_contrast_away(tmp_path, monkeypatch):
+    """Every channel is 1000 and a little: bf16 has steps of 4 there."""
+    monkeypatch.setattr(build, "has_fast_bf16", lambda device: True)
+    how = Preprocessing(65)
+    photos = collate([load(make_photo(tmp_path / f"{n}.png", seed=n)) for n in range(8)], how)
+    for bias, precision in ((1000.0, "float32"), (0.0, "bfloat16")):
+        net = network()
+        with torch.no_grad():
+            for layer in (net[0][0], net[0][3]):
+                layer.weight.abs_()
+            net[0][3].bias.fill_(bias)
+        backbone = build_backbone(net, "0", "none")
+        assert backbone.dtype == torch.float32, "until photos are seen"
+        backbone.prepare(100, 1, photos)
+        record = backbone.describe()
+        assert record.precision == precision, record.engine
+        assert "10th percentile" in record.engine or "uniform" in record.engine
 
 
 @pytest.mark.parametrize(
