@@ -128,8 +128,8 @@ class Recogniser:
 def required(head: Head | None) -> Linear:
     if not isinstance(head, Linear):
         raise ValueError(
-            "recognition needs the layer that the classifier reads, and a classifier that is one linear layer on the mean patch: "
-            "use backbone.layer=last, or another backbone"
+            "recognition needs the layer that the classifier reads, and a classifier that is one linear "
+            "layer on the mean patch: use backbone.layer=last, or another backbone"
         )
     return head
 
