@@ -164,6 +164,9 @@ def write_recognition(
     pq.write_table(findings.table, table, compression="zstd")
     write_bytes(folder / "recognition.parquet", table.getvalue())
     pages = environment("attnvis.experiments.recognition", "attnvis.experiments")
+    if facts.get("precision") == "bfloat16":
+        coarse = "features in bf16: accuracies may be off by a point or two; backbone.precision=fp32 is exact"
+        warnings = [*warnings, coarse]
     right = [cells_right(row) for row in findings.rows]
     sure = [cells_sure(row) for row in findings.rows]
     return write_page(
