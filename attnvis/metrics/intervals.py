@@ -18,6 +18,9 @@ __all__ = [
     "Estimate",
     "Interval",
     "bootstrap",
+    "estimate",
+    "estimate_change",
+    "estimate_share",
     "holm",
     "median_interval",
     "share_interval",
@@ -25,6 +28,7 @@ __all__ = [
 ]
 
 LEVEL = 0.95
+Z = 1.959964  # standard deviations: 95 % of normal numbers lie nearer to their mean
 FEWEST = 6  # photos: of five the smallest and the largest enclose the median only 94 times in a hundred
 PAIRED_RESAMPLES = 10_000  # of means that are compared in pairs
 
@@ -179,10 +183,31 @@ def bootstrap(
     return np.stack(sums) / photos
 
 
-def estimate(value: float, means: Float[np.ndarray, " R"]) -> Estimate:
-    """A mean with the percentile interval of its resampled means."""
+def estimate(value: float, means: Float[np.ndarray, " R"], photos: int | None = None) -> Estimate:
+    """A mean with the percentile interval of its resampled means, wider for few photos as Student's t is.
+
+    Resampled means of n photos scatter by sqrt((n - 1) / n) of what they should, and their limits take that
+    scatter as known (Hesterberg 2015): of six photos the plain interval holds the truth 85 times in a
+    hundred.
+    """
     low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(float(value), float(low), high=float(high))
+    factor = widening(photos) if photos else 1.0
+    return Estimate(
+        float(value), float(value + factor * (low - value)), high=float(value + factor * (high - value))
+    )
+
+
+def widening(photos: int) -> float:
+    """t / z sqrt(n / (n - 1)), with Fisher and Cornish's expansion of t: right to .001 from n = 6 on."""
+    z, freedom = Z, photos - 1
+    t = (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * freedom**4)
+    )
+    return t / z * math.sqrt(photos / freedom)
 
 
 def estimate_share(flags: Float[np.ndarray, " P"]) -> Estimate:
@@ -191,6 +216,16 @@ def estimate_share(flags: Float[np.ndarray, " P"]) -> Estimate:
     return Estimate(share.value, share.low, high=share.high)
 
 
-def no_change(photos: int) -> float:
-    """How large a share of photos may change where none of so many did: 3.6 % of 100 (exact, 97.5 %)."""
-    return exact_limits(0, photos)[1]
+def estimate_change(changes: Float[np.ndarray, " P"]) -> Estimate:
+    """The difference of two shares of the same photos: each is 1 where it was gained, -1 where lost, else 0.
+
+    Agresti and Min 2005: half a photo is added to each of the four kinds, so that few changes, or none, leave
+    the doubt they should.
+    """
+    photos, gained, lost = len(changes), int((changes > 0).sum()), int((changes < 0).sum())
+    if photos < FEWEST:
+        return Estimate((gained - lost) / photos, math.nan, high=math.nan)
+    more = photos + 2
+    middle = (gained - lost) / more
+    half = Z * math.sqrt((gained + lost + 1) / more - middle**2) / math.sqrt(more)
+    return Estimate((gained - lost) / photos, middle - half, high=middle + half)

@@ -10,11 +10,13 @@ from attnvis.metrics.intervals import (
     FEWEST,
     bootstrap,
     estimate,
+    estimate_change,
     exact_limits,
     holm,
     median_interval,
     share_interval,
     sign_test,
+    widening,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -139,6 +141,42 @@ def test_the_intervals_of_shares_cover_at_least_95_percent(count, share):
     limits = np.array([exact_limits(of, count) for of in range(count + 1)])
     covered = (limits[drawn, 0] <= share) & (share <= limits[drawn, 1])
     assert covered.mean() > 0.943
+
+
+@pytest.mark.parametrize("count", [6, 10, 30, 100])
+def test_the_intervals_of_means_cover(count):
+    values = np.random.default_rng(count).normal(size=(count, DRAWS))
+    means = bootstrap(values, resamples=1000)
+    intervals = [estimate(row.mean(), of_row, count) for row, of_row in zip(values.T, means.T)]
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+    assert 0.93 < covered < 0.97
+
+
+@pytest.mark.parametrize("count", [6, 10, 30, 100])
+@pytest.mark.parametrize("gained, lost", [(0.3, 0.2), (0.1, 0.05), (0.4, 0.1), (0.02, 0.01)])
+def test_the_intervals_of_differences_of_accuracy_cover(count, gained, lost):
+    drawn = np.random.default_rng(count).choice(
+        [1.0, -1.0, 0.0], p=[gained, lost, 1 - gained - lost], size=(DRAWS, count)
+    )
+    intervals = [estimate_change(changes) for changes in drawn]
+    assert np.mean([entry.low <= gained - lost <= entry.high for entry in intervals]) > 0.935
+
+
+def test_a_difference_of_accuracy_by_hand():
+    """3 of 10 gained, 1 lost: (2 +- 1.96 sqrt(5 - 4 / 12)) / 12; none of 40 changed: 1.96 / 42."""
+    change = estimate_change(np.array([1.0] * 3 + [-1.0] + [0.0] * 6))
+    half = 1.959964 * math.sqrt(5 - 4 / 12)
+    assert change.value == pytest.approx(0.2)
+    assert (change.low, change.high) == pytest.approx(((2 - half) / 12, (2 + half) / 12))
+    assert estimate_change(np.zeros(40)).high == pytest.approx(1.959964 / 42)
+    assert math.isnan(estimate_change(np.zeros(5)).low)
+
+
+@pytest.mark.parametrize("photos", [6, 7, 10, 30, 1000])
+def test_means_of_few_photos_are_widened_as_students_t_is(photos):
+    expected = stats.t.ppf(0.975, photos - 1) / stats.norm.ppf(0.975) * math.sqrt(photos / (photos - 1))
+    assert widening(photos) == pytest.approx(expected, rel=1e-3)
+    assert estimate(1.0, np.array([0.0, 2.0]), photos).high == pytest.approx(1 + 0.95 * expected, rel=1e-3)
 
 
 # -------------------------------------------------------------------------------- photos

@@ -31,9 +31,9 @@ from attnvis.metrics.intervals import (
     Estimate,
     bootstrap,
     estimate,
+    estimate_change,
     estimate_share,
     holm,
-    no_change,
     sign_test,
 )
 from attnvis.pipeline.streaming import Outcome, stream
@@ -266,13 +266,12 @@ def summarise(
         for row, name in enumerate(SCORES):
             own, base = values[:, row, column], values[:, row, 0]
             if name in SHARES:
-                scores[name] = estimate_share(own)
+                scores[name], difference = estimate_share(own), estimate_change(own - base)
             else:
-                scores[name] = estimate_mean(own, resampled[:, row, column])
-            difference = estimate_mean(own - base, resampled[:, row, column] - resampled[:, row, 0])
-            if name in SHARES and column and (own == base).all():
-                difference = unchanged(len(photos))
-            differences[f"delta_{name}"] = difference
+                of_own, of_base = resampled[:, row, column], resampled[:, row, 0]
+                scores[name] = estimate_mean(own, of_own)
+                difference = estimate_mean(own - base, of_own - of_base)
+            differences[f"delta_{name}"] = difference if column else Estimate(0.0, 0.0, high=0.0)
         divisor = float(np.exp(np.log(divisors[:, column]).mean()))
         results.append(
             SettingResult(setting.name, setting.tau, divisor, **scores, **differences, chance=chances[column])
@@ -284,15 +283,7 @@ def estimate_mean(values: np.ndarray, means: Float[np.ndarray, " R"]) -> Estimat
     """Without limits below FEWEST photos."""
     if len(values) < FEWEST:
         return Estimate(float(values.mean()), math.nan, high=math.nan)
-    return estimate(values.mean(), means)
-
-
-def unchanged(photos: int) -> Estimate:
-    """Of a share that changed on no photo: resampling finds no doubt where `no_change` leaves some."""
-    if photos < FEWEST:
-        return Estimate(0.0, math.nan, high=math.nan)
-    most = no_change(photos)
-    return Estimate(0.0, -most, high=most)
+    return estimate(values.mean(), means, photos=len(values))
 
 
 def tabulate(
