@@ -343,4 +343,6 @@ def sentence_on_weights(checked: Sequence[Order]) -> str:
         for order in losing[:WORDS]
     ]
     more = f", and {len(losing) - WORDS} more" if len(losing) > WORDS else ""
-    return f"In the weights the order is not kept under {listed(texts)}{more}."
+    return (
+        f"In the weights, where those that are 0 are ties, the order is not kept under {listed(texts)}{more}."
+    )
