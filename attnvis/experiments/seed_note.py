@@ -22,7 +22,7 @@ from attnvis.attention.sensitivity import sensitivity
 from attnvis.experiments.sweep.folder import Part, Sweep
 from attnvis.experiments.sweep.record import Tile
 from attnvis.experiments.sweep.sheets import style_of
-from attnvis.experiments.wording import superscript
+from attnvis.experiments.wording import percent, superscript
 from attnvis.methods.settings import GAPS
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM, diagnose
 from attnvis.render import overlays, panels
@@ -50,7 +50,9 @@ NOTED = {  # two scores and the probabilities that the note gives them
 DIMS = (1, 64, 512, 2048)  # 1: not divided; 2048: the last layer of ResNet-50
 COLOURS = ("#0072b2", "#d55e00")
 BOTH = ("none", "inv_sqrt_d")  # the scalings of which the note speaks
-FEW = 2.0  # patches: an attention spread over fewer is on one
+FEW = 0.05  # of the patches: an attention spread over less sits on a few
+FEWEST_PATCHES = 2.0  # where that share is less than two patches: spread over fewer, it is on one
+TAME = 0.01  # of the pairs: where more lie over WIDE, nobody says that nothing was wild
 # gaps of logits, at edges of the histogram's bins: over 99 to 1, under 55 to 45
 WIDE, NARROW = 10 ** (2 / 3), 10 ** (-2 / 3)
 
@@ -163,6 +165,11 @@ class QueryMedians:
     tiles: tuple[tuple[str, bytes, str], ...] = ()  # (setting, picture, spread in words) on the first photo
     label: str = ""  # what the query is on the first photo
 
+    @property
+    def few(self) -> float:
+        """Spread over fewer patches than this, an attention sits on a few of them."""
+        return max(FEWEST_PATCHES, FEW * self.patches)
+
     def beyond(self, gap: float) -> tuple[float, float]:
         """Which share of the pairs of patches differs by more, before and after."""
         edges = np.linspace(*GAPS[:2], GAPS[2] + 1)[:-1] >= math.log10(gap) - 1e-9
@@ -236,15 +243,21 @@ def usable(sweep: Sweep) -> Part:
 
 def verdict(medians: QueryMedians) -> tuple[bool, str]:
     """Whether the note's sentence is true of a query: wild before, then a choice among several patches."""
-    wild = medians.before < FEW
-    chooses = medians.after >= FEW and medians.after_share <= NEARLY_UNIFORM
+    wild = medians.before < medians.few
+    chooses = medians.after >= medians.few and medians.after_share <= NEARLY_UNIFORM
     before = f"{rounded(medians.before)} of {rounded(medians.patches)} patches"
-    after = f"{rounded(medians.after)} ({100 * medians.after_share:.0f} %)"
+    after = f"{rounded(medians.after)} ({percent(medians.after_share)})"
     sits = f"undivided its attention sits on {before}"
-    spread = f"undivided its attention is spread over {before}, so nothing was wild"
+    wide, _ = medians.beyond(WIDE)
+    tame = (
+        "so nothing was wild"
+        if wide <= TAME
+        else f"though {percent(wide)} of its pairs are over {odds(WIDE)}"
+    )
+    spread = f"undivided its attention is spread over {before} ({percent(medians.before_share)}), {tame}"
     if wild and chooses:
         return True, f"{sits}, divided it is spread over {after}"
-    if wild and medians.after < FEW:
+    if wild and medians.after < medians.few:
         return False, f"{sits}, and divided still on {after}: √d is too little"
     if wild:
         return False, f"{sits}, divided it covers {after}: √d is too much, no preference is left"

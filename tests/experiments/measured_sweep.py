@@ -28,9 +28,10 @@ def measure(
     scalings=("none", "inv_sqrt_d", "zscore"),
     asked=("mean",),
     normalisers=("softmax",),
+    cards=0,
     **more,
 ):
-    """A job's folder, as a sweep over these tokens [photos, N, D] writes it."""
+    """A job's folder, as a sweep over these tokens [photos, N, D] writes it; the first photos are cards."""
     size = (50, 70)
     placement = Placement((5.0, 5.0), (10.0, 10.0), GRID, size, Box(0.0, 0.0, 50.0, 70.0))
     features = Features(tokens, GRID, tuple(placement for _ in names))
@@ -41,10 +42,14 @@ def measure(
         functions("normalise", normalisers),
     )
     with JobWriter(folder, {"images": "some"}) as job:
-        job.update(axes=AXES | more.pop("axes", {}), provenance={"device": "cpu"}, passes=len(names))
+        provenance = {"device": "cpu"} | more.pop("provenance", {})
+        job.update(axes=AXES | more.pop("axes", {}), provenance=provenance, passes=len(names))
         with GridWriter(job, grid.settings, sharpness=[0.1], **more) as writer:
             for index, (name, answers) in enumerate(zip(names, grid.answer((features,)))):
                 pixels = np.full((*size, 3), 10 * index % 256, np.uint8)
+                if index >= cards:
+                    pixels[:25] = 255 - pixels[:25]
+                    pixels[::2] //= 2
                 photo = Photo(name, pixels, size, f"digest of {name}")
                 writer.add(Outcome(index, Path(name), photo, answers))
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import LOADED, fake_backbone, make_photo
+from scipy import stats
 
 from attnvis.attention import scaling
 from attnvis.attention.dot_product import attend
@@ -225,6 +226,37 @@ def test_differences_are_paired():
     np.testing.assert_allclose(means[:, 1] - means[:, 0], 0.5)
 
 
+def test_a_share_of_all_photos_has_a_lower_limit_and_no_change_leaves_doubt():
+    """Every answer is right: of 40 that is [91.2, 100] % (scipy), and 1.96 / 42 could change unseen."""
+    logits = torch.eye(C).repeat(40, 1)[:40]
+    findings = summarise(
+        settings(D),
+        [recognise_photo(row.expand(len(settings(D)), -1), n % C) for n, row in enumerate(logits)],
+    )
+    limits = stats.binomtest(40, 40).proportion_ci(method="exact")
+    for row in findings.rows:
+        assert (row.top1.value, row.top1.low, row.top1.high) == pytest.approx((1, limits.low, 1))
+    for row in findings.rows[1:]:
+        assert (row.delta_top1.low, row.delta_top1.high) == pytest.approx((-1.959964 / 42, 1.959964 / 42))
+        assert not row.delta_top1.certain and row.chance == 1.0
+
+
+def test_a_row_of_many_is_real_where_holm_still_says_so():
+    """One setting of all is wrong on 12 of 40 photos: 2 / 2^12 times the number of settings is under .05."""
+    names = [setting.name for setting in settings(D)]
+    photos = []
+    for n in range(40):
+        logits = torch.eye(C)[n % C].repeat(len(names), 1)
+        if n < 12:
+            logits[names.index("none")] = -logits[names.index("none")]
+        photos.append(recognise_photo(logits, n % C))
+    findings = summarise(settings(D), photos)
+    assert [row.name for row in findings.rows if row.chance < 0.05] == ["none"]
+    assert findings.row("none").chance == pytest.approx(2 / 2**12 * (len(names) - 1))
+    assert " ≠" in recognition_page.cells_right(findings.row("none"))[3]
+    assert "≠" not in "".join(recognition_page.cells_right(findings.row("max")))
+
+
 def some(photos: int = 40) -> Findings:
     asked = settings(D)
     random = np.random.default_rng(0)
@@ -370,7 +402,10 @@ def test_the_folder_holds_a_page_that_needs_nothing_else_and_the_rows(tmp_path, 
         and page.count('src="data:image/png') == 2
     )
     printed = recognition_page.as_text(findings)
-    assert "| inv_sqrt_d " in printed and "right on 75.0 [" in printed and "right on 75.0 [" in page
+    for text in (printed, page):
+        assert "right on 75.0 %." in text and "4 photos, fewer than 6 photos: no interval" in text
+        assert "interval +" not in text
+    assert "| inv_sqrt_d " in printed and "nan" not in printed.lower()
     rows = pq.read_table(path.parent / "recognition.parquet").to_pylist()
     assert (
         len(rows) == 4 * len(settings(3))

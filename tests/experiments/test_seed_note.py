@@ -59,10 +59,13 @@ def test_the_best_divisor_is_where_the_gradient_peaks():
         assert max(heights) == heights[2]
 
 
-def medians(before: float, after: float, patches: float = 50.0) -> QueryMedians:
+def medians(before: float, after: float, patches: float = 50.0, wide: float = 0.0) -> QueryMedians:
+    """`wide` is the share of the pairs over 99 to 1, undivided."""
     nothing = np.zeros(GAPS[2])
+    undivided = nothing.copy()
+    undivided[-1], undivided[0] = wide, 1 - wide
     return QueryMedians(
-        "mean", before, before / patches, after, after / patches, patches, 1.0, (nothing, nothing)
+        "mean", before, before / patches, after, after / patches, patches, 1.0, (undivided, nothing)
     )
 
 
@@ -73,22 +76,42 @@ def medians(before: float, after: float, patches: float = 50.0) -> QueryMedians:
             1.02,
             20,
             True,
-            "undivided its attention sits on 1.02 of 50 patches, divided it is spread over 20 (40 %)",
+            "undivided its attention sits on 1.02 of 50 patches, divided it is spread over 20 (40\u00a0%)",
         ),
         (1.0, 1.6, False, "√d is too little"),
         (1.5, 49, False, "√d is too much"),
-        (18, 30, False, "nothing was wild, and divided over 30 (60 %)"),
+        (18, 30, False, "nothing was wild, and divided over 30 (60\u00a0%)"),
         (
             18,
             49.5,
             False,
-            "nothing was wild, and divided it covers 49.5 (99 %): hardly any preference is left",
+            "nothing was wild, and divided it covers 49.5 (99\u00a0%): hardly any preference is left",
         ),
     ],
 )
 def test_the_notes_sentence_holds_where_it_was_wild_and_a_choice_is_left(before, after, holds, words):
     found, why = verdict(medians(float(before), float(after)))
     assert found is holds and words in why
+
+
+@pytest.mark.parametrize(
+    "before, after, wide, words",
+    [
+        (2.68, 60, 0.862, "undivided its attention sits on 2.68 of 330 patches"),
+        (2.68, 8.0, 0.862, "divided still on 8 (2.4\u00a0%): √d is too little"),
+        (
+            40,
+            60,
+            0.2,
+            "spread over 40 of 330 patches (12\u00a0%), though 20\u00a0% of its pairs are over 99 : 1",
+        ),
+        (160, 200, 0.0, "spread over 160 of 330 patches (48\u00a0%), so nothing was wild"),
+    ],
+)
+def test_nothing_was_wild_is_only_said_where_the_table_says_so(before, after, wide, words):
+    """2.68 of 330 patches are 0.8 %: that is wild, however many patches it is."""
+    holds, why = verdict(medians(float(before), float(after), 330.0, wide))
+    assert words in why and holds == (after == 60 and before < 16.5)
 
 
 def test_the_judgement_names_the_queries_on_both_sides():

@@ -3,10 +3,12 @@
 import math
 import re
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from measured_sweep import GRID, noise, series_in
+from scipy import stats
 
 from attnvis.experiments.sweep.findings import paragraph
 from attnvis.experiments.sweep.statistics import orders
@@ -20,7 +22,7 @@ def words_on(folder, **more):
 
 def test_one_hot_and_nearly_uniform_are_called_so(tmp_path):
     sharp = words_on(tmp_path / "sharp", tokens=noise(spread=1.0) * 30)
-    assert "1/√d_k leaves the query “mean” one-hot on" in sharp
+    assert re.search(r"1/√d_k leaves the query “mean” one-hot on \d of 8 photos", sharp)
     even = words_on(tmp_path / "even", tokens=noise(spread=0.01))
     assert re.search(r"1/√d_k leaves the query “mean” nearly uniform \(median (9\d|> 99.9|99.\d)", even)
 
@@ -35,7 +37,7 @@ def test_the_largest_change_is_the_largest_paired_difference(tmp_path):
         differences = sorted(share[photo, scaling] - share[photo, "inv_sqrt_d"] for photo in photos)
         by_hand[scaling] = (differences[3] + differences[4]) / 2  # of eight
     largest = max(by_hand, key=lambda scaling: abs(by_hand[scaling]))
-    assert f"The largest change against 1/√d_k is that of “{largest}”" in words
+    assert f"The largest of 2 changes against 1/√d_k is that of “{largest}”" in words
     assert f"{100 * abs(by_hand[largest]):.1f} percentage points of the patches" in words
 
 
@@ -50,8 +52,92 @@ def test_a_sweep_without_1_over_sqrt_d_says_so(tmp_path):
 
 
 def test_settings_that_change_nothing_are_not_said_to_differ(tmp_path):
-    words = words_on(tmp_path, scalings=("inv_sqrt_d",))
-    assert "largest change" not in words and "differ most" not in words
+    words = words_on(tmp_path / "one", scalings=("inv_sqrt_d",))
+    assert "largest" not in words and "differ most" not in words
+    words = words_on(tmp_path / "equal", scalings=("none", "temperature:1"))
+    assert "No two settings of a query differ by as much as 0.1 percentage points" in words
+    assert "differ most" not in words
+
+
+def test_what_a_setting_was_told_is_no_finding(tmp_path):
+    words = words_on(tmp_path / "only", scalings=("inv_sqrt_d", "perplexity:0.1"))
+    assert "perplexity" not in words and "against 1/√d_k" not in words
+    words = words_on(tmp_path / "beside", scalings=("inv_sqrt_d", "perplexity:0.02", "none"))
+    assert "The change against 1/√d_k is that of “none”" in words
+
+
+def test_a_change_picked_from_many_has_an_interval_wide_enough_for_all(tmp_path):
+    """Of 12 photos 2 (1 + 12) / 2^12 = .0063 lie beyond the second and the eleventh: less than .05 / 4, and
+    beyond the third and the tenth .039: more."""
+    words = words_on(
+        tmp_path, photos=12, scalings=("inv_sqrt_d", "none", "zscore", "temperature:2", "temperature:3")
+    )
+    rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    share = {(row["photo"], row["scaling"]): row["perplexity"] / row["patches"] for row in rows}
+    found = re.search(r"The largest of 4 changes .* that of “(.*?)” .*? (\S+) \[(\S+), (\S+)\], wide", words)
+    photos = sorted({photo for photo, _ in share})
+    differences = sorted(100 * (share[photo, found[1]] - share[photo, "inv_sqrt_d"]) for photo in photos)
+    by_hand = [(differences[5] + differences[6]) / 2, differences[1], differences[10]]
+    assert [float(found[n].replace("−", "-")) for n in (2, 3, 4)] == pytest.approx(by_hand, abs=0.051)
+    chances = []
+    for setting in ("none", "zscore", "temperature:2", "temperature:3"):
+        more = sum(share[photo, setting] > share[photo, "inv_sqrt_d"] for photo in photos)
+        chances.append(stats.binomtest(more, 12).pvalue)
+    real = 0
+    while real < 4 and sorted(chances)[real] * (4 - real) < 0.05:
+        real += 1
+    assert f"sign test after Holm: {real} of 4 differ from 0" in words
+
+
+def test_few_photos_have_no_interval_and_that_is_said(tmp_path):
+    words = words_on(tmp_path / "three", photos=3)
+    assert "fewer than 6 photos: no interval" in words and "[" not in words
+    assert "chosen on these 3 photos, and not tried on others" in words
+    words = words_on(tmp_path / "six", photos=6)
+    assert "6 photos are too few for an interval that allows for 2 comparisons" in words
+
+
+def test_cards_of_one_colour_are_not_told_as_photos(tmp_path):
+    words = words_on(tmp_path / "all", cards=8)
+    assert words.startswith("All 8 photos are of one colour:") and words.count(". ") == 0
+    words = words_on(tmp_path / "two", cards=2)
+    assert "2 of 8 photos are of one colour (0.jpg and 1.jpg):" in words and "1/√d_k leaves" in words
+
+
+def test_settings_that_cut_patches_off_are_named(tmp_path):
+    words = words_on(tmp_path, scalings=("none", "inv_sqrt_d"), normalisers=("softmax", "sparsemax"))
+    rows = pq.read_table(tmp_path / "rows.parquet").to_pylist()
+    cut = [row for row in rows if row["normalise"] == "sparsemax" and row["scaling"] == "none"]
+    worst = min(cut, key=lambda row: row["weight_rank_correlation"])
+    assert worst["alive"] < 35
+    assert "All 4 settings that multiply" in words and "as it was in the logits" in words
+    assert (
+        f"“none sparsemax” on 8 of 8 maps (at worst {worst['alive']:.0f} of 35 patches are above 0" in words
+    )
+
+
+def test_theory_stands_with_its_cumulants_beside_it(tmp_path):
+    words = words_on(tmp_path, scalings=("zscore", "zscore:2"))
+    found = re.search(r"to within (\S+) in the median of 16 maps with softmax, and to (\S+) of exp", words)
+    errors = {"simple": [], "cumulants": []}
+    for row in pq.read_table(tmp_path / "rows.parquet").to_pylist():
+        s, g, k = row["sigma_eff"], row["logit_skewness"], row["logit_kurtosis"]
+        share = row["perplexity"] / row["patches"]
+        errors["simple"].append(abs(share - math.exp(-(s**2) / 2)))
+        errors["cumulants"].append(abs(share - math.exp(-(s**2) / 2 - g * s**3 / 3 - k * s**4 / 8)))
+    assert float(found[1]) == pytest.approx(np.median(errors["simple"]), rel=0.05)
+    assert float(found[2]) == pytest.approx(np.median(errors["cumulants"]), rel=0.05)
+
+
+def test_skewness_and_kurtosis_are_those_of_scipy(tmp_path):
+    tokens = noise(3) ** 3
+    words_on(tmp_path, photos=3, tokens=tokens, scalings=("none",))
+    for photo, row in zip(tokens.double().numpy(), pq.read_table(tmp_path / "rows.parquet").to_pylist()):
+        scores = photo @ photo.mean(0)
+        assert row["logit_skewness"] == pytest.approx(stats.skew(scores), rel=1e-3)
+        assert row["logit_kurtosis"] == pytest.approx(stats.kurtosis(scores), rel=1e-3, abs=1e-3)
+        order = stats.spearmanr(scores, np.exp(scores - scores.max()).astype(np.float32)).statistic
+        assert row["weight_rank_correlation"] == pytest.approx(order, abs=1e-3)
 
 
 def test_the_order_is_said_to_be_kept_where_it_was(tmp_path):

@@ -1,6 +1,7 @@
 """Medians with intervals, theory, order and temperatures, against loops, sums by hand, synthetic scores."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,14 @@ import torch
 from conftest import diagnose_attention
 
 from attnvis.experiments.sweep.statistics import (
+    FOLDS,
     Series,
     advice,
     best_common_temperature,
+    cumulant_law,
+    medians_without_one,
     orders,
+    simple_law,
     theory_deviation,
 )
 from attnvis.methods.settings import TEMPERATURES
@@ -55,31 +60,57 @@ def test_normal_scores_follow_the_law_within_two_percent():
         for sigma in sigmas
     ]
     settings = [(f"temperature:{1 / sigma:g}", "softmax") for sigma in sigmas]
-    gentle, unfrozen = theory_deviation(
-        [series(settings, (patches,), sigma_eff=sigmas, perplexity=perplexities)]
-    )
-    assert (gentle.count, unfrozen.count) == (3, 3)
-    assert gentle.high < 0.02
+    theory = theory_deviation([series(settings, (patches,), sigma_eff=sigmas, perplexity=perplexities)])
+    assert (theory.simple.count, theory.unfrozen.count) == (2, 2)  # .1 says nothing
+    assert theory.simple.high < 0.02
 
 
 def test_deviation_by_hand():
-    """Sigma 0 and share .9: .1; sigma 2 and share .5: .5 - e^-2; sigma 9 is frozen; sparsemax counts not."""
+    """Sigma 1 and share .9: .9 - e^-.5; sigma 2 and share .5: .5 - e^-2; sigma 9 is frozen, 0 fits any law,
+    and sparsemax is not what the theory is of."""
     settings = [
         ("none", "softmax"),
         ("temperature:2", "softmax"),
         ("inv_d", "softmax"),
         ("none", "sparsemax"),
+        ("temperature:99", "softmax"),
     ]
-    one = series(settings, (100,), sigma_eff=[0, 2, 9, 1], perplexity=[90, 50, 50, 1])
-    gentle, unfrozen = theory_deviation([one])
-    assert (gentle.count, unfrozen.count) == (1, 2)
-    assert gentle.median == pytest.approx(0.1)
-    assert unfrozen.median == pytest.approx((0.1 + 0.5 - math.exp(-2)) / 2)
+    one = series(settings, (100,), sigma_eff=[1, 2, 9, 1, 0], perplexity=[90, 50, 50, 1, 100])
+    theory = theory_deviation([one])
+    assert (theory.simple.count, theory.unfrozen.count) == (1, 2)
+    assert theory.simple.median == pytest.approx(0.9 - math.exp(-0.5))
+    assert theory.unfrozen.median == pytest.approx((0.9 - math.exp(-0.5) + 0.5 - math.exp(-2)) / 2)
+    assert theory.cumulants.count == 0  # rows of an earlier version know no skewness
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.5])
+def test_the_law_with_cumulants_is_nearer_on_skewed_logits(sigma):
+    """A million exponential logits: skewness 2, excess kurtosis 6; their perplexity in plain sums."""
+    logits = sigma * (np.random.default_rng(0).exponential(size=1_000_000) - 1)
+    share = perplexity(logits) / len(logits)
+    near, far = cumulant_law(*np.array([[sigma], [2.0], [6.0]])), simple_law(np.array([sigma]))
+    assert abs(share - near) < 0.3 * abs(share - far)
+
+
+def test_the_law_with_cumulants_by_hand():
+    """-1/8 - .2/24 - .8/128 = -.139583."""
+    assert cumulant_law(*np.array([[0.5], [0.2], [0.8]])) == pytest.approx(math.exp(-0.1395833), rel=1e-6)
+    one = series(
+        [("none", "softmax")],
+        (100,),
+        sigma_eff=[0.5],
+        perplexity=[100 * math.exp(-0.1395833)],
+        logit_skewness=[0.2],
+        logit_kurtosis=[0.8],
+    )
+    theory = theory_deviation([one])
+    assert theory.cumulants.median < 1e-6
+    assert theory.simple.median == pytest.approx(math.exp(-0.125) - math.exp(-0.1395833))
 
 
 def test_a_z_score_counts_as_one_whatever_rounding_made_of_it():
     one = series([("zscore", "softmax")], (100, 100), sigma_eff=[1 - 1e-7, 1 + 1e-7], perplexity=[60, 60])
-    assert theory_deviation([one])[0].count == 2
+    assert theory_deviation([one]).simple.count == 2
 
 
 # -------------------------------------------------------------------------------- order
@@ -103,6 +134,22 @@ def test_a_tie_from_rounding_is_let_pass_and_a_turned_order_is_not():
 
 def attend_to(scores, logits):
     return Attention(scores, logits, logits.softmax(-1), values=scores.mT, dim=4)
+
+
+def test_weights_that_are_cut_off_are_told_from_logits_that_are_not():
+    """One of four patches is left above 0: the others are three ties."""
+    cut = series(
+        [("none", "sparsemax")],
+        (4, 4),
+        rank_correlation=[1, 1],
+        weight_rank_correlation=[1, 0.77],
+        alive=[4, 1],
+    )
+    (order,) = orders([cut, replace(cut, query="class")])
+    assert (order.broken, order.exact, order.count) == (0, 4, 4)
+    assert (order.weights.lost, order.weights.worst, order.weights.alive) == (2, 0.77, 1)
+    (order,) = orders([series(rank_correlation=[1.0])])  # an earlier version's
+    assert order.weights.lost == 0 and math.isnan(order.weights.worst)
 
 
 def test_cosine_may_change_the_order():
@@ -144,6 +191,31 @@ def test_one_temperature_serves_equal_photos_and_not_unlike_queries():
     assert np.mean([0.05 <= perplexity(row / alone.tau) / 60 <= 0.2 for row in scores]) == 1
     both = best_common_temperature([measured(scores), measured(100 * scores, "class")], 0.1)
     assert both.worst == 0.0
+
+
+def test_a_common_temperature_is_judged_by_photos_that_did_not_choose_it():
+    """Every photo's scores are 8 times those of the photo before: one temperature serves one of twelve, and
+    whatever the other photos choose serves them and not the one left out."""
+    scores = np.stack([RANDOM.permutation(60) * 8.0**number for number in range(12)])
+    best = best_common_temperature([measured(scores)], 0.1)
+    assert best.served == [pytest.approx(1 / 12)]
+    assert best.judged == [0.0] and best.worst == 0.0
+    few = best_common_temperature([measured(scores[:5])], 0.1)
+    assert few.judged is None and few.worst == pytest.approx(1 / 5)
+
+
+def test_of_like_photos_what_others_choose_serves_all():
+    scores = np.stack([RANDOM.permutation(60) for _ in range(3 * FOLDS)]).astype(float)
+    assert best_common_temperature([measured(scores)], 0.1).judged == [1.0]
+
+
+def test_the_advice_is_judged_under_the_median_of_the_other_photos():
+    assert medians_without_one(np.array([1.0, 5.0, 2.0, 9.0])).tolist() == [5.0, 2.0, 5.0, 2.0]
+    scores = np.stack([RANDOM.permutation(60)] * 7 + [RANDOM.permutation(60) * 1000.0])
+    photos = measured(scores)
+    photos.curves["tau"] = np.array([2.0] * 7 + [2000.0])[:, None]
+    (piece,) = advice([photos], [perplexity(scores[0] / 2) / 60])
+    assert piece.within.value == 7 / 8 and piece.within.count == 8
 
 
 def test_without_contrast_there_is_no_temperature():

@@ -1,48 +1,192 @@
-"""Intervals against the bootstrap in plain words: photos drawn again and again."""
+"""Intervals against scipy, sums by hand and simulated photos."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from attnvis.metrics.intervals import bootstrap, estimate, mean_interval, median_interval
+from attnvis.metrics.intervals import (
+    FEWEST,
+    bootstrap,
+    estimate,
+    estimate_change,
+    exact_limits,
+    holm,
+    median_interval,
+    share_interval,
+    sign_test,
+    widening,
+)
 
 RANDOM = np.random.default_rng(0)
 
 
-def test_the_interval_of_a_constant_is_that_constant():
-    for interval in (median_interval(np.full(7, 3.25)), mean_interval(np.ones(7))):
-        assert interval.low == interval.value == interval.high
-        assert interval.count == 7
+def flags(of, count):
+    return np.array([1.0] * of + [0.0] * (count - of))
 
 
-@pytest.mark.parametrize("count", [5, 6, 40, 41])
-def test_the_median_is_bootstrapped_as_by_resampling_photos(count):
-    values = RANDOM.normal(size=count) ** 3
-    medians = [np.median(RANDOM.choice(values, count)) for _ in range(20_000)]
+# -------------------------------------------------------------------------------- medians
+
+
+def test_the_interval_of_a_constant_median_is_that_constant():
+    interval = median_interval(np.full(7, 3.25))
+    assert interval.low == interval.value == interval.high == 3.25
+    assert interval.count == 7
+
+
+@pytest.mark.parametrize(
+    "count, rank",
+    [  # the tables of the sign test, such as Conover 1999, table A3
+        (6, 1),
+        (8, 1),
+        (9, 2),
+        (10, 2),
+        (20, 6),
+        (30, 10),
+        (50, 18),
+        (100, 40),
+    ],
+)
+def test_a_median_lies_between_the_values_that_tables_name(count, rank):
+    values = RANDOM.permutation(np.arange(1.0, count + 1))
     interval = median_interval(values)
-    assert interval.value == np.median(values)
-    for end, percent in (
-        (interval.low, 2.5),
-        (interval.high, 97.5),
-    ):  # 2,000 resamples reach the rank to about 0.35 %
-        near = np.percentile(medians, (percent - 1.2, percent + 1.2))
-        assert near[0] <= end <= near[1]
+    assert (interval.low, interval.high) == (rank, count + 1 - rank)
+    assert interval.value == (count + 1) / 2
 
 
-def test_the_share_of_photos_is_bootstrapped_as_by_resampling_photos():
-    flags = np.array([1.0] * 30 + [0.0] * 70)
-    shares = [RANDOM.choice(flags, 100).mean() for _ in range(20_000)]
-    interval = mean_interval(flags)
-    assert interval.value == 0.3
-    assert (interval.low, interval.high) == pytest.approx(np.percentile(shares, (2.5, 97.5)), abs=0.011)
+def test_below_six_photos_there_is_a_median_and_no_interval():
+    assert FEWEST == 6
+    for count in range(1, 6):
+        interval = median_interval(np.arange(float(count)))
+        assert interval.value == (count - 1) / 2 and interval.count == count
+        assert math.isnan(interval.low) and math.isnan(interval.high)
+    assert not math.isnan(median_interval(np.arange(6.0)).low)
+
+
+def test_a_stricter_level_needs_more_photos():
+    """Six photos give 1 - 2 / 64 = 96.9 %, seven 98.4 %."""
+    assert math.isnan(median_interval(np.arange(6.0), level=0.98).low)
+    assert median_interval(np.arange(7.0), level=0.98).low == 0
+
+
+@pytest.mark.parametrize("above, below", [(8, 0), (7, 1), (5, 5), (0, 1), (20, 7), (0, 0)])
+def test_the_sign_test_is_the_binomial_test(above, below):
+    differences = np.array([0.3] * above + [-2.0] * below + [0.0, math.nan])
+    expected = stats.binomtest(above, above + below).pvalue if above + below else 1.0
+    assert sign_test(differences) == pytest.approx(expected)
+
+
+def test_holm_by_hand():
+    """The smallest of four counts four times, the next three times, and none less than one before it."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+# -------------------------------------------------------------------------------- shares
+
+
+@pytest.mark.parametrize(
+    "of, count", [(0, 6), (6, 6), (1, 10), (30, 100), (200, 200), (199, 200), (3, 2000), (999, 1000)]
+)
+def test_the_limits_of_a_share_are_those_of_scipy(of, count):
+    interval = share_interval(flags(of, count))
+    expected = stats.binomtest(of, count).proportion_ci(0.95, method="exact")
+    assert interval.value == of / count and interval.count == count
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_all_or_nothing_has_limits_by_hand():
+    """None of three: (1 - p)^3 = .025 at p = .708; all of 200: p^200 = .025 at .9817, and 1."""
+    assert exact_limits(0, 3) == pytest.approx((0, 1 - 0.025 ** (1 / 3)))
+    assert exact_limits(0, 3)[1] == pytest.approx(0.708, abs=5e-4)
+    assert exact_limits(200, 200) == pytest.approx((0.025 ** (1 / 200), 1))
+
+
+def test_below_six_photos_there_is_a_share_and_no_interval():
+    for count in (1, 3, 5):
+        interval = share_interval(flags(0, count))
+        assert interval.value == 0 and math.isnan(interval.low) and math.isnan(interval.high)
+
+
+# -------------------------------------------------------------------------------- coverage
+
+DRAWS = 4000  # leave a standard error of .35 %
+FORCED = {6: 0.97, 10: 0.979, 30: 0.958, 100: 0.965}  # 1 - 2 P(Binomial(n, 1/2) < k) of the ranks above
+
+
+@pytest.mark.parametrize("count", [6, 10, 30, 100])
+@pytest.mark.parametrize("kind", ["normal", "skewed"])
+def test_the_intervals_of_medians_cover(count, kind):
+    random = np.random.default_rng(count)
+    values = random.normal(size=(DRAWS, count))
+    values = np.exp(values) - 1 if kind == "skewed" else values  # the median is 0 of both
+    intervals = [median_interval(row) for row in values]
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+    assert covered == pytest.approx(FORCED[count], abs=0.011)
+
+
+@pytest.mark.parametrize("count", [6, 10, 30, 100])
+def test_the_intervals_of_medians_of_tied_values_cover_at_least_as_often(count):
+    """Poisson of mean 2.5: the median is 2."""
+    values = np.random.default_rng(count).poisson(2.5, size=(DRAWS, count)).astype(float)
+    intervals = [median_interval(row) for row in values]
+    assert np.mean([interval.low <= 2 <= interval.high for interval in intervals]) > 0.945
+
+
+@pytest.mark.parametrize("count", [6, 10, 30, 100])
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 1.0])
+def test_the_intervals_of_shares_cover_at_least_95_percent(count, share):
+    drawn = np.random.default_rng(count).binomial(count, share, size=DRAWS)
+    limits = np.array([exact_limits(of, count) for of in range(count + 1)])
+    covered = (limits[drawn, 0] <= share) & (share <= limits[drawn, 1])
+    assert covered.mean() > 0.943
+
+
+@pytest.mark.parametrize("count", [6, 10, 30, 100])
+def test_the_intervals_of_means_cover(count):
+    values = np.random.default_rng(count).normal(size=(count, DRAWS))
+    means = bootstrap(values, resamples=1000)
+    intervals = [estimate(row.mean(), of_row, count) for row, of_row in zip(values.T, means.T)]
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+    assert 0.93 < covered < 0.97
+
+
+@pytest.mark.parametrize("count", [6, 10, 30, 100])
+@pytest.mark.parametrize("gained, lost", [(0.3, 0.2), (0.1, 0.05), (0.4, 0.1), (0.02, 0.01)])
+def test_the_intervals_of_differences_of_accuracy_cover(count, gained, lost):
+    drawn = np.random.default_rng(count).choice(
+        [1.0, -1.0, 0.0], p=[gained, lost, 1 - gained - lost], size=(DRAWS, count)
+    )
+    intervals = [estimate_change(changes) for changes in drawn]
+    assert np.mean([entry.low <= gained - lost <= entry.high for entry in intervals]) > 0.935
+
+
+def test_a_difference_of_accuracy_by_hand():
+    """3 of 10 gained, 1 lost: (2 +- 1.96 sqrt(5 - 4 / 12)) / 12; none of 40 changed: 1.96 / 42."""
+    change = estimate_change(np.array([1.0] * 3 + [-1.0] + [0.0] * 6))
+    half = 1.959964 * math.sqrt(5 - 4 / 12)
+    assert change.value == pytest.approx(0.2)
+    assert (change.low, change.high) == pytest.approx(((2 - half) / 12, (2 + half) / 12))
+    assert estimate_change(np.zeros(40)).high == pytest.approx(1.959964 / 42)
+    assert math.isnan(estimate_change(np.zeros(5)).low)
+
+
+@pytest.mark.parametrize("photos", [6, 7, 10, 30, 1000])
+def test_means_of_few_photos_are_widened_as_students_t_is(photos):
+    expected = stats.t.ppf(0.975, photos - 1) / stats.norm.ppf(0.975) * math.sqrt(photos / (photos - 1))
+    assert widening(photos) == pytest.approx(expected, rel=1e-3)
+    assert estimate(1.0, np.array([0.0, 2.0]), photos).high == pytest.approx(1 + 0.95 * expected, rel=1e-3)
+
+
+# -------------------------------------------------------------------------------- photos
 
 
 def test_photos_without_a_number_are_left_out():
     assert median_interval(np.array([1.0, math.nan, 3.0])).count == 2
     assert median_interval(np.array([1.0, math.nan, 3.0])).value == 2
-    nothing = median_interval(np.array([math.nan]))
-    assert nothing.count == 0 and math.isnan(nothing.value)
+    for nothing in (median_interval(np.array([math.nan])), share_interval(np.array([math.nan]))):
+        assert nothing.count == 0 and math.isnan(nothing.value)
 
 
 def test_the_same_numbers_give_the_same_interval():
@@ -66,9 +210,8 @@ def test_paired_resamples_spread_as_the_mean_of_the_photos_does():
 
 @pytest.mark.parametrize("low, certain", [(0.1, True), (-0.1, False), (-1.4, True)])
 def test_a_difference_is_certain_where_its_interval_leaves_out_zero(low, certain):
-    means = np.linspace(
-        low - 0.025, low + 1.025, 106
-    )  # 2.5 % of 1.05 lie below low, about as much above low + 1
+    # 2.5 % of 1.05 lie below low, about as much above low + 1
+    means = np.linspace(low - 0.025, low + 1.025, 106)
     interval = estimate(low + 0.5, means)
     assert (interval.low, interval.high) == pytest.approx((low, low + 1), abs=0.002)
     assert interval.certain == certain

@@ -26,7 +26,16 @@ from attnvis.backbone.heads import Linear
 from attnvis.data.truth import read_truth
 from attnvis.methods.answer import require_finite
 from attnvis.methods.attention import Encoder
-from attnvis.metrics.intervals import Estimate, bootstrap, estimate
+from attnvis.metrics.intervals import (
+    FEWEST,
+    Estimate,
+    bootstrap,
+    estimate,
+    estimate_change,
+    estimate_share,
+    holm,
+    sign_test,
+)
 from attnvis.pipeline.streaming import Outcome, stream
 from attnvis.types import Batch, Head, PhotoError, Preprocessing, Scores
 
@@ -197,6 +206,7 @@ def parabola(
 
 
 SCORES = ("top1", "top5", "nll", "rescaled")
+SHARES = ("top1", "top5")  # of photos
 
 
 @dataclass(frozen=True)
@@ -214,6 +224,7 @@ class SettingResult:
     delta_top5: Estimate
     delta_nll: Estimate
     delta_rescaled: Estimate
+    chance: float = 1.0  # that top-1 differs so often from GAP by chance: sign test, Holm over all settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,18 +257,33 @@ def summarise(
     top5 = np.stack([photo.top5 for photo in photos])
     values = np.stack([top1, top5, np.stack([photo.nll for photo in photos]), nll], 1)  # [P, 4, S]: of SCORES
     resampled = bootstrap(values.reshape(len(photos), -1).astype(float)).reshape(-1, *values.shape[1:])
-    means = values.mean(0)  # [4, S]
     results = []
+    # GAP itself is not among what a reader of the table picks from
+    changes = (top1.astype(float) - top1[:, :1]).T[1:]
+    chances = [1.0, *holm([sign_test(differences) for differences in changes])]
     for column, setting in enumerate(every_setting):
         scores, differences = {}, {}
         for row, name in enumerate(SCORES):
-            scores[name] = estimate(means[row, column], resampled[:, row, column])
-            differences[f"delta_{name}"] = estimate(
-                means[row, column] - means[row, 0], resampled[:, row, column] - resampled[:, row, 0]
-            )
+            own, base = values[:, row, column], values[:, row, 0]
+            if name in SHARES:
+                scores[name], difference = estimate_share(own), estimate_change(own - base)
+            else:
+                of_own, of_base = resampled[:, row, column], resampled[:, row, 0]
+                scores[name] = estimate_mean(own, of_own)
+                difference = estimate_mean(own - base, of_own - of_base)
+            differences[f"delta_{name}"] = difference if column else Estimate(0.0, 0.0, high=0.0)
         divisor = float(np.exp(np.log(divisors[:, column]).mean()))
-        results.append(SettingResult(setting.name, setting.tau, divisor, **scores, **differences))
+        results.append(
+            SettingResult(setting.name, setting.tau, divisor, **scores, **differences, chance=chances[column])
+        )
     return Findings(results, tabulate(every_setting, photos, nll, divisors), len(photos), list(failures))
+
+
+def estimate_mean(values: np.ndarray, means: Float[np.ndarray, " R"]) -> Estimate:
+    """Without limits below FEWEST photos."""
+    if len(values) < FEWEST:
+        return Estimate(float(values.mean()), math.nan, high=math.nan)
+    return estimate(values.mean(), means, photos=len(values))
 
 
 def tabulate(

@@ -9,39 +9,48 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from attnvis.experiments.recognition.measure import Findings, SettingResult
+from attnvis.experiments.wording import few
 from attnvis.files import write_bytes
-from attnvis.metrics.intervals import PAIRED_RESAMPLES, Estimate
+from attnvis.metrics.intervals import FEWEST, PAIRED_RESAMPLES, Estimate
 from attnvis.render.html import environment, write_page
 from attnvis.render.plots import Figure, draw
 
 __all__ = ["as_text", "write_recognition"]
 
+REAL = 0.05  # a chance below this is called real
 RIGHT = ("scaling", "tau", "top-1 %", "more than GAP", "top-5 %", "more than GAP")
 SURE = ("scaling", "NLL", "more than GAP", "NLL, rescaled", "more than GAP", "rescaled by")
 
 
+def with_limits(estimate: Estimate, form: str, times: int = 1) -> str:
+    """75.0 [68.4, 80.8]; without limits where there are too few photos for any."""
+    text = format(times * estimate.value, form)
+    if not math.isnan(estimate.low):
+        text += f" [{times * estimate.low:{form}}, {times * estimate.high:{form}}]"
+    return text.replace("-", "−")
+
+
 def percent_interval(share: Estimate) -> str:
-    return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+    return with_limits(share, ".1f", 100)
 
 
 def points_interval(difference: Estimate) -> str:
     """A difference of shares, in percentage points."""
-    value, low, high = 100 * difference.value, 100 * difference.low, 100 * difference.high
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+    return with_limits(difference, "+.1f", 100)
 
 
 def nats_interval(nll: Estimate) -> str:
-    return f"{nll.value:.3f} [{nll.low:.3f}, {nll.high:.3f}]"
+    return with_limits(nll, ".3f")
 
 
 def delta_nats_interval(difference: Estimate) -> str:
-    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]".replace("-", "−")
+    return with_limits(difference, "+.3f")
 
 
 def cells_right(row: SettingResult) -> tuple[str, ...]:
     """Of a setting how often it is right: the cells below RIGHT."""
     itself = row.name == "GAP"
-    more_top1 = "" if itself else points_interval(row.delta_top1)
+    more_top1 = "" if itself else points_interval(row.delta_top1) + (" ≠" if row.chance < REAL else "")
     more_top5 = "" if itself else points_interval(row.delta_top5)
     return row.name, tau_of(row), percent_interval(row.top1), more_top1, percent_interval(row.top5), more_top5
 
@@ -91,7 +100,7 @@ def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
 
 
 def conclusions(findings: Findings) -> Iterator[str]:
-    """The finding, sentence by sentence."""
+    """The finding, sentence by sentence; the two settings were named before anything was measured."""
     gap, divided, plain = (findings.row(name) for name in ("GAP", "inv_sqrt_d", "none"))
     yield (
         f"On {findings.photos} photos the network as it is, with the plain mean of its patches (GAP), "
@@ -102,7 +111,9 @@ def conclusions(findings: Findings) -> Iterator[str]:
         f"{effect(plain.delta_top1)}."
     )
     change = divided.delta_nll
-    if change.certain:
+    if findings.photos < FEWEST:
+        moves = "goes from"
+    elif change.certain:
         moves = f"{'falls' if change.value < 0 else 'rises'} from"
     else:
         moves = "does not change beyond its interval,"
@@ -114,13 +125,19 @@ def conclusions(findings: Findings) -> Iterator[str]:
         f"GAP's own logits divided by {gap.divisor:.2f}, one number fitted on the other half of the photos, "
         f"reach {gap.rescaled.value:.3f}"
     )
-    if not (change.certain and change.value < 0):
+    if not (change.certain and change.value < 0) or findings.photos < FEWEST:
         yield f"For comparison: {control}."
     elif gap.rescaled.value <= divided.nll.value:
         yield f"That much needs no attention: {control}."
     else:
         yield f"Part of that is mere rescaling: {control}."
     difference = divided.delta_rescaled
+    if findings.photos < FEWEST:
+        yield (
+            f"These are {findings.photos} photos, {few(findings.photos)}, and what holds for them need not "
+            "hold for others."
+        )
+        return
     if difference.certain:
         comparison = f"{'lower' if difference.value < 0 else 'higher'} by {abs(difference.value):.3f} than"
     else:
@@ -132,6 +149,9 @@ def conclusions(findings: Findings) -> Iterator[str]:
 
 
 def effect(difference: Estimate) -> str:
+    if math.isnan(difference.low):
+        value = f"{100 * difference.value:+.1f}".replace("-", "−")
+        return f"changes that by {value} points here"
     value, low, high = (
         f"{100 * number:+.1f}".replace("-", "−")
         for number in (difference.value, difference.low, difference.high)
@@ -152,6 +172,9 @@ def write_recognition(
     pq.write_table(findings.table, table, compression="zstd")
     write_bytes(folder / "recognition.parquet", table.getvalue())
     pages = environment("attnvis.experiments.recognition", "attnvis.experiments")
+    if facts.get("precision") == "bfloat16":
+        coarse = "features in bf16: accuracies may be off by a point or two; backbone.precision=fp32 is exact"
+        warnings = [*warnings, coarse]
     right = [cells_right(row) for row in findings.rows]
     sure = [cells_sure(row) for row in findings.rows]
     return write_page(
@@ -163,6 +186,7 @@ def write_recognition(
         figures=figures(findings),
         warnings=warnings,
         resamples=PAIRED_RESAMPLES,
+        fewest=FEWEST,
         facts=dict(facts) | {"photos": f"{findings.photos} of known class"},
     )
 

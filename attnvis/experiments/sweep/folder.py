@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from attnvis.experiments.sweep.curves import read_curves
 from attnvis.experiments.sweep.record import JobRecord
+from attnvis.experiments.sweep.shapes import SHAPES
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 
 __all__ = ["AXES", "Part", "Sweep", "finished", "read_record", "read_sweep", "setting_name"]
@@ -29,7 +30,7 @@ COUNTS = ("index", "patches", "rows", "columns", "dim")
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in (*AXES, *TEXTS)]
     + [(name, pa.int32()) for name in COUNTS]
-    + [(name, pa.float64()) for name in DESCRIPTIONS]
+    + [(name, pa.float64()) for name in (*DESCRIPTIONS, *SHAPES)]
 )
 
 
@@ -117,4 +118,6 @@ def read_sweep(folder: Path) -> Sweep:
         for part in parts
         if part.status == "done" and part.study != "recognition"
     ]
-    return Sweep(folder, plan["command"], parts, pa.concat_tables(tables) if tables else SCHEMA.empty_table())
+    # a job that an earlier version measured may lack columns
+    table = pa.concat_tables(tables, promote_options="default") if tables else SCHEMA.empty_table()
+    return Sweep(folder, plan["command"], parts, table)

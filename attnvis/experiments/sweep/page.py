@@ -19,10 +19,28 @@ from attnvis.experiments.sweep.findings import paragraph
 from attnvis.experiments.sweep.folder import Sweep
 from attnvis.experiments.sweep.record import Tile
 from attnvis.experiments.sweep.sheets import style_of
-from attnvis.experiments.sweep.statistics import BAND, SQRT_D, Series, advice, orders, series_of
-from attnvis.experiments.wording import between, many, percent, points
+from attnvis.experiments.sweep.statistics import (
+    BAND,
+    SQRT_D,
+    Series,
+    advice,
+    defines_share,
+    defines_sigma,
+    orders,
+    series_of,
+)
+from attnvis.experiments.wording import between, many, part_of, percent, points
 from attnvis.files import save, whole_file
-from attnvis.metrics.intervals import NOTHING, RESAMPLES, Interval, mean_interval, median_interval
+from attnvis.metrics.intervals import (
+    FEWEST,
+    LEVEL,
+    NOTHING,
+    Interval,
+    holm,
+    median_interval,
+    share_interval,
+    sign_test,
+)
 from attnvis.render import overlays, panels
 from attnvis.render.html import environment, read_template, write_page
 
@@ -54,7 +72,7 @@ def write_comparison(sweep: Sweep) -> Path:
             save(sweep.folder / "figures" / f"{figure.name}.png", figure.png)
             save(sweep.folder / "figures" / f"{figure.name}.svg", figure.svg)
     room = "attnvis.experiments.sweep"
-    pages = environment(room, percent=percent, points=points, between=between)
+    pages = environment(room, percent=percent, points=points, between=between, part_of=part_of)
     return write_page(
         sweep.folder / "index.html",
         pages.get_template("comparison.html"),
@@ -69,7 +87,7 @@ def write_comparison(sweep: Sweep) -> Path:
         paragraph=paragraph(all_series, checked, sharpness(sweep)),
         strips=strips(sweep),
         sections=drawn,
-        rows=rows(all_series),
+        rows=list(rows(all_series)),
         percent_of=percent,
         points_of=points,
         paired=any(SQRT_D in series.settings and len(series.settings) > 1 for series in all_series),
@@ -78,6 +96,9 @@ def write_comparison(sweep: Sweep) -> Path:
         band=BAND,
         facts=facts(sweep),
         most_photos=max((len(series.photos) for series in all_series), default=0),
+        fewest=FEWEST,
+        compared=len(compared(all_series)),
+        warnings=warnings(sweep),
     )
 
 
@@ -176,6 +197,7 @@ def strips(sweep: Sweep) -> list[Strip]:
 class Cell:
     interval: Interval
     form: str  # percent | figure
+    defined: bool = False  # the setting's own definition, and nothing that was found
 
 
 @dataclass(frozen=True)
@@ -187,10 +209,13 @@ class TableRow:
     setting: str
     cells: tuple[Cell, ...]  # share, max_times_uniform, sigma_eff, saturated, dead, js
     difference: Interval  # perplexity share minus that of 1/sqrt(d_k), photo by photo
+    real: bool  # that difference is not chance, all differences of the table considered
+    defined: bool  # the share is the setting's own definition
 
 
 def rows(all_series: Sequence[Series]) -> Iterator[TableRow]:
     """Series by series, and of each setting by setting."""
+    chances = compared(all_series)
     for series in all_series:
         base = series.settings.index(SQRT_D) if SQRT_D in series.settings else None
         for column, name in enumerate(series.names):
@@ -201,18 +226,55 @@ def rows(all_series: Sequence[Series]) -> Iterator[TableRow]:
                 js = median_interval(numbers["js_inv_sqrt_d"])
             if base is not None and column != base:
                 difference = median_interval(share - series.share[:, base])
+            setting = series.settings[column]
             cells = (
-                Cell(median_interval(share), "percent"),
+                Cell(median_interval(share), "percent", defines_share(setting)),
                 Cell(median_interval(numbers["max_times_uniform"]), "figure"),
-                Cell(median_interval(numbers["sigma_eff"]), "figure"),
-                Cell(mean_interval(numbers["saturated"]), "percent"),
-                Cell(mean_interval(numbers["dead"]), "percent"),
+                Cell(median_interval(numbers["sigma_eff"]), "figure", defines_sigma(setting)),
+                Cell(share_interval(numbers["saturated"]), "percent"),
+                Cell(share_interval(numbers["dead"]), "percent"),
                 Cell(js, "figure"),
             )
-            yield TableRow(series.job, series.query, name, cells, difference)
+            yield TableRow(
+                series.job,
+                series.query,
+                name,
+                cells,
+                difference,
+                real=chances.get((series.job, series.query, name), 1.0) < 1 - LEVEL,
+                defined=defines_share(setting),
+            )
+
+
+def compared(all_series: Sequence[Series]) -> dict[tuple[str, str, str], float]:
+    """(job, query, setting) -> how likely chance alone gives its differences to 1/sqrt(d_k), after Holm.
+
+    Of settings that are defined by their share there is nothing to compare.
+    """
+    chances: dict[tuple[str, str, str], float] = {}
+    for series in all_series:
+        if SQRT_D not in series.settings:
+            continue
+        base = series.settings.index(SQRT_D)
+        for column, setting in enumerate(series.settings):
+            if column != base and not defines_share(setting):
+                differences = series.share[:, column] - series.share[:, base]
+                chances[series.job, series.query, series.names[column]] = sign_test(differences)
+    return dict(zip(chances, holm(list(chances.values())), strict=True))
 
 
 # -------------------------------------------------------------------------------- provenance
+
+
+def warnings(sweep: Sweep) -> list[str]:
+    digests = [str(part.record.provenance.get("weights digest", "")) for part in sweep.done]
+    random = digests.count("random")
+    if not random:
+        return []
+    which = (
+        "random weights" if random == len(digests) else f"random weights in {random} of {len(digests)} jobs"
+    )
+    return [f"{which}: nothing was learned, the maps mean nothing"]
 
 
 def facts(sweep: Sweep) -> dict[str, str]:
@@ -225,7 +287,10 @@ def facts(sweep: Sweep) -> dict[str, str]:
         if values:
             about[name] = "; ".join(values)
     about["queries"] = ", ".join(dict.fromkeys(query for record in records for query in record.queries))
-    about["intervals"] = f"95 %, percentile bootstrap over photos, {many(RESAMPLES, 'resample')}, seed 0"
+    about["intervals"] = (
+        "95 % over photos, exact: of medians between two photos' values (sign test), of shares Clopper and "
+        f"Pearson's; none below {FEWEST} photos"
+    )
     about["versions"] = (
         ", ".join(versions(("attnvis", "torch", "torchvision", "numpy", "matplotlib")))
         + f", Python {platform.python_version()}"

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attnvis.experiments.sweep.folder import SCHEMA, setting_name
+from attnvis.experiments.sweep.shapes import colour_spread, shapes_of
 from attnvis.methods.settings import PhotoResult
 from attnvis.types import Photo
 
@@ -30,9 +31,10 @@ class RowTable:
 
     def add(self, path: Path, index: int, photo: Photo, results: Mapping[str, PhotoResult]) -> None:
         """All rows of a photo: by query, and of each query by setting."""
+        spread = colour_spread(photo.pixels)
         for query, result in results.items():
             height, width = result.placement.grid
-            same: dict[str, str | int] = {
+            same: dict[str, str | int | float] = {
                 **self.axes,
                 "photo": photo.name,
                 "path": str(path),
@@ -44,13 +46,14 @@ class RowTable:
                 "patches": height * width,
                 "rows": height,
                 "columns": width,
+                "pixel_std": spread,
             }
             for name, value in same.items():
                 self.waiting[name] += [as_stored(value)] * len(self.settings)
             self.remember_shares(query, result, height * width)
             self.waiting["scaling"] += [scaling for scaling, _ in self.settings]
             self.waiting["normalise"] += [normalise for _, normalise in self.settings]
-            for name, values in result.numbers.items():
+            for name, values in (result.numbers | shapes_of(result)).items():
                 self.waiting[name] += values
         if len(self.waiting["index"]) >= GROUP:
             self.flush()
@@ -76,6 +79,6 @@ class RowTable:
         self.writer.close()
 
 
-def as_stored(value: str | int) -> str | int:
+def as_stored(value: str | int | float) -> str | int | float:
     """A name that is no unicode is told in escapes."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -8,12 +8,13 @@ import numpy as np
 
 from attnvis.experiments.sweep.figures.common import PANELS, Section, by_job, file_names, query_colours
 from attnvis.experiments.sweep.statistics import BAND, Series
-from attnvis.experiments.wording import listed
+from attnvis.experiments.wording import COUNTED, listed
 from attnvis.metrics.diagnostics import freezing_point
 from attnvis.render.plots import INK, QUIET, Figure, draw, legend, octaves, percents, short
 
 __all__ = ["section"]
 
+ALIKE = 1.05  # numbers that differ by a smaller factor are not said to differ
 UNIFORM = 0.99  # of the patches: a map spread over more is called uniform
 SIGMA_UNIFORM = math.sqrt(-2 * math.log(UNIFORM))  # where theory has that share
 
@@ -39,7 +40,11 @@ def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
         for series in all_series
         if not np.isnan(series.sigma_sqrt_d).all()
     }
-    if len(medians) > 1 and min(medians.values()) > 0:
+    if (
+        len(medians) > 1
+        and min(medians.values()) > 0
+        and max(medians.values()) >= ALIKE * min(medians.values())
+    ):
         low = min(medians, key=lambda name: medians[name])
         high = max(medians, key=lambda name: medians[name])
         paragraphs.append(
@@ -50,13 +55,14 @@ def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
     for series in all_series[:PANELS]:
         known = series.sigma_sqrt_d[np.isfinite(series.sigma_sqrt_d) & (series.sigma_sqrt_d > 0)]
         if len(known) > 1:
-            low_end, high_end = np.percentile(known, BAND)
-            widths.append(f"{high_end / low_end:.2g} ({series.name})")
+            low_end, high_end = np.percentile(known, (0, 100) if len(known) < COUNTED else BAND)
+            if high_end >= ALIKE * low_end:
+                widths.append(f"{high_end / low_end:.2g} ({series.name})")
     if widths:
-        paragraphs.append(
-            f"Within one query the photos from the {BAND[0]}th to the {BAND[1]}th of a hundred span a factor "
-            f"of {listed(widths)}."
-        )
+        photos = f"the photos from the {BAND[0]}th to the {BAND[1]}th of a hundred"
+        if max(len(series.photos) for series in all_series) < COUNTED:
+            photos = "the photos, from the lowest to the highest,"
+        paragraphs.append(f"Within one query {photos} span a factor of {listed(widths)}.")
     return tuple(paragraphs)
 
 

@@ -30,12 +30,13 @@ def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
     fewest = min(series.photos_with_curves for series in all_series)
     photo_count = max(len(series.photos) for series in all_series)
     photos = f"the first {many(fewest, 'photo')}" if fewest < photo_count else "the photos"
+    band = f"Median and {BAND[0]}–{BAND[1]} % band over {photos}" if photo_count > 1 else "Of the one photo"
     coldest, hottest = (
         f"2{superscript(round(math.log2(tau)))}" for tau in (TEMPERATURES[0], TEMPERATURES[-1])
     )
     paragraphs = [
         "‖∂a/∂s‖ = ‖diag(a) − aaᵀ‖ / τ of softmax(s/τ), times std(s): how much of a gradient reaches the raw "
-        f"scores. Median and {BAND[0]}–{BAND[1]} % band over {photos}, at {len(TEMPERATURES)} temperatures "
+        f"scores. {band}, at {len(TEMPERATURES)} temperatures "
         f"of {coldest} … {hottest} standard deviations. Too cold, one patch holds everything and nothing it "
         "is told changes that; too hot, every gradient is divided away.",
         "Stars: the peak. It belongs to the few hottest patches of a photo, which lie close together, and so "

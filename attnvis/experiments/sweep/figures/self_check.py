@@ -27,8 +27,9 @@ def caption(checked: Sequence[Order]) -> tuple[str, ...]:
     paragraphs = [
         f"Blue: the median share of the patches, with {BAND[0]}–{BAND[1]} % over photos and queries. "
         "Diamonds: the lowest Spearman correlation of logits with raw scores over all photos. A scaling that "
-        "multiplies the scores of a photo by one positive factor cannot change the order; whoever measures "
-        "only AUC, pointing game or hit rate sees this flat line and nothing else."
+        "multiplies the scores of a photo by one positive factor cannot change the order; with softmax, "
+        "whoever measures only AUC, pointing game or hit rate sees this flat line and nothing else. A "
+        "normaliser that sets weights to 0 makes ties of them, and those metrics see that."
     ]
     factors = [order for order in checked if order.factor]
     if factors:

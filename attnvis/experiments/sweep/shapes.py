@@ -1,0 +1,45 @@
+"""What a row of a sweep says beside the diagnostics: the form of the logits, and the order in the weights."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attnvis.methods.settings import PhotoResult
+from attnvis.metrics.diagnostics import spearman
+
+__all__ = ["SHAPES", "colour_spread", "shapes_of"]
+
+SHAPES = {
+    "logit_skewness": "third cumulant of the logits over sigma_eff^3: 0 of normal ones",
+    "logit_kurtosis": "fourth cumulant of the logits over sigma_eff^4 (excess kurtosis): 0 of normal ones",
+    "weight_rank_correlation": "Spearman of weights with raw scores; weights of 0 are ties",
+    "alive": "how many patches have a weight above 0",
+    "pixel_std": "the largest standard deviation of red, green or blue over the photo's pixels, of 255",
+}
+
+
+def shapes_of(result: PhotoResult) -> dict[str, list[float]]:
+    """Of one photo and query, setting by setting: SHAPES but for what is the photo's own."""
+    scores, weights = result.scores.double(), result.weights.double()
+    skewness, kurtosis = standard_cumulants(result.batch.logits[:, *result.at].double())
+    return {
+        "logit_skewness": skewness.tolist(),
+        "logit_kurtosis": kurtosis.tolist(),
+        "weight_rank_correlation": spearman(scores.expand_as(weights).contiguous(), weights).tolist(),
+        "alive": (weights > 0).sum(-1).double().tolist(),
+    }
+
+
+def standard_cumulants(logits: Float[Tensor, "S N"]) -> tuple[Float[Tensor, " S"], Float[Tensor, " S"]]:
+    """(skewness, excess kurtosis) over the patches; 0 where all logits are equal."""
+    centred = logits - logits.mean(-1, keepdim=True)
+    spread = centred.square().mean(-1, keepdim=True).sqrt()
+    standard = torch.where(spread > 0, centred / torch.where(spread > 0, spread, 1.0), 0.0)
+    kurtosis = (standard**4).mean(-1) - 3
+    return (standard**3).mean(-1), torch.where(spread[..., 0] > 0, kurtosis, 0.0)
+
+
+def colour_spread(pixels: np.ndarray) -> float:
+    """0 of a card of one colour: the pixels of a photo [H, W, 3] -> their largest standard deviation."""
+    return float(pixels.reshape(-1, pixels.shape[-1]).std(0).max())
