@@ -18,7 +18,7 @@ from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Box, ClassScore, Photo
 
-__all__ = ["read_maps", "write_maps"]
+__all__ = ["map_photo", "read_maps", "write_maps"]
 
 STAGES = ("scores", "logits", "weights")  # of an attention; another method has weights alone
 
@@ -81,6 +81,17 @@ def read_maps(path: Path) -> list[Answer]:
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         reason = f"{path} holds no maps of attnvis or is damaged ({error}); run again to make it"
         raise ValueError(reason) from None
+
+
+def map_photo(path: Path) -> tuple[str, int] | None:
+    """Whose maps a file holds - the digest of the photo - and of how many answers; None for a damaged one."""
+    try:
+        answers = read_maps(path)
+        with safe_open(path, "pt") as file:
+            metadata = json.loads(file.metadata()["attnvis"])
+        return metadata["photo"]["digest"], len(answers)
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError):
+        return None
 
 
 def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: int) -> Answer:

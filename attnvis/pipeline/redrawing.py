@@ -38,7 +38,7 @@ def redraw(source: Path, target: Path, style: overlays.Style, command: str) -> I
         )
     provenance = replace(Provenance.from_entries(record), command=command, redrawn_from=str(source))
     record |= provenance.entries() | {"style": asdict(style)}
-    save(target / "run.json", json.dumps(record, indent=1).encode())
+    save(target, "run.json", json.dumps(record, indent=1).encode())
     scaling = setting_text(config.get("scaling", {}))
     drawer = PhotoDrawer(target, style, provenance, scaling, warnings)
     records, table = open_records(target / "records.csv")

@@ -63,7 +63,7 @@ class JobWriter:
         seconds = round(time.time() - self.started, 3)
         failures = tuple(self.failures)
         self.update(status=status, reason=reason, failures=failures, seconds=seconds)
-        save(self.folder / "job.json", self.record.to_json().encode())
+        save(self.folder, "job.json", self.record.to_json().encode())
         self.part.unlink(missing_ok=True)
 
     def __enter__(self) -> "JobWriter":
@@ -134,4 +134,4 @@ class GridWriter:
         self.rows.flush()
         self.rows.close()
         self.job.part.replace(self.job.folder / "rows.parquet")
-        save(self.job.folder / "curves.safetensors", safetensors.numpy.save(self.arrays()))
+        save(self.job.folder, "curves.safetensors", safetensors.numpy.save(self.arrays()))
