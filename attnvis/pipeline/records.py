@@ -88,7 +88,7 @@ def read_records(path: Path) -> Iterator[dict[str, str]]:
     with path.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
         for row in csv.DictReader(file):
             if is_row(row):
-                yield row
+                yield dict.fromkeys(COLUMNS, "") | row
 
 
 def is_row(row: Mapping[str | None, Any]) -> bool:

@@ -301,7 +301,8 @@ def test_resume_of_a_single_job_after_its_mistake_is_mended(sweep):
     Path("my_late.py").write_text(
         "def late(features):\n    '''A query that came later.'''\n    return features.tokens[:, :1]\n"
     )
-    assert sweep("--resume", "out").code == 0
+    assert "trust=my_late, which may run code" in sweep("--resume", "out").complaint
+    assert sweep("--resume", "out", "trust=my_late").code == 0
     assert job_record()["status"] == "done" and len(rows()) == 2
     sys.modules.pop("my_late", None)
 
@@ -461,11 +462,11 @@ def killed_always_is_named_and_resumed(process, tired, launcher):
     assert named == [
         "attnvis: job 1 (seed=1) missing: it was started and never ended: killed, or out of memory"
     ]
-    assert lines[-1].endswith("attnvis sweep --resume out") and len(lines) <= 6, ended.stderr
+    assert lines[-1].endswith("attnvis sweep --resume out trust=my_tired") and len(lines) <= 6, ended.stderr
     assert [Path(f"out/{number}/job.json").exists() for number in range(3)] == [True, False, True]
     tired.unlink()
     before = times()
-    ended = process("--resume", "out")
+    ended = process("--resume", "out", "trust=my_tired")
     assert ended.returncode == 0 and ended.stderr == "", ended.stderr
     assert before.items() <= times().items(), "what was done is not done again"
     assert job_record("out/1")["status"] == "done" and len(rows("out/1")) == 2

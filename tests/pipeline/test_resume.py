@@ -132,6 +132,11 @@ def test_two_runs_do_not_write_into_one_folder_at_the_same_time(attnvis, photos)
     assert not Path("out/records.csv").exists()
     lock.close()
     assert attnvis("run", *PHOTOS, *WORDS).code == 0 and not Path("out/.lock").exists()
+    lock = locked(Path("again"))
+    assert "another run is writing into" in attnvis("redraw", "out", "hydra.run.dir=again").complaint
+    assert [path.name for path in Path("again").iterdir() if path.name != ".hydra"] == [".lock"]
+    lock.close()
+    assert attnvis("redraw", "out", "hydra.run.dir=again").code == 0 and not Path("again/.lock").exists()
 
 
 def test_several_workers_leave_the_same_records_and_the_same_pictures(attnvis, photos):
@@ -310,3 +315,25 @@ def test_a_run_is_not_gone_on_with_under_other_settings(attnvis, photos):
     assert "out was begun with other settings (" in ended.complaint
     assert "scaling._target_" in ended.complaint and "render.high" in ended.complaint
     assert len(rows()) == 5
+
+
+def test_links_that_somebody_planted_in_the_folder_are_not_followed(attnvis, photos):
+    victim = Path("victim")
+    victim.write_text("mine")
+    planted = ("records.csv", "records.part", "run.json", "plan.json", "index.html")
+    Path("out").mkdir()
+    for name in planted:
+        Path("out", name).symlink_to(victim.absolute())
+    assert attnvis("run", *PHOTOS, *WORDS).code == 0
+    assert victim.read_text() == "mine" and len(rows()) == 5
+    Path("out/.hydra").rename("elsewhere")
+    Path("out/.hydra").symlink_to(Path("elsewhere").absolute())
+    assert "out/.hydra is a link; remove it" in attnvis("run", "--resume", "out").complaint
+
+
+@pytest.mark.parametrize("name", ["maps", "overlays", "panels"])
+def test_pictures_do_not_go_where_a_link_leads(attnvis, photos, name):
+    Path("victim").mkdir(), Path("out").mkdir()
+    Path("out", name).symlink_to(Path("victim").absolute())
+    assert f"out/{name} is a link; remove it" in attnvis("run", *PHOTOS, *WORDS).complaint
+    assert not list(Path("victim").iterdir())

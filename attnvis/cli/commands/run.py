@@ -76,7 +76,7 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[PlannedPhoto, ...]":
     if begun is None:
         if cfg.resume and (folder / "records.csv").is_file():
             note(
-                f"{visible(str(folder))} has no plan.json, as before version 0.3: "
+                f"{visible(str(folder))} has no plan.json, as folders of earlier versions: "
                 "how many rows a photo has is guessed from the others"
             )
         return planned_photos(photos(plain(cfg.images)))

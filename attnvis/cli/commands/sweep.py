@@ -13,6 +13,7 @@ from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import command_line, listed, photos, shout
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, note, progress
+from attnvis.cli.words import divided
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -229,8 +230,9 @@ def complain_of_missing(results: "Sweep") -> None:
         note(f"{job}{part.reason}")
     failed = single and results.parts[0].status == "failed"
     if results.missing and not failed:
-        folder = shlex.quote(str(results.folder))
-        note(f"what is done stays done; for the rest: attnvis sweep --resume {folder}")
+        _, foreign = divided(shlex.split(results.command)[2:], COMMAND)  # what the folder may not say
+        again = shlex.join([str(results.folder), *foreign])
+        note(f"what is done stays done; for the rest: attnvis sweep --resume {again}")
 
 
 def lost_jobs(folder: Path) -> set[int]:

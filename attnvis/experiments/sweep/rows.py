@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attnvis.experiments.sweep.folder import SCHEMA, setting_name
+from attnvis.files import open_new
 from attnvis.methods.settings import PhotoResult
 from attnvis.types import Photo
 
@@ -26,7 +27,8 @@ class RowTable:
         self.waiting: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         # (query, setting) -> perplexity / N of each photo
         self.shares: dict[tuple[str, str], array[float]] = {}
-        self.writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self.file = open_new(path)
+        self.writer = pq.ParquetWriter(self.file, SCHEMA, compression="zstd")
 
     def add(self, path: Path, index: int, photo: Photo, results: Mapping[str, PhotoResult]) -> None:
         """All rows of a photo: by query, and of each query by setting."""
@@ -73,7 +75,10 @@ class RowTable:
 
     def close(self) -> None:
         """Without what waits: `flush` that first."""
-        self.writer.close()
+        try:
+            self.writer.close()
+        finally:
+            self.file.close()
 
 
 def as_stored(value: str | int) -> str | int:
