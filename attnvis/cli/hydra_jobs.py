@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,6 +160,7 @@ def run_and_compare(command: Command, comparison: Comparison, overrides: list[st
     # joblib's helper mourns the semaphores of killed workers
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     PLANNED.clear()
+    PHOTOS[:] = [comparison.photos]
     try:
         return compare_jobs(command, comparison, overrides, debugging)
     finally:
@@ -225,6 +226,7 @@ def attempt(
 
 
 PLANNED: list[Path] = []  # the folder of the sweep that this process started
+PHOTOS: list[Callable[[Path, Iterable[Any]], Mapping[str, Any]]] = []  # of the command that runs
 WATCHED: list[int] = []  # the parent with which this process ends
 HELD: dict[Path, Lock] = {}  # the folders that this process holds, for all the jobs that it starts
 
@@ -234,7 +236,7 @@ class Plan:
 
     def on_run_start(self, config: "DictConfig", **_: Any) -> None:
         """Before a single job."""
-        self.write(config, Path(config.hydra.run.dir), jobs=[""], many=False)
+        self.write(config, Path(config.hydra.run.dir), jobs=[""], images=[plain(config.images)], many=False)
 
     def on_multirun_start(self, config: "DictConfig", **_: Any) -> None:
         """Before several: each is called by the overrides in which it differs from the others."""
@@ -246,15 +248,23 @@ class Plan:
         jobs = BasicSweeper.split_arguments(parsed, None)[0]
         shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
         names = [", ".join(word for word in job if word not in shared) for job in jobs]
-        self.write(config, Path(config.hydra.sweep.dir), jobs=names, many=True)
+        images = [images_of(job, plain(config.images)) for job in jobs]
+        self.write(config, Path(config.hydra.sweep.dir), jobs=names, images=images, many=True)
 
-    def write(self, config: "DictConfig", folder: Path, jobs: list[str], many: bool) -> None:
-        """plan.json: the command, the jobs, whether each has its own folder, the logger's settings."""
+    def write(
+        self, config: "DictConfig", folder: Path, jobs: list[str], images: list[Any], many: bool
+    ) -> None:
+        """plan.json: the command, the jobs, whether each has its own folder, the logger's settings, photos.
+
+        images: of every job.  The jobs of a second try are those of the first, on the same photos.
+        """
         PLANNED[:] = [folder]
         try:
-            if folder.absolute() not in HELD:
-                HELD[folder.absolute()] = locked(folder)
+            if folder.absolute() in HELD:
+                return
+            HELD[folder.absolute()] = locked(folder)
             plan = {"command": command_line(), "jobs": jobs, "many": many, "logger": plain(config.logger)}
+            plan["photos"] = PHOTOS[0](folder, images) if PHOTOS else {}
             save(folder, "plan.json", json.dumps(plan, indent=1).encode())
         except (OSError, ValueError) as error:
             fail(format_error(error))  # of other errors in a callback Hydra only warns, and goes on
@@ -264,3 +274,13 @@ class Plan:
         if name.startswith("on_"):
             return lambda *_, **__: None
         raise AttributeError(name)
+
+
+def images_of(job: list[str], usual: Any) -> Any:
+    """The photos that a job's overrides name; `usual` where they name none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in OverridesParser.create().parse_overrides(job):
+        if override.key_or_group == "images":
+            usual = override.value()
+    return usual

@@ -4,6 +4,7 @@ plan.json names every photo with the digest of its bytes, and what each must lea
 which files.  One way for every verb whose folder can be gone on with.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,19 @@ from typing import Any
 
 from attnvis.files import file_digest, read_bytes, write_bytes
 
-__all__ = ["NAME", "FolderPlan", "PlannedPhoto", "planned_photos", "read_json", "renewed"]
+__all__ = [
+    "NAME",
+    "FolderPlan",
+    "PlannedPhoto",
+    "album_digest",
+    "changes_in_words",
+    "differences",
+    "differing",
+    "photos_of",
+    "planned_photos",
+    "read_json",
+    "renewed",
+]
 
 NAME = "plan.json"
 FORMAT = 1
@@ -112,9 +125,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def photos_of(entries: Sequence[Mapping[str, Any]]) -> tuple[PlannedPhoto, ...]:
+    """Of what json holds of them.  Raises KeyError and TypeError for something else."""
+    return tuple(PlannedPhoto(str(entry["path"]), str(entry["digest"])) for entry in entries)
+
+
 def planned_photos(paths: Iterable[Path]) -> tuple[PlannedPhoto, ...]:
     """Photos as they are now."""
     return tuple(PlannedPhoto(str(path), file_digest(path)) for path in paths)
+
+
+def album_digest(photos: Iterable[PlannedPhoto]) -> str:
+    """One digest of the names and the contents of photos."""
+    text = json.dumps([[photo.path, photo.digest] for photo in photos])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def renewed(
@@ -126,34 +150,43 @@ def renewed(
     left is kept.  One that came since is not added: it would be measured beside what was planned.
     """
     now = planned_photos(Path(photo.path) for photo in photos)
-    pairs = list(zip(photos, now, strict=True))
-    vanished = [before.path for before, _ in pairs if before.digest and not before.is_there]
-    changed = [
-        after.path
-        for before, after in pairs
-        if before.digest and after.is_there and before.digest != after.digest
-    ]
     known = {os.path.abspath(photo.path) for photo in photos}
-    came = [str(path) for path in named if os.path.abspath(path) not in known]
-    remarks = []
-    if changed:
-        remarks.append(f"{counted(changed)} changed since and {verb_of(changed, 'is')} done again")
-    if vanished:
-        remarks.append(f"{counted(vanished)} {verb_of(vanished, 'is')} gone; what was done of it is kept")
-    if came:
-        remarks.append(
-            f"{counted(came)} came since and {verb_of(came, 'is')} not part of this; begin another"
-        )
-    kept = (before if not before_is_there(before) else after for before, after in pairs)
+    came = [PlannedPhoto(str(path), "") for path in named if os.path.abspath(path) not in known]
+    changes = differences(photos, (*now, *came))
+    endings = {
+        "changed": ("changed since and is done again", "changed since and are done again"),
+        "gone": ("is gone; what was done of it is kept", "are gone; what was done of them is kept"),
+        "came": ("came since and is not part of this", "came since and are not part of this"),
+    }
+    remarks = [
+        f"{counted(paths)} {endings[kind][len(paths) > 1]}" for kind, paths in changes.items() if paths
+    ]
+    kept = [
+        before if before.digest and not after.digest and not after.is_there else after
+        for before, after in zip(photos, now, strict=True)
+    ]
     return tuple(kept), remarks
 
 
-def before_is_there(photo: PlannedPhoto) -> bool:
-    return photo.is_there or not photo.digest
+def differences(before: Iterable[PlannedPhoto], now: Iterable[PlannedPhoto]) -> dict[str, list[str]]:
+    """The paths of photos that changed, are gone, and came."""
+    earlier = {photo.path: photo.digest for photo in before}
+    later = {photo.path: photo.digest for photo in now}
+    gone = [path for path in earlier if path not in later or (earlier[path] and not os.path.exists(path))]
+    changed = [
+        path
+        for path, digest in earlier.items()
+        if digest and path not in gone and later.get(path, digest) != digest
+    ]
+    return {"changed": changed, "gone": gone, "came": [path for path in later if path not in earlier]}
 
 
-def verb_of(paths: Sequence[str], singular: str) -> str:
-    return singular if len(paths) == 1 else "are"
+def changes_in_words(changes: Mapping[str, Sequence[str]]) -> str:
+    """1 photo (a.jpg) changed, 2 photos (b.jpg, c.jpg) are gone; "" where nothing did."""
+    words = {"changed": ("changed", "changed"), "gone": ("is gone", "are gone"), "came": ("came", "came")}
+    return ", ".join(
+        f"{counted(paths)} {words[kind][len(paths) > 1]}" for kind, paths in changes.items() if paths
+    )
 
 
 def counted(paths: Sequence[str]) -> str:
