@@ -9,7 +9,7 @@ from typing import Any
 from attnvis.data.decoding import load
 from attnvis.files import is_whole, locked, save
 from attnvis.pipeline.drawing import PhotoDrawer
-from attnvis.pipeline.maps import read_maps
+from attnvis.pipeline.maps import map_photo, read_maps
 from attnvis.pipeline.plan import setting_text
 from attnvis.pipeline.records import open_records, read_records
 from attnvis.pipeline.resume import read_json
@@ -103,7 +103,12 @@ def redraw_photo(drawer: PhotoDrawer, maps: Path, rows: list[Row]) -> list[Row]:
         raise ValueError(f"{maps} holds {len(answers)} maps for {len(rows)} rows; run again to make it")
     path = Path(rows[0]["path"])
     photo = load(path, name=rows[0]["photo"])
+    owner = map_photo(maps)
+    if owner is None or owner[0] != rows[0]["digest"]:
+        raise ValueError(f"{maps} holds another photo's maps; run again to make it")
     if photo.digest != rows[0]["digest"]:
         raise ValueError(f"{path} is not the photo that the maps were made from; its bytes have changed")
+    if any(answer.placement.size != photo.size for answer in answers):
+        raise ValueError(f"{maps} lies on a photo of another size; run again to make it")
     pictures = drawer.draw(maps.stem, photo, answers)
     return [row | {"map": "", "panel": ""} | paths for row, paths in zip(rows, pictures, strict=True)]

@@ -32,7 +32,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     style = build(cfg, "render")
     query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
     torch.manual_seed(cfg.seed)
-    backbone = remembered(build(cfg, "backbone"), plain(cfg.cache))
+    backbone = remembered(build(cfg, "backbone"), plain(cfg.cache), say=note)
     method = AttentionMethod(backbone, query, scaling, normalise)
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     workers = thread_count(cfg.workers, len(paths))

@@ -124,7 +124,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
 
     paths = photos(settings["images"])
     torch.manual_seed(cfg.seed)
-    backbone = remembered(build(cfg, "backbone"), settings["cache"])
+    backbone = remembered(build(cfg, "backbone"), settings["cache"], say=note)
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     warnings = backbone.warnings_at(preprocessing)
     shout(warnings)
