@@ -7,7 +7,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -37,6 +37,7 @@ __all__ = [
 
 MOST = 1 << 32  # bytes of a file that is read; what we write is far smaller
 ONLY_OURS = os.O_NOFOLLOW | os.O_CLOEXEC if hasattr(os, "O_NOFOLLOW") else 0
+PART = re.compile(r"\.\d+-[0-9a-f]{16}\.part(\.\w+)?")  # `part_name`
 WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # a pipe without a writer holds nobody up
 
 
@@ -144,6 +145,7 @@ def locked(folder: Path) -> Lock:
             raise
         lock = hold(folder, path, descriptor)
         if lock:
+            tidy(folder)
             return lock
 
 
@@ -172,6 +174,19 @@ def hold(folder: Path, path: Path, descriptor: int) -> Lock | None:
         raise
     os.close(descriptor)
     return None
+
+
+def tidy(folder: Path) -> None:
+    """Removes the parts of files that killed processes left in a folder that is held, and one below.
+
+    The folders of a sweep's jobs, which are numbers, are held by their jobs.
+    """
+    with suppress(OSError):
+        below = [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        for place in [folder, *(path for path in below if not Path(path).name.isdigit())]:
+            for entry in os.scandir(place):
+                if PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    os.unlink(entry.path)
 
 
 def check_regular(path: Path, most: int = MOST) -> os.stat_result:

@@ -70,6 +70,21 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(tmp_path):
     files.locked(tmp_path).close()
 
 
+def test_who_holds_a_folder_removes_what_killed_ones_left_and_nothing_else(tmp_path):
+    kept = [".notes.part", "a.part", ".12-xyz.part", "0/.12-0123456789abcdef.part", "victim/mine"]
+    gone = [".12-0123456789abcdef.part", ".12-0123456789abcdef.part.mp4", "maps/.12-0123456789abcdef.part"]
+    out = tmp_path / "out"
+    for name in [*kept, *gone]:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("x")
+    outside = files.part_name(tmp_path / "x")
+    outside.write_text("x")
+    (out / "link").symlink_to(tmp_path)
+    files.locked(out).close()
+    assert all((out / name).exists() for name in kept) and outside.exists()
+    assert not any((out / name).exists() for name in gone)
+
+
 def hold_and_count(folder, times):
     """Reads, waits and writes a number while the folder is held: two at a time would lose counts."""
     counter = folder / "counter"

@@ -104,7 +104,8 @@ def finished(folder: Path, asked: Mapping[str, Any], photos: Sequence[PlannedPho
         now.pop("photos", None)
     if record.status != "done" or record.asked != now:
         return False
-    return not trouble(folder, record, photos)
+    pictures = all(is_whole(folder, tile.file) for tile in record.tiles)  # a page can do without, not a sweep
+    return pictures and not trouble(folder, record, photos)
 
 
 def trouble(folder: Path, record: JobRecord, photos: Sequence[PlannedPhoto] = ()) -> str:
@@ -118,9 +119,6 @@ def trouble(folder: Path, record: JobRecord, photos: Sequence[PlannedPhoto] = ()
         record_curves(folder, record)
     except (OSError, ValueError) as error:
         return " ".join(str(error).split())
-    gone = [tile.file for tile in record.tiles if not is_whole(folder, tile.file)]
-    if gone:
-        return f"its {gone[0]} is gone or empty"
     return trouble_with_photos(table, record, photos)
 
 
