@@ -183,7 +183,7 @@ def tidy(folder: Path) -> None:
     """
     with suppress(OSError):
         below = [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
-        for place in [folder, *(path for path in below if not Path(path).name.isdigit())]:
+        for place in [str(folder), *(path for path in below if not Path(path).name.isdigit())]:
             for entry in os.scandir(place):
                 if PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     os.unlink(entry.path)
