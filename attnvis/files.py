@@ -1,19 +1,44 @@
-"""Whole files or none, names that every file system takes, one run a folder, and the cache folder."""
+"""Whole files or none, files that may be read, names that every file system takes, one run a folder."""
 
+import errno
+import hashlib
 import os
 import re
-import threading
+import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from types import TracebackType
+from typing import Any, BinaryIO
 
 try:
     import fcntl
 except ImportError:  # Windows: two runs in one folder are not told from one another
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["default_folder", "locked", "save", "slug", "unique", "whole_file", "write_bytes"]
+__all__ = [
+    "Held",
+    "Lock",
+    "check_regular",
+    "default_folder",
+    "file_digest",
+    "is_whole",
+    "locked",
+    "open_new",
+    "part_name",
+    "read_bytes",
+    "save",
+    "slug",
+    "unique",
+    "whole_file",
+    "write_bytes",
+]
+
+MOST = 1 << 32  # bytes of a file that is read; what we write is far smaller
+ONLY_OURS = os.O_NOFOLLOW | os.O_CLOEXEC if hasattr(os, "O_NOFOLLOW") else 0
+PART = re.compile(r"\.\d+-[0-9a-f]{16}\.part(\.\w+)?")  # `part_name`
+WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # a pipe without a writer holds nobody up
 
 
 def default_folder() -> Path:
@@ -38,11 +63,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """A file to write to, which becomes `path` when the block ends: who dies in it leaves nothing half done.
 
-    Raises OSError with the name of `path`.  One at a time in a folder and thread, which name the part.
+    The part is made anew under a name that nobody can know; a link called `path` is replaced, not followed.
+    Raises OSError with the name of `path`.
     """
-    # short: path.name may use up what a file system allows
-    part = path.parent / f".{os.getpid()}-{threading.get_ident()}.part"
+    part = part_name(path)
     try:
+        open_new(part).close()
         yield part
         part.replace(path)
     except OSError as error:
@@ -53,28 +79,183 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def locked(folder: Path) -> TextIO:
+def part_name(path: Path, suffix: str = "") -> Path:
+    """A name beside `path` that no other process, thread or person has.
+
+    It is short: the name of `path` may use up what a file system allows.
+    """
+    return path.parent / f".{os.getpid()}-{secrets.token_hex(8)}.part{suffix}"
+
+
+def open_new(path: Path, mode: str = "wb", **options: Any) -> Any:
+    """A new file in the place of whatever has this name; a link is removed, not followed.
+
+    Raises OSError, also where a folder has the name, or another process makes the file meanwhile.
+    """
+    path.unlink(missing_ok=True)
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_EXCL | os.O_CREAT | ONLY_OURS, 0o666)
+
+    return open(path, mode, opener=opener, **options)
+
+
+class Held(ValueError):
+    """Another run writes into the folder."""
+
+
+class Lock:
+    """A folder that is held until `close`, or until its process ends, however it ends."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self.descriptor = path, descriptor
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            self.path.unlink(missing_ok=True)  # before it is let go: nobody else can hold it yet
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def locked(folder: Path) -> Lock:
     """Holds a folder until it is closed, or its process ends; makes the folder where there is none.
 
-    Two runs in one folder would write over each other's files.  Raises ValueError where another run holds it,
-    OSError where it cannot be written.
+    Two runs in one folder would write over each other's files.  Raises Held where another run holds it,
+    ValueError where its lock is none of ours, OSError where it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / ".lock").open("w")
-    if fcntl is not None:
+    path = folder / ".lock"
+    while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise ValueError(
-                f"another run is writing into {folder}; "
-                "wait for it, or choose another with hydra.run.dir=FOLDER"
-            ) from None
-    return file
+            flags = os.O_RDWR | os.O_CREAT | ONLY_OURS | WITHOUT_WAITING
+            descriptor = os.open(path, flags, 0o666)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise ValueError(
+                    f"{path} is a link or no file; remove it, nothing of attnvis' is in it"
+                ) from None
+            raise
+        lock = hold(folder, path, descriptor)
+        if lock:
+            tidy(folder)
+            return lock
 
 
-def save(path: Path, content: bytes) -> None:
-    """`write_bytes`, into folders that it makes.  Raises OSError as that does."""
+def hold(folder: Path, path: Path, descriptor: int) -> Lock | None:
+    """The lock on a file that has been opened; None where its holder removed it meanwhile."""
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path} is a link or no file; remove it, nothing of attnvis' is in it")
+        if fcntl is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise Held(
+                    f"another run is writing into {folder}; "
+                    "wait for it, or choose another with hydra.run.dir=FOLDER"
+                ) from None
+        try:
+            now = os.lstat(path)
+        except FileNotFoundError:
+            now = None
+        if now is not None and (now.st_dev, now.st_ino) == (status.st_dev, status.st_ino):
+            return Lock(path, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def tidy(folder: Path) -> None:
+    """Removes the parts of files that killed processes left in a folder that is held, and one below.
+
+    The folders of a sweep's jobs, which are numbers, are held by their jobs.
+    """
+    with suppress(OSError):
+        below = [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        for place in [str(folder), *(path for path in below if not Path(path).name.isdigit())]:
+            for entry in os.scandir(place):
+                if PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    os.unlink(entry.path)
+
+
+def check_regular(path: Path, most: int = MOST) -> os.stat_result:
+    """Raises ValueError unless this is a file of at most so many bytes, FileNotFoundError where none is.
+
+    What is a pipe or a device is never opened: it would wait for ever, or set something off.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is a folder, a pipe or a device, not a file; remove it")
+    if status.st_size > most:
+        raise ValueError(f"{path} has {status.st_size:,} bytes, which is more than it can have")
+    return status
+
+
+@contextmanager
+def opened(path: Path, most: int = MOST) -> Iterator[BinaryIO]:
+    """A file to read from.  Raises as `check_regular` does."""
+    check_regular(path, most)
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | WITHOUT_WAITING)
+
+    with open(path, "rb", opener=opener) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it may have become another meanwhile
+            raise ValueError(f"{path} is a folder, a pipe or a device, not a file; remove it")
+        yield file
+
+
+def read_bytes(path: Path, most: int = MOST) -> bytes:
+    """What a file holds.  Raises as `check_regular` does."""
+    with opened(path, most) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes; "" for what is no file or cannot be read."""
+    try:
+        with opened(path, most=1 << 62) as file:
+            hasher = hashlib.sha256()
+            while block := file.read(1 << 20):
+                hasher.update(block)
+            return hasher.hexdigest()
+    except (OSError, ValueError):
+        return ""
+
+
+def is_whole(folder: Path, name: str) -> bool:
+    """Whether a file below a folder is there, is a file, and holds something.
+
+    A name that leads out of the folder is none of its files.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        return False
+    try:
+        return check_regular(folder / name).st_size > 0
+    except (OSError, ValueError):
+        return False
+
+
+def save(folder: Path, name: str, content: bytes) -> None:
+    """`write_bytes` of folder / name, into folders that it makes.
+
+    Raises OSError as that does, ValueError where a folder below `folder` is a link that leads elsewhere.
+    """
+    path = folder / name
+    for parent in path.relative_to(folder).parents:
+        if (folder / parent).is_symlink() and parent != Path():
+            raise ValueError(f"{folder / parent} is a link; remove it: files would go where it leads")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
 

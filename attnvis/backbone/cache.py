@@ -11,7 +11,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +23,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from attnvis.backbone.backbone import Backbone
-from attnvis.files import default_folder, write_bytes
+from attnvis.files import check_regular, default_folder, read_bytes, write_bytes
 from attnvis.geometry import as_placement
 from attnvis.types import Batch, Features, Head, Preprocessing, Provenance
 
 __all__ = ["Cached", "Entry", "cache_folder", "clear", "entries", "remembered"]
 
-FORMAT = 2  # of the files; another number is another address
+FORMAT = 3  # of the files; another number is another address
 STORAGE = ("exact", "half")
 # Patterns of our own names: what else lies in the folder is somebody's.
 NETWORK = "[0-9a-f]" * 32
@@ -43,10 +43,19 @@ class Cached:
               half: float16, half of the room of float32; a token is then off by at most 2^-11 of its size
     limit     gigabytes; when there is more, what was used longest ago goes
 
+    say       is told, once each, that a file was damaged and that none can be written
+
     Raises ValueError for another storage, and for a limit of nothing.
     """
 
-    def __init__(self, backbone: Backbone, folder: Path, storage: str = "exact", limit: float = 20.0) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        folder: Path,
+        storage: str = "exact",
+        limit: float = 20.0,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         if storage not in STORAGE:
             raise ValueError(f"unknown cache.storage {storage!r}: {' or '.join(STORAGE)}")
         if not limit > 0:
@@ -54,6 +63,7 @@ class Cached:
                 f"cache.limit must be above 0 gigabytes, not {limit}; to keep nothing use cache.use=false"
             )
         self.backbone, self.folder, self.storage, self.limit = backbone, folder, storage, limit
+        self.say, self.complaints = say, set[str]()
         self.encoded = self.reused = 0  # photos that the network saw, photos read from disk
         # Bytes since the last look at the limit; the first write looks, or many short runs would outgrow it.
         self.written = math.inf
@@ -65,7 +75,7 @@ class Cached:
             self.encoded += count
             return self.backbone(batch)
         paths = [self.photo_file(batch, index) for index in range(count)]
-        photos = [read_features(path) for path in paths]
+        photos = [self.read(path) for path in paths]
         if all(photos):
             self.reused += count
             names = tuple(photo.name for photo in batch.photos)
@@ -77,6 +87,29 @@ class Cached:
         for index, path in enumerate(paths):
             self.write(path, features, index)
         return features
+
+    def read(self, path: Path) -> list[Features] | None:
+        """One photo's features, layer by layer; None where they have to be computed."""
+        try:
+            layers = read_features(path)
+        except FileNotFoundError:  # not there yet, or evicted meanwhile
+            return None
+        except (OSError, SafetensorError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError):
+            layers = []
+        if tuple(features.layer for features in layers) != self.backbone.layers:
+            self.complain(
+                "damaged", f"{path} in the cache is damaged; what is damaged there is computed anew"
+            )
+            return None
+        with contextlib.suppress(OSError):  # somebody else's cache is read, though not touched
+            os.utime(path)  # used today
+        return layers
+
+    def complain(self, kind: str, text: str) -> None:
+        """Once of each kind."""
+        if kind not in self.complaints:
+            self.complaints.add(kind)
+            self.say(text)
 
     def as_stored(self, features: Features) -> Features:
         """What will be read from the file later."""
@@ -138,10 +171,16 @@ class Cached:
                 tensors[f"logits.{number}"] = features.logits[index].cpu().contiguous()
             placement = asdict(features.placements[index])
             entries.append({"layer": features.layer, "grid": features.grid, "placement": placement})
-        content = save(tensors, {"attnvis": json.dumps(entries)})
-        with contextlib.suppress(OSError):  # a full or read-only cache costs time, not results
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            return  # the photo fails, with a reason, and may do so again
+        digest = content_digest(path, entries, tensors)
+        # one entry: of several the order is random
+        content = save(tensors, {"attnvis": json.dumps({"digest": digest, "layers": entries})})
+        try:  # a full or read-only cache costs time, not results
             write_bytes(path, content)
             self.written += len(content)
+        except OSError as error:
+            self.complain("unwritten", f"nothing can be kept in the cache {self.folder}: {error.strerror}")
         if self.written > self.limit * 1e9 / 20:
             self.written = 0
             shrink(self.folder, self.limit * 1e9)
@@ -189,25 +228,44 @@ class Cached:
         return self.backbone.preprocessing
 
 
-def read_features(path: Path) -> list[Features] | None:
-    """One photo's features, layer by layer; None where its file is absent, evicted meanwhile, or damaged."""
+def content_digest(
+    path: Path, layers: Sequence[Mapping[str, Any]], tensors: Mapping[str, torch.Tensor]
+) -> str:
+    """Of everything that a file holds, and of whose it is: another photo's under this name is none."""
+    hasher = hashlib.sha256(f"{path.parent.name}/{path.name}\n{json.dumps(layers)}".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        hasher.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        hasher.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+def read_features(path: Path) -> list[Features]:
+    """One photo's features, layer by layer.
+
+    Raises FileNotFoundError, and ValueError, or what reading raises, for a file that is not as written.
+    """
+    check_regular(path)
+    with safe_open(path, "pt") as file:
+        metadata = json.loads((file.metadata() or {})["attnvis"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    if metadata["digest"] != content_digest(path, metadata["layers"], tensors):
+        raise ValueError("its content is not what was written")
     layers = []
-    try:
-        with safe_open(path, "pt") as file:
-            for number, entry in enumerate(json.loads((file.metadata() or {})["attnvis"])):
-                has_logits = f"logits.{number}" in file.keys()  # noqa: SIM118 - not a dict
-                features = Features(
-                    tokens=file.get_tensor(f"tokens.{number}").float().unsqueeze(0),
-                    grid=tuple(entry["grid"]),
-                    placements=(as_placement(entry["placement"]),),
-                    logits=file.get_tensor(f"logits.{number}").unsqueeze(0) if has_logits else None,
-                    layer=entry["layer"],
-                )
-                layers.append(features)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return None
-    with contextlib.suppress(OSError):  # somebody else's cache is read, though not touched
-        os.utime(path)  # used today
+    for number, entry in enumerate(metadata["layers"]):
+        tokens, logits = tensors[f"tokens.{number}"].float(), tensors.get(f"logits.{number}")
+        features = Features(
+            tokens=tokens.unsqueeze(0),
+            grid=tuple(entry["grid"]),
+            placements=(as_placement(entry["placement"]),),
+            logits=None if logits is None else logits.unsqueeze(0),
+            layer=entry["layer"],
+        )
+        if tokens.ndim != 2 or len(tokens) != math.prod(features.grid) or not tokens.isfinite().all():
+            raise ValueError("its tokens are none of a grid")
+        if features.placements[0].grid != features.grid:
+            raise ValueError("its placement is another grid's")
+        layers.append(features)
     return layers
 
 
@@ -225,8 +283,10 @@ def entries(folder: Path) -> Iterator[Entry]:
     """The networks whose features lie in a cache."""
     for about in sorted(folder.glob(f"{NETWORK}/about.json")):
         sizes = [size for _, size, _ in files(about.parent, PICTURE)]
-        with contextlib.suppress(OSError, ValueError):
-            yield Entry(about.parent, json.loads(about.read_text(encoding="utf-8")), len(sizes), sum(sizes))
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            record = json.loads(read_bytes(about, most=1 << 20))
+            if isinstance(record, dict):
+                yield Entry(about.parent, record, len(sizes), sum(sizes))
 
 
 def files(folder: Path, pattern: str) -> list[tuple[float, int, Path]]:
@@ -262,12 +322,14 @@ def clear(folder: Path) -> int:
     return freed
 
 
-def remembered(backbone: Backbone, settings: dict[str, Any]) -> Backbone | Cached:
+def remembered(
+    backbone: Backbone, settings: dict[str, Any], say: Callable[[str], None] = lambda text: None
+) -> Backbone | Cached:
     """A backbone with a cache of these settings: use, folder, storage, limit; itself where none is used."""
     if not settings["use"]:
         return backbone
     folder, limit = cache_folder(settings["folder"]), float(settings["limit"])
-    return Cached(backbone, folder, storage=settings["storage"], limit=limit)
+    return Cached(backbone, folder, storage=settings["storage"], limit=limit, say=say)
 
 
 def cache_folder(folder: str) -> Path:

@@ -6,16 +6,18 @@ spot whether the photo is mirrored or not.
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from attnvis.files import default_folder, write_bytes
+from attnvis.files import default_folder, read_bytes, write_bytes
 from attnvis.geometry import Shift
 from attnvis.types import Batch, Features
 
@@ -225,21 +227,58 @@ def read_calibration(digest: str, layer: str) -> Calibration | None:
     """
     path = calibration_file(digest, layer)
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_bytes(path, most=1 << 20))
         if record.pop("format") != FORMAT or (record["digest"], record["layer"]) != (digest, layer):
             raise ValueError
         record["shift"] = float(record["shift"])
         for name in ("interval", "halves"):
-            record[name] = (float(record[name][0]), float(record[name][1]))
+            low, high = record[name]
+            record[name] = (float(low), float(high))
         controls = record.get("controls", ())  # files of earlier versions have none
         record["controls"] = tuple(float(shift) for shift in controls)
-        return Calibration(**record)
+        calibration = Calibration(**record)
+        if not is_plausible(calibration):
+            raise ValueError
+        return calibration
     except FileNotFoundError:
         return None
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+        OSError,
+    ):
         raise ValueError(
             f"{path} is not a calibration that this version reads; delete it and run attnvis calibrate again"
         ) from None
+
+
+def is_plausible(calibration: Calibration) -> bool:
+    """Whether a file can have been measured: numbers that are finite, ordered and whole, and plain words."""
+    low, high = calibration.interval
+    correlations = (calibration.before, calibration.after)
+    numbers: tuple[Any, ...] = (
+        calibration.shift,
+        *calibration.halves,
+        *calibration.controls,
+        low,
+        high,
+        *correlations,
+    )
+    counts: tuple[Any, ...] = (calibration.photos, calibration.size)
+    words: tuple[Any, ...] = (calibration.backbone, calibration.layer, calibration.digest)
+    return (
+        all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+        and all(type(count) is int and count >= 0 for count in counts)
+        and calibration.photos > 0
+        and low <= high
+        and all(abs(value) <= 1 for value in correlations)
+        and all(isinstance(word, str) and word.isprintable() for word in words)
+    )
 
 
 def store_calibration(calibration: Calibration) -> Path:

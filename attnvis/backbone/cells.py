@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from attnvis import geometry
-from attnvis.backbone.calibration import read_calibration
+from attnvis.backbone.calibration import SHIFTS, read_calibration
 from attnvis.backbone.cutting import CutNetwork, SelectLayer, without_stderr
 from attnvis.backbone.receptive_field import probe
 from attnvis.geometry import ReceptiveField, Shift
@@ -15,6 +15,7 @@ from attnvis.types import Placement, View
 __all__ = ["PLACEMENTS", "CellGeometry", "check_placement", "known_shifts"]
 
 PLACEMENTS = ("auto", "rf", "calibrated", "stretch")
+WIDEST_SHIFT = float(SHIFTS[-1])  # strides; calibration tries none that is wider
 
 
 class CellGeometry:
@@ -50,7 +51,15 @@ class CellGeometry:
             self.unplaced = " ".join(str(error).split())[:200]
             return None
         shift = self.shifts[number]
-        return geometry.shifted(field, shift) if shift else field
+        if shift is None:
+            return field
+        if abs(shift.pixels) > WIDEST_SHIFT * max(field.stride) + 0.01:  # px, of rounding in a file
+            raise ValueError(
+                f"the shift of {shift.pixels:.4g} px that was calibrated is more than {WIDEST_SHIFT:g} "
+                f"of the {max(field.stride):.4g} px between cells, which nothing measures; "
+                "delete its file in calibrations/ and run attnvis calibrate again"
+            )
+        return geometry.shifted(field, shift)
 
     def on_photo(self, view: View, grid: tuple[int, int], size: tuple[int, int], number: int) -> Placement:
         """The grid of a layer on a photo of (height, width), of which the network was given `view`."""

@@ -50,6 +50,7 @@ def enter(verb: str | None, words: list[str]) -> None:
         print(manual(command))
         return
     os.environ["ATTNVIS_COMMAND"] = shlex.join(["attnvis", verb, *words])  # before it is spelled for Hydra
+    os.environ["ATTNVIS_PROCESS"] = str(os.getpid())  # workers end with it
     try:
         with ended_in_order():
             status = launch(command, to_overrides(resumed(words, command), command))
@@ -61,6 +62,7 @@ def enter(verb: str | None, words: list[str]) -> None:
         fail("stopped; what was done is kept in the run's folder", code=130)
     finally:
         os.environ.pop("ATTNVIS_COMMAND", None)
+        os.environ.pop("ATTNVIS_PROCESS", None)
 
 
 class Stopped(KeyboardInterrupt):

@@ -6,7 +6,10 @@ Of a command that compares: all jobs, those that were lost a second time, then t
 import json
 import os
 import sys
-from collections.abc import Container
+import threading
+import time
+from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,7 @@ from attnvis.cli.commands.common import command_line
 from attnvis.cli.config import plain, require
 from attnvis.cli.messages import explain_hydra_error, fail, format_error, note, visible
 from attnvis.cli.words import quoted
+from attnvis.files import Held, Lock, locked, save
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -90,10 +94,23 @@ class Task:
             return 0
         folder = Path(HydraConfig.get().runtime.output_dir)
         comparison = self.command.comparison
+        end_with_parent()
+        try:
+            with held(folder) if comparison else nullcontext():
+                status = self.run(cfg, folder)
+        except Held as error:
+            note(visible(format_error(error)))  # the folder is somebody else's: nothing in it is touched
+            status = 1
+        self.statuses.append(status)
+        return status
+
+    def run(self, cfg: "DictConfig", folder: Path) -> int:
+        """The job in its folder, which it holds."""
+        comparison = self.command.comparison
         try:
             require(cfg, self.command.name)
-            status = self.command.run(cfg, folder)
-        except BrokenPipeError:
+            return self.command.run(cfg, folder)
+        except (BrokenPipeError, Held):
             raise
         except Exception as error:
             foreseen = isinstance(error, ValueError | OSError)
@@ -103,9 +120,33 @@ class Task:
                 comparison.record_failure(folder, format_error(error))
             else:
                 note(visible(format_error(error)))
-            status = 1
-        self.statuses.append(status)
-        return status
+            return 1
+
+
+def held(folder: Path) -> Lock | nullcontext:
+    """A job's folder for this process alone; a single job's is held by its sweep already.
+
+    Raises Held where another process writes into it.
+    """
+    return nullcontext() if folder.absolute() in HELD else locked(folder)
+
+
+def end_with_parent() -> None:
+    """A worker that the process of the command line started ends with it, even where that was killed.
+
+    Else it would go on writing into a folder that somebody goes on with.  Slurm's jobs have other parents.
+    """
+    parent = os.getppid()
+    if os.environ.get("ATTNVIS_PROCESS") != str(parent) or WATCHED:
+        return
+    WATCHED.append(parent)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 # ---------------------------------------------------------------------------------- jobs that are compared
@@ -119,6 +160,16 @@ def run_and_compare(command: Command, comparison: Comparison, overrides: list[st
     # joblib's helper mourns the semaphores of killed workers
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     PLANNED.clear()
+    PHOTOS[:] = [comparison.photos]
+    try:
+        return compare_jobs(command, comparison, overrides, debugging)
+    finally:
+        while HELD:
+            HELD.popitem()[1].close()
+
+
+def compare_jobs(command: Command, comparison: Comparison, overrides: list[str], debugging: bool) -> int:
+    """The same; the folders that it holds are let go by its caller."""
     error = attempt(command, overrides, debugging)
     if not PLANNED:
         return 1
@@ -175,6 +226,9 @@ def attempt(
 
 
 PLANNED: list[Path] = []  # the folder of the sweep that this process started
+PHOTOS: list[Callable[[Path, Iterable[Any]], Mapping[str, Any]]] = []  # of the command that runs
+WATCHED: list[int] = []  # the parent with which this process ends
+HELD: dict[Path, Lock] = {}  # the folders that this process holds, for all the jobs that it starts
 
 
 class Plan:
@@ -182,7 +236,7 @@ class Plan:
 
     def on_run_start(self, config: "DictConfig", **_: Any) -> None:
         """Before a single job."""
-        self.write(config, Path(config.hydra.run.dir), jobs=[""], many=False)
+        self.write(config, Path(config.hydra.run.dir), jobs=[""], images=[plain(config.images)], many=False)
 
     def on_multirun_start(self, config: "DictConfig", **_: Any) -> None:
         """Before several: each is called by the overrides in which it differs from the others."""
@@ -194,17 +248,39 @@ class Plan:
         jobs = BasicSweeper.split_arguments(parsed, None)[0]
         shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
         names = [", ".join(word for word in job if word not in shared) for job in jobs]
-        self.write(config, Path(config.hydra.sweep.dir), jobs=names, many=True)
+        images = [images_of(job, plain(config.images)) for job in jobs]
+        self.write(config, Path(config.hydra.sweep.dir), jobs=names, images=images, many=True)
 
-    def write(self, config: "DictConfig", folder: Path, jobs: list[str], many: bool) -> None:
-        """plan.json: the command, the jobs, whether each has its own folder, the logger's settings."""
+    def write(
+        self, config: "DictConfig", folder: Path, jobs: list[str], images: list[Any], many: bool
+    ) -> None:
+        """plan.json: the command, the jobs, whether each has its own folder, the logger's settings, photos.
+
+        images: of every job.  The jobs of a second try are those of the first, on the same photos.
+        """
         PLANNED[:] = [folder]
-        folder.mkdir(parents=True, exist_ok=True)
-        plan = {"command": command_line(), "jobs": jobs, "many": many, "logger": plain(config.logger)}
-        (folder / "plan.json").write_text(json.dumps(plan, indent=1), encoding="utf-8")
+        try:
+            if folder.absolute() in HELD:
+                return
+            HELD[folder.absolute()] = locked(folder)
+            plan = {"command": command_line(), "jobs": jobs, "many": many, "logger": plain(config.logger)}
+            plan["photos"] = PHOTOS[0](folder, images) if PHOTOS else {}
+            save(folder, "plan.json", json.dumps(plan, indent=1).encode())
+        except (OSError, ValueError) as error:
+            fail(format_error(error))  # of other errors in a callback Hydra only warns, and goes on
 
     def __getattr__(self, name: str) -> Any:
         """Hydra calls every callback for every event.  Raises AttributeError for what is no event."""
         if name.startswith("on_"):
             return lambda *_, **__: None
         raise AttributeError(name)
+
+
+def images_of(job: list[str], usual: Any) -> Any:
+    """The photos that a job's overrides name; `usual` where they name none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in OverridesParser.create().parse_overrides(job):
+        if override.key_or_group == "images":
+            usual = override.value()
+    return usual

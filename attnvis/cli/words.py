@@ -1,6 +1,6 @@
 """What a person types in, Hydra's grammar out."""
 
-import json
+import functools
 import os
 import re
 import shlex
@@ -9,42 +9,141 @@ from pathlib import Path
 
 from attnvis import catalogue
 from attnvis.cli.commands.command import Command
+from attnvis.cli.config import leaves, settings_of
 from attnvis.cli.messages import fail
 
-__all__ = ["quoted", "resumed", "to_overrides"]
+__all__ = ["divided", "quoted", "resumed", "to_overrides"]
 
 FLAGS_WITH_A_WORD = {  # Hydra's
     *("-cd", "-cn", "-cp", "-c", "-p", "-i"),
     *("--config-dir", "--config-name", "--config-path", "--cfg", "--package", "--info"),
 }
 
+FOLDERS = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")  # that `--resume` gives itself
+
 
 def resumed(words: list[str], command: Command) -> list[str]:
     """--resume FOLDER -> what was typed when that sweep or run was started, to go on in its folder.
 
-    Other words come back as they are.  Ends the process where the folder is none of this command's.
+    Of what the folder says only settings of attnvis' own are taken: what could run code, or reach outside of
+    the folder, has to be typed again behind it.  Other words come back as they are.  Ends the process where
+    the folder is none of this command's, or something has to be typed again.
     """
+    from attnvis.pipeline.resume import read_json
+
     if words[:1] != ["--resume"] or not command.record:
         return words
     verb, example = command.name, f"outputs/{command.name}/<date>/<time>"
-    if len(words) != 2:
-        fail(
-            f"--resume takes the folder of a {verb} and nothing else: attnvis {verb} --resume {example}",
-            code=2,
-        )
-    folder = words[1]
+    usage = f"--resume takes the folder of a {verb} and nothing else: attnvis {verb} --resume {example}"
+    if len(words) < 2:
+        fail(usage, code=2)
+    folder, typed_again = words[1], with_their_words(words[2:])
     try:
-        record = json.loads((Path(folder) / command.record).read_text(encoding="utf-8"))
+        record = read_json(Path(folder) / command.record)
         typed = shlex.split(record["command"])[2:]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        if typed_again:
+            fail(usage, code=2)
+        is_there = os.path.lexists(Path(folder) / command.record)
+        state = f"its {command.record} is damaged or another's" if is_there else f"it has no {command.record}"
+        fail(f"{folder} is not the folder of a {verb}: {state}; give one such as {example}")
+    for name in (".hydra", *(f".hydra/{file}.yaml" for file in ("config", "hydra", "overrides")), "wandb"):
+        if Path(folder, name).is_symlink():
+            fail(f"{Path(folder, name)} is a link; remove it: files would go where it leads")
+    many = record.get("many") is True
+    typed, foreign = divided(typed, command)
+    if len(typed_again) != len(set(map(name_of, typed_again)) & set(map(name_of, foreign))):
+        fail(usage, code=2)
+    lacking = [word for word in foreign if name_of(word) not in map(name_of, typed_again)]
+    if lacking:
         fail(
-            f"{folder} is not the folder of a {verb}: it has no {command.record}; give one such as {example}"
+            f"{folder} was begun with {' '.join(lacking)}, which may run code or reach elsewhere; "
+            f"if you trust it, type it again: attnvis {verb} --resume {shlex.join([folder, *foreign])}"
         )
-    os.environ["ATTNVIS_COMMAND"] = record["command"]  # it stays the command of this run
-    replaced = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")
-    typed = [word for word in typed if not word.startswith(replaced)]
-    kind = "sweep" if record.get("many") else "run"  # what Hydra calls several jobs, and one
-    return [*typed, f"hydra.{kind}.dir={quoted(folder)}", *command.resuming]
+    # it stays the command of this run
+    os.environ["ATTNVIS_COMMAND"] = (
+        shlex.join(["attnvis", verb, *typed, *typed_again]) if typed_again else record["command"]
+    )
+    typed = [word for word in typed if not word.startswith(FOLDERS)]
+    kind = "sweep" if many else "run"  # what Hydra calls several jobs, and one
+    return [*typed, *typed_again, f"hydra.{kind}.dir={quoted(folder)}", *command.resuming]
+
+
+def divided(words: list[str], command: Command) -> tuple[list[str], list[str]]:
+    """Words that a folder says were typed -> settings of attnvis' own, and what a person must type again."""
+    own: list[str] = []
+    foreign: list[str] = []
+    for word in with_their_words(words):
+        if word in ("-m", "--multirun") or word.startswith(FOLDERS):
+            own.append(word)
+        elif word.startswith("-"):
+            foreign.append(word)
+        elif "=" not in word or os.path.exists(word) or is_own_setting(word, command):
+            own.append(word)
+        else:
+            foreign.append(word)
+    return own, foreign
+
+
+def with_their_words(words: list[str]) -> list[str]:
+    """-cd FOLDER -> -cd=FOLDER"""
+    joined: list[str] = []
+    for previous, word in zip(["", *words], words, strict=False):
+        if previous in FLAGS_WITH_A_WORD:
+            joined[-1] = f"{previous}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def name_of(word: str) -> str:
+    """The setting or flag that a word gives."""
+    return word.partition("=")[0]
+
+
+def is_own_setting(word: str, command: Command) -> bool:
+    """Whether key=value gives values, and no code, to settings that attnvis' own configs have.
+
+    What is not known to be harmless is not: no setting of Hydra's, but for numbers of a launcher; no config
+    that is not ours; no `_target_`, no interpolation, nothing that is added or deleted.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import OverrideType
+    from hydra.errors import HydraException
+
+    text = to_override(word, command, multirun=True, offered=catalogue.options("backbone"))
+    if "_target_" in text or "${" in text:
+        return False
+    try:
+        override = OverridesParser.create().parse_override(text)
+        several = override.is_sweep_override()
+        values = list(override.sweep_string_iterator()) if several else [override.get_value_element_as_str()]
+    except (HydraException, AssertionError):
+        return False
+    key = override.key_or_group
+    if override.type != OverrideType.CHANGE or override.package is not None or key == "trust":
+        return False
+    options = [value.strip("'\"") for value in values]
+    if key in catalogue.groups():
+        known = {*catalogue.options(key), "null"}
+        return all(option in known or is_network(key, option) for option in options)
+    if key.startswith("hydra.launcher."):
+        return all(re.fullmatch(r"-?\d+(\.\d+)?", option) for option in options)
+    return key in own_settings(command.name)
+
+
+def is_network(group: str, option: str) -> bool:
+    return group == "backbone" and catalogue.family(option) is not None
+
+
+@functools.cache
+def own_settings(command_name: str) -> frozenset[str]:
+    """The dotted names of all settings of a command and of the options of every group."""
+    names = {name for name, _ in leaves(catalogue.settings(command_name))}
+    for group in catalogue.groups():
+        for option in catalogue.options(group):
+            names |= {f"{group}.{name}" for name, _ in leaves(settings_of(group, option))}
+    return frozenset(name for name in names if not name.startswith("hydra"))
 
 
 def to_overrides(words: Iterable[str], command: Command) -> list[str]:

@@ -56,7 +56,7 @@ class PhotoDrawer:
         return pictures
 
     def save(self, name: str, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-        save(self.folder / name, overlays.encode(picture, self.style.format, self.style.quality))
+        save(self.folder, name, overlays.encode(picture, self.style.format, self.style.quality))
 
     def lines(self, answer: Answer) -> Iterator[Line]:
         """What stands beside one map: the question, the network, the numbers, and what to beware of."""

@@ -2,9 +2,11 @@
 without the network.
 """
 
+import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
+from attnvis.files import check_regular
 from attnvis.geometry import as_placement
 from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import diagnose
-from attnvis.types import Attention, Box, ClassScore, Photo
+from attnvis.types import Attention, Box, ClassScore, Photo, Placement
 
-__all__ = ["read_maps", "write_maps"]
+__all__ = ["map_photo", "read_maps", "write_maps"]
 
+MOST_PIXELS = 178_956_970  # of a photo, as for decoding
+WRONG = (  # what a file raises that is damaged, or something else
+    *(SafetensorError, OSError, ArithmeticError, LookupError),
+    *(AttributeError, TypeError, ValueError, RuntimeError, RecursionError),
+)
 STAGES = ("scores", "logits", "weights")  # of an attention; another method has weights alone
 
 
@@ -39,12 +47,23 @@ def write_maps(photo: Photo, answers: Sequence[Answer], weights: str = "") -> by
             arrays[f"{stage}.{number}"] = as_array(tensor.reshape(answer.placement.grid))
         if answer.vector is not None:
             arrays[f"query.{number}"] = as_array(answer.vector)
-    metadata = {
+    metadata: dict[str, Any] = {
         "weights": weights,  # "random" must not be forgotten
         "photo": {"name": photo.name, "digest": photo.digest},
         "answers": [described(answer) for answer in answers],
     }
-    return save(arrays, {"attnvis": json.dumps(metadata)})
+    metadata["digest"] = content_digest(metadata, arrays)
+    return save(arrays, {"attnvis": json.dumps(metadata)})  # one entry: of several the order is random
+
+
+def content_digest(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """Of all that a file holds."""
+    hasher = hashlib.sha256(json.dumps(metadata).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        hasher.update(f"\n{name} {array.dtype} {list(array.shape)}\n".encode())
+        hasher.update(array.tobytes())
+    return hasher.hexdigest()
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
@@ -71,16 +90,77 @@ def read_maps(path: Path) -> list[Answer]:
     Raises FileNotFoundError, and ValueError for a file that is damaged or holds something else.
     """
     try:
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {})["attnvis"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        metadata, tensors = read_tensors(path)
         entries = metadata["answers"]
         return [restored(entry, tensors, number) for number, entry in enumerate(entries)]
     except FileNotFoundError:
         raise
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        reason = f"{path} holds no maps of attnvis or is damaged ({error}); run again to make it"
+    except WRONG as error:
+        what = " ".join(str(error).split())[:200]
+        reason = f"{path} holds no maps of attnvis or is damaged ({what}); run again to make it"
         raise ValueError(reason) from None
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a file of maps holds.
+
+    Raises FileNotFoundError, and one of WRONG for a file that is not as it was made.
+    """
+    check_regular(path)
+    with safe_open(path, "pt") as file:
+        metadata = json.loads((file.metadata() or {})["attnvis"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    written = metadata.pop("digest", None)  # maps of earlier versions have none
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    if written is not None and written != content_digest(metadata, arrays):
+        raise ValueError("its content is not what was written")
+    return metadata, tensors
+
+
+def map_photo(path: Path) -> tuple[str, int] | None:
+    """Whose maps a file holds - the digest of the photo - and of how many answers; None for a damaged one."""
+    try:
+        metadata, _ = read_tensors(path)
+        return str(metadata["photo"]["digest"]), len(read_maps(path))
+    except WRONG:
+        return None
+
+
+def checked_placement(record: Mapping[str, Any], cells: int) -> Placement:
+    """A placement of so many cells that can be drawn.
+
+    Raises ValueError, TypeError or KeyError for another.
+    """
+    placement = as_placement(record)
+    seen = placement.seen
+    places = (*placement.first, *placement.step, seen.top, seen.left, seen.height, seen.width)
+    lengths = (*placement.step, *(placement.field or ()))
+    sizes = (*placement.grid, *placement.size)
+    pairs: tuple[Sequence[float], ...] = (placement.first, placement.step, placement.grid, placement.size)
+    if (
+        any(len(pair) != 2 for pair in pairs)
+        or len(lengths) not in (2, 4)
+        or not all(type(number) in (int, float) and math.isfinite(number) for number in (*places, *lengths))
+        or not all(type(number) is int and number > 0 for number in sizes)
+        or not all(number > 0 for number in lengths)
+        or math.prod(placement.grid) != cells
+        or math.prod(placement.size) > MOST_PIXELS
+    ):
+        raise ValueError("its cells lie nowhere")
+    return replace(placement, source=str(placement.source))
+
+
+def checked_mark(mark: Any) -> Box | tuple[float, float] | None:
+    """What is drawn on the photo.  Raises ValueError or TypeError for what is neither a box nor a point."""
+    if mark is None:
+        return None
+    place = Box(**mark) if isinstance(mark, dict) else tuple(mark)
+    numbers = astuple(place) if isinstance(place, Box) else place
+    if len(numbers) not in (2, 4) or not all(
+        type(number) in (int, float) and math.isfinite(number) for number in numbers
+    ):
+        raise ValueError("its mark lies nowhere")
+    return place
 
 
 def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: int) -> Answer:
@@ -89,11 +169,21 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
     The gradient's are left out: they depend on the scaling and the normaliser, which the file does not know.
     """
     weights = tensors[f"weights.{number}"].flatten()
+    placement = checked_placement(entry["placement"], cells=len(weights))
+    texts = (entry["query"], entry["label"], entry["layer"])
+    if not weights.isfinite().all() or not all(isinstance(text, str) for text in texts):
+        raise ValueError("its weights are not finite, or its names are none")
     attention, vector = None, None
     diagnostics = diagnose(weights)
     if f"scores.{number}" in tensors:
         vector = tensors[f"query.{number}"]
         scores, logits = tensors[f"scores.{number}"].flatten(), tensors[f"logits.{number}"].flatten()
+        if (
+            not scores.isfinite().all()
+            or logits.isnan().any()
+            or len({len(scores), len(logits), len(weights)}) > 1
+        ):
+            raise ValueError("its scores are not finite, or of another grid")
         attention = Attention(
             scores=scores.view(1, 1, -1),
             logits=logits.view(1, 1, -1),
@@ -101,17 +191,16 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
             dim=len(vector),
         )
         diagnostics = diagnose(weights, logits, scores, dim=len(vector))
-    mark = entry["mark"]
     class_score = entry.get("class_score")  # maps of before version 0.2 have none
     return Answer(
         query=entry["query"],
         label=entry["label"],
         weights=weights,
-        placement=as_placement(entry["placement"]),
+        placement=placement,
         diagnostics={name: float(value) for name, value in diagnostics.items()},
         attention=attention,
         vector=vector,
-        mark=Box(**mark) if isinstance(mark, dict) else mark and tuple(mark),
+        mark=checked_mark(entry["mark"]),
         layer=entry["layer"],
         class_score=ClassScore(**class_score) if class_score else None,
         sign_margin=entry.get("sign_margin"),

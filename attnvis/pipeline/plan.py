@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from attnvis.pipeline.resume import FolderPlan, PlannedPhoto, planned_photos
 from attnvis.render import overlays
 from attnvis.types import Provenance
 
@@ -16,6 +17,7 @@ __all__ = ["RunPlan", "setting_text"]
 
 PACKAGES = ("attnvis", "torch", "torchvision", "hydra-core", "opencv-python", "wandb", "numpy")
 SILENT = {"mode": "disabled"}  # no W&B
+HARMLESS = ("batch_size", "cache", "logger", "name", "resume", "trust", "workers")  # change no picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,14 @@ class RunPlan:
     warnings: tuple[str, ...] = ()  # of the network, for every picture
     logger: Mapping[str, Any] = field(default_factory=lambda: SILENT)
     keep_maps: bool = True
+    photos: tuple[PlannedPhoto, ...] = ()  # the same files by their content; none: read for it
+
+    def for_folder(self) -> FolderPlan:
+        """What the folder is to hold."""
+        settings = {key: value for key, value in self.config.items() if key not in HARMLESS}
+        files = ["overlay"]
+        files += ["panel"] * self.style.panel + ["map"] * self.keep_maps
+        return FolderPlan("run", self.photos or planned_photos(self.paths), settings, tuple(files))
 
     @property
     def name(self) -> str:

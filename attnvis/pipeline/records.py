@@ -1,15 +1,17 @@
 """The table of a run, records.csv: a row per photo and answer, or per photo that failed."""
 
 import csv
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from attnvis.files import check_regular, open_new, part_name
 from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.types import ClassScore
 
-__all__ = ["COLUMNS", "answer_columns", "open_records", "read_numbers", "read_records"]
+__all__ = ["COLUMNS", "answer_columns", "as_written", "open_records", "read_numbers", "read_records"]
 
 CLASS = ("class_index", "class_probability", "class_logit", "class_rank")  # of the class that was asked for
 NUMBERS = (
@@ -62,26 +64,53 @@ def open_records(path: Path, after: Set[int] = frozenset()) -> tuple[TextIO, csv
     one odd photo must not make the table unreadable.
     """
     rows = [row for row in read_records(path) if int(row["index"]) in after] if after else []
-    part = path.with_suffix(".part")
-    file = part.open("w", newline="", encoding="utf-8", errors="backslashreplace", buffering=1 << 20)
-    table = csv.DictWriter(file, COLUMNS, restval="")
-    table.writeheader()
-    table.writerows(rows)
-    file.flush()
-    part.replace(path)  # a run that is killed right here has not lost what it had
+    part = part_name(path)
+    try:
+        file = open_new(part, "w", newline="", encoding="utf-8", errors="backslashreplace", buffering=1 << 20)
+        table = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+        table.writeheader()
+        table.writerows(rows)
+        file.flush()
+        part.replace(path)  # a run that is killed right here has not lost what it had
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        part.unlink(missing_ok=True)
     return file, table
 
 
 def read_records(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a table, but for a last line that a full disk cut off."""
-    with path.open(newline="", encoding="utf-8") as file:
+    """The rows of a table, but for those that are not whole: cut off by a full disk, or damaged.
+
+    Raises FileNotFoundError, and ValueError for what is no file.
+    """
+    check_regular(path)
+    with path.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
         for row in csv.DictReader(file):
-            if all(value is not None for value in row.values()) and row["index"].isdigit():
-                yield row
+            if is_row(row):
+                yield dict.fromkeys(COLUMNS, "") | row
+
+
+def is_row(row: Mapping[str | None, Any]) -> bool:
+    """Whether it has a photo, a value for every column, and numbers where numbers belong."""
+    if None in row or None in row.values() or not {"index", "photo", "path", "status"} <= row.keys():
+        return False
+    if not (row["index"].isascii() and row["index"].isdecimal() and len(row["index"]) < 10):
+        return False
+    try:
+        for name in NUMBERS:
+            float(row.get(name) or 0)
+    except ValueError:
+        return False
+    return True
+
+
+def as_written(text: str) -> str:
+    """What a table holds of a name; one that is no Unicode has backslashes there."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_numbers(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows with their numbers as numbers."""
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            yield row | {name: float(row[name]) for name in NUMBERS if row[name]}
+    """The rows with their numbers as numbers.  Raises as `read_records` does."""
+    for row in read_records(path):
+        yield row | {name: float(row[name]) for name in NUMBERS if row.get(name)}

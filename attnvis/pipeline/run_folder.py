@@ -4,29 +4,31 @@ Files come first: a dead network costs nothing.
 
 <folder>/run.json       resolved config, versions, digest, seed    maps/      scores, logits, weights,
                         placement
-         records.csv    a row per photo and query                  overlays/  the bare pictures
-         .hydra/        what was typed                             panels/    the pictures for people
-         index.html     all of it
+         plan.json      every photo, what each is to leave         overlays/  the bare pictures
+         records.csv    a row per photo and query                  panels/    the pictures for people
+         .hydra/        what was typed                             index.html all of it
 """
 
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from attnvis.files import locked, save, slug, unique
+from attnvis.files import is_whole, locked, save, slug, unique
 from attnvis.methods.answer import Answer
 from attnvis.pipeline import run_page
 from attnvis.pipeline.drawing import PhotoDrawer
-from attnvis.pipeline.maps import write_maps
+from attnvis.pipeline.maps import map_photo, write_maps
 from attnvis.pipeline.plan import RunPlan
-from attnvis.pipeline.records import answer_columns, open_records, read_numbers, read_records
+from attnvis.pipeline.records import answer_columns, as_written, open_records, read_numbers, read_records
+from attnvis.pipeline.resume import FolderPlan, differing, read_json
 from attnvis.pipeline.streaming import Outcome
 from attnvis.pipeline.tracking import PhotoTracker
 from attnvis.render import overlays, panels
-from attnvis.types import Provenance
+from attnvis.types import PhotoError, Provenance
 
 __all__ = ["RunWriter", "write_page"]
 
@@ -46,17 +48,41 @@ class RunWriter:
         names = dict[str, int]()
         self.stems = [unique(slug(path.stem), names) for path in plan.paths]
         self.drawer = PhotoDrawer(folder, plan.style, plan.provenance, plan.scaling, plan.warnings)
+        self.promise = plan.for_folder()
         self.lock = locked(folder)
-        finished = finished_photos(folder, plan.provenance) if resume else {}
-        self.left = [index for index, path in enumerate(plan.paths) if finished.get(index) != str(path)]
-        self.done = len(plan.paths) - len(self.left)
-        record = plan.record()
-        self.write("run.json", json.dumps(record, indent=1).encode())
-        self.rows, self.table = open_records(
-            folder / "records.csv", after=set(range(len(plan.paths))) - set(self.left)
-        )
-        settings = plan.provenance.entries() | {"versions": record["versions"]} | dict(plan.config)
-        self.tracker = PhotoTracker(folder, plan.logger, settings)
+        try:
+            finished = self.finished() if resume else set()
+            self.left = [index for index in range(len(plan.paths)) if index not in finished]
+            self.done = len(finished)
+            self.promise.write(folder)
+            record = plan.record()
+            self.write("run.json", json.dumps(record, indent=1).encode())
+            self.rows, self.table = open_records(folder / "records.csv", after=finished)
+            settings = plan.provenance.entries() | {"versions": record["versions"]} | dict(plan.config)
+            self.tracker = PhotoTracker(folder, plan.logger, settings)
+        except BaseException:
+            self.lock.close()
+            raise
+
+    def finished(self) -> set[int]:
+        """The photos of which all is there that was planned; what the earlier plan knew is taken over.
+
+        Raises ValueError where the folder was begun otherwise.
+        """
+        if not (self.folder / "records.csv").is_file():
+            return set()
+        require_same_network(self.folder, self.plan.provenance)
+        begun = FolderPlan.read(self.folder, "run")
+        if begun is None:
+            return finished_without_plan(self.folder, self.promise)
+        others = differing(begun.settings, json.loads(json.dumps(self.promise.settings)))
+        if others:
+            raise ValueError(
+                f"{self.folder} was begun with other settings ({', '.join(others[:3])}); "
+                "run again in another folder"
+            )
+        self.promise = replace(self.promise, rows=begun.rows, other_rows=begun.other_rows)
+        return finished_photos(self.folder, self.promise)
 
     def __enter__(self) -> "RunWriter":
         return self
@@ -73,7 +99,6 @@ class RunWriter:
                     plan = self.plan
                     write_page(self.folder, plan.name, plan.style, plan.provenance, plan.warnings)
         finally:
-            (self.folder / ".lock").unlink(missing_ok=True)
             self.lock.close()
             self.tracker.__exit__(kind, error, trace)
 
@@ -84,10 +109,18 @@ class RunWriter:
             self.reasons[outcome.error] = self.reasons.get(outcome.error, 0) + 1
             self.write_rows([self.photo_columns(outcome) | {"status": "failed", "reason": outcome.error}])
             return
+        self.expect(self.left[outcome.index], len(outcome.made))
         self.write_rows(outcome.made)
         for row, answer in zip(outcome.made, outcome.answers, strict=True):
             self.tracker.log(row, answer)
         self.done += 1
+
+    def expect(self, index: int, rows: int) -> None:
+        """The plan says how many rows a photo has before the first of them is written."""
+        promise = self.promise.expecting(index, rows)
+        if promise is not self.promise:
+            promise.write(self.folder)
+            self.promise = promise
 
     def photo_columns(self, outcome: Outcome[Answer]) -> dict[str, Any]:
         """What a row says of a photo that may not even be one."""
@@ -100,7 +133,10 @@ class RunWriter:
         """
         photo = outcome.photo
         assert photo is not None
-        stem = self.stems[self.left[outcome.index]]
+        index = self.left[outcome.index]
+        stem = self.stems[index]
+        if self.promise.photos[index].digest not in ("", photo.digest):
+            raise PhotoError(f"{outcome.path} changed since the run began; --resume does it again")
         height, width = photo.size
         weights = self.plan.provenance.weights
         row = self.photo_columns(outcome) | {
@@ -126,7 +162,7 @@ class RunWriter:
         self.rows.flush()
 
     def write(self, name: str, content: bytes) -> None:
-        save(self.folder / name, content)
+        save(self.folder, name, content)
 
 
 def write_page(
@@ -139,14 +175,12 @@ def write_page(
     return run_page.write_page(folder, title, rows, provenance.entries(), warnings, bar, style.scale)
 
 
-def finished_photos(folder: Path, provenance: Provenance) -> dict[int, str]:
-    """Index -> path of the photos that a run has done, with all of their files.
-
-    Raises ValueError where the folder was begun with another network or input.
-    """
-    if not (folder / "records.csv").is_file():
-        return {}
-    begun = Provenance.from_entries(json.loads((folder / "run.json").read_text(encoding="utf-8")))
+def require_same_network(folder: Path, provenance: Provenance) -> None:
+    """Raises ValueError where the folder was begun with another network or input, or has no run.json."""
+    try:
+        begun = Provenance.from_entries(read_json(folder / "run.json"))
+    except (OSError, ValueError):
+        raise ValueError(f"{folder / 'run.json'} is damaged or gone; run again in another folder") from None
     for name in ("weights_digest", "layer", "precision", "placement", "size", "fit"):
         before, now = getattr(begun, name), getattr(provenance, name)
         if before != now:
@@ -154,13 +188,45 @@ def finished_photos(folder: Path, provenance: Provenance) -> dict[int, str]:
             raise ValueError(
                 f"{folder} was begun with {what} {before}, and this is {now}; run again in another folder"
             )
-    paths, complete, counts = dict[int, str](), dict[int, bool](), dict[int, int]()
+
+
+def rows_by_photo(folder: Path, photos: int) -> dict[int, list[dict[str, str]]]:
+    """The rows of records.csv under their photo's index."""
+    rows: dict[int, list[dict[str, str]]] = {}
     for row in read_records(folder / "records.csv"):
         index = int(row["index"])
-        files = [folder / row[name] for name in ("map", "overlay", "panel") if row[name]]
-        there = row["status"] == "done" and all(file.is_file() for file in files)
-        paths.setdefault(index, row["path"])
-        complete[index] = complete.get(index, True) and there
-        counts[index] = counts.get(index, 0) + 1
-    most = max(counts.values(), default=0)  # rows of a photo; fewer were cut off
-    return {index: path for index, path in paths.items() if complete[index] and counts[index] == most}
+        if index < photos:
+            rows.setdefault(index, []).append(row)
+    return rows
+
+
+def finished_photos(folder: Path, promise: FolderPlan) -> set[int]:
+    """The indices of the photos of which every row and every file is there, and is that photo's."""
+    return {
+        index
+        for index, rows in rows_by_photo(folder, len(promise.photos)).items()
+        if len(rows) == promise.rows_of(index) and is_finished(folder, promise, index, rows)
+    }
+
+
+def finished_without_plan(folder: Path, promise: FolderPlan) -> set[int]:
+    """The same of a folder from before there were plans: the most rows of any photo are those of each."""
+    photos = rows_by_photo(folder, len(promise.photos))
+    most = max(map(len, photos.values()), default=0)
+    return {
+        index
+        for index, rows in photos.items()
+        if len(rows) == most and is_finished(folder, promise, index, rows)
+    }
+
+
+def is_finished(folder: Path, promise: FolderPlan, index: int, rows: Sequence[Mapping[str, str]]) -> bool:
+    """Whether rows and files are those of one photo, as it is now."""
+    photo = promise.photos[index]
+    for row in rows:
+        same = row["path"] == as_written(photo.path) and row.get("digest") == photo.digest
+        files = [row.get(column, "") for column in promise.files]
+        if row["status"] != "done" or not same or not all(is_whole(folder, name) for name in files):
+            return False
+    maps = {row.get("map", "") for row in rows} - {""}
+    return all(map_photo(folder / name) == (photo.digest, len(rows)) for name in maps)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from attnvis.data.video import opened
+from attnvis.files import part_name
 
 __all__ = ["CODECS", "VideoWriter"]
 
@@ -23,7 +24,7 @@ class VideoWriter:
         if codec != "auto" and codec not in CODECS:
             raise ValueError(f"codec {codec!r} is not known; choose auto, {', '.join(CODECS)}")
         self.path, self.rate, self.wanted = path, rate, codec
-        self.part = path.with_name(f".{path.stem}.part{path.suffix}")
+        self.part = part_name(path, suffix=path.suffix)  # which nobody can have put a link in the place of
         self.codec, self.count, self.padded = "", 0, (0, 0)
         self.writer: cv2.VideoWriter | None = None
 

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from attnvis.data.video import Clip
-from attnvis.files import locked, save
+from attnvis.files import locked, open_new, save
 from attnvis.methods.answer import Answer
 from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.video import DrawnFrame
@@ -65,8 +65,8 @@ class VideoRun:
         self.writer.path.unlink(missing_ok=True)  # of an earlier run in this folder, as the numbers are
         self.settings = plan.record()
         self.write_record()
-        save(folder / "legend.png", overlays.encode(panels.colour_bar(self.style, margin=16), "png"))
-        self.rows = (folder / "numbers.csv").open("w", newline="", encoding="utf-8")
+        save(folder, "legend.png", overlays.encode(panels.colour_bar(self.style, margin=16), "png"))
+        self.rows = open_new(folder / "numbers.csv", "w", newline="", encoding="utf-8")
         self.table = csv.DictWriter(self.rows, COLUMNS, restval="")
         self.table.writeheader()
 
@@ -83,7 +83,6 @@ class VideoRun:
                 self.writer.close()
                 self.write_record()
         finally:
-            (self.folder / ".lock").unlink(missing_ok=True)
             self.lock.close()
 
     def add(self, frames: Sequence[DrawnFrame]) -> None:
@@ -132,7 +131,7 @@ class VideoRun:
     def write_record(self) -> None:
         """run.json, when the run begins and once more when it ends."""
         record = {**self.settings, "video": self.about(), "style": asdict(self.style)}
-        save(self.folder / "run.json", json.dumps(record, indent=1).encode())
+        save(self.folder, "run.json", json.dumps(record, indent=1).encode())
 
     def about(self) -> dict[str, Any]:
         """What the video is."""

@@ -310,6 +310,96 @@ def test_a_damaged_file_is_computed_again_and_mended(tmp_path, damage):
     assert cached.reused == 1
 
 
+def test_no_flipped_bit_of_an_entry_gives_another_number(tmp_path):
+    """400 of them, anywhere in the file: each is computed anew, and said once."""
+    complaints = []
+    cached = Cached(fake(), tmp_path, say=complaints.append)
+    cached(photos(0))
+    (path,) = files(tmp_path)
+    whole, expected = path.read_bytes(), fake()(photos(0))
+    dice = np.random.default_rng(0)
+    for place in dice.choice(8 * len(whole), 400, replace=False):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        same(cached(photos(0)), expected)
+        assert path.read_bytes() == whole, place
+    assert cached.reused == 0 and len(complaints) == 1 and "is damaged" in complaints[0]
+
+
+def rewritten(path, change):
+    """An entry that says itself that it is whole."""
+    from safetensors.torch import load_file, save_file
+
+    with cache.safe_open(path, "pt") as file:
+        (entry,) = json.loads(file.metadata()["attnvis"])["layers"]
+    tensors = load_file(path)
+    change(tensors, entry)
+    digest = cache.content_digest(path, [entry], tensors)
+    save_file(tensors, path, {"attnvis": json.dumps({"digest": digest, "layers": [entry]})})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, entry: tensors["tokens.0"].fill_(torch.nan),
+        lambda tensors, entry: tensors["tokens.0"][0].fill_(torch.inf),
+        lambda tensors, entry: tensors.update({"tokens.0": tensors["tokens.0"][:1].clone()}),
+        lambda tensors, entry: tensors.update({"tokens.0": tensors["tokens.0"].flatten().clone()}),
+        lambda tensors, entry: entry.update(grid=[1, 1]),
+        lambda tensors, entry: entry.update(layer="another"),
+        lambda tensors, entry: entry["placement"].update(grid=[3, 1]),
+        lambda tensors, entry: entry.update(placement=None),
+        lambda tensors, entry: tensors.clear(),
+    ],
+)
+def test_an_entry_that_cannot_be_the_networks_is_computed_again(tmp_path, change):
+    cached = Cached(fake(), tmp_path)
+    cached(photos(0))
+    (path,) = files(tmp_path)
+    whole = path.read_bytes()
+    rewritten(path, change)
+    assert path.read_bytes() != whole
+    same(cached(photos(0)), fake()(photos(0)))
+    assert cached.reused == 0 and path.read_bytes() == whole
+
+
+def test_another_photos_entry_under_this_name_is_none(tmp_path):
+    cached = Cached(fake(), tmp_path)
+    cached(photos(0)), cached(photos(1))
+    paths = [cached.photo_file(photos(seed), 0) for seed in (0, 1)]
+    paths[0].write_bytes(paths[1].read_bytes())
+    same(cached(photos(0)), fake()(photos(0)))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_in_a_files_place_holds_nobody_up(tmp_path):
+    cached = Cached(fake(), tmp_path)
+    cached(photos(0))
+    (path,) = files(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    same(cached(photos(0)), fake()(photos(0)))
+    assert path.is_file() and cached.reused == 0
+
+
+def test_features_that_are_not_finite_are_not_kept(tmp_path):
+    network = fake()
+    network.engine.eager.maps.weight[0, 0, 0, 0] = torch.nan
+    cached = Cached(network, tmp_path)
+    cached(photos(0))
+    assert not files(tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_says_so_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "write_bytes", refuse)
+    complaints = []
+    cached = Cached(fake(), tmp_path, say=complaints.append)
+    for seed in range(3):
+        cached(photos(seed))
+    assert complaints == [f"nothing can be kept in the cache {tmp_path}: No space left on device"]
+
+
 def test_a_folder_in_a_files_place_costs_time_not_results(tmp_path):
     cached = Cached(fake(), tmp_path)
     cached(photos(0))

@@ -5,6 +5,7 @@ import csv
 import functools
 import importlib
 import json
+import math
 import os
 from argparse import Namespace
 from dataclasses import replace
@@ -275,12 +276,56 @@ def test_a_layer_of_any_name_stays_in_the_folder(kept):
         "{}",
         json.dumps(json.loads(FOUND.text) | {"format": 0}),
         json.dumps(json.loads(FOUND.text) | {"digest": "f" * 64}),
+        *(
+            json.dumps(json.loads(FOUND.text) | poison)
+            for poison in (
+                {"shift": math.nan},
+                {"shift": math.inf},
+                {"interval": [2.0, 1.0]},
+                {"interval": [1.0]},
+                {"interval": [math.nan, 1.0]},
+                {"halves": [0.0, math.inf]},
+                {"photos": -3},
+                {"photos": 0},
+                {"photos": 20.5},
+                {"photos": True},
+                {"photos": "many"},
+                {"size": -1},
+                {"before": 2.0},
+                {"after": None},
+                {"controls": [math.nan]},
+                {"controls": 3},
+                {"backbone": "\x1b[31mred"},
+                {"unknown": 1},
+            )
+        ),
+        "[" * 99_999,
     ],
 )
 def test_a_damaged_file_is_refused(content):
     store_calibration(FOUND).write_text(content)
     with pytest.raises(ValueError, match="delete it and run attnvis calibrate again"):
         read_calibration("0" * 64, "maps")
+
+
+def test_a_pipe_for_a_calibration_is_not_waited_for():
+    path = store_calibration(FOUND)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="delete it and run attnvis calibrate again"):
+        read_calibration("0" * 64, "maps")
+
+
+@pytest.mark.parametrize("strides, measurable", [(0.75, True), (-0.75, True), (0.77, False), (-9e8, False)])
+def test_no_cell_is_drawn_further_aside_than_calibration_measures(strides, measurable):
+    store_calibration(replace(FOUND, shift=8 * strides, digest=network(Learned(1.0)).digest))
+    if measurable:
+        plain = network(Learned(1.0)).cells.receptive_field((97, 97))
+        moved = network(Learned(1.0), "calibrated").cells.receptive_field((97, 97))
+        assert moved.offset == pytest.approx([offset + 8 * strides for offset in plain.offset])
+    else:
+        with pytest.raises(ValueError, match=r"more than 0\.75 of the 8 px between cells"):
+            network(Learned(1.0), "calibrated").cells.receptive_field((97, 97))
 
 
 def test_a_calibrated_backbone_draws_its_cells_where_they_look(paths):

@@ -1,5 +1,6 @@
 """`attnvis sweep`: one job or several, what outlives a mistake or a kill, what changes no bit of a number."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import torch
 from conftest import make_photo
 
 import attnvis as package
-from attnvis import backbone
+from attnvis import backbone, files
 from attnvis.experiments.sweep import page
 from attnvis.experiments.sweep.folder import read_sweep
 from attnvis.experiments.sweep.job import JobWriter
@@ -300,7 +301,8 @@ def test_resume_of_a_single_job_after_its_mistake_is_mended(sweep):
     Path("my_late.py").write_text(
         "def late(features):\n    '''A query that came later.'''\n    return features.tokens[:, :1]\n"
     )
-    assert sweep("--resume", "out").code == 0
+    assert "trust=my_late, which may run code" in sweep("--resume", "out").complaint
+    assert sweep("--resume", "out", "trust=my_late").code == 0
     assert job_record()["status"] == "done" and len(rows()) == 2
     sys.modules.pop("my_late", None)
 
@@ -343,6 +345,149 @@ def test_a_job_that_asks_for_something_else_is_not_taken_for_done(sweep, done):
 def test_resume_of_what_is_no_sweep_is_one_line(sweep, words, given):
     complaint = sweep(*words).complaint
     assert given in complaint and "outputs/sweep/" in complaint
+
+
+# ----------------------------------------------------------------------------------- held against the plan
+
+
+def digests(folder):
+    return {row["path"]: row["digest"] for row in rows(folder)}
+
+
+def now(*names):
+    return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in names}
+
+
+SETTINGS = ("query=mean", "scaling=none", "cache.use=false")
+
+
+def test_jobs_are_never_compared_on_photos_that_changed_between_them(sweep):
+    assert sweep(*SETTINGS, "seed=0,1").code == 0
+    assert json.loads(Path("out/plan.json").read_text())["photos"] == {
+        '["0.png", "1.png"]': [{"path": name, "digest": digest} for name, digest in now(*PHOTOS).items()]
+    }
+    shutil.rmtree("out/1")
+    make_photo(Path("0.png"), seed=71)
+    ended = sweep("--resume", "out")
+    assert ended.code == 0
+    assert "since the sweep began 1 photo (0.png) changed; what was measured otherwise is" in ended.err
+    assert digests("out/0") == digests("out/1") == now(*PHOTOS)
+    shutil.rmtree("fresh", ignore_errors=True)
+    assert sweep(*SETTINGS, "seed=0,1", "hydra.sweep.dir=fresh").code == 0
+    assert bits("out/0") == bits("fresh/0") and bits("out/1") == bits("fresh/1")
+
+
+def test_photos_that_are_gone_and_came_are_named_and_all_is_measured_again(sweep):
+    Path("album").mkdir()
+    for number in range(3):
+        make_photo(Path("album", f"{number}.png"), seed=number)
+    assert sweep(*SETTINGS, photos=("album",)).code == 0
+    Path("album/0.png").unlink()
+    make_photo(Path("album/3.png"), seed=3)
+    ended = sweep("--resume", "out")
+    assert ended.code == 0
+    assert "1 photo (album/0.png) is gone, 1 photo (album/3.png) came; what was" in ended.err
+    assert digests("out") == now("album/1.png", "album/2.png", "album/3.png")
+    before = times()
+    assert sweep("--resume", "out").err == "" and times() == before
+
+
+def test_a_photo_that_changes_while_the_sweep_runs_fails_the_job_that_sees_it(sweep, monkeypatch):
+    from attnvis.cli.commands import sweep as command
+
+    measure = command.measure
+
+    def then_change(cfg, settings, job):
+        measure(cfg, settings, job)
+        make_photo(Path("1.png"), seed=99)
+
+    monkeypatch.setattr(command, "measure", then_change)
+    ended = sweep(*SETTINGS, "seed=0,1")
+    assert ended.code == 1 and "since the sweep began 1 photo (1.png) changed" in ended.err
+    assert job_record("out/0")["status"] == "done" and job_record("out/1")["status"] == "failed"
+    monkeypatch.setattr(command, "measure", measure)
+    assert sweep("--resume", "out").code == 0
+    assert digests("out/0") == digests("out/1") == now(*PHOTOS)
+
+
+@pytest.mark.parametrize("file", ["job.json", "rows.parquet", "curves.safetensors", "tiles/0.jpg"])
+@pytest.mark.parametrize("damage", ["empty", "half", "pipe", "gone", "zeros"])
+def test_a_damaged_file_of_a_job_is_made_anew(sweep, done, file, damage):
+    if (file, damage) == ("tiles/0.jpg", "half") or (file, damage) == ("tiles/0.jpg", "zeros"):
+        pytest.skip("a picture is looked at for being there")
+    words = ("query=mean", "scaling=none", "sheets=1", "hydra.run.dir=sheets")
+    if file == "tiles/0.jpg":
+        assert sweep(*words).code == 0
+    folder = "sheets" if file == "tiles/0.jpg" else "out"
+    whole, path = bits(folder), Path(folder, file)
+    content = path.read_bytes()
+    path.unlink()
+    match damage:
+        case "empty":
+            path.touch()
+        case "half":
+            path.write_bytes(content[: len(content) // 2])
+        case "pipe":
+            os.mkfifo(path)
+        case "zeros":
+            path.write_bytes(bytes(len(content)))
+    ended = sweep("--resume", folder)
+    assert ended.code == 0 and bits(folder) == whole
+    if file != "job.json":  # which holds how long it took
+        assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"command": "attnvis sweep 0.png", "jobs": 3}', b"[" * 99999]
+)
+def test_a_damaged_plan_of_a_sweep_is_one_line(sweep, done, damage):
+    Path("out/plan.json").write_bytes(damage)
+    assert "plan.json" in sweep("--resume", "out").complaint
+    Path("out/plan.json").unlink()
+    os.mkfifo("out/plan.json")
+    assert "plan.json" in sweep("--resume", "out").complaint
+
+
+def test_a_sweep_of_before_plans_named_photos_is_gone_on_with_and_that_is_said(sweep, done):
+    told = json.loads(Path("out/plan.json").read_text())
+    del told["photos"]
+    Path("out/plan.json").write_text(json.dumps(told))
+    record = job_record()
+    del record["asked"]["photos"]
+    Path("out/job.json").write_text(json.dumps(record))
+    before = times()
+    ended = sweep("--resume", "out")
+    assert ended.code == 0 and "out has no photos in its plan.json" in ended.err and times() == before
+    make_photo(Path("0.png"), seed=71)
+    assert sweep("--resume", "out").code == 0
+    assert digests("out") == now(*PHOTOS), "the rows say that they are another photo's"
+
+
+def test_two_sweeps_do_not_write_into_one_folder_at_the_same_time(sweep, done):
+    before = {path: path.read_bytes() for path in Path("out").rglob("*.json")}
+    lock = files.locked(Path("out"))
+    assert "another run is writing into" in sweep("query=mean", "scaling=inv_d").complaint
+    assert {path: path.read_bytes() for path in Path("out").rglob("*.json")} == before
+    lock.close()
+    lock = files.locked(Path("many/1"))
+    ended = sweep(*SETTINGS, "seed=0,1", "hydra.sweep.dir=many")
+    assert ended.code == 1 and "another run is writing into" in ended.err
+    assert Path("many/0/job.json").exists() and not Path("many/1/job.json").exists()
+    lock.close()
+    assert sweep("--resume", "many").code == 0 and not list(Path(".").rglob(".lock"))
+
+
+def test_links_planted_in_a_sweeps_folder_are_not_followed(sweep):
+    Path("victim").write_text("mine"), Path("out").mkdir()
+    for name in (".rows.part", "rows.parquet", "curves.safetensors", "sweep.parquet"):
+        Path("out", name).symlink_to(Path("victim").absolute())
+    assert sweep(*SETTINGS).code == 0 and Path("victim").read_text() == "mine"
+    for name in (".lock", "plan.json"):
+        shutil.rmtree("out")
+        Path("out").mkdir()
+        Path("out", name).symlink_to(Path("victim").absolute())
+        ended = sweep(*SETTINGS)
+        assert ended.complaint and Path("victim").read_text() == "mine"
 
 
 # ------------------------------------------------------------------------------------ bit for bit the same
@@ -460,11 +605,11 @@ def killed_always_is_named_and_resumed(process, tired, launcher):
     assert named == [
         "attnvis: job 1 (seed=1) missing: it was started and never ended: killed, or out of memory"
     ]
-    assert lines[-1].endswith("attnvis sweep --resume out") and len(lines) <= 6, ended.stderr
+    assert lines[-1].endswith("attnvis sweep --resume out trust=my_tired") and len(lines) <= 6, ended.stderr
     assert [Path(f"out/{number}/job.json").exists() for number in range(3)] == [True, False, True]
     tired.unlink()
     before = times()
-    ended = process("--resume", "out")
+    ended = process("--resume", "out", "trust=my_tired")
     assert ended.returncode == 0 and ended.stderr == "", ended.stderr
     assert before.items() <= times().items(), "what was done is not done again"
     assert job_record("out/1")["status"] == "done" and len(rows("out/1")) == 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,87 @@ def test_resume_types_again_what_was_typed(here, monkeypatch, verb, record, word
     Path("done", {"run": "run.json", "sweep": "plan.json"}[verb]).write_text(json.dumps(record))
     assert resumed(["--resume", "done"], COMMANDS[verb]) == words
     assert os.environ["ATTNVIS_COMMAND"] == record["command"]
+
+
+MARK = "{_target_: builtins.open, file: hacked, mode: w}"
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        ["trust=[torch]", "backbone=own", "backbone.net._target_=torch.hub.load"],
+        ["trust=torch"],
+        [f"++hydra.callbacks.x={MARK}"],
+        [f"hydra.callbacks={{x: {MARK}}}"],
+        [f"backbone.net={MARK}"],
+        [f"backbone={MARK}"],
+        [f"+backbone.x={MARK}"],
+        ["-cd", "stranger"],
+        ["-cp=stranger"],
+        ["--config-dir", "stranger"],
+        ["--config-name=stranger"],
+        ["--config-path", "stranger"],
+        ["hydra/launcher=joblib"],
+        ["hydra/job_logging@x=stranger"],
+        ["hydra.launcher.setup=['touch hacked']"],
+        ["hydra.launcher.partition=x"],
+        ["hydra.sweep.subdir=../x"],
+        ["hydra.job.env_set.LD_PRELOAD=x"],
+        ["hydra.searchpath=[file://stranger]"],
+        ["query=stranger"],
+        ["~logger=wandb"],
+        ["name=${oc.env:HOME}"],
+        ["images=a.png,${oc.env:HOME}"],
+        ["unknown=1"],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("verb", ["run", "sweep"])
+def test_nothing_that_a_folder_says_chooses_code(here, capsys, verb, evil):
+    """What may run code has to be typed again, and then it is what was typed that counts."""
+    Path("done").mkdir()
+    command = shlex.join(["attnvis", verb, "a.png", "seed=1", *evil, "hydra.run.dir=old"])
+    Path("done", {"run": "run.json", "sweep": "plan.json"}[verb]).write_text(json.dumps({"command": command}))
+    if evil == ["query=stranger"] and verb == "sweep":
+        return  # the name of a function, which nobody trusts
+    with pytest.raises(SystemExit) as ended:
+        resumed(["--resume", "done"], COMMANDS[verb])
+    complaint = capsys.readouterr().err
+    assert ended.value.code == 1 and complaint.count("\n") == 1 and "type it again" in complaint
+    assert not Path("hacked").exists() and not Path("old").exists()
+    typed = shlex.split(complaint)[-len(shlex.split(complaint.partition("--resume done ")[2])) :]
+    words = resumed(["--resume", "done", *typed], COMMANDS[verb])
+    assert words[:2] == ["a.png", "seed=1"] and words[-1] in ("resume=true", "hydra.run.dir='done'")
+    for word in typed:
+        assert word in words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["query=class", "query.name=tabby", "scaling=temperature", "scaling.tau=2", "render.high=8"],
+        [
+            "backbone=resnet18",
+            "backbone.weights=my weights.pth",
+            "backbone.layer=layer4",
+            "preprocess.size=321",
+        ],
+        ["cache.use=true", "logger.mode=disabled", "maps=false", "workers=2", "images=[a.png,'b c.png']"],
+        ["launcher=joblib", "hydra.launcher.n_jobs=2", "experiment=null"],
+    ],
+)
+def test_settings_of_our_own_need_not_be_typed_again(here, words):
+    Path("done").mkdir()
+    Path("done", "run.json").write_text(json.dumps({"command": shlex.join(["attnvis", "run", *words])}))
+    assert resumed(["--resume", "done"], COMMANDS["run"]) == [*words, "hydra.run.dir='done'", "resume=true"]
+
+
+def test_a_word_that_needs_no_typing_again_is_not_taken(here, capsys):
+    Path("done").mkdir()
+    Path("done", "run.json").write_text(json.dumps({"command": "attnvis run a.png seed=1 trust=mine"}))
+    for words in (["seed=2"], ["trust=mine", "seed=2"], ["trust=mine", "trust=mine"], ["-cd", "x"]):
+        with pytest.raises(SystemExit) as ended:
+            resumed(["--resume", "done", *words], COMMANDS["run"])
+        assert ended.value.code == 2 and "and nothing else" in capsys.readouterr().err
 
 
 def test_only_what_leaves_a_record_is_resumed():

@@ -245,3 +245,13 @@ def test_every_test_that_the_table_of_faults_names_exists():
     files = {file.name for file in tests.rglob("test_*.py")}
     named = set(re.findall(r"`(test_\w+(?:\.py)?)", table))
     assert len(named) > 10 and named <= defined | files
+
+
+@pytest.mark.slow
+def test_runs_and_sweeps_killed_at_random_moments_end_as_uninterrupted():
+    """20 of them; `scripts/kills.py --kills 200` does ten times as many."""
+    script = Path(__file__).resolve().parents[2] / "scripts/kills.py"
+    words = [sys.executable, str(script), "--kills", "20", "--photos", "8"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == "20 runs killed and resumed, 0 of them not as uninterrupted\n"

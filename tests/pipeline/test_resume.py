@@ -2,7 +2,9 @@
 same as without a stop."""
 
 import csv
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,11 @@ def test_two_runs_do_not_write_into_one_folder_at_the_same_time(attnvis, photos)
     assert not Path("out/records.csv").exists()
     lock.close()
     assert attnvis("run", *PHOTOS, *WORDS).code == 0 and not Path("out/.lock").exists()
+    lock = locked(Path("again"))
+    assert "another run is writing into" in attnvis("redraw", "out", "hydra.run.dir=again").complaint
+    assert [path.name for path in Path("again").iterdir() if path.name != ".hydra"] == [".lock"]
+    lock.close()
+    assert attnvis("redraw", "out", "hydra.run.dir=again").code == 0 and not Path("again/.lock").exists()
 
 
 def test_several_workers_leave_the_same_records_and_the_same_pictures(attnvis, photos):
@@ -141,3 +148,192 @@ def test_several_workers_leave_the_same_records_and_the_same_pictures(attnvis, p
     assert rows("one") == rows("three") and [row["index"] for row in rows("one")] == list("012345")
     for path in Path("one").rglob("*.jpg"):
         assert path.read_bytes() == (Path("three") / path.relative_to("one")).read_bytes()
+
+
+# ------------------------------------------------------------------------------------- held against the plan
+
+ASKED = "query.of=[mean,pca,class,rarity,norm,distance,'point:10,10','point:30,30']"
+SEVERAL = (WORDS[0], *WORDS[2:], "query=several", ASKED, "render.panel=false")
+
+
+def contents(folder="out"):
+    """Every picture and map, byte for byte."""
+    kinds = ("maps", "overlays", "panels")
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in Path(folder).rglob("*.*")
+        if path.parent.name in kinds
+    }
+
+
+def plan():
+    return json.loads(Path("out/plan.json").read_text())
+
+
+def test_the_plan_is_written_before_the_first_photo_and_names_what_each_leaves(attnvis, photos, monkeypatch):
+    from attnvis.pipeline import run_folder
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device", "out/records.csv")
+
+    monkeypatch.setattr(run_folder.RunWriter, "write_rows", full_disk)
+    assert attnvis("run", *PHOTOS, *SEVERAL).code == 1
+    assert plan()["verb"] == "run" and plan()["rows"] == 8 and plan()["files"] == ["overlay", "map"]
+    assert [photo["path"] for photo in plan()["photos"]] == list(PHOTOS)
+    digests = [hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in PHOTOS]
+    assert [photo["digest"] for photo in plan()["photos"]] == digests
+
+
+def test_a_disk_that_is_full_during_the_first_photo_loses_no_row(attnvis, photos):
+    assert attnvis("run", *PHOTOS[:2], *SEVERAL).code == 0
+    whole, files = rows(), contents()
+    assert len(whole) == 16
+    table = Path("out/records.csv")
+    lines = table.read_bytes().splitlines(keepends=True)
+    table.write_bytes(b"".join(lines[:6]) + lines[6][:30])  # five rows of eight, and half a row
+    ended = attnvis("run", "--resume", "out")
+    assert ended.code == 0 and ended.err == "", ended
+    assert rows() == whole and contents() == files
+
+
+def test_photos_that_changed_vanished_and_came_are_named_and_no_row_is_another_photos(attnvis, photos):
+    assert attnvis("run", ".", *WORDS, "workers=1").code == 0
+    before = {row["photo"]: row for row in rows()}
+    make_photo(Path("1.png"), seed=71)  # changed
+    Path("3.png").unlink()
+    make_photo(Path("new.png"), seed=72)
+    Path("0.png").rename("tmp")
+    Path("4.png").rename("0.png")
+    Path("tmp").rename("4.png")  # exchanged
+    ended = attnvis("run", "--resume", "out")
+    assert ended.code == 0 and ended.out.startswith("5 photos done")
+    changed, gone, came = ended.err.splitlines()
+    assert "3 photos (0.png, 1.png, 4.png) changed since and are done again" in changed
+    assert "1 photo (3.png) is gone; what was done of it is kept" in gone
+    assert "1 photo (new.png) came since and is not part of this" in came
+    after = {row["photo"]: row for row in rows()}
+    assert sorted(after) == list(PHOTOS)
+    assert after["2.png"] == before["2.png"] and after["3.png"] == before["3.png"]
+    for name in ("0.png", "1.png", "4.png"):
+        assert after[name]["digest"] == hashlib.sha256(Path(name).read_bytes()).hexdigest()
+    # what an undisturbed run of the photos as they are says of them
+    assert attnvis("run", "0.png", "1.png", "2.png", "4.png", "workers=1", *again("fresh")).code == 0
+    fresh = {row["photo"]: row for row in rows("fresh")}
+    for name, row in fresh.items():
+        assert {key: after[name][key] for key in row if key != "index"} == {
+            key: value for key, value in row.items() if key != "index"
+        }
+        assert (Path("out") / after[name]["overlay"]).read_bytes() == (
+            Path("fresh") / row["overlay"]
+        ).read_bytes()
+    assert attnvis("run", "--resume", "out").err.count("\n") == 2, "the new digests are planned now"
+
+
+def again(folder):
+    return [word.replace("=out", f"={folder}") for word in WORDS]
+
+
+def spoil_empty(path):
+    path.write_bytes(b"")
+
+
+def spoil_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def spoil_gone(path):
+    path.unlink()
+
+
+def spoil_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def spoil_other(path):
+    """Another photo's file under this name."""
+    other = next(sibling for sibling in sorted(path.parent.iterdir()) if sibling != path)
+    path.write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "kind, spoil",
+    [
+        ("overlay", spoil_empty),
+        ("panel", spoil_pipe),
+        ("map", spoil_empty),
+        ("map", spoil_half),
+        ("map", spoil_gone),
+        ("map", spoil_pipe),
+        ("map", spoil_other),
+    ],
+)
+def test_a_file_that_is_not_whole_or_not_its_photos_is_made_anew(attnvis, photos, kind, spoil):
+    assert attnvis("run", *PHOTOS, *WORDS).code == 0
+    whole, files = rows(), contents()
+    spoil(Path("out") / whole[1][kind])
+    ended = attnvis("run", "--resume", "out")
+    assert ended.code == 0 and ended.err == ""
+    assert sorted(rows(), key=lambda row: row["index"]) == whole and contents() == files
+
+
+def test_rows_that_hold_no_numbers_or_bytes_that_are_no_text_are_done_again(attnvis, photos):
+    assert attnvis("run", *PHOTOS, *WORDS).code == 0
+    whole = rows()
+    table = Path("out/records.csv")
+    lines = table.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(whole[1]["perplexity"].encode(), b"not a number")
+    lines[4] = b"\xff\0" + lines[4]
+    table.write_bytes(b"".join(lines))
+    assert attnvis("run", "--resume", "out").code == 0
+    assert sorted(rows(), key=lambda row: row["index"]) == whole
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"format": 1, "verb": "run", "photos": 3}', b"[" * 99999]
+)
+def test_a_damaged_plan_is_one_line(attnvis, photos, damage):
+    assert attnvis("run", *PHOTOS, *WORDS).code == 0
+    Path("out/plan.json").write_bytes(damage)
+    assert "out/plan.json is damaged" in attnvis("run", "--resume", "out").complaint
+    assert len(rows()) == 5
+
+
+def test_a_folder_of_before_there_were_plans_is_gone_on_with_and_that_is_said(attnvis, photos):
+    assert attnvis("run", *PHOTOS, *WORDS).code == 0
+    whole = rows()
+    Path("out/plan.json").unlink()
+    stopped_after(3)
+    ended = attnvis("run", "--resume", "out")
+    assert ended.code == 0 and "out has no plan.json" in ended.err and rows() == whole
+    assert plan()["rows"] == 1
+
+
+def test_a_run_is_not_gone_on_with_under_other_settings(attnvis, photos):
+    assert attnvis("run", *PHOTOS, *WORDS).code == 0
+    ended = attnvis("run", *PHOTOS, *WORDS, "resume=true", "scaling=inv_d", "render.high=8")
+    assert "out was begun with other settings (" in ended.complaint
+    assert "scaling._target_" in ended.complaint and "render.high" in ended.complaint
+    assert len(rows()) == 5
+
+
+def test_links_that_somebody_planted_in_the_folder_are_not_followed(attnvis, photos):
+    victim = Path("victim")
+    victim.write_text("mine")
+    planted = ("records.csv", "records.part", "run.json", "plan.json", "index.html")
+    Path("out").mkdir()
+    for name in planted:
+        Path("out", name).symlink_to(victim.absolute())
+    assert attnvis("run", *PHOTOS, *WORDS).code == 0
+    assert victim.read_text() == "mine" and len(rows()) == 5
+    Path("out/.hydra").rename("elsewhere")
+    Path("out/.hydra").symlink_to(Path("elsewhere").absolute())
+    assert "out/.hydra is a link; remove it" in attnvis("run", "--resume", "out").complaint
+
+
+@pytest.mark.parametrize("name", ["maps", "overlays", "panels"])
+def test_pictures_do_not_go_where_a_link_leads(attnvis, photos, name):
+    Path("victim").mkdir(), Path("out").mkdir()
+    Path("out", name).symlink_to(Path("victim").absolute())
+    assert f"out/{name} is a link; remove it" in attnvis("run", *PHOTOS, *WORDS).complaint
+    assert not list(Path("victim").iterdir())

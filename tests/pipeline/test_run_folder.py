@@ -40,6 +40,7 @@ def test_a_run_leaves_one_folder_that_describes_itself(attnvis, photos):
     out = Path("out")
     assert {path.name for path in out.iterdir()} == {
         ".hydra",
+        "plan.json",
         "run.json",
         "records.csv",
         "index.html",

@@ -1,6 +1,6 @@
 """What the door knows of a command: a value at the end of each command's file; registry.py lists them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ class Comparison:
     record_failure: Callable[[Path, str], None]  # a job's folder and why it failed; `compare` says it
     lost_jobs: Callable[[Path], set[int]]  # the folder -> the numbers of the jobs of which nothing came back
     waiting_jobs: Callable[[Path], set[int]]  # those among them that were never started
+    # the folder and the jobs' settings `images` -> what plan.json says of their photos
+    photos: Callable[[Path, Iterable[Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)

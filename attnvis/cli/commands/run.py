@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import photos, provenance, shout, thread_count
 from attnvis.cli.config import build, plain
-from attnvis.cli.messages import note, print_summary, progress
+from attnvis.cli.messages import note, print_summary, progress, visible
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from attnvis.pipeline.resume import PlannedPhoto
 
 __all__ = ["COMMAND", "run"]
 
@@ -25,11 +27,12 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.pipeline.streaming import stream
 
-    paths = photos(plain(cfg.images))
+    planned = plan_photos(cfg, folder)
+    paths = [Path(photo.path) for photo in planned]
     style = build(cfg, "render")
     query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
     torch.manual_seed(cfg.seed)
-    backbone = remembered(build(cfg, "backbone"), plain(cfg.cache))
+    backbone = remembered(build(cfg, "backbone"), plain(cfg.cache), say=note)
     method = AttentionMethod(backbone, query, scaling, normalise)
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     workers = thread_count(cfg.workers, len(paths))
@@ -42,6 +45,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         warnings=backbone.warnings_at(preprocessing),
         logger=plain(cfg.logger),
         keep_maps=cfg.maps,
+        photos=planned,
     )
     shout(plan.warnings)
     with RunWriter(folder, plan, resume=cfg.resume) as results:
@@ -58,6 +62,34 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         for outcome in progress(outcomes, len(left)):
             results.record(outcome)
     return print_summary(results.done, results.reasons, folder)
+
+
+def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[PlannedPhoto, ...]":
+    """The photos of a run by their content; a run that goes on has those with which it was begun.
+
+    Raises PhotoError where none is meant, ValueError for a folder whose plan is damaged.
+    """
+    from attnvis.pipeline.resume import FolderPlan, planned_photos, renewed
+    from attnvis.types import PhotoError
+
+    begun = FolderPlan.read(folder, "run") if cfg.resume else None
+    if begun is None:
+        if cfg.resume and (folder / "records.csv").is_file():
+            note(
+                f"{visible(str(folder))} has no plan.json, as folders of earlier versions: "
+                "how many rows a photo has is guessed from the others"
+            )
+        return planned_photos(photos(plain(cfg.images)))
+    try:
+        named = photos(plain(cfg.images))
+    except PhotoError:
+        named = []  # all of them may be gone
+    drawn = folder.absolute()  # `attnvis run .` finds what it drew itself
+    others = [path for path in named if not path.absolute().is_relative_to(drawn)]
+    planned, remarks = renewed(begun.photos, others)
+    for remark in remarks:
+        note(visible(remark))
+    return planned
 
 
 COMMAND = Command(

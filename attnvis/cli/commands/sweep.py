@@ -4,8 +4,8 @@ A job is one network, layer and size; inside it every query meets every scaling 
 tensor per query.
 """
 
-import json
 import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import command_line, listed, photos, shout
 from attnvis.cli.config import build, plain, vet
-from attnvis.cli.messages import complain, note, progress
+from attnvis.cli.messages import complain, note, progress, visible
+from attnvis.cli.words import divided
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from attnvis.backbone.cache import Cached
     from attnvis.experiments.sweep.folder import Sweep
     from attnvis.experiments.sweep.job import JobWriter
+    from attnvis.pipeline.resume import PlannedPhoto
     from attnvis.types import Preprocessing
 
 __all__ = ["COMMAND", "STUDIES", "compare", "sweep"]
@@ -37,6 +39,7 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
     """
     from attnvis.experiments.sweep.folder import finished
     from attnvis.experiments.sweep.job import JobWriter
+    from attnvis.pipeline.resume import album_digest, planned_photos
 
     settings = plain(cfg)
     harmless = ("logger", "name", "cache", "batch_size")  # they change no number
@@ -44,12 +47,62 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
     same["storage"] = settings["cache"]["storage"]  # of the cache's settings the only one that may
     if settings["study"] not in STUDIES:
         raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
-    if finished(folder, same):
+    planned = planned_photos(photos(settings["images"]))
+    same["photos"] = album_digest(planned)
+    if finished(folder, same, planned):
         return 0
+    require_planned(folder, settings["images"], planned)
     with JobWriter(folder, same) as job:
         measure(cfg, settings, job)
     complain(job.reasons)
     return 1 if job.failures else 0
+
+
+def require_planned(folder: Path, images: Any, photos: "Sequence[PlannedPhoto]") -> None:
+    """Raises ValueError where the photos are not those with which the sweep began.
+
+    Another job may have been measured on those, and the two would be compared.
+    """
+    from attnvis.experiments.sweep.folder import images_key, read_plan
+    from attnvis.pipeline.resume import changes_in_words, differences
+
+    of_many = folder.name.isdigit() and (folder.parent / "plan.json").exists()
+    try:
+        begun = read_plan(folder.parent if of_many else folder)["photos"].get(images_key(images))
+    except ValueError:
+        return  # a job that was started by itself
+    if begun is not None and (changes := changes_in_words(differences(begun, photos))):
+        raise ValueError(
+            f"since the sweep began {changes}; --resume measures all jobs on the photos as they are"
+        )
+
+
+def planned_sweep(folder: Path, images: "Iterable[Any]") -> dict[str, list[dict[str, str]]]:
+    """What plan.json is to hold of the photos of a sweep's jobs; those that changed since are named."""
+    from dataclasses import asdict
+
+    from attnvis.experiments.sweep.folder import images_key, read_plan
+    from attnvis.pipeline.resume import changes_in_words, differences, planned_photos
+    from attnvis.types import PhotoError
+
+    begun: dict[str, Any] | None = None
+    if (folder / "plan.json").exists():
+        begun = read_plan(folder)["photos"]
+        if not begun:
+            note(f"{visible(str(folder))} has no photos in its plan.json, as folders of earlier versions")
+    planned: dict[str, list[dict[str, str]]] = {}
+    for setting in images:
+        key = images_key(setting)
+        if key in planned:
+            continue
+        try:
+            now = planned_photos(photos(setting))
+        except PhotoError:
+            continue  # the job says so itself
+        planned[key] = [asdict(photo) for photo in now]
+        if changes := changes_in_words(differences((begun or {}).get(key, now), now)):
+            note(visible(f"since the sweep began {changes}; what was measured otherwise is measured again"))
+    return planned
 
 
 def record_failure(folder: Path, reason: str) -> None:
@@ -84,7 +137,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
 
     paths = photos(settings["images"])
     torch.manual_seed(cfg.seed)
-    backbone = remembered(build(cfg, "backbone"), settings["cache"])
+    backbone = remembered(build(cfg, "backbone"), settings["cache"], say=note)
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     warnings = backbone.warnings_at(preprocessing)
     shout(warnings)
@@ -189,7 +242,7 @@ def medians(results: "Sweep") -> dict[str, list[Any]]:
 
 def compare(folder: Path) -> int:
     """What all jobs of a sweep found, as one page; its exit code: 0 where nothing is missing."""
-    from attnvis.experiments.sweep.folder import read_sweep
+    from attnvis.experiments.sweep.folder import read_plan, read_sweep
     from attnvis.pipeline.tracking import Tracker
 
     results = read_sweep(folder)
@@ -201,8 +254,7 @@ def compare(folder: Path) -> int:
     if results.table.num_rows:
         from attnvis.experiments.sweep.page import write_comparison
 
-        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        logger = (plan.get("logger") or {"mode": "disabled"}) | {"group": folder.name}
+        logger = read_plan(folder)["logger"] | {"group": folder.name}
         with Tracker(folder, logger, config={"command": results.command}, job="comparison") as tracker:
             pages.append(write_comparison(results))
             tracker.log_pictures(sorted((folder / "figures").glob("*.png")))
@@ -233,8 +285,9 @@ def complain_of_missing(results: "Sweep") -> None:
         note(f"{job}{part.reason}")
     failed = single and results.parts[0].status == "failed"
     if results.missing and not failed:
-        folder = shlex.quote(str(results.folder))
-        note(f"what is done stays done; for the rest: attnvis sweep --resume {folder}")
+        _, foreign = divided(shlex.split(results.command)[2:], COMMAND)  # what the folder may not say
+        again = shlex.join([str(results.folder), *foreign])
+        note(f"what is done stays done; for the rest: attnvis sweep --resume {again}")
 
 
 def lost_jobs(folder: Path) -> set[int]:
@@ -258,5 +311,7 @@ COMMAND = Command(
     argument="PHOTO ...",
     record="plan.json",
     axes=AXES,
-    comparison=Comparison(compare, record_failure, lost_jobs=lost_jobs, waiting_jobs=waiting_jobs),
+    comparison=Comparison(
+        compare, record_failure, lost_jobs=lost_jobs, waiting_jobs=waiting_jobs, photos=planned_sweep
+    ),
 )

@@ -1,7 +1,7 @@
 """A sweep's folder in, one table of all its jobs out; and what a job's folder is called and holds."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,29 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 
-from attnvis.experiments.sweep.curves import read_curves
+from attnvis.experiments.sweep.curves import KEPT, read_curves
 from attnvis.experiments.sweep.record import JobRecord
 from attnvis.experiments.sweep.shapes import SHAPES
+from attnvis.files import check_regular, is_whole, read_bytes
 from attnvis.metrics.diagnostics import DESCRIPTIONS
+from attnvis.pipeline.records import as_written
+from attnvis.pipeline.resume import PlannedPhoto, album_digest, photos_of, read_json
 
-__all__ = ["AXES", "Part", "Sweep", "finished", "read_record", "read_sweep", "setting_name"]
+__all__ = [
+    "AXES",
+    "Part",
+    "Sweep",
+    "finished",
+    "images_key",
+    "read_plan",
+    "read_record",
+    "read_sweep",
+    "setting_name",
+]
+
+MOST = 1 << 28  # bytes of a job.json
 
 AXES = (  # what differs between jobs; within a job: query, scaling, normalise
     "backbone",
@@ -81,43 +97,147 @@ class Sweep:
         return [part for part in self.parts if part.status != "done"]
 
 
-def finished(folder: Path, asked: Mapping[str, Any]) -> bool:
-    """Whether this very job was done here before."""
+def finished(folder: Path, asked: Mapping[str, Any], photos: Sequence[PlannedPhoto] = ()) -> bool:
+    """Whether this very job was done here before, on these photos, and all of its files are whole."""
     record = read_record(folder)
-    return record.status == "done" and record.asked == json.loads(json.dumps(asked))
+    now = json.loads(json.dumps(asked))
+    if "photos" not in record.asked:  # a record of an earlier version: its rows say which they were
+        now.pop("photos", None)
+    if record.status != "done" or record.asked != now:
+        return False
+    pictures = all(is_whole(folder, tile.file) for tile in record.tiles)  # a page can do without, not a sweep
+    return pictures and not trouble(folder, record, photos)
+
+
+def trouble(folder: Path, record: JobRecord, photos: Sequence[PlannedPhoto] = ()) -> str:
+    """Why the files of a job that is done are not what it left, on these photos; "" where they are."""
+    if photos and record.asked.get("photos", album_digest(photos)) != album_digest(photos):
+        return "it was measured on other photos"
+    if record.asked.get("study") == "recognition":
+        return "" if is_whole(folder, "index.html") else "its index.html is gone or empty"
+    try:
+        table = read_rows(folder, record)
+        record_curves(folder, record)
+    except (OSError, ValueError) as error:
+        return " ".join(str(error).split())
+    return trouble_with_photos(table, record, photos)
+
+
+def trouble_with_photos(table: pa.Table, record: JobRecord, photos: Sequence[PlannedPhoto]) -> str:
+    """Whether every photo is in the rows, or failed, and none but these."""
+    if not photos:
+        return ""
+    measured = dict(zip(table["path"].to_pylist(), table["digest"].to_pylist(), strict=True))
+    planned = {as_written(photo.path): photo.digest for photo in photos}
+    others = [path for path, digest in measured.items() if planned.get(path) != digest]
+    failed = {as_written(failure.path) for failure in record.failures}
+    lacking = [path for path in planned if path not in measured and path not in failed]
+    if others or lacking:
+        return f"it was measured on other photos ({', '.join([*others, *lacking][:5])})"
+    return ""
+
+
+def read_rows(folder: Path, record: JobRecord) -> pa.Table:
+    """The table of a job.  Raises ValueError for one that is damaged, or is not that of this record."""
+    path = folder / "rows.parquet"
+    try:
+        check_regular(path)
+        table = pq.ParquetFile(path).read()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise ValueError(
+            f"its rows.parquet is damaged or gone ({' '.join(str(error).split())[:80]})"
+        ) from None
+    rows = record.done * len(record.queries) * len(record.settings)
+    types = dict(zip(SCHEMA.names, SCHEMA.types, strict=True))
+    foreign = [entry.name for entry in table.schema if types.get(entry.name) != entry.type]
+    if foreign or table.num_rows != rows:  # an earlier version's columns may be fewer
+        raise ValueError(f"its rows.parquet holds {table.num_rows} rows of {rows}, or other columns")
+    return table
+
+
+def record_curves(folder: Path, record: JobRecord) -> dict[str, dict[str, np.ndarray]]:
+    """The curves of a job.  Raises ValueError for those that are damaged, or not those of this record."""
+    path = folder / "curves.safetensors"
+    try:
+        check_regular(path)
+        curves = read_curves(path, record.queries)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ValueError(f"its curves.safetensors is damaged or gone ({str(error)[:80]})") from None
+    for values in curves.values():
+        kept, settings = min(record.done, KEPT), len(record.settings)
+        shapes = (values["ranks"].shape[:1], values["gaps"].shape[:1], values["perplexity"].shape[:1])
+        if shapes != ((settings,), (settings + 1,), (kept,)) or values["tau"].shape != (
+            kept,
+            len(record.sharpness),
+        ):
+            raise ValueError("its curves.safetensors is that of another job")
+    return curves
 
 
 def read_record(folder: Path) -> JobRecord:
     """What a job left in its folder; a job that left nothing, or half of it, is missing."""
     try:
-        return JobRecord.from_json((folder / "job.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return JobRecord.from_json(read_bytes(folder / "job.json", most=MOST).decode())
+    except FileNotFoundError:
         begun = (folder / ".rows.part").exists()
         killed = "it was started and never ended: killed, or out of memory"
         return JobRecord("missing", killed if begun else "it was never started")
+    except (OSError, ValueError, RecursionError):
+        return JobRecord("missing", "its job.json is damaged")
 
 
-def read_sweep(folder: Path) -> Sweep:
-    """A sweep's folder: plan.json says what was asked, the jobs' folders what there is.
+def read_plan(folder: Path) -> dict[str, Any]:
+    """What plan.json says of a sweep: command, jobs, many, and photos: images -> PlannedPhoto of each.
 
-    Raises ValueError where there is no plan.json.
+    Raises ValueError where there is none, or a damaged one.
     """
     try:
-        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        plan = read_json(folder / "plan.json")
     except FileNotFoundError:
         raise ValueError(
             f"{folder} is not the folder of a sweep: it has no plan.json; "
             "give one such as outputs/sweep/<date>/<time>"
         ) from None
-    parts = []
+    except (OSError, ValueError):
+        raise ValueError(
+            f"{folder / 'plan.json'} is damaged; run the sweep again in another folder"
+        ) from None
+    try:
+        photos = {str(images): photos_of(of_them) for images, of_them in plan.get("photos", {}).items()}
+        jobs = [str(job) for job in plan["jobs"]]
+        return {
+            "command": str(plan["command"]),
+            "jobs": jobs,
+            "many": bool(plan["many"]),
+            "logger": dict(plan.get("logger") or {"mode": "disabled"}),
+            "photos": photos,
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError(f"{folder / 'plan.json'} is damaged, or not the plan of a sweep") from None
+
+
+def images_key(images: Any) -> str:
+    """Under which plan.json has the photos that this setting names."""
+    return json.dumps(images)
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """A sweep's folder: plan.json says what was asked, the jobs' folders what there is.
+
+    A job whose files are damaged, or that was measured on other photos than the plan's, is missing.
+    Raises ValueError where there is no plan.json, or a damaged one.
+    """
+    plan = read_plan(folder)
+    parts, tables = [], []
     for number, overrides in enumerate(plan["jobs"]):
         job = folder / str(number) if plan["many"] else folder
-        parts.append(Part(job, number, overrides, read_record(job)))
-    tables = [
-        pq.read_table(part.folder / "rows.parquet")
-        for part in parts
-        if part.status == "done" and part.study != "recognition"
-    ]
+        record = read_record(job)
+        photos = plan["photos"].get(images_key(record.asked.get("images")), ())
+        if record.status == "done" and (reason := trouble(job, record, photos)):
+            record = JobRecord("missing", reason)
+        parts.append(Part(job, number, overrides, record))
+        if record.status == "done" and parts[-1].study != "recognition":
+            tables.append(read_rows(job, record))
     # a job that an earlier version measured may lack columns
     table = pa.concat_tables(tables, promote_options="default") if tables else SCHEMA.empty_table()
     return Sweep(folder, plan["command"], parts, table)

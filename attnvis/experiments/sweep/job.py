@@ -23,7 +23,7 @@ from attnvis.experiments.sweep.curves import QueryCurves
 from attnvis.experiments.sweep.record import Failure, JobRecord
 from attnvis.experiments.sweep.rows import RowTable
 from attnvis.experiments.sweep.sheets import SheetWriter
-from attnvis.files import save, unique
+from attnvis.files import open_new, save, unique
 from attnvis.methods.settings import PhotoResult
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays
@@ -43,7 +43,7 @@ class JobWriter:
         self.failures: list[Failure] = []
         self.part = folder / ".rows.part"
         folder.mkdir(parents=True, exist_ok=True)
-        self.part.touch()
+        open_new(self.part).close()
         (folder / "job.json").unlink(missing_ok=True)
 
     def update(self, **changes: Any) -> None:
@@ -63,7 +63,7 @@ class JobWriter:
         seconds = round(time.time() - self.started, 3)
         failures = tuple(self.failures)
         self.update(status=status, reason=reason, failures=failures, seconds=seconds)
-        save(self.folder / "job.json", self.record.to_json().encode())
+        save(self.folder, "job.json", self.record.to_json().encode())
         self.part.unlink(missing_ok=True)
 
     def __enter__(self) -> "JobWriter":
@@ -134,4 +134,4 @@ class GridWriter:
         self.rows.flush()
         self.rows.close()
         self.job.part.replace(self.job.folder / "rows.parquet")
-        save(self.job.folder / "curves.safetensors", safetensors.numpy.save(self.arrays()))
+        save(self.job.folder, "curves.safetensors", safetensors.numpy.save(self.arrays()))

@@ -69,8 +69,8 @@ def write_comparison(sweep: Sweep) -> Path:
     drawn = sections(all_series)
     for section in drawn:
         for figure in section.figures:
-            save(sweep.folder / "figures" / f"{figure.name}.png", figure.png)
-            save(sweep.folder / "figures" / f"{figure.name}.svg", figure.svg)
+            save(sweep.folder, f"figures/{figure.name}.png", figure.png)
+            save(sweep.folder, f"figures/{figure.name}.svg", figure.svg)
     room = "attnvis.experiments.sweep"
     pages = environment(room, percent=percent, points=points, between=between, part_of=part_of)
     return write_page(

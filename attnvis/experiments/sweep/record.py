@@ -60,9 +60,24 @@ class JobRecord:
             raise ValueError("no record of a job")
         names = [entry.name for entry in fields(cls) if entry.name != "provenance"]
         known = {name: values.pop(name) for name in names if name in values}
-        known["queries"] = tuple(known.get("queries", ()))
-        known["settings"] = tuple((scaling, normalise) for scaling, normalise in known.get("settings", ()))
-        known["sharpness"] = tuple(known.get("sharpness", ()))
-        known["failures"] = tuple(Failure(**failure) for failure in known.get("failures", ()))
-        known["tiles"] = tuple(Tile(**tile) for tile in known.get("tiles", ()))
-        return cls(**known, provenance=values)
+        try:
+            return cls(**typed(known), provenance=values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no record of a job: {error}") from None
+
+
+def typed(known: dict[str, Any]) -> dict[str, Any]:
+    """The fields as they were.  Raises ValueError, TypeError or KeyError for what is none of ours."""
+    if known["status"] not in ("done", "failed"):
+        raise ValueError("no record of a job")
+    known["reason"] = str(known.get("reason", ""))
+    known["asked"] = dict(known.get("asked", {}))
+    known["axes"] = {str(name): str(value) for name, value in dict(known.get("axes", {})).items()}
+    known["done"], known["passes"] = int(known.get("done", 0)), int(known.get("passes", 0))
+    known["seconds"] = float(known.get("seconds", 0))
+    known["queries"] = tuple(map(str, known.get("queries", ())))
+    known["settings"] = tuple((str(scaling), str(name)) for scaling, name in known.get("settings", ()))
+    known["sharpness"] = tuple(map(float, known.get("sharpness", ())))
+    known["failures"] = tuple(Failure(**failure) for failure in known.get("failures", ()))
+    known["tiles"] = tuple(Tile(**tile) for tile in known.get("tiles", ()))
+    return known

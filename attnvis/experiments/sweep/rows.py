@@ -1,7 +1,9 @@
 """What a job measured of each photo, query and setting -> rows.parquet, in groups."""
 
+import errno
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 
 from attnvis.experiments.sweep.folder import SCHEMA, setting_name
 from attnvis.experiments.sweep.shapes import colour_spread, shapes_of
+from attnvis.files import open_new
 from attnvis.methods.settings import PhotoResult
 from attnvis.types import Photo
 
@@ -27,7 +30,8 @@ class RowTable:
         self.waiting: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         # (query, setting) -> perplexity / N of each photo
         self.shares: dict[tuple[str, str], array[float]] = {}
-        self.writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self.path, self.file = path, open_new(path)
+        self.writer = pq.ParquetWriter(self.file, SCHEMA, compression="zstd")
 
     def add(self, path: Path, index: int, photo: Photo, results: Mapping[str, PhotoResult]) -> None:
         """All rows of a photo: by query, and of each query by setting."""
@@ -71,12 +75,27 @@ class RowTable:
         }
 
     def flush(self) -> None:
-        self.writer.write_table(pa.table(self.waiting, schema=SCHEMA))
+        with naming(self.path):
+            self.writer.write_table(pa.table(self.waiting, schema=SCHEMA))
         self.waiting = {name: [] for name in SCHEMA.names}
 
     def close(self) -> None:
         """Without what waits: `flush` that first."""
-        self.writer.close()
+        with naming(self.path):
+            try:
+                self.writer.close()
+            finally:
+                self.file.close()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raises OSError with the file's name: Arrow, and a full disk, give none."""
+    try:
+        yield
+    except OSError as error:
+        text = error.strerror or " ".join(str(error).split())
+        raise OSError(error.errno or errno.EIO, text, str(path)) from None
 
 
 def as_stored(value: str | int | float) -> str | int | float:

@@ -47,14 +47,14 @@ class SheetWriter:
                 pictures.append((picture, f"{setting}: {spread}"))
                 if not self.drawn:
                     file = f"tiles/{len(self.tiles)}.jpg"
-                    save(self.folder / file, overlays.encode(picture, "jpg", 85))
+                    save(self.folder, file, overlays.encode(picture, "jpg", 85))
                     tile = Tile(file, photo.name, result.query, result.label, said=spread, setting=setting)
                     self.tiles.append(tile)
         sheet = panels.contact_sheet(
             pictures, len(self.settings), TILE, photo.name, self.style, headings=headings
         )
         stem = unique(slug(Path(photo.name).stem), self.names)
-        save(self.folder / "sheets" / f"{stem}.jpg", overlays.encode(sheet, "jpg", 88))
+        save(self.folder, f"sheets/{stem}.jpg", overlays.encode(sheet, "jpg", 88))
         self.drawn += 1
 
     def pictures_of(
