@@ -5,7 +5,9 @@
 
 explain         one photo and one question -> an Explanation
 Explanation     scores, logits, weights, context, diagnostics and pictures of one answer
-Backbone        a network cut at layers: build_backbone, of any torch.nn.Module;  load_backbone, by name, with its weights
+Backbone        a network cut at layers
+build_backbone  of any torch.nn.Module;  load_backbone, by name, with its weights
+AttentionMethod a network, a query, a scaling and a normaliser: a batch of photos -> answers
 Style           how maps are drawn;  read_maps: a run's raw numbers, back from their file
 """
 
@@ -19,14 +21,25 @@ if TYPE_CHECKING:
     from attnvis.backbone.backbone import Backbone
     from attnvis.backbone.build import build_backbone
     from attnvis.backbone.sources import load_backbone
+    from attnvis.methods.attention import AttentionMethod
     from attnvis.pipeline.maps import read_maps
     from attnvis.render.overlays import Style
 
-__all__ = ["Backbone", "Explanation", "Style", "build_backbone", "explain", "load_backbone", "read_maps"]
+__all__ = [
+    "AttentionMethod",
+    "Backbone",
+    "Explanation",
+    "Style",
+    "build_backbone",
+    "explain",
+    "load_backbone",
+    "read_maps",
+]
 
 __version__ = version("attnvis")
 
 HOMES = {
+    "AttentionMethod": "attnvis.methods.attention",
     "Backbone": "attnvis.backbone.backbone",
     "Explanation": "attnvis.api",
     "Style": "attnvis.render.overlays",

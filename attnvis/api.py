@@ -1,6 +1,6 @@
 """attnvis from Python: one photo and one question in, one frozen result out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,37 +95,38 @@ class Explanation:
 
     def overlay(self, **style: Any) -> np.ndarray:
         """The photo with the map over it, RGB uint8 [H, W, 3]; settings as in attnvis.render.Style."""
-        pixels, answer = full_pixels(self.photo), self.answer
         return overlays.overlay(
-            pixels,
-            answer.cells,
-            overlays.Style(**style),
-            answer.mark,
-            field=answer.field,
-            placement=answer.placement,
+            full_pixels(self.photo),
+            self.answer.cells,
+            style=overlays.Style(**style),
+            mark=self.answer.mark,
+            field=self.answer.field,
+            placement=self.answer.placement,
         )
 
     def panel(self, **style: Any) -> np.ndarray:
         """Photo, heatmap, overlay and the numbers, RGB uint8."""
-        lines = [
-            ("query", self.answer.query),
-            *([("this class", self.answer.class_score)] if self.answer.class_score else []),
-            *drawing.class_lines(self.predicted),
-            ("scaling", drawing.scaling_text(self.scaling)),
-            ("backbone", self.backbone),
-            *drawing.number_lines(self.answer),
-            *(("warning", text) for text in self.warnings),
-        ]
-        pixels, answer, title = full_pixels(self.photo), self.answer, f"{self.photo.name}: {self.label}"
         return panels.panel(
-            pixels,
-            answer.cells,
-            overlays.Style(**style),
-            title,
-            lines,
-            answer.mark,
-            placement=answer.placement,
+            full_pixels(self.photo),
+            self.answer.cells,
+            style=overlays.Style(**style),
+            title=f"{self.photo.name}: {self.label}",
+            lines=self.lines(),
+            mark=self.answer.mark,
+            placement=self.answer.placement,
         )
+
+    def lines(self) -> Iterator[tuple[str, object]]:
+        """What stands beside the pictures of a panel: (name, value)."""
+        yield "query", self.answer.query
+        if self.answer.class_score:
+            yield "this class", self.answer.class_score
+        yield from drawing.class_lines(self.predicted)
+        yield "scaling", drawing.scaling_text(self.scaling)
+        yield "backbone", self.backbone
+        yield from drawing.number_lines(self.answer)
+        for text in self.warnings:
+            yield "warning", text
 
     def save(self, path: str | Path, **style: Any) -> Path:
         """A picture for .jpg, .png and .webp (the overlay),

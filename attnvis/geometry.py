@@ -41,9 +41,8 @@ class ReceptiveField:
 
     offset: tuple[float, float]
     stride: tuple[float, float]
-    field: tuple[float, float] | None = dataclasses.field(
-        default=None, compare=False
-    )  # height, width; None: not known
+    # height, width; None: not known
+    field: tuple[float, float] | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,8 @@ class Preprocessing:
     size: int  # the short side of the input in pixels (the side, for square fits)
     fit: str = "resize"  # resize | crop | letterbox | stretch
     resize: int | None = None  # fit=crop: the short side before the centre crop; None: the same as size
-    multiple: int = (
-        32  # fit=resize: the long side is size plus a multiple of this, so that the grid ends where it should
-    )
+    # fit=resize: the long side is size plus a multiple of this, so that the grid ends where it should
+    multiple: int = 32
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -157,9 +156,8 @@ class Placement:
     grid: tuple[int, int]  # cells per column, cells per row
     size: tuple[int, int]  # (height, width) of the photo
     seen: Box
-    field: tuple[float, float] | None = (
-        None  # what one cell can see of the photo: height, width; None: not known
-    )
+    # what one cell can see of the photo: height, width; None: not known
+    field: tuple[float, float] | None = None
     # how the cells' place is known: rf, stretch, or a shift in pixels of the input and who measured it
     source: str = ""
 
@@ -284,9 +282,8 @@ class Query:
     text: str = ""  # as `language.parse` reads it: class:tabby, point:120,80
     marks: tuple[Box | tuple[float, float] | None, ...] = ()  # [Q]: a box, a (row, column), or nothing
     classes: tuple[tuple[ClassScore, ...], ...] = ()  # [B][Q], of a class query: how likely each class is
-    sign_margin: Float[Tensor, "B Q"] | None = (
-        None  # of a query whose sign is free, 0 ... 1: how clearly it was chosen
-    )
+    # of a query whose sign is free, 0 ... 1: how clearly it was chosen
+    sign_margin: Float[Tensor, "B Q"] | None = None
 
 
 @dataclass(frozen=True)
@@ -383,9 +380,8 @@ def find_class(name: str | int, categories: Sequence[str], count: int) -> int:
     wanted = text.lower().replace("_", " ")
     if wanted in plain:
         return plain.index(wanted)
-    words = [
-        category for category in plain if wanted in category.replace(",", "").split()
-    ]  # cat: tiger cat before crate
+    # cat: tiger cat before crate
+    words = [category for category in plain if wanted in category.replace(",", "").split()]
     inside = [category for category in plain if wanted in category]
     near = list(dict.fromkeys(words + difflib.get_close_matches(wanted, plain, n=5) + inside))[:6]
     hint = f"did you mean {', '.join(near)}?" if near else "nothing is spelled nearly so"

@@ -68,8 +68,9 @@ from attnvis.types import Batch, Photo
 
 NETWORKS = ("efficientnet_lite0", "resnet18", "resnet50", "mobilenet_v2")
 SCALINGS = (
-    "none", "inv_sqrt_d", "inv_d", "log_n", "ssmax", "zscore", "robust_z", "minmax", "cosine:0.01", "cosine:0.07", "cosine:1",
-    "perplexity:0.03", "perplexity:0.1", "perplexity:0.3", *(f"temperature:{2.0**power:g}" for power in range(-2, 10, 2)),
+    "none", "inv_sqrt_d", "inv_d", "log_n", "ssmax", "zscore", "robust_z", "minmax",
+    "cosine:0.01", "cosine:0.07", "cosine:1", "perplexity:0.03", "perplexity:0.1", "perplexity:0.3",
+    *(f"temperature:{2.0**power:g}" for power in range(-2, 10, 2)),
 )  # fmt: skip
 
 
@@ -93,8 +94,8 @@ def networks(args: argparse.Namespace) -> Iterator[str]:
         for name in names
     }
     precision = {str(net.dtype).removeprefix("torch.") for net in loaded.values()}
-    how = f"{torch.get_num_threads()} threads, {', '.join(precision)}, batches of {args.batch}; medians of {args.rounds} rounds"
-    yield f"Photos a second, {how}.\n"
+    how = f"{torch.get_num_threads()} threads, {', '.join(precision)}, batches of {args.batch}"
+    yield f"Photos a second, {how}; medians of {args.rounds} rounds.\n"
     yield "| | " + " | ".join(f"{size} px" for size in args.sizes) + " |"
     yield "|---" * (len(args.sizes) + 1) + "|"
     columns = []
@@ -156,7 +157,10 @@ def sweep(args: argparse.Namespace) -> Iterator[str]:
         "20 scalings and sheets": lambda: whole(None),
     }
     found = interleaved(sides, args.rounds)
-    yield f"{len(paths)} photos, {net.name}, query {args.query}, {torch.get_num_threads()} threads, medians of {args.rounds} rounds.\n"
+    yield (
+        f"{len(paths)} photos, {net.name}, query {args.query}, {torch.get_num_threads()} threads, "
+        f"medians of {args.rounds} rounds.\n"
+    )
     yield "| | seconds | times one run |"
     yield "|---|---|---|"
     base = found["one run"]
@@ -270,8 +274,9 @@ def core_seconds(work: Callable[[], object]) -> float:
 def pipeline(args: argparse.Namespace) -> Iterator[str]:
     cores = torch.get_num_threads()
     yield (
-        f"{args.count} JPEGs of 640 x 480, overlays written as JPEG of quality 92; core-milliseconds a photo, one thread; medians of "
-        f"{args.rounds} interleaved rounds over {args.block} photos each.  Batches of {args.batch}, query class, scaling perplexity.\n"
+        f"{args.count} JPEGs of 640 x 480, overlays written as JPEG of quality 92; core-milliseconds "
+        f"a photo, one thread; medians of {args.rounds} interleaved rounds over {args.block} photos each.  "
+        f"Batches of {args.batch}, query class, scaling perplexity.\n"
     )
     pieces = ("network", "decode", "fit", "attention", "draw", "write")
     yield (
@@ -493,10 +498,14 @@ def peers(args: argparse.Namespace) -> Iterator[str]:
     """Photos to Grad-CAM overlays; attnvis draws the class query, whose map is the same up to a factor."""
     cores = torch.get_num_threads()
     yield (
-        f"Seconds of wall clock and of CPU per 100 photos of 640 x 480, each side its own whole loop: decode, explain the predicted class, "
-        f"overlay written as JPEG.  {cores} threads; medians of {args.rounds} interleaved rounds of {args.block} photos.\n"
+        "Seconds of wall clock and of CPU per 100 photos of 640 x 480, each side its own whole loop: decode, "
+        f"explain the predicted class, overlay written as JPEG.  {cores} threads; "
+        f"medians of {args.rounds} interleaved rounds of {args.block} photos.\n"
     )
-    yield "| network | side | wall | CPU | wall, times attnvis eager fp32 batch 1 | wall, times attnvis at its best |"
+    yield (
+        "| network | side | wall | CPU | wall, times attnvis eager fp32 batch 1 "
+        "| wall, times attnvis at its best |"
+    )
     yield "|---|---|---|---|---|---|"
     with tempfile.TemporaryDirectory() as folder:
         paths = make_photos(Path(folder), args.block * 2)
@@ -647,7 +656,8 @@ def queries(args: argparse.Namespace) -> Iterator[str]:
         sides[f"Q = {count}: scores, scaling, softmax"] = ask
         sides[f"Q = {count}, with diagnostics and answers"] = functools.partial(method.answer, (features,))
     found = interleaved(sides, args.rounds)
-    yield f"{name}, {features.tokens.shape[1]} patches of {features.tokens.shape[2]} channels, batches of {args.batch}.\n"
+    _, patches, channels = features.tokens.shape
+    yield f"{name}, {patches} patches of {channels} channels, batches of {args.batch}.\n"
     yield "| | ms a photo | of the network |\n|---|---|---|"
     for side, seconds in found.items():
         share = statistics.median(a / b for a, b in zip(seconds, found["network"], strict=True))
@@ -677,12 +687,15 @@ def compare_engines(args: argparse.Namespace) -> Iterator[str]:
 
 
 VERBS = {
-    "networks": networks, "sweep": sweep, "pipeline": pipeline, "peers": peers, "memory": memory, "latency": latency, "queries": queries,
-    "agreement": compare_engines,
+    "networks": networks, "sweep": sweep, "pipeline": pipeline, "peers": peers, "memory": memory,
+    "latency": latency, "queries": queries, "agreement": compare_engines,
 }  # fmt: skip
 USUAL = {
-    "networks": list(NETWORKS), "pipeline": ["resnet50", "mobilenet_v3_large", "efficientnet_lite0"],
-    "peers": ["resnet50", "mobilenet_v3_large"], "agreement": list(NETWORKS), "memory": ["efficientnet_lite0"],
+    "networks": list(NETWORKS),
+    "pipeline": ["resnet50", "mobilenet_v3_large", "efficientnet_lite0"],
+    "peers": ["resnet50", "mobilenet_v3_large"],
+    "agreement": list(NETWORKS),
+    "memory": ["efficientnet_lite0"],
 }  # fmt: skip
 
 

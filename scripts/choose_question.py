@@ -43,9 +43,8 @@ from attnvis.types import Photo
 CANDIDATES = (
     *(("class", scaling) for scaling in ("inv_sqrt_d", "perplexity:0.1")),
     ("mean", "inv_sqrt_d"),
-    *(
-        ("distance", scaling) for scaling in ("none", "zscore", "perplexity:0.1")
-    ),  # d_k = 1: 1/sqrt(d) is none
+    # d_k = 1: 1/sqrt(d) is none
+    *(("distance", scaling) for scaling in ("none", "zscore", "perplexity:0.1")),
     *(("norm", scaling) for scaling in ("none", "zscore", "perplexity:0.1")),
     ("rarity", "perplexity:0.1"),
     ("pca", "perplexity:0.1"),
@@ -191,11 +190,14 @@ def counts(findings: list[list[Finding]]) -> Iterator[Sequence[str]]:
             str(sum(bool(finding.inside) for finding in hits_known)),
             str(sum(bool(finding.touching) for finding in hits_known)),
         ]
+        logs = np.array([(finding.mirror.logs, finding.size.logs) for finding in column])
+        maps = np.array([(finding.mirror.maps, finding.size.maps) for finding in column])
+        logs_over, maps_over = (logs < 0).sum(0), (maps < 0).sum(0)
         yield (
             name(*pair),
-            f"{sum(finding.mirror.logs < 0 for finding in column)} / {sum(finding.size.logs < 0 for finding in column)}",
-            f"{sum(finding.mirror.maps < 0 for finding in column)} / {sum(finding.size.maps < 0 for finding in column)}",
-            f"{np.median([finding.mirror.logs for finding in column]):.2f} / {np.median([finding.mirror.maps for finding in column]):.2f}",
+            f"{logs_over[0]} / {logs_over[1]}",
+            f"{maps_over[0]} / {maps_over[1]}",
+            f"{np.median(logs[:, 0]):.2f} / {np.median(maps[:, 0]):.2f}",
             " / ".join(f"{100 * share:.2g}" for share in (shares.min(), np.median(shares), shares.max())),
             str(int(((shares >= READABLE[0]) & (shares <= READABLE[1])).sum())),
             *(for_boxes if hits_known else ("-", "-")),
@@ -234,9 +236,13 @@ def sheet(backbone: Backbone, photos: Sequence[Photo], size: int) -> np.ndarray:
         tiles.append((pixels, photo.name))
         for pair, answer in zip(CANDIDATES, answers(backbone, photo, size), strict=True):
             if pair in SHOWN:
-                caption = f"{answer.label}, {about(answer, pair[1])}: {answer.diagnostics['max_times_uniform']:.3g}x"
+                hottest = answer.diagnostics["max_times_uniform"]
+                caption = f"{answer.label}, {about(answer, pair[1])}: {hottest:.3g}x"
                 tiles.append((render.overlay(pixels, answer.map(), style), caption))
-    title = f"{backbone.name}, one colour scale; how many of the patches a map spreads over, and its hottest patch"
+    title = (
+        f"{backbone.name}, one colour scale; how many of the patches a map spreads over, "
+        "and its hottest patch"
+    )
     return render.contact_sheet(tiles, columns=1 + len(SHOWN), side=230, title=title, style=style)
 
 

@@ -1,4 +1,6 @@
-"""The README's pictures: photos down and queries across, or queries down and scalings across; one colour scale.
+"""The README's pictures: photos down and queries across, or queries down and scalings across.
+
+All on one colour scale.
 
 python scripts/contact_sheet.py queries docs/queries.jpg
     every query over the samples, the mean with the default scaling
@@ -32,9 +34,8 @@ def queries(backbone: Backbone, samples: list[str]) -> list[tuple]:
         spot = f"point:{width // 2},{height // 2}"
         tiles.append((photo.pixels, name))
         for asked in (*QUERIES, spot):
-            scaling = (
-                "inv_sqrt_d" if asked == "mean" else "perplexity"
-            )  # under 1/sqrt(d) the others are nearly uniform or nearly one-hot
+            # under 1/sqrt(d) the others are nearly uniform or nearly one-hot
+            scaling = "inv_sqrt_d" if asked == "mean" else "perplexity"
             tiles.append(tile(api.explain(f"samples/{name}", asked, scaling, backbone=backbone)))
     return tiles
 
@@ -67,7 +68,8 @@ def tile(found: api.Explanation, said: str = "") -> tuple:
     numbers = found.diagnostics
     return (
         found.overlay(),
-        f"{said or found.label}: {numbers['perplexity']:.0f} of {found.answer.patches}, {numbers['max_times_uniform']:.3g}x",
+        f"{said or found.label}: {numbers['perplexity']:.0f} of {found.answer.patches}, "
+        f"{numbers['max_times_uniform']:.3g}x",
     )
 
 

@@ -23,10 +23,12 @@ from attnvis.data.paths import find
 from attnvis.types import PhotoError
 
 FLAVOURS: list[tuple[str, str, dict[str, object]]] = [
-    ("JPEG", "RGB", {"quality": 80}), ("JPEG", "L", {"progressive": True}), ("JPEG", "CMYK", {}), ("PNG", "RGB", {}), ("PNG", "P", {}),
-    ("PNG", "RGBA", {}), ("PNG", "I;16", {}), ("WEBP", "RGB", {}), ("WEBP", "RGBA", {"lossless": True}), ("GIF", "P", {}),
-    ("BMP", "RGB", {}),
-    ("TIFF", "RGB", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}), ("TIFF", "RGBA", {"compression": "tiff_deflate"}),
+    ("JPEG", "RGB", {"quality": 80}), ("JPEG", "L", {"progressive": True}), ("JPEG", "CMYK", {}),
+    ("PNG", "RGB", {}), ("PNG", "P", {}), ("PNG", "RGBA", {}), ("PNG", "I;16", {}),
+    ("WEBP", "RGB", {}), ("WEBP", "RGBA", {"lossless": True}),
+    ("GIF", "P", {}), ("BMP", "RGB", {}),
+    ("TIFF", "RGB", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+    ("TIFF", "RGBA", {"compression": "tiff_deflate"}),
 ]  # fmt: skip
 EXTREMES = [
     b"\0",

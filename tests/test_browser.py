@@ -139,9 +139,8 @@ def test_the_page_of_accuracies_hints_at_columns_that_a_telephone_cuts(visit, tm
     hidden = [pixels for pixels, _ in visit(page, 1280)[1].locator(".wide").evaluate_all(tables)]
     assert hidden == [0, 0]
     for pixels, shadows in visit(page, 400)[1].locator(".wide").evaluate_all(tables):
-        assert (
-            pixels == 0 or shadows == "local, local, scroll, scroll"
-        )  # shadows stay, and the table's ends cover them
+        # shadows stay, and the table's ends cover them
+        assert pixels == 0 or shadows == "local, local, scroll, scroll"
 
 
 # A page that is wrong in each of these ways, so that what stands above cannot pass for want of looking.

@@ -49,9 +49,8 @@ def interpolate(cells: np.ndarray, size: tuple[int, int], corners: bool) -> np.n
 def test_cells_on_a_resized_photo_by_hand():
     view = View((2.0, 0.5), (0.0, 0.0), rectangle(0, 0, 30, 200), (60, 100))
     placement = place_grid(view, ReceptiveField((3.0, 7.5), (8.0, 16.0)), (7, 6), (30, 200))
-    assert placement == placed(
-        (1.75, 16), (4, 32), (7, 6), (30, 200)
-    )  # (3 + .5) / 2, (7.5 + .5) / .5; 8 / 2, 16 / .5
+    # (3 + .5) / 2, (7.5 + .5) / .5; 8 / 2, 16 / .5
+    assert placement == placed((1.75, 16), (4, 32), (7, 6), (30, 200))
     assert placement.centre(2, 3) == (9.75, 112.0)
 
 
@@ -64,13 +63,10 @@ def test_cells_on_a_cropped_photo_by_hand():
 def test_cells_on_a_letterboxed_photo_by_hand():
     view = View((0.25, 0.25), (0.0, 12.0), rectangle(0, 0, 128, 32), (32, 32))
     placement = place_grid(view, reaching(3.5, 8), (4, 4), (128, 32))
-    assert placement == placed(
-        (16, -32), (32, 32), (4, 4), (128, 32)
-    )  # (4 - 12) / .25: the first column lies left of the photo
-    assert visible_cells(placement) == (
-        slice(0, 4),
-        slice(1, 3),
-    )  # tiles -48 ... -16, -16 ... 16, 16 ... 48, 48 ... 80 on a photo 0 ... 32
+    # (4 - 12) / .25: the first column lies left of the photo
+    assert placement == placed((16, -32), (32, 32), (4, 4), (128, 32))
+    # tiles -48 ... -16, -16 ... 16, 16 ... 48, 48 ... 80 on a photo 0 ... 32
+    assert visible_cells(placement) == (slice(0, 4), slice(1, 3))
 
 
 def test_stretch_pulls_the_tiles_over_the_whole_input():
@@ -165,9 +161,8 @@ integers = st.tuples(st.integers(0, 9), st.integers(0, 9))
 def test_at_its_centre_a_cell_has_its_own_value(grid, first, step, beyond):
     size = tuple(a + s * (n - 1) + 1 + b for a, s, n, b in zip(first, step, grid, beyond))
     cells = noise(*grid)
-    drawn = to_pixels(
-        cells, placed((first[0] + 0.5, first[1] + 0.5), step, grid, size)
-    )  # at the centre of a pixel
+    # at the centre of a pixel
+    drawn = to_pixels(cells, placed((first[0] + 0.5, first[1] + 0.5), step, grid, size))
     close(drawn[first[0] :: step[0], first[1] :: step[1]][: grid[0], : grid[1]], cells)
     close(drawn[: first[0], first[1]], np.full(first[0], cells[0, 0]))  # level beyond the outer ones
     close(drawn[-1, -1], cells[-1, -1])
@@ -231,12 +226,8 @@ def test_a_map_is_nan_exactly_where_a_pixels_centre_was_not_seen(placement, size
 
 def test_half_of_a_pixel_decides_whether_it_was_seen():
     drawn = to_pixels(np.ones((2, 2), np.float32), placed((2, 3), (3, 3), (2, 2), (8, 9), 1.5, 2.6, 4, 5))
-    assert np.flatnonzero(~np.isnan(drawn).all(1)).tolist() == [
-        1,
-        2,
-        3,
-        4,
-    ]  # 1.5 ... 5.5: centre 5.5 is beyond
+    # 1.5 ... 5.5: centre 5.5 is beyond
+    assert np.flatnonzero(~np.isnan(drawn).all(1)).tolist() == [1, 2, 3, 4]
     assert np.flatnonzero(~np.isnan(drawn).all(0)).tolist() == [3, 4, 5, 6, 7]  # 2.6 ... 7.6
 
 
@@ -254,9 +245,8 @@ def hidden(placement: Placement, size: tuple[int, int]) -> bool:
 
 
 @given(placement=placements(), size=drawing)
-@example(
-    placement=placed((16, 16), (32, 32), (7, 7), (224, 224)), size=(3, 2)
-)  # most cells fall between the centres of the pixels
+# most cells fall between the centres of the pixels
+@example(placement=placed((16, 16), (32, 32), (7, 7), (224, 224)), size=(3, 2))
 @example(placement=placed((0.1, 0.1), (0.3, 0.3), (7, 7), (2, 2)), size=None)
 @example(placement=placed((10, 10), (20, 20), (7, 7), (150, 150), 5, 5, 130, 130), size=(4, 9))
 @quick
@@ -284,17 +274,15 @@ def test_each_cells_density_lies_around_its_own_place():
 
 def test_a_cell_smaller_than_the_pixels_goes_to_the_nearest():
     cells = np.arange(10, dtype=np.float32)[None]
-    drawn = to_pixels(
-        cells, placed((5, 0.5), (10, 1), (1, 10), (10, 10)), (1, 2), density=True
-    )  # pixels centred at 2.5 and 7.5
+    # pixels centred at 2.5 and 7.5
+    drawn = to_pixels(cells, placed((5, 0.5), (10, 1), (1, 10), (10, 10)), (1, 2), density=True)
     close(drawn, [[0 + 1 + 2 + 3 + 4, 5 + 6 + 7 + 8 + 9]])
 
 
 def test_a_cell_is_never_dealt_to_a_pixel_that_was_not_seen():
     seen_from_4 = placed((5, 4.5), (10, 1), (1, 6), (10, 10), 0, 4, 10, 6)
-    drawn = to_pixels(
-        np.arange(1, 7, dtype=np.float32)[None], seen_from_4, (1, 2), density=True
-    )  # the first cell is nearer to 2.5 than to 7.5
+    # the first cell is nearer to 2.5 than to 7.5
+    drawn = to_pixels(np.arange(1, 7, dtype=np.float32)[None], seen_from_4, (1, 2), density=True)
     close(drawn, [[np.nan, 1 + 2 + 3 + 4 + 5 + 6]])
 
 
@@ -302,9 +290,8 @@ def test_a_cell_is_never_dealt_to_a_pixel_that_was_not_seen():
 
 
 @given(shown=views(), far=st.floats(-40, 40), stride=st.sampled_from([8.0, 16.0, 32.0]))
-@example(
-    shown=(seen_as((850, 1998), "letterbox", 224), (850, 1998)), far=15.5, stride=32.0
-)  # tiles that end exactly where the bars end
+# tiles that end exactly where the bars end
+@example(shown=(seen_as((850, 1998), "letterbox", 224), (850, 1998)), far=15.5, stride=32.0)
 @example(shown=(seen_as((148, 345), "letterbox", 224), (148, 345)), far=15.5, stride=32.0)
 @example(shown=(seen_as((2078, 883), "letterbox", 224), (2078, 883)), far=15.5, stride=32.0)
 @quick

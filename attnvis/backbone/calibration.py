@@ -56,9 +56,8 @@ class Calibration:
     digest: str = ""  # of the weights
     layer: str = ""  # the node of the network
     size: int = 0  # short side of the input in pixels
-    controls: tuple[
-        float, ...
-    ] = ()  # the shifts of copies with random weights, as far as their maps gave any
+    # the shifts of copies with random weights, as far as their maps gave any
+    controls: tuple[float, ...] = ()
 
     @property
     def measured(self) -> Shift:

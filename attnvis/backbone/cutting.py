@@ -151,9 +151,8 @@ def nodes_of(net: nn.Module) -> list[str]:
 
     try:
         with TRACING, warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # of other nodes in training: nothing is trained here
+            # of other nodes in training: nothing is trained here
+            warnings.simplefilter("ignore", UserWarning)
             return get_graph_node_names(net)[1]
     except Exception:  # a network's own code raises what it likes at a tracer
         return [name for name, _ in net.named_modules() if name]

@@ -1,4 +1,6 @@
-"""The caller's process is left as it was: its random numbers, default dtype and device, autocast, warnings, variables."""
+"""The caller's process is left as it was: random numbers, default dtype and device, autocast, warnings,
+variables.
+"""
 
 import os
 import threading
@@ -31,7 +33,7 @@ def float32_on_cpu() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """As `float32_on_cpu`; and random numbers, warning filters and environment are afterwards as they were."""
+    """As `float32_on_cpu`; and random numbers, warning filters and environment are as before."""
     environment = dict(os.environ)
     with float32_on_cpu(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         try:

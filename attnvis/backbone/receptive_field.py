@@ -204,9 +204,8 @@ def average_functions(traced: fx.GraphModule) -> bool:
             traced.add_module(f"mean_of_{node.name}", MeanPool(*node.args[1:], **settings))
             node.op, node.target = "call_module", f"mean_of_{node.name}"
             node.args, node.kwargs = (node.args[0] if node.args else node.kwargs["input"],), {}
-        elif (
-            called in ("layer_norm", "batch_norm", "group_norm") or "window_attention" in called
-        ):  # Swin's windows have no middle of their own
+        elif called in ("layer_norm", "batch_norm", "group_norm") or "window_attention" in called:
+            # Swin's windows have no middle of their own
             node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
             traced.graph.erase_node(node)
             attends |= "attention" in called

@@ -66,9 +66,8 @@ def group_lines(group: str, default: str, command: Command) -> list[str]:
             "  a network's name will do: backbone=resnet18 is backbone=resnet backbone.name=resnet18"
         )
     common = {"backbone": ["_common", *options], "render": [default], "logger": [default]}.get(group, [])
-    shared = dict.fromkeys(
-        line for name in common for _, line in commented(f"{group}/{name}", f"{group}.")
-    )  # each once, in order
+    # each once, in order
+    shared = dict.fromkeys(line for name in common for _, line in commented(f"{group}/{name}", f"{group}."))
     if shared:
         lines += [f"  every {group} also takes:", *(f"    {line}" for line in shared)]
     return [*lines, ""]

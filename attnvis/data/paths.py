@@ -189,9 +189,8 @@ def missing_error(path: Path) -> PhotoError:
         with os.scandir(folder) as entries:
             # Not all: a list may name thousands that are missing, in a folder of a million.
             first = list(islice(entries, 1000))
-            names = [
-                entry.name for entry in first if entry.name != path.name
-            ]  # a dangling link is there itself
+            # a dangling link is there itself
+            names = [entry.name for entry in first if entry.name != path.name]
     except OSError:
         names = []
     hint = suggest(path.name, names) or f"; see what lies in {folder.absolute()}"

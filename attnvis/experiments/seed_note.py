@@ -5,7 +5,7 @@ the difference shrinks.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from attnvis.attention import normalise, scaling
 from attnvis.attention.dot_product import Scaling, attend
@@ -47,6 +47,7 @@ NOTED = {  # two scores and the probabilities that the note gives them
 }
 DIMS = (1, 64, 512, 2048)  # 1: not divided; 2048: the last layer of ResNet-50
 COLOURS = ("#0072b2", "#d55e00")
+BOTH = ("none", "inv_sqrt_d")  # the scalings of which the note speaks
 FEW = 2.0  # patches: an attention spread over fewer is on one
 # gaps of logits, at edges of the histogram's bins: over 99 to 1, under 55 to 45
 WIDE, NARROW = 10 ** (2 / 3), 10 ** (-2 / 3)
@@ -150,9 +151,8 @@ class QueryMedians:
     after_share: float
     patches: float
     spread: float  # standard deviation of the raw scores over the patches of a photo
-    gaps: tuple[
-        Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]
-    ]  # shares of the pairs, before and after
+    # shares of the pairs, before and after
+    gaps: tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]]
     tiles: tuple[tuple[str, bytes, str], ...] = ()  # (setting, picture, spread in words) on the first photo
     label: str = ""  # what the query is on the first photo
 
@@ -169,31 +169,25 @@ def query_medians(part: Part) -> list[QueryMedians]:
         columns=["query", "scaling", "normalise", "perplexity", "patches", "score_std"],
     )
     table = {name: np.array(column) for name, column in rows.to_pydict().items()}
+    settings = part.record.settings
     queries = []
     for query, curves in part.curves().items():
-        chosen = (table["query"] == query) & (table["normalise"] == "softmax")
-        medians, shares, gaps = [], [], []
-        for scaling_name in BOTH:
-            photos = chosen & (table["scaling"] == scaling_name)
-            perplexity = table["perplexity"][photos]
-            medians.append(float(np.median(perplexity)))
-            shares.append(float(np.median(perplexity / table["patches"][photos])))
-            counts = curves["gaps"][
-                1 + part.record.settings.index((scaling_name, "softmax"))
-            ]  # 0: raw scores
-            gaps.append(counts / counts.sum())
-        undivided = chosen & (table["scaling"] == BOTH[0])
+        of_query = (table["query"] == query) & (table["normalise"] == "softmax")
+        undivided, divided = (of_query & (table["scaling"] == scaling_name) for scaling_name in BOTH)
+        before, before_share = median_perplexity(table, undivided)
+        after, after_share = median_perplexity(table, divided)
+        counts = [curves["gaps"][1 + settings.index((name, "softmax"))] for name in BOTH]  # 0: raw scores
         tiles = [tile for tile in part.record.tiles if tile.query == query and tile.setting in BOTH]
         queries.append(
             QueryMedians(
                 query,
-                before=medians[0],
-                before_share=shares[0],
-                after=medians[1],
-                after_share=shares[1],
+                before=before,
+                before_share=before_share,
+                after=after,
+                after_share=after_share,
                 patches=float(np.median(table["patches"][undivided])),
                 spread=float(np.median(table["score_std"][undivided])),
-                gaps=(gaps[0], gaps[1]),
+                gaps=(counts[0] / counts[0].sum(), counts[1] / counts[1].sum()),
                 tiles=pictures_of(part.folder, tiles),
                 label=tiles[0].label if tiles else query,
             )
@@ -201,7 +195,12 @@ def query_medians(part: Part) -> list[QueryMedians]:
     return queries
 
 
-BOTH = ("none", "inv_sqrt_d")
+def median_perplexity(
+    table: Mapping[str, np.ndarray], rows: Bool[np.ndarray, " rows"]
+) -> tuple[float, float]:
+    """Over these rows: the median perplexity, and that of its share of the patches."""
+    perplexity = table["perplexity"][rows]
+    return float(np.median(perplexity)), float(np.median(perplexity / table["patches"][rows]))
 
 
 def pictures_of(folder: Path, tiles: Sequence[Tile]) -> tuple[tuple[str, bytes, str], ...]:
@@ -232,8 +231,8 @@ def verdict(medians: QueryMedians) -> tuple[bool, str]:
     """Whether the note's sentence is true of a query: wild before, then a choice among several patches."""
     wild = medians.before < FEW
     chooses = medians.after >= FEW and medians.after_share <= NEARLY_UNIFORM
-    before = f"{of(medians.before)} of {of(medians.patches)} patches"
-    after = f"{of(medians.after)} ({100 * medians.after_share:.0f} %)"
+    before = f"{rounded(medians.before)} of {rounded(medians.patches)} patches"
+    after = f"{rounded(medians.after)} ({100 * medians.after_share:.0f} %)"
     sits = f"undivided its attention sits on {before}"
     spread = f"undivided its attention is spread over {before}, so nothing was wild"
     if wild and chooses:
@@ -269,7 +268,9 @@ def write_note(sweep: Sweep, folder: Path) -> Path:
     """Writes folder/note.html; needs a sweep over the scalings none and inv_sqrt_d."""
     part = usable(sweep)
     record, queries = part.record, query_medians(part)
-    pages = environment("attnvis.experiments", probability=probability, of=of, power=power)
+    pages = environment(
+        "attnvis.experiments", probability=probability, rounded=rounded, scientific=scientific
+    )
     facts = {
         name: str(record.provenance.get(name, ""))
         for name in ("backbone", "weights", "weights digest", "layer", "precision", "placement")
@@ -400,12 +401,12 @@ def odds(gap: float) -> str:
     return f"{first} : {second}"
 
 
-def of(number: float) -> str:
+def rounded(number: float) -> str:
     """1.02, 16.3, 345."""
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def power(number: float, digits: int = 4) -> str:
+def scientific(number: float, digits: int = 4) -> str:
     """0.1050, 5.522·10⁻³, 8.757·10⁻²⁷."""
     if number >= 0.01 or number == 0:
         return f"{number:.{digits}g}"
@@ -420,4 +421,4 @@ def power_of_ten(exponent: int) -> str:
 def probability(weights: tuple[float, float], which: int = 0) -> str:
     """0.8808; 1 − 8.757·10⁻²⁷ where the other is what can be read."""
     other = weights[1 - which]
-    return f"1 − {power(other)}" if other < 1e-4 else power(weights[which])
+    return f"1 − {scientific(other)}" if other < 1e-4 else scientific(weights[which])

@@ -1,1 +1,1 @@
-"""Saliency methods: features in, answers out."""
+"""Saliency methods: a batch of photos in, answers out."""

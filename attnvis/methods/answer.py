@@ -16,8 +16,7 @@ __all__ = ["Answer", "Method", "predictions", "require_finite"]
 UNLIKELY = 0.01  # probability: a class below it is drawn all the same, and the answer warns of it
 # |correlation| of scores and norms.  On 200 photos, with EfficientNet-Lite0 and with MobileNetV2 (python
 # scripts/choose_question.py DIR/osie/images), pca's map turned over in the mirror or at 320 px on 57 of 152
-# below it,
-# on 5 of 248 above; .5 would miss 28 of the 62.
+# below it, on 5 of 248 above; .5 would miss 28 of the 62.
 FREE_SIGN = 0.75
 
 
@@ -39,9 +38,8 @@ class Answer:
     layer: str = "last"
     class_score: ClassScore | None = None  # of a class query
     sign_margin: float | None = None  # of a query whose sign is free, 0 ... 1
-    predicted: tuple[
-        tuple[str, float], ...
-    ] = ()  # the network's likeliest classes on this photo, with probabilities
+    # the network's likeliest classes on this photo, with probabilities
+    predicted: tuple[tuple[str, float], ...] = ()
 
     @property
     def patches(self) -> int:
@@ -119,8 +117,9 @@ def require_finite(numbers: Float[Tensor, "B ..."], features: Features, what: st
     photo = next(index for index, count in enumerate(counts) if count)
     name = features.names[photo] if features.names else f"photo {photo}"
     raise PhotoError(
-        f"{name}: {counts[photo]} of {numbers[photo].numel()} {what} of layer {features.layer} are not finite "
-        "(NaN or infinite); the weights are damaged, or the network overflows: try backbone.precision=fp32"
+        f"{name}: {counts[photo]} of {numbers[photo].numel()} {what} of layer {features.layer} are not "
+        "finite (NaN or infinite); the weights are damaged, or the network overflows: "
+        "try backbone.precision=fp32"
     )
 
 

@@ -71,9 +71,8 @@ class SettingGrid:
         require_finite(scores.products, features, "scores")
         logits, weights = self.attend(scores)
         self.require_finite_weights(weights, features)
-        repeated = scores.products.repeat(
-            len(self.settings), 1, 1
-        )  # [S * B, Q, N], as logits and weights are
+        # [S * B, Q, N], as logits and weights are
+        repeated = scores.products.repeat(len(self.settings), 1, 1)
         diagnostics = diagnose(weights, logits, repeated, scores.dim)
         shape = (len(self.settings), *scores.products.shape)
         return BatchResult(
@@ -216,9 +215,8 @@ class PhotoResult:
             )
         scores = self.scores.double()
         spread = float(scores.amax() - scores.amin())
-        if spread <= float(
-            scalings.rounding_noise(self.scores.view(1, 1, -1))
-        ):  # what rounding alone can give is no contrast
+        # what rounding alone can give is no contrast
+        if spread <= float(scalings.rounding_noise(self.scores.view(1, 1, -1))):
             return 0.0
         logits = scalings.perplexity(
             Scores(torch.ones(1, 1, 1, dtype=torch.float64), scores.view(1, -1, 1)), share

@@ -33,7 +33,9 @@ DESCRIPTIONS = {
     "jacobian_spectral": "largest eigenvalue of d a / d logits (softmax)",
     "gradient_norm": "jacobian_norm times d logit / d score: what reaches a raw score",
     "kl_uniform": "KL(a || uniform) = ln N - H, in nats",
-    "js_inv_sqrt_d": "Jensen-Shannon divergence to softmax(s / sqrt(d_k)) of the same scores, in nats; 0 ... ln 2",
+    "js_inv_sqrt_d": (
+        "Jensen-Shannon divergence to softmax(s / sqrt(d_k)) of the same scores, in nats; 0 ... ln 2"
+    ),
     "rank_correlation": "Spearman of logits with raw scores: 1 unless a scaling changes ranks",
     "saturated": "1 where the largest weight exceeds .99",
     "dead": "1 where the perplexity exceeds .99 N",

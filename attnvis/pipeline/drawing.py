@@ -64,7 +64,8 @@ class PhotoDrawer:
         if answer.class_score:
             yield "this class", answer.class_score
         yield from class_lines(answer.predicted, off_size=bool(self.provenance.class_size))
-        yield "scaling", scaling_text(self.scaling)
+        if self.scaling:  # else the method has none
+            yield "scaling", scaling_text(self.scaling)
         yield from network_lines(self.provenance, of_a_class=answer.class_score is not None)
         yield from number_lines(answer)
         if self.style.field and answer.field:

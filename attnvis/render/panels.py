@@ -195,15 +195,9 @@ def panel(
 
     head = blank(MARGIN + 34, width)
     draw_text(head, title, x=MARGIN, baseline=MARGIN + 18, font=TITLE, room=room)
-    strips = [head]
-    facts = []
-    for name, value in lines:
-        if name.lower() == "warning":
-            banner = blank(36, width, paper=ALARM_PAPER)
-            draw_text(banner, str(value), x=MARGIN, baseline=24, font=BANNER, room=room)
-            strips += [banner, blank(10, width)]
-        else:
-            facts.append((name, str(value)))
+    texts = [(name, str(value)) for name, value in lines]
+    banners = [banner(text, width) for name, text in texts if name.lower() == "warning"]
+    facts = [(name, text) for name, text in texts if name.lower() != "warning"]
 
     headed = {
         "photo": small,
@@ -221,7 +215,8 @@ def panel(
     bar = colour_bar(style, room, seen=extremes)
     return np.vstack(
         [
-            *strips,
+            head,
+            *banners,
             pictures,
             blank(GAP, width),
             indented(bar, width),
@@ -229,6 +224,13 @@ def panel(
             blank(MARGIN // 2, width),
         ]
     )
+
+
+def banner(text: str, width: int) -> Picture:
+    """A line of alarm over the whole width, and a little paper below."""
+    strip = blank(36, width, paper=ALARM_PAPER)
+    draw_text(strip, text, x=MARGIN, baseline=24, font=BANNER, room=width - 2 * MARGIN)
+    return np.vstack([strip, blank(10, width)])
 
 
 def heatmap_heading(style: Style) -> str:

@@ -45,9 +45,8 @@ def draw(
     from matplotlib.figure import Figure as Canvas
 
     with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing"
-        )  # a query in a script that the font has not
+        # a query in a script that the font has not
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         canvas = Canvas((WIDE, height))
         FigureCanvasAgg(canvas)
         canvas.subplots_adjust(left / WIDE, foot / height, 1 - 0.27 / WIDE, 1 - 0.36 / height)

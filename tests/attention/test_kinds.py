@@ -535,9 +535,8 @@ def test_rarity_does_not_depend_on_the_units_nor_the_origin_nor_the_axes(seed, s
 
 
 def test_rarity_takes_no_more_components_than_there_are():
-    np.testing.assert_allclose(
-        rarities(two_photos()), rarities(two_photos(), components=D)
-    )  # 16 result of 7 channels
+    # 16 components asked for, of 7 channels
+    np.testing.assert_allclose(rarities(two_photos()), rarities(two_photos(), components=D))
     few = one_photo(tiled((60, 90), (1, 3)))
     assert np.isfinite(rarities(few)).all()
     assert "0" in complaint(ValueError, partial(query.rarity, components=0), two_photos())

@@ -193,9 +193,8 @@ def test_softmax_is_the_gradient_of_the_smooth_maximum(row, tau):
 @quick
 def test_sparsemax_is_the_nearest_point_of_the_simplex(row, other):
     z = torch.tensor(row, dtype=torch.float64)
-    point = torch.tensor(
-        shares([abs(x) for x in (other * 9)[: len(row)]]), dtype=torch.float64
-    )  # any other distribution
+    # any other distribution
+    point = torch.tensor(shares([abs(x) for x in (other * 9)[: len(row)]]), dtype=torch.float64)
     assert (weights_of(normalise.sparsemax, row) - z).norm() <= (point - z).norm() + 1e-12
 
 

@@ -49,9 +49,8 @@ def test_the_pairs_of_the_note_at_every_dimension(row):
     assert numbers["margin"] == pytest.approx(row["gap"], rel=1e-5)
     assert numbers["entropy"] == pytest.approx(row["entropy"], rel=5e-6)
     assert numbers["perplexity"] == pytest.approx(row["perplexity"], abs=1e-6)
-    assert numbers["gradient_norm"] / 2 == pytest.approx(
-        row["gradient"], rel=1e-4, abs=0
-    )  # |J| of two patches is 2 beta p1 p2
+    # |J| of two patches is 2 beta p1 p2
+    assert numbers["gradient_norm"] / 2 == pytest.approx(row["gradient"], rel=1e-4, abs=0)
 
 
 def test_s4_51_to_49_is_the_share_of_the_sum_not_the_softmax():

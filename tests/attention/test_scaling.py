@@ -106,9 +106,8 @@ def test_every_scaling_has_its_definition_here():
     assert set(LOOPS) == set(scaling.__all__)
 
 
-@pytest.mark.parametrize(
-    "patches", [N, N + 1]
-)  # an odd and an even count: the median of the even one lies between two patches
+# an odd and an even count: the median of the even one lies between two patches
+@pytest.mark.parametrize("patches", [N, N + 1])
 @pytest.mark.parametrize("name", LOOPS)
 def test_scaling_is_its_definition_in_plain_loops(name, patches):
     scale, loop = LOOPS[name]

@@ -71,7 +71,8 @@ class Blind(Learned):
 
 def network(maps: nn.Module, placement: str = "rf", **settings) -> Backbone:
     return build_backbone(
-        Whole(maps), "maps", "none", {"maps": "maps"}, "fake", size=97, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
+        Whole(maps), "maps", "none", {"maps": "maps"}, "fake",
+        size=97, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
         placement=placement, device="cpu", precision="fp32", cut=whole_cut, **settings,
     )  # fmt: skip
 
@@ -168,7 +169,7 @@ def test_a_flat_map_agrees_with_nothing(maps):
 
 
 def hills(places: np.ndarray) -> np.ndarray:
-    """Curves whose mean is highest at the mean of their places, whichever are drawn: parabolas of one width."""
+    """Parabolas of one width: their mean is highest at the mean of their places, whichever are drawn."""
     return 0.9 - (SHIFTS - places[:, None]) ** 2
 
 
@@ -236,7 +237,8 @@ def test_photos_that_do_not_say_are_refused():
 def test_a_layer_that_cannot_be_probed_is_refused(paths):
     with pytest.raises(
         ValueError,
-        match="layer maps of fake cannot be calibrated, for its cells could not be probed: the cells do not lie",
+        match="layer maps of fake cannot be calibrated, for its cells could not be probed: "
+        "the cells do not lie",
     ):
         flip_test(network(Blind(1.0)), paths, SIZE)
     with pytest.raises(ValueError, match="could not be probed: placement=stretch"):
@@ -311,7 +313,8 @@ def test_it_says_by_how_much_and_how_it_knows():
 def test_without_a_calibration_it_names_the_command():
     with pytest.raises(
         ValueError,
-        match=r"^layer maps of fake .*run attnvis calibrate PHOTOS backbone=fake backbone.layer=maps .*placement=auto",
+        match=r"^layer maps of fake .*run attnvis calibrate PHOTOS backbone=fake backbone.layer=maps "
+        r".*placement=auto",
     ):
         network(Learned(1.0), "calibrated")
 
@@ -579,9 +582,11 @@ def test_a_network_that_looks_aside_by_known_pixels_misses_by_them(measure, past
 
 def test_the_last_column_is_the_paired_difference_to_the_nearest_placement(measure):
     found = {"rf": np.tile([3.0, 4.0], (30, 1)), "auto": np.tile([0.0, -2.0], (30, 1))}
-    assert list(measure.rows(found, {"rf": "rf", "auto": "auto, calibrated"}, "last, 64 x 96", seed=0)) == [
+    names = {"rf": "rf", "auto": "auto, calibrated"}
+    assert list(measure.rows(found, names, "last, 64 x 96", seed=0)) == [
         "| last, 64 x 96 | rf | 3.0 [3.0, 3.0] | 4.0 [4.0, 4.0] | 5.0 [5.0, 5.0] | 3.0 [3.0, 3.0] |",
-        "| last, 64 x 96 | auto, calibrated | 0.0 [0.0, 0.0] | -2.0 [-2.0, -2.0] | 2.0 [2.0, 2.0] | nearest |",
+        "| last, 64 x 96 | auto, calibrated "
+        "| 0.0 [0.0, 0.0] | -2.0 [-2.0, -2.0] | 2.0 [2.0, 2.0] | nearest |",
     ]
 
 

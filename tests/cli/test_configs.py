@@ -115,21 +115,16 @@ def test_the_defaults_of_a_config_are_those_of_its_function(name):
     parameters = inspect.signature(getattr(module, merged["_target_"].rpartition(".")[2])).parameters
     settings = {key: value for key, value in merged.items() if not key.startswith("_")}
     first = [] if group == "backbone" else list(parameters)[:1]  # Features, Scores, or the logits
-    assert set(settings) == set(parameters) - set(first) - {
-        "cut",
-        "shifts",
-        "step",
-        "twin",
-    }  # what only a known network can say of itself
+    # what only a known network can say of itself
+    assert set(settings) == set(parameters) - set(first) - {"cut", "shifts", "step", "twin"}
     for key, value in settings.items():
         default = parameters[key].default
         if default is inspect.Parameter.empty:
             assert value == "???" or group == "backbone" or name == "query/several", key
         else:
             alike = list(value) == list(default or ()) if isinstance(value, list | dict) else value == default
-            assert alike or (name, key, value) == ("query/random", "seed", "${seed}"), (
-                key
-            )  # the run's own, 0 too
+            # the run's own, 0 too
+            assert alike or (name, key, value) == ("query/random", "seed", "${seed}"), key
 
 
 def test_the_defaults_of_the_overlay_are_those_of_the_style():

@@ -288,9 +288,8 @@ def test_resume_does_what_is_missing_and_nothing_else(sweep, seen):
         "out/1/rows.parquet",
     }
     seen.clear()
-    assert (
-        sweep("--resume", "out/").code == 0
-    )  # a second time: --resume is not what the sweep is resumed with
+    # a second time: --resume is not what the sweep is resumed with
+    assert sweep("--resume", "out/").code == 0
     assert not seen and times() == after, "all is done: there is nothing to do"
 
 
@@ -504,9 +503,8 @@ def slurm():
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     if not all(shutil.which(program, path=path) for program in ("sinfo", "slurmctld", "slurmdbd")):
         pytest.skip("no Slurm here: apt-get install slurm-wlm slurmdbd munge mariadb-server")
-    folder = tempfile.mkdtemp(
-        prefix="slurm-", dir="/tmp"
-    )  # not below tmp_path: the names of sockets must be short
+    # not below tmp_path: the names of sockets must be short
+    folder = tempfile.mkdtemp(prefix="slurm-", dir="/tmp")
     script = str(ROOT / ".ci" / "slurm")
     try:
         started = subprocess.run([script, "start", folder], capture_output=True, text=True, check=False)

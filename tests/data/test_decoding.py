@@ -271,11 +271,8 @@ def test_a_truncated_file_is_refused(kind, fraction, tmp_path, capfd):
 def test_a_download_that_stopped_in_a_preallocated_file_is_refused(whole):
     half = len(whole) * 2 // 3
     data = whole[:half] + bytes(len(whole) - half)
-    assert np.asarray(Image.open(io.BytesIO(data))).shape == (
-        60,
-        80,
-        3,
-    )  # PIL sees nothing wrong, nor does OpenCV
+    # PIL sees nothing wrong, nor does OpenCV
+    assert np.asarray(Image.open(io.BytesIO(data))).shape == (60, 80, 3)
     assert "truncated JPEG (no end marker)" in load_error(data)
 
 

@@ -33,9 +33,8 @@ KINDS = {
     ],
 }  # fmt: skip
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning"
-)  # PIL's on damaged files; attnvis silences them, pytest does not
+# PIL's on damaged files; attnvis silences them, pytest does not
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 @cache

@@ -236,9 +236,8 @@ def test_a_photo_piped_in_is_told_to_go_into_a_file(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert (
-            "/dev/stdin is a pipe" in process.stdout.readline()
-        )  # while nothing has been sent, and the pipe is open
+        # while nothing has been sent, and the pipe is open
+        assert "/dev/stdin is a pipe" in process.stdout.readline()
 
 
 @UNIX
@@ -300,9 +299,8 @@ def test_folders_deeper_than_python_calls_are_searched_to_the_bottom(tmp_path, m
     try:
         assert [path.name for path in find(".")] == ["cat.png"] == [path.name for path in find("**/*.png")]
     finally:
-        subprocess.run(
-            ["rm", "-rf", "d"], check=True
-        )  # pytest's own way of clearing up is recursive, and ends its session
+        # pytest's own way of clearing up is recursive, and ends its session
+        subprocess.run(["rm", "-rf", "d"], check=True)
 
 
 def test_every_entry_of_a_folder_is_looked_at_once(tmp_path, monkeypatch):

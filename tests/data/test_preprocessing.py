@@ -89,9 +89,8 @@ def test_crop_is_torchvisions_resize_and_centre_crop(size, resize):
     )
     ours, view = preprocess(load(picture), Preprocessing(224, "crop", resize))
     assert view.size == (224, 224)
-    assert (
-        np.abs(ours.astype(float) - theirs.permute(1, 2, 0).numpy()).mean() < 0.4
-    )  # one row off would cost about 1 for most sizes
+    # one row off would cost about 1 for most sizes
+    assert np.abs(ours.astype(float) - theirs.permute(1, 2, 0).numpy()).mean() < 0.4
 
 
 def test_crop_has_torchvisions_sizes_and_offsets():
@@ -181,10 +180,11 @@ def test_views_hold_for_every_size(height, width, size, multiple, resize, name):
     if name == "resize":
         long = size * max(height, width) / min(height, width)
         assert (max(view.size) - size) % multiple == 0
+        # as long as may be
         assert (
             abs(max(view.size) - long) <= multiple / 2
             or max(view.size) <= 8 * size < max(view.size) + multiple
-        )  # as long as may be
+        )
     assert shape_key(sized(height, width), how) == shape_key(photo, how)
 
 

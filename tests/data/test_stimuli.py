@@ -184,9 +184,8 @@ def test_an_object_has_the_shape_of_its_name():
     for _, mask, labels in SCENES:
         points = np.stack(np.nonzero(mask), 1).astype(np.float32)
         circle, hull = pi * (cv2.minEnclosingCircle(points)[1] + 0.5) ** 2, cv2.convexHull(points)
-        within = (
-            cv2.contourArea(hull) + cv2.arcLength(hull, True) / 2
-        )  # the hull joins pixel centres: half a pixel is missing all round
+        # the hull joins pixel centres: half a pixel is missing all round
+        within = cv2.contourArea(hull) + cv2.arcLength(hull, True) / 2
         assert (mask.sum() / circle, mask.sum() / within) == pytest.approx(
             AREAS[labels["shape"]], rel=0.12
         ), labels

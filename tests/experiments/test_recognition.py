@@ -196,9 +196,8 @@ def test_rescaling_between_two_divisors_is_what_the_one_between_gives():
 def test_rescaling_is_fitted_on_the_other_half():
     half = np.random.default_rng(0).permutation(40) % 2 == 0
     log = np.log2(DIVISORS)
-    curves = np.where(half[:, None], (log - 1) ** 2, (log + 1) ** 2)[
-        :, None
-    ]  # one half wants 2, the other 1/2
+    # one half wants 2, the other 1/2
+    curves = np.where(half[:, None], (log - 1) ** 2, (log + 1) ** 2)[:, None]
     nll, divisor = rescale(curves)
     np.testing.assert_allclose(divisor[:, 0], np.where(half, 0.5, 2.0))
     np.testing.assert_allclose(nll[:, 0], 4.0)
@@ -317,12 +316,8 @@ def plain(path: Path, colour: tuple[int, int, int]) -> Path:
 
 @pytest.fixture
 def photos(tmp_path):
-    named = [
-        ("0_a", RED),
-        ("1_b", GREEN),
-        ("1_c", RED),
-        ("0_d", RED),
-    ]  # the third is none of what its name says
+    # the third is none of what its name says
+    named = [("0_a", RED), ("1_b", GREEN), ("1_c", RED), ("0_d", RED)]
     return [plain(tmp_path / f"{name}.png", colour) for name, colour in named]
 
 
@@ -331,9 +326,8 @@ def test_three_of_four_are_right_and_the_others_are_told(tmp_path, photos):
     broken.write_bytes(b"")
     findings = measure_recognition([nameless, *photos, broken], NET, HOW, batch_size=3)
     assert findings.photos == 4 and [Path(path).name for path, _ in findings.failures] == ["e.png", "1_f.png"]
-    assert {row.top1.value for row in findings.rows} == {
-        0.75
-    }  # one colour: no patch to attend to, whatever the scaling
+    # one colour: no patch to attend to, whatever the scaling
+    assert {row.top1.value for row in findings.rows} == {0.75}
     table = findings.table.to_pydict()
     assert [Path(path).name for path in table["path"][:: len(findings.rows)]] == [
         "0_a.png",

@@ -220,9 +220,8 @@ def test_the_page_says_where_the_sentence_holds_and_needs_nothing_else(folder, t
         and "default-src 'none'" in page
         and "<script" not in page
     )
-    assert (
-        page.count('src="data:image/jpeg') == 4 and page.count('src="data:image/png') == 4
-    )  # tiles; curves, two histograms, colours
+    # tiles; curves, two histograms, colours
+    assert page.count('src="data:image/jpeg') == 4 and page.count('src="data:image/png') == 4
     for number in ("0.8808", "0.511", "8.757·10⁻²⁷", "38.875", "1.543405", "2499.3", "18.42", "0.7901"):
         assert number in page, number
     assert (

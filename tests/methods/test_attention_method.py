@@ -274,9 +274,8 @@ def test_the_map_is_the_cells_interpolated_over_the_photo():
     ):
         for answer in photo:
             for size in sizes:
-                shape = (
-                    size or answer.placement.size
-                )  # where tiles cover the photo this is what interpolate draws
+                # where tiles cover the photo this is what interpolate draws
+                shape = size or answer.placement.size
                 cells = N * answer.attention.weights.reshape(1, 1, *GRID)
                 expected = torch.nn.functional.interpolate(
                     cells, shape, mode="bilinear", align_corners=False

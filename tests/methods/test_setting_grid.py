@@ -326,18 +326,16 @@ def test_too_cold_and_too_hot_both_starve_the_gradient(scores):
 def test_two_equal_best_patches_keep_a_gradient_however_cold():
     gradient = scored(0.0, 1.0, 1.0).batch.heated[1].flatten()
     tau = torch.tensor(TEMPERATURES, dtype=torch.float64)
-    np.testing.assert_allclose(
-        gradient[:8] * tau[:8], 0.5, rtol=1e-9
-    )  # weights 0, 1/2, 1/2: four entries of 1/4
+    # weights 0, 1/2, 1/2: four entries of 1/4
+    np.testing.assert_allclose(gradient[:8] * tau[:8], 0.5, rtol=1e-9)
 
 
 @pytest.mark.parametrize("gap", [1e-3, 2.0, 60.0])
 def test_two_patches_learn_fastest_where_the_closed_form_says(gap):
     assert PEAK * math.tanh(PEAK / 2) == pytest.approx(1, abs=1e-6)
     gradient = scored(0.0, gap).batch.heated[1].flatten()
-    tau = (
-        TEMPERATURES[int(gradient.argmax())] * gap / 2
-    )  # the standard deviation of two numbers is half their difference
+    # the standard deviation of two numbers is half their difference
+    tau = TEMPERATURES[int(gradient.argmax())] * gap / 2
     assert abs(math.log2(gap / tau / PEAK)) <= 0.25, "within one step of the temperatures"
 
 

@@ -191,7 +191,7 @@ FROZEN = {  # the factor from score to logit, by hand
 
 @pytest.mark.parametrize("name", FROZEN)
 def test_gradient_norm_is_what_reaches_a_raw_score(name):
-    """By autograd through the scaling; those that measure the scores themselves take their factor as given."""
+    """By autograd through the scaling; those that measure the scores take their factor as given."""
     scale, factor = FROZEN[name]
     chance = torch.Generator().manual_seed(5)
     query, keys = (torch.randn(1, n, D, generator=chance, dtype=torch.float64) for n in (1, N))

@@ -136,9 +136,8 @@ def seen_with(deficiency, colours):
 
 def test_lightness_falls_all_the_way_along_the_bar_and_evenly():
     along = lightness(colour_table("scorch")[:, 0])
-    assert (
-        np.diff(along[::4]).max() < 0
-    )  # eight bits a channel: steps of a 64th of the bar are well above rounding
+    # eight bits a channel: steps of a 64th of the bar are well above rounding
+    assert np.diff(along[::4]).max() < 0
     assert np.diff(along).max() < 0.2
     steps = -np.diff(along[[0, 64, 128, 191, 255]])
     assert steps.min() > 0.8 * steps.mean()
@@ -297,9 +296,8 @@ def test_min_max_is_written_on_the_picture():
 
 def test_the_picture_has_every_cell_s_own_colour_at_its_centre():
     cells = cells_of()
-    levels = pixel_levels(
-        cells, Style(), (55, 77), placed((5, 7), (55, 77))
-    )  # 11 pixels a cell: the middle one is the centre
+    # 11 pixels a cell: the middle one is the centre
+    levels = pixel_levels(cells, Style(), (55, 77), placed((5, 7), (55, 77)))
     expected = [[(math.log2(value) + 2) / 8 for value in row] for row in cells.tolist()]
     np.testing.assert_allclose(levels[5::11, 5::11], expected, atol=1e-6)
 
@@ -307,9 +305,8 @@ def test_the_picture_has_every_cell_s_own_colour_at_its_centre():
 def test_between_two_cells_it_is_their_logarithms_that_are_interpolated():
     levels = pixel_levels(np.array([[1, 1, 16, 16]], np.float32), Style(), (1, 44), placed((1, 4), (1, 44)))
     half_way = (levels[0, 21] + levels[0, 22]) / 2
-    assert half_way == pytest.approx(
-        (0.25 + 0.75) / 2, abs=1e-6
-    )  # 4 times uniform, where linear interpolation has 8.5
+    # 4 times uniform, where linear interpolation has 8.5
+    assert half_way == pytest.approx((0.25 + 0.75) / 2, abs=1e-6)
 
 
 def test_the_logarithms_follow_catmull_and_rom_s_cubic():
@@ -394,9 +391,8 @@ def test_peaks_have_no_rectangular_edges():
         )
         for pixels, count in ((448, 7), (640, 10))
     )
-    by_value = to_levels(
-        rows @ cells @ columns.T, Style()
-    )  # bilinear, then coloured on a logarithmic scale: until version 0.7
+    # bilinear, then coloured on a logarithmic scale: until version 0.7
+    by_value = to_levels(rows @ cells @ columns.T, Style())
     assert bend(by_value) > 10 * bend(by_log)
     assert np.abs(np.diff(by_log, axis=1)).max() < 0.03 < np.abs(np.diff(by_value, axis=1)).max()
 
@@ -581,9 +577,8 @@ def test_an_unknown_suffix_is_refused_before_anything_is_written(tmp_path):
 def test_a_full_disk_leaves_the_old_picture_and_nothing_else(tmp_path):
     write(tmp_path / "picture.png", plain((1, 2, 3)))
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (1000, old[1])
-    )  # writing beyond fails half-way, as on a full disk
+    # writing beyond fails half-way, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
             write(tmp_path / "picture.png", noise(200, 200))

@@ -170,9 +170,8 @@ def test_a_contact_sheet_is_never_wider_than_a_page_and_keeps_its_groups(columns
     sheet = contact_sheet(tiles, columns, side=360)
     assert sheet.shape[1] <= 1280
     corners = [np.argwhere((sheet == (5 * i, 100, 200)).all(-1)).min(0) for i in (0, columns)]
-    assert (
-        corners[0][1] == corners[1][1] and corners[1][0] > corners[0][0]
-    )  # the second group begins a row of its own
+    # the second group begins a row of its own
+    assert corners[0][1] == corners[1][1] and corners[1][0] > corners[0][0]
 
 
 def test_captions_on_a_contact_sheet_keep_their_numbers(monkeypatch):

@@ -31,17 +31,16 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
 
     paths = photos(plain(cfg.images))
     if len(paths) > cfg.most:
-        drawn = np.random.default_rng(cfg.seed).choice(len(paths), cfg.most, replace=False)
-        paths = [paths[index] for index in sorted(drawn)]
+        indices = np.random.default_rng(cfg.seed).choice(len(paths), cfg.most, replace=False)
+        paths = [paths[index] for index in sorted(indices)]
     if "placement" in cfg.backbone:
         cfg.backbone.placement = "rf"  # what the shift is counted from
     torch.manual_seed(cfg.seed)
     backbone = build(cfg, "backbone")
     preprocessing = backbone.preprocessing.changed("resize", cfg.preprocess.size)
-    calibrations, reasons = flip_test(backbone, paths, preprocessing, cfg.batch_size, cfg.seed, progress)
-    controls, shared = flip_test_of_chance(
-        backbone, paths, preprocessing, cfg.controls, cfg.batch_size, cfg.seed, progress
-    )
+    how = {"batch_size": cfg.batch_size, "seed": cfg.seed, "watch": progress}
+    calibrations, reasons = flip_test(backbone, paths, preprocessing, **how)
+    controls, shared = flip_test_of_chance(backbone, paths, preprocessing, copies=cfg.controls, **how)
     complain(reasons)
     for layer, calibration, shifts in zip(backbone.layers, calibrations, controls, strict=True):
         calibration = replace(calibration, controls=shifts)

@@ -6,7 +6,7 @@ tensor per query.
 
 import json
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,18 @@ def record_failure(folder: Path, reason: str) -> None:
         JobWriter(folder, {}).end("failed", reason)
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a study measures, and where its results go."""
+
+    cfg: "DictConfig"
+    settings: dict[str, Any]  # the same, as plain values
+    job: "JobWriter"
+    paths: list[Path]
+    backbone: "Backbone | Cached"
+    preprocessing: "Preprocessing"
+
+
 def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> None:
     """What the job's study asks, into its folder.  Raises ValueError for more than one layer."""
     import torch
@@ -92,53 +104,48 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
     study = recognise if settings["study"] == "recognition" else scale
     logger = settings["logger"] | {"group": group}
     with Tracker(job.folder, logger, config=axes | settings, job="sweep") as tracker:
-        tracker.log_numbers(study(cfg, settings, job, paths, backbone, preprocessing))
+        inputs = Inputs(cfg, settings, job=job, paths=paths, backbone=backbone, preprocessing=preprocessing)
+        tracker.log_numbers(study(inputs))
         job.update(passes=getattr(backbone, "encoded", job.record.done))
 
 
-def scale(
-    cfg: "DictConfig",
-    settings: dict[str, Any],
-    job: "JobWriter",
-    paths: list[Path],
-    backbone: "Backbone | Cached",
-    preprocessing: "Preprocessing",
-) -> dict[str, float]:
+def scale(inputs: Inputs) -> dict[str, float]:
     """Every query under every scaling and normaliser; gives what W&B is told."""
     from attnvis.experiments.sweep.job import GridWriter
     from attnvis.methods.settings import SettingGrid
     from attnvis.pipeline.streaming import stream
 
+    settings = inputs.settings
     trusted = listed(settings["trust"])
     functions: dict[str, dict[str, Any]] = {}  # the setting -> its texts -> what they name
     for kind, axis in AXES.items():
         texts = listed(settings[axis])
         if kind == "query":
-            texts = [f"random:{cfg.seed}" if text == "random" else text for text in texts]
+            texts = [f"random:{inputs.cfg.seed}" if text == "random" else text for text in texts]
         functions[axis] = {text: named(kind, text, trusted) for text in texts}
-    grid = SettingGrid(backbone, **functions)
-    style = build(cfg, "render")
+    grid = SettingGrid(inputs.backbone, **functions)
     with GridWriter(
-        job, grid.settings, settings["sharpness"], sheets=settings["sheets"], style=style
+        inputs.job,
+        grid.settings,
+        sharpness=settings["sharpness"],
+        sheets=settings["sheets"],
+        style=build(inputs.cfg, "render"),
     ) as writer:
-        for outcome in progress(stream(paths, grid, preprocessing, cfg.batch_size), len(paths)):
+        outcomes = stream(inputs.paths, grid, inputs.preprocessing, batch_size=inputs.cfg.batch_size)
+        for outcome in progress(outcomes, len(inputs.paths)):
             writer.add(outcome)
     return writer.rows.medians()
 
 
-def recognise(
-    cfg: "DictConfig",
-    settings: dict[str, Any],
-    job: "JobWriter",
-    paths: list[Path],
-    backbone: "Backbone | Cached",
-    preprocessing: "Preprocessing",
-) -> dict[str, float]:
+def recognise(inputs: Inputs) -> dict[str, float]:
     """The accuracy of the attended context, as a table and a page; gives what W&B is told."""
     from attnvis.experiments.recognition.measure import measure_recognition
     from attnvis.experiments.recognition.page import as_text, write_recognition
 
-    findings = measure_recognition(paths, backbone, preprocessing, cfg.batch_size, progress)
+    job, backbone, preprocessing = inputs.job, inputs.backbone, inputs.preprocessing
+    findings = measure_recognition(
+        inputs.paths, backbone, preprocessing, batch_size=inputs.cfg.batch_size, watch=progress
+    )
     for place, reason in findings.failures:
         job.fail(place, reason)
     job.update(done=findings.photos)

@@ -37,12 +37,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.pipeline.video import as_batch, attend_frames
     from attnvis.pipeline.video_run import VideoRun
 
-    start, stop = float(cfg.start), float(cfg.stop) or math.inf
-    if not 0 <= start < stop:  # NaN fails too
-        raise ValueError(
-            f"start={start:g} and stop={stop:g} leave nothing of a video; "
-            "give seconds, the first below the second"
-        )
+    start, stop = times_of(cfg)
     clip = examine(Path(str(cfg.clip)))
     style = build(cfg, "render")
     query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
@@ -92,6 +87,17 @@ def video(cfg: "DictConfig", folder: Path) -> int:
             note(f"stopped after {run.writer.count} frames, which are kept: {short_path(run.writer.path)}")
         raise
     return print_summary(run, clip, start, stop)
+
+
+def times_of(cfg: "DictConfig") -> tuple[float, float]:
+    """(start, stop) in seconds; infinity: to the end.  Raises ValueError for times that leave nothing."""
+    start, stop = float(cfg.start), float(cfg.stop) or math.inf
+    if not 0 <= start < stop:  # NaN fails too
+        raise ValueError(
+            f"start={start:g} and stop={stop:g} leave nothing of a video; "
+            "give seconds, the first below the second"
+        )
+    return start, stop
 
 
 def print_summary(run: "VideoRun", clip: "Clip", start: float, stop: float) -> int:

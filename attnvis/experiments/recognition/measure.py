@@ -122,14 +122,14 @@ class Recogniser:
         require_finite(features.tokens, features, "features")
         head = required(features.head)
         logits = attended(features.tokens, head, [setting.scaling for setting in self.settings])
-        return [[mine] for mine in logits.transpose(0, 1).cpu()]
+        return [[of_photo] for of_photo in logits.transpose(0, 1).cpu()]
 
 
 def required(head: Head | None) -> Linear:
     if not isinstance(head, Linear):
         raise ValueError(
-            "recognition needs the layer that the classifier reads, and a classifier that is one linear layer on the mean patch: "
-            "use backbone.layer=last, or another backbone"
+            "recognition needs the layer that the classifier reads, and a classifier that is one linear "
+            "layer on the mean patch: use backbone.layer=last, or another backbone"
         )
     return head
 
@@ -309,11 +309,11 @@ def measure_recognition(
     if not truths:
         many = f"none of {len(paths)} photos says its class; the first: " if len(paths) > 1 else ""
         raise ValueError(f"{many}{failures[0][1]}" if failures else "no photos were given")
-    asked = settings(head.weight.shape[1])
+    every_setting = settings(head.weight.shape[1])
     recognised = dict[int, PhotoRecognition]()
-    for outcome in watch(
-        stream(list(truths), Recogniser(backbone, asked), preprocessing, batch_size), len(truths)
-    ):
+    recogniser = Recogniser(backbone, every_setting)
+    outcomes = stream(list(truths), recogniser, preprocessing, batch_size=batch_size)
+    for outcome in watch(outcomes, len(truths)):
         if outcome.photo is None or outcome.error:
             failures.append((str(outcome.path), outcome.error))
             continue
@@ -326,4 +326,4 @@ def measure_recognition(
             "label": head.category(truth),
         }
         recognised[outcome.index] = recognise_photo(outcome.answers[0], truth, identity)
-    return summarise(asked, [recognised[index] for index in sorted(recognised)], failures)
+    return summarise(every_setting, [recognised[index] for index in sorted(recognised)], failures)

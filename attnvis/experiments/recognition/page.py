@@ -20,30 +20,30 @@ RIGHT = ("scaling", "tau", "top-1 %", "more than GAP", "top-5 %", "more than GAP
 SURE = ("scaling", "NLL", "more than GAP", "NLL, rescaled", "more than GAP", "rescaled by")
 
 
-def percent(share: Estimate) -> str:
+def percent_interval(share: Estimate) -> str:
     return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
-def points(difference: Estimate) -> str:
+def points_interval(difference: Estimate) -> str:
     """A difference of shares, in percentage points."""
     value, low, high = 100 * difference.value, 100 * difference.low, 100 * difference.high
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
-def nats(nll: Estimate) -> str:
+def nats_interval(nll: Estimate) -> str:
     return f"{nll.value:.3f} [{nll.low:.3f}, {nll.high:.3f}]"
 
 
-def more_nats(difference: Estimate) -> str:
+def delta_nats_interval(difference: Estimate) -> str:
     return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]".replace("-", "−")
 
 
 def cells_right(row: SettingResult) -> tuple[str, ...]:
     """Of a setting how often it is right: the cells below RIGHT."""
     itself = row.name == "GAP"
-    more_top1 = "" if itself else points(row.delta_top1)
-    more_top5 = "" if itself else points(row.delta_top5)
-    return row.name, tau_of(row), percent(row.top1), more_top1, percent(row.top5), more_top5
+    more_top1 = "" if itself else points_interval(row.delta_top1)
+    more_top5 = "" if itself else points_interval(row.delta_top5)
+    return row.name, tau_of(row), percent_interval(row.top1), more_top1, percent_interval(row.top5), more_top5
 
 
 def tau_of(row: SettingResult) -> str:
@@ -55,9 +55,16 @@ def tau_of(row: SettingResult) -> str:
 def cells_sure(row: SettingResult) -> tuple[str, ...]:
     """Of a setting how sure it is of the truth: the cells below SURE."""
     itself = row.name == "GAP"
-    more_nll = "" if itself else more_nats(row.delta_nll)
-    more_rescaled = "" if itself else more_nats(row.delta_rescaled)
-    return row.name, nats(row.nll), more_nll, nats(row.rescaled), more_rescaled, f"{row.divisor:.2f}"
+    more_nll = "" if itself else delta_nats_interval(row.delta_nll)
+    more_rescaled = "" if itself else delta_nats_interval(row.delta_rescaled)
+    return (
+        row.name,
+        nats_interval(row.nll),
+        more_nll,
+        nats_interval(row.rescaled),
+        more_rescaled,
+        f"{row.divisor:.2f}",
+    )
 
 
 def as_text(findings: Findings) -> str:
@@ -88,7 +95,7 @@ def conclusions(findings: Findings) -> Iterator[str]:
     gap, divided, plain = (findings.row(name) for name in ("GAP", "inv_sqrt_d", "none"))
     yield (
         f"On {findings.photos} photos the network as it is, with the plain mean of its patches (GAP), "
-        f"is right on {percent(gap.top1)} %."
+        f"is right on {percent_interval(gap.top1)} %."
     )
     yield (
         f"Attention divided by √d = {divided.tau:.3g} {effect(divided.delta_top1)}; attention not divided "
@@ -101,7 +108,7 @@ def conclusions(findings: Findings) -> Iterator[str]:
         moves = "does not change beyond its interval,"
     yield (
         f"The NLL of the truth {moves} {gap.nll.value:.3f} to {divided.nll.value:.3f} with √d "
-        f"({more_nats(change)})."
+        f"({delta_nats_interval(change)})."
     )
     control = (
         f"GAP's own logits divided by {gap.divisor:.2f}, one number fitted on the other half of the photos, "
@@ -119,7 +126,8 @@ def conclusions(findings: Findings) -> Iterator[str]:
     else:
         comparison = "not shown to differ from"
     yield (
-        f"With both rescaled so, the NLL of attention is {comparison} that of GAP ({more_nats(difference)})."
+        f"With both rescaled so, the NLL of attention is {comparison} that of GAP "
+        f"({delta_nats_interval(difference)})."
     )
 
 

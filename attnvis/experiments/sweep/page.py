@@ -49,9 +49,10 @@ def write_comparison(sweep: Sweep) -> Path:
     all_series = [series for series in series_of(sweep) if len(series.photos)]
     checked = orders(all_series)
     drawn = sections(all_series)
-    for figure in (figure for section in drawn for figure in section.figures):
-        save(sweep.folder / "figures" / f"{figure.name}.png", figure.png)
-        save(sweep.folder / "figures" / f"{figure.name}.svg", figure.svg)
+    for section in drawn:
+        for figure in section.figures:
+            save(sweep.folder / "figures" / f"{figure.name}.png", figure.png)
+            save(sweep.folder / "figures" / f"{figure.name}.svg", figure.svg)
     room = "attnvis.experiments.sweep"
     pages = environment(room, percent=percent, points=points, between=between)
     return write_page(
@@ -76,7 +77,7 @@ def write_comparison(sweep: Sweep) -> Path:
         advice=advice(all_series, sharpness(sweep)),
         band=BAND,
         facts=facts(sweep),
-        few=max((len(series.photos) for series in all_series), default=0),
+        most_photos=max((len(series.photos) for series in all_series), default=0),
     )
 
 
@@ -218,9 +219,9 @@ def facts(sweep: Sweep) -> dict[str, str]:
     """What somebody needs to make this again."""
     records = [part.record for part in sweep.done]
     about: dict[str, str] = {"command": sweep.command}
+    entries = [{**record.provenance, **record.axes} for record in records]
     for name in ABOUT:
-        known = [{**record.provenance, **record.axes} for record in records]
-        values = dict.fromkeys(str(facts[name]) for facts in known if name in facts)
+        values = dict.fromkeys(str(of_job[name]) for of_job in entries if name in of_job)
         if values:
             about[name] = "; ".join(values)
     about["queries"] = ", ".join(dict.fromkeys(query for record in records for query in record.queries))

@@ -22,16 +22,8 @@ __all__ = [
 
 PANELS = 8  # figures of one kind
 
-QUERY_COLOURS = (  # Okabe and Ito, readable on white
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#56b4e9",
-    "#a07000",
-    "#444444",
-    "#8c2d8c",
-)
+# Okabe and Ito, readable on white
+QUERY_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#a07000", "#444444", "#8c2d8c")
 SAME_FACTOR = "one factor for every photo"
 OWN_FACTOR = "a factor of each photo's own"
 COSINE = "cosine: a factor of each patch's own"
