@@ -139,9 +139,10 @@ def flip_correlations(
         )
     steps = int(8 * room + 1e-9)
     places = middle + np.arange(-steps, steps + 1) / 8
+    coefficients = spline_coefficients(columns)
     correlations = []
     for shift in SHIFTS:
-        interpolation = spline(places - first - shift, columns).T
+        interpolation = (basis(places - first - shift, columns) @ coefficients).T
         correlations.append(correlation(plain @ interpolation, (mirrored @ interpolation)[:, :, ::-1]))
     return np.stack(correlations, 1)
 
@@ -165,7 +166,12 @@ def spline(positions: Float[np.ndarray, " K"], cells: int) -> Float[np.ndarray, 
 
     Mirrored at either end.
     """
-    return basis(positions, cells) @ np.linalg.inv(basis(np.arange(cells), cells))
+    return basis(positions, cells) @ spline_coefficients(cells)
+
+
+def spline_coefficients(cells: int) -> Float[np.ndarray, "w w"]:
+    """The coefficients of the spline through each cell alone, as columns."""
+    return np.linalg.inv(basis(np.arange(cells), cells))
 
 
 def basis(positions: np.ndarray, cells: int) -> Float[np.ndarray, "K w"]:

@@ -290,14 +290,16 @@ def certify_all(
     not, and for names that are not as many as the classes.
     """
     numbered = enumerate(heads)
+    passes = Passes(network)
     return tuple(
-        None if head is None else certify_layer(head, network, number, size) for number, head in numbered
+        None if head is None else certify_layer(head, network, number, size, passes)
+        for number, head in numbered
     )
 
 
-def certify_layer(head: Head, network: CutNetwork, number: int, size: int) -> Certificate:
+def certify_layer(head: Head, network: CutNetwork, number: int, size: int, passes: "Passes") -> Certificate:
     exact = head.kind != "gradient"
-    maps, logits = on_noise(network, number, size, small=exact)
+    maps, logits = passes.on_noise(number, size, small=exact)
     if head.categories and len(head.categories) != logits.shape[1]:
         raise ValueError(
             f"categories has {len(head.categories)} names and {network.name} has {logits.shape[1]} classes; "
@@ -322,20 +324,32 @@ def certify_layer(head: Head, network: CutNetwork, number: int, size: int) -> Ce
     return certificate
 
 
-def on_noise(
-    network: CutNetwork, number: int, size: int, small: bool
-) -> tuple[Float[Tensor, "2 D h w"], Float[Tensor, "2 C"]]:
-    """Maps of a layer on noise, and the logits.
+class Passes:
+    """A network's answers to noise, layer after layer: layers at one size of the pictures share a pass."""
 
-    small: of small pictures, where the network takes them; an approximation may depend on the size.
-    """
-    if not small:
-        return maps_and_logits(network, number, min(size, 224))
-    with contextlib.suppress(RuntimeError, AssertionError, ValueError), without_stderr():
-        return maps_and_logits(network, number, 97)
-    return maps_and_logits(network, number, size)  # a network of one size only
+    def __init__(self, network: CutNetwork) -> None:
+        self.network = network
+        self.side = 0  # of the pictures of the last pass; 0: there was none
+        self.layers: tuple[Tensor, ...] = ()
+        self.logits = torch.empty(0)
 
+    def on_noise(
+        self, number: int, size: int, small: bool
+    ) -> tuple[Float[Tensor, "2 D h w"], Float[Tensor, "2 C"]]:
+        """Maps of a layer on noise, and the logits.
 
-def maps_and_logits(network: CutNetwork, number: int, side: int) -> tuple[Tensor, Tensor]:
-    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    return network.trunk(images)[number], network.net(images)
+        small: of small pictures, where the network takes them; an approximation may depend on the size.
+        """
+        if not small:
+            return self.maps_and_logits(number, min(size, 224))
+        with contextlib.suppress(RuntimeError, AssertionError, ValueError), without_stderr():
+            return self.maps_and_logits(number, 97)
+        return self.maps_and_logits(number, size)  # a network of one size only
+
+    def maps_and_logits(self, number: int, side: int) -> tuple[Tensor, Tensor]:
+        if side != self.side:
+            self.side = 0  # a pass that fails is none
+            images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+            self.layers, self.logits = self.network.trunk(images), self.network.net(images)
+            self.side = side
+        return self.layers[number], self.logits

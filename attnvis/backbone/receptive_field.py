@@ -102,6 +102,10 @@ def averaging(module: nn.Module) -> nn.Module | None:
     """
     if isinstance(module, nn.MaxPool2d):
         return MeanPool(module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
+    if has_plain_weight(module, nn.Linear):
+        return with_class(module, MeanLinear)
+    if has_plain_weight(module, nn.Conv2d) and is_padded_by_numbers(module):
+        return with_class(module, MeanConvolution)
     kind = type(module)
     is_activation = kind.__module__ in ("torch.nn.modules.activation", "torch.nn.modules.dropout")
     is_gate = any(word in kind.__name__ for word in GATES)
@@ -110,6 +114,54 @@ def averaging(module: nn.Module) -> nn.Module | None:
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d, nn.LocalResponseNorm)
 GATES = ("SqueezeExc", "SEModule", "Dropout", "DropPath", "StochasticDepth", "FrozenBatchNorm")
+
+
+def has_plain_weight(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer is of this very class, and its weight a parameter of its own."""
+    return type(module) is kind and "weight" in module._parameters
+
+
+def is_padded_by_numbers(convolution: Any) -> bool:
+    """Whether zeros are added at either end, so many as two numbers say."""
+    return convolution.padding_mode == "zeros" and isinstance(convolution.padding, tuple)
+
+
+def with_class(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
+    """The same layer, with the same parameters and settings, that runs another class's `forward`."""
+    twin = copy.copy(module)
+    twin.__class__ = kind
+    return twin
+
+
+class MeanConvolution(nn.Conv2d):
+    """A convolution whose weights are all equal: the outputs of a group are the same, and computed once.
+
+    Its kernel is a mean over columns of means over rows: two short kernels do what a long one does.
+    """
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        groups = maps.unflatten(1, (self.groups, -1)).mean(2)  # [B, G, H, W]
+        means = groups.flatten(0, 1).unsqueeze(1)  # [B * G, 1, H, W]
+        for axis in (0, 1):
+            means = self.mean_along(means, axis)
+        outputs = means.repeat(1, self.out_channels // self.groups, 1, 1)
+        return outputs.unflatten(0, (len(maps), self.groups)).flatten(1, 2)
+
+    def mean_along(self, maps: torch.Tensor, axis: int) -> torch.Tensor:
+        def alone(setting: Any, neutral: int) -> tuple[int, int]:
+            return (setting[0], neutral) if axis == 0 else (neutral, setting[1])
+
+        length = self.kernel_size[axis]
+        kernel = maps.new_full((1, 1, *alone(self.kernel_size, 1)), 1 / length)
+        stride, padding = alone(self.stride, 1), alone(self.padding, 0)
+        return nn.functional.conv2d(maps, kernel, None, stride, padding, alone(self.dilation, 1))
+
+
+class MeanLinear(nn.Linear):
+    """A linear layer whose weights are all equal: every output is the mean of the inputs."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.mean(-1, keepdim=True).repeat_interleave(self.out_features, -1)
 
 
 class MeanPool(nn.Module):
