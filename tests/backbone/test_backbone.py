@@ -37,6 +37,11 @@ ONE_EACH = (
     *("resnext50_32x4d", "googlenet", "mobilenet_v2", "mnasnet0_5", "shufflenet_v2_x0_5", "efficientnet_b0"),
     *("regnet_x_400mf", "regnet_y_400mf", "resnet18", "densenet121"),
 )
+# Their class scores and cells are checked in test_families.py as well, beside captum's and torch-cam's.
+ELSEWHERE = {
+    *("googlenet", "mobilenet_v2", "mnasnet0_5", "shufflenet_v2_x0_5", "efficientnet_b0"),
+    *("regnet_x_400mf", "densenet121"),
+}
 TOO_LARGE = {"regnet_y_128gf"}  # 2.6 GB of weights
 ALL = [
     name
@@ -86,12 +91,16 @@ def class_scores_mean_the_logits(name: str) -> None:
     assert reach.stride == pytest.approx((stride, stride), abs=0.005)
 
 
-@pytest.mark.parametrize("name", ONE_EACH)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ELSEWHERE else ()) for name in ONE_EACH]
+)
 def test_class_scores_mean_the_logit_and_cells_lie_where_the_table_says(name):
     class_scores_mean_the_logits(name)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("densenet121", marks=pytest.mark.slow), "efficientnet_lite0"]
+)
 def test_uniform_attention_put_back_changes_nothing(name):
     backbone = of_chance(name)
     (features,) = backbone(collate([picture(97, 161)], Preprocessing(97)))
@@ -207,6 +216,7 @@ def test_an_unknown_class_suggests_names_with_the_word_first():
         class_(features, "cat")
 
 
+@pytest.mark.slow  # test_families.py has it of all weights, without the network
 def test_preprocessing_is_the_weights_own():
     weights = models.get_model_weights("efficientnet_v2_s")["DEFAULT"].transforms()
     found = fresh("efficientnet_v2_s", weights="random").preprocessing

@@ -89,8 +89,9 @@ def test_any_layer_of_features_can_be_asked():
 
 
 SIZES = ((224, 224), (225, 241), (260, 320))
-QUICK = {("last", "efficientnet_lite0", size) for size in SIZES} | {
+QUICK = {
     ("stage2", "efficientnet_lite0", (225, 241)),
+    ("last", "efficientnet_lite0", (224, 224)),
     ("last", "efficientnet_lite1", (260, 320)),
     ("last", "efficientnet_lite2", (225, 241)),
 }

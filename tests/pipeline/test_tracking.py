@@ -169,6 +169,7 @@ def test_a_server_lost_during_the_run_does_not_hold_up_its_end(attnvis, photos, 
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "3")  # W&B's own patience is 20 seconds
     begun, begin = [], tracking.Tracker.begin
 
     def begin_then_lose(self, *words):
