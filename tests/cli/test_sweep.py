@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from itertools import product
 from pathlib import Path
 
@@ -632,6 +633,33 @@ def test_a_job_that_is_killed_once_is_tried_again(process, tired):
         job_record(f"out/{number}")["status"] == "done" and len(rows(f"out/{number}")) == 2
         for number in range(3)
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the workers in /proc")
+def test_workers_end_with_a_killed_parent_and_resume_does_the_rest(process, photos):
+    Path("my_slow.py").write_text(
+        "import time\ndef slow(features):\n    time.sleep(60)\n    return features.tokens[:, :1]\n"
+    )
+    words = ("query=my_slow.slow", "trust=my_slow", "scaling=none", "seed=0,1", "cache.use=false")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_A_PAGE, "sweep", *PHOTOS, *words, *JOBLIB, *small(words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    begun = time.monotonic()
+    while not all(Path(f"out/{number}/.rows.part").exists() for number in (0, 1)):
+        assert parent.poll() is None and time.monotonic() - begun < 120
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    time.sleep(3)
+    for number in (0, 1):
+        files.locked(Path(f"out/{number}")).close()  # nobody holds them any more
+    Path("my_slow.py").write_text("def slow(features):\n    return features.tokens[:, :1]\n")
+    ended = process("--resume", "out", "trust=my_slow")
+    assert ended.returncode == 0 and ended.stderr == "", ended.stderr
+    assert all(len(rows(f"out/{number}")) == 2 for number in (0, 1))
 
 
 @pytest.mark.slow
