@@ -27,6 +27,12 @@ NAMES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def command_line(monkeypatch):
+    """`resumed` puts the command that is resumed into the environment, where the door takes it out again."""
+    monkeypatch.setenv("ATTNVIS_COMMAND", "")
+
+
 def test_photos_of_any_name_are_taken_by_name(attnvis, here):
     for number, name in enumerate(NAMES):
         make_photo(here / name, seed=number)
