@@ -658,7 +658,8 @@ def test_the_longest_query_ends_soon_after_a_signal(signal):
         import signal, sys, torch
         from attnvis.attention.query import kinds
         from attnvis.types import Features
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have had the first ignored
+            signal.signal(number, signal.default_int_handler)
         features = Features(torch.randn(8, 4096, 2048), (64, 64), ())
         print("started", flush=True)
         kinds.pca(features)
