@@ -188,8 +188,8 @@ class Change:
 
     @property
     def median(self) -> float:
-        known = self.differences[~np.isnan(self.differences)]
-        return float(np.median(known)) if len(known) else 0.0
+        differences = self.differences[~np.isnan(self.differences)]
+        return float(np.median(differences)) if len(differences) else 0.0
 
     @property
     def photos(self) -> int:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from attnvis.experiments.sweep.figures import sections
-from attnvis.experiments.sweep.findings import paragraph
+from attnvis.experiments.sweep.findings import changes_from_sqrt_d, paragraph
 from attnvis.experiments.sweep.folder import Sweep
 from attnvis.experiments.sweep.record import Tile
 from attnvis.experiments.sweep.sheets import style_of
@@ -251,15 +251,10 @@ def compared(all_series: Sequence[Series]) -> dict[tuple[str, str, str], float]:
 
     Of settings that are defined by their share there is nothing to compare.
     """
-    chances: dict[tuple[str, str, str], float] = {}
-    for series in all_series:
-        if SQRT_D not in series.settings:
-            continue
-        base = series.settings.index(SQRT_D)
-        for column, setting in enumerate(series.settings):
-            if column != base and not defines_share(setting):
-                differences = series.share[:, column] - series.share[:, base]
-                chances[series.job, series.query, series.names[column]] = sign_test(differences)
+    chances = {
+        (change.series.job, change.series.query, change.setting): sign_test(change.differences)
+        for change in changes_from_sqrt_d(all_series)
+    }
     return dict(zip(chances, holm(list(chances.values())), strict=True))
 
 
