@@ -131,21 +131,49 @@ def perplexity(scores: Scores, target: float = 0.1) -> Logits:
     target_entropy = math.log(max(1.0, patches))
     gaps = (scores.products - scores.products.amax(-1, keepdim=True)).double()  # <= 0; the largest is 0
     spread = -gaps.amin(-1, keepdim=True)
-    log_spread = spread.clamp_min(1e-300).log()
-    low, high = log_spread - 25.0, log_spread + 25.0  # ln tau: from one-hot to uniform
-    for _ in range(60):
-        between = (low + high) / 2
-        is_too_sharp = entropy(gaps / between.exp()) < target_entropy
-        low = torch.where(is_too_sharp, between, low)
-        high = torch.where(is_too_sharp, high, between)
+    unit_gaps = divide(gaps, spread)  # -1 ... 0
     has_contrast = spread > rounding_noise(scores.products)
-    return torch.where(has_contrast, gaps / high.exp(), 0.0).to(scores.products.dtype)
+    sharpness = sharpness_of(unit_gaps, target_entropy)
+    return torch.where(has_contrast, unit_gaps * sharpness, 0.0).to(scores.products.dtype)
 
 
-def entropy(logits: Float[Tensor, "B Q N"]) -> Float[Tensor, "B Q 1"]:
-    """Of softmax(logits), in nats: 0 (one patch) ... ln N (uniform)."""
+def sharpness_of(gaps: Float[Tensor, "B Q N"], target_entropy: float) -> Float[Tensor, "B Q 1"]:
+    """The b at which softmax(b * gaps) has this entropy, in nats; gaps are in -1 ... 0, both ends included.
+
+    Newton's steps in ln b, from where normal gaps would have it; a step that leaves what is known to hold the
+    root is a bisection.  b is within e^-25 ... e^25, an end where no b has the entropy.
+    """
+    low, high = torch.full_like(gaps[..., :1], -25.0), torch.full_like(gaps[..., :1], 25.0)  # of ln b
+    deviation = gaps.std(-1, correction=0, keepdim=True).clamp_min(1e-9)
+    missing = max(math.log(gaps.shape[-1]) - target_entropy, 1e-9)
+    log_sharpness = (math.sqrt(2 * missing) / deviation).log().clamp(-24.0, 24.0)
+    is_found = torch.zeros_like(low, dtype=torch.bool)
+    for _ in range(80):
+        excess, slope = excess_entropy(gaps * log_sharpness.exp(), target_entropy)
+        low = torch.where(excess > 0, log_sharpness, low)
+        high = torch.where(excess > 0, high, log_sharpness)
+        newton = log_sharpness - excess / slope  # infinite or NaN where the entropy is flat
+        is_inside = (newton >= low) & (newton <= high)
+        following = torch.where(is_inside, newton, (low + high) / 2)
+        step = (following - log_sharpness).abs()
+        log_sharpness = torch.where(is_found, log_sharpness, following)  # whatever its neighbours still need
+        is_found |= (step <= 1e-8) | (excess.abs() <= 1e-15)  # Newton's last step squares its error
+        if is_found.all():
+            break
+    return log_sharpness.exp()
+
+
+def excess_entropy(
+    logits: Float[Tensor, "B Q N"], target: float
+) -> tuple[Float[Tensor, "B Q 1"], Float[Tensor, "B Q 1"]]:
+    """Entropy of softmax(logits) less the target, in nats, and how it grows with ln(sharpness): minus the
+    variance of the logits under these weights.
+    """
     log_weights = logits.log_softmax(-1)
-    return -(log_weights.exp() * log_weights).nan_to_num(0.0).sum(-1, keepdim=True)
+    weights = log_weights.exp()
+    mean = (weights * log_weights).sum(-1, keepdim=True)  # minus the entropy
+    variance = (weights * (log_weights - mean) ** 2).sum(-1, keepdim=True)
+    return -mean - target, -variance
 
 
 def positive(name: str, number: float) -> float:

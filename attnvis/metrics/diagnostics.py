@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 __all__ = ["DESCRIPTIONS", "NEARLY_UNIFORM", "diagnose", "freezing_point"]
@@ -134,10 +134,26 @@ def freezing_point(patches: int) -> float:
 
 
 def spearman(first: Float[Tensor, "*any N"], second: Float[Tensor, "*any N"]) -> Float[Tensor, "*any"]:
-    """Rank correlation, ties at mid-rank; 1 where either is constant, since no order is lost."""
-    a, b = (ranks - ranks.mean(-1, keepdim=True) for ranks in (mid_ranks(first), mid_ranks(second)))
-    norms = a.norm(dim=-1) * b.norm(dim=-1)
-    return torch.where(norms > 0, (a * b).sum(-1) / torch.where(norms > 0, norms, 1.0), 1.0)
+    """Rank correlation, ties at mid-rank; 1 where either is constant, since no order is lost.
+
+    Where both have one order, ties included, it is 1 without the ranks: so it is for most scalings.
+    """
+    correlation = torch.ones(first.shape[:-1], dtype=torch.float64, device=first.device)
+    differs = ~has_same_order(first, second)
+    if differs.any():
+        ranks = [mid_ranks(values[differs]) for values in (first, second)]
+        a, b = (values - values.mean(-1, keepdim=True) for values in ranks)
+        norms = a.norm(dim=-1) * b.norm(dim=-1)
+        cosines = (a * b).sum(-1) / torch.where(norms > 0, norms, 1.0)
+        correlation[differs] = torch.where(norms > 0, cosines, 1.0)
+    return correlation
+
+
+def has_same_order(first: Float[Tensor, "*any N"], second: Float[Tensor, "*any N"]) -> Bool[Tensor, "*any"]:
+    """Whether second rises and stands still exactly where first does."""
+    ordered, order = first.sort(-1)
+    steps = second.gather(-1, order).diff()
+    return ((steps >= 0) & ((steps > 0) == (ordered.diff() > 0))).all(-1)
 
 
 def mid_ranks(values: Float[Tensor, "*any N"]) -> Float[Tensor, "*any N"]:
