@@ -6,7 +6,7 @@ it is exact may a map of the scores be called a class activation map (CAM, Zhou 
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,7 @@ class Gradient(Head):
 
     rest: Rest
     categories: tuple[str, ...] = ()
+    constants: dict[tuple, Float[Tensor, " C"]] = field(default_factory=dict, repr=False)  # by what maps are like
     kind = "gradient"
 
     @torch.no_grad()
@@ -142,8 +143,15 @@ class Gradient(Head):
             slope = torch.autograd.grad(
                 self.rest(inputs).gather(1, classes.clone().unsqueeze(1)).sum(), inputs
             )[0]
-        nothing = self.logits(torch.zeros_like(inputs[:1]))[0]
+        nothing = self.logits_of_nothing(maps[:1])
         return slope.sum((2, 3)), nothing[classes.to(nothing.device)]
+
+    def logits_of_nothing(self, maps: Float[Tensor, "1 D h w"]) -> Float[Tensor, " C"]:
+        """Of maps that are all 0: computed once for each size, kind and place of maps."""
+        like = (maps.shape, maps.dtype, maps.device)
+        if like not in self.constants:
+            self.constants[like] = self.logits(torch.zeros_like(maps))[0]
+        return self.constants[like]
 
 
 def to_device(head: Head, device: torch.device) -> Head:
