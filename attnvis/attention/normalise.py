@@ -73,7 +73,7 @@ def top_k(logits: Weights, k: int = 10) -> Weights:
 
 def relu(logits: Weights) -> Weights:
     """a_i = max(z_i, 0) / sum: what Grad-CAM pictures show.  Where no logit is positive: uniform."""
-    return divide_by_sum(logits.clamp_min(0))
+    return divide_by_sum(logits.relu())
 
 
 def power(logits: Weights, p: float = 2.0) -> Weights:
@@ -83,7 +83,7 @@ def power(logits: Weights, p: float = 2.0) -> Weights:
     """
     if not p > 0:
         raise ValueError(f"normalise power needs p above 0, not {p}")
-    positive = logits.clamp_min(0)
+    positive = logits.relu()
     peak = positive.amax(-1, keepdim=True)
     relative = positive / peak.clamp_min(torch.finfo(logits.dtype).tiny)  # 0 ... 1: no power of it overflows
     return divide_by_sum(relative**p)

@@ -94,7 +94,8 @@ def minmax(scores: Scores, tau: float = 0.25) -> Logits:
 
     The largest weight is exactly e^(1/tau) times the smallest.  Raises ValueError unless tau is above 0.
     """
-    low, high = scores.products.aminmax(dim=-1, keepdim=True)
+    low = scores.products.amin(-1, keepdim=True)
+    high = scores.products.amax(-1, keepdim=True)  # not aminmax: in PyTorch 2.6 it has no derivative
     levels = divide(scores.products - low, high - low, negligible=rounding_noise(scores.products))
     return levels / positive("tau", tau)
 

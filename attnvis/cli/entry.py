@@ -12,8 +12,9 @@ from attnvis.cli.commands.registry import COMMANDS
 from attnvis.cli.config import hint
 from attnvis.cli.help import manual, overview
 from attnvis.cli.hydra_jobs import launch
-from attnvis.cli.messages import fail
+from attnvis.cli.messages import fail, note
 from attnvis.cli.words import resumed, to_overrides
+from attnvis.opencv import clash
 
 __all__ = ["main"]
 
@@ -51,6 +52,8 @@ def enter(verb: str | None, words: list[str]) -> None:
         return
     os.environ["ATTNVIS_COMMAND"] = shlex.join(["attnvis", verb, *words])  # before it is spelled for Hydra
     os.environ["ATTNVIS_PROCESS"] = str(os.getpid())  # workers end with it
+    if trouble := clash():
+        note(trouble)  # before cv2 is imported and perhaps fails
     try:
         with ended_in_order():
             status = launch(command, to_overrides(resumed(words, command), command))

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from attnvis import opencv
 from attnvis.data.paths import MOST_PIXELS, read_bytes
 from attnvis.types import Photo, PhotoError
 
@@ -43,9 +44,10 @@ REDUCED = {
 }
 
 # What goes wrong comes back as a PhotoError, once.  And PIL warns of bombs from half of MOST_PIXELS on.
-if "OPENCV_LOG_LEVEL" not in os.environ:
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+opencv.silence()
 warnings.filterwarnings("ignore", module=r"PIL\.")
+if "ATTNVIS_COMMAND" not in os.environ and (clash := opencv.clash()):  # the command line says so itself
+    warnings.warn(clash, stacklevel=2)
 
 
 def load(source: Path | str | bytes | np.ndarray, short: int | None = None, name: str | None = None) -> Photo:

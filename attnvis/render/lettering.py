@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
+from importlib.util import find_spec
+from math import ceil
+from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
 
 from attnvis.types import Box
 
@@ -32,6 +37,7 @@ QUIET: Colour = (108, 113, 122)
 ALARM: Colour = (138, 44, 8)
 ALARM_PAPER: Colour = (255, 233, 214)
 WHITE: Colour = (255, 255, 255)
+OPENCV_WRITES = hasattr(cv2, "FontFace")  # in any script, since OpenCV 5; before, Pillow does
 UNBOUNDED = 2**20  # pixels: more than any picture has
 
 
@@ -60,6 +66,8 @@ def one_line(text: str) -> str:
 
 def text_width(text: str, font: Font) -> int:
     """How wide the text will be as one line, in pixels."""
+    if not OPENCV_WRITES:
+        return ceil(typeface(font.size, font.weight).getlength(one_line(text)))
     return cv2.getTextSize((0, 0), one_line(text), (0, 0), cv2.FontFace("sans"), font.size, font.weight)[2]
 
 
@@ -79,6 +87,9 @@ def draw_text(
     """
     text = shortened(one_line(text), font, room=room)
     left = round(x - align * text_width(text, font))
+    if not OPENCV_WRITES:
+        draw_with_pillow(canvas, text, left=left, baseline=baseline, font=font)
+        return
     cv2.putText(
         canvas,
         text,
@@ -89,6 +100,35 @@ def draw_text(
         font.weight,
         wrap=(left, UNBOUNDED),
     )
+
+
+def draw_with_pillow(
+    canvas: UInt8[np.ndarray, "h w 3"], text: str, left: int, baseline: int, font: Font
+) -> None:
+    """The same line where OpenCV writes none; what lies beyond the canvas is cut off."""
+    top, bottom = max(0, baseline - 2 * font.size), max(0, baseline + font.size)
+    rows = canvas[top:bottom]
+    picture = Image.fromarray(rows)
+    face = typeface(font.size, font.weight)
+    ImageDraw.Draw(picture).text((left, baseline - top), text, fill=font.ink, font=face, anchor="ls")
+    rows[:] = np.asarray(picture)
+
+
+@cache
+def typeface(size: int, weight: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans as matplotlib brings it along, or the system's, or Pillow's own letters.
+
+    Signs that it lacks, such as Chinese, are drawn as boxes.
+    """
+    package = find_spec("matplotlib")  # its folder only: to import it takes half a second
+    folder = Path(package.origin).parent if package and package.origin else Path()
+    name = "DejaVuSans-Bold.ttf" if weight >= 600 else "DejaVuSans.ttf"
+    path = folder / "mpl-data" / "fonts" / "ttf" / name
+    try:
+        # It runs wider than OpenCV's letters: seven eighths of the size take no more room.
+        return ImageFont.truetype(str(path), size * 7 / 8)
+    except OSError:
+        return ImageFont.load_default(size)
 
 
 def shortened(text: str, font: Font, room: int) -> str:
