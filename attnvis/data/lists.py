@@ -56,7 +56,7 @@ def listed_paths(data: bytes, path: Path, endings: tuple[str, ...]) -> list[Path
 
 
 def path_of(line: str, path: Path, number: int, endings: tuple[str, ...]) -> Path:
-    """The file that a line of the list `path` names: as it stands, without spaces around it, or without quotes.
+    """The file that a line of the list `path` names: as it stands, without outer spaces, or without quotes.
 
     Raises PhotoError for a line that is no photo's name, and does not show it.
     """
@@ -107,7 +107,10 @@ def text_of(data: bytes, path: Path) -> str:
 
 
 def wide_text(data: bytes) -> str:
-    """UTF-16 without a mark; "" for bytes that are not.  Slashes, dots and line ends tell which half is which."""
+    """UTF-16 without a mark; "" for bytes that are not.
+
+    Slashes, dots and line ends tell which half of a sign comes first.
+    """
     readings = []
     for encoding in ("utf-16-le", "utf-16-be"):
         try:
@@ -140,8 +143,8 @@ def unmarked(data: bytes, path: Path) -> str:
     if not most:
         line = data[: first_odd_byte(data)].count(b"\n") + 1
         raise PhotoError(
-            f"the list {path} is not UTF-8 (line {line}), and in no encoding that is known does it name files "
-            "that are there; save it as UTF-8"
+            f"the list {path} is not UTF-8 (line {line}), and in no encoding that is known does it name "
+            "files that are there; save it as UTF-8"
         )
     return best
 

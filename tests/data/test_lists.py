@@ -94,8 +94,8 @@ def test_spaces_quotes_and_comments_are_not_names_unless_there_is_such_a_file(al
     ]:
         (album / name).write_bytes(b"x")
     lines = [
-        "# a comment", "", "   ", "two words.jpg", '"two words.jpg"', "'plain.jpg'", " led.jpg", "trailed.jpg ",
-        '"quoted".jpg', "  plain.jpg\t", "a'b.jpg", "vt\x0b\x85\u2028.jpg", '"gone.jpg"',
+        "# a comment", "", "   ", "two words.jpg", '"two words.jpg"', "'plain.jpg'", " led.jpg",
+        "trailed.jpg ", '"quoted".jpg', "  plain.jpg\t", "a'b.jpg", "vt\x0b\x85\u2028.jpg", '"gone.jpg"',
     ]  # fmt: skip
     assert found("\n".join(lines).encode()) == [
         *("two words.jpg", "plain.jpg", " led.jpg", "trailed.jpg ", '"quoted".jpg', "a'b.jpg"),
