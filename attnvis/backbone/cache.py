@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from attnvis.backbone.backbone import Backbone
-from attnvis.files import check_regular, default_folder, read_bytes, write_bytes
+from attnvis.backbone.tensor_file import UNREADABLE, read_tensors
+from attnvis.files import default_folder, read_bytes, write_bytes
 from attnvis.geometry import as_placement
-from attnvis.types import Batch, Features, Head, Preprocessing, Provenance
+from attnvis.types import Batch, Features, Head, Placement, Preprocessing, Provenance
 
 __all__ = ["Cached", "Entry", "cache_folder", "clear", "entries", "remembered"]
 
@@ -34,6 +34,8 @@ STORAGE = ("exact", "half")
 # Patterns of our own names: what else lies in the folder is somebody's.
 NETWORK = "[0-9a-f]" * 32
 PICTURE = "[0-9a-f]" * 40 + ".safetensors"
+ROUNDING = 1e-3  # pixels of a photo
+SHOWN = ("backbone", "layer", "precision", "storage")  # of about.json, by `attnvis cache`
 
 
 class Cached:
@@ -75,11 +77,12 @@ class Cached:
             self.encoded += count
             return self.backbone(batch)
         paths = [self.photo_file(batch, index) for index in range(count)]
-        photos = [self.read(path) for path in paths]
-        if all(photos):
+        photos = [self.read(path, batch, index) for index, path in enumerate(paths)]
+        kept = [layers for layers in photos if layers]
+        if len(kept) == count and self.are_alike(kept, paths[0]):
             self.reused += count
             names = tuple(photo.name for photo in batch.photos)
-            layers = zip(*[layers for layers in photos if layers], strict=True)
+            layers = zip(*kept, strict=True)
             return tuple(self.joined(list(layer), number, names) for number, layer in enumerate(layers))
         # All photos, in the company they came in: kernels differ by a bit with the batch.
         features = tuple(self.as_stored(layer) for layer in self.backbone(batch))
@@ -88,22 +91,41 @@ class Cached:
             self.write(path, features, index)
         return features
 
-    def read(self, path: Path) -> list[Features] | None:
+    def read(self, path: Path, batch: Batch, index: int) -> list[Features] | None:
         """One photo's features, layer by layer; None where they have to be computed."""
         try:
             layers = read_features(path)
+            self.require_own(layers, batch, index)
         except FileNotFoundError:  # not there yet, or evicted meanwhile
             return None
-        except (OSError, SafetensorError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError):
-            layers = []
-        if tuple(features.layer for features in layers) != self.backbone.layers:
-            self.complain(
-                "damaged", f"{path} in the cache is damaged; what is damaged there is computed anew"
-            )
+        except UNREADABLE:
+            self.complain_of_damage(path)
             return None
         with contextlib.suppress(OSError):  # somebody else's cache is read, though not touched
             os.utime(path)  # used today
         return layers
+
+    def require_own(self, layers: Sequence[Features], batch: Batch, index: int) -> None:
+        """Raises ValueError where features are not those of this network's layers, where its cells lie."""
+        backbone, photo, view = self.backbone, batch.photos[index], batch.views[index]
+        if tuple(features.layer for features in layers) != backbone.layers:
+            raise ValueError("its layers are another network's")
+        for number, features in enumerate(layers):
+            place = backbone.cells.on_photo(view, features.grid, photo.size, number)
+            if not lie_alike(features.placements[0], place):
+                raise ValueError("its cells lie elsewhere")
+
+    def are_alike(self, photos: Sequence[Sequence[Features]], path: Path) -> bool:
+        """Whether photos of one shape have features of one shape; `path`: that of one of them."""
+        shapes = {
+            tuple((layer.tokens.shape, as_shape(layer.logits)) for layer in layers) for layers in photos
+        }
+        if len(shapes) > 1:
+            self.complain_of_damage(path)
+        return len(shapes) == 1
+
+    def complain_of_damage(self, path: Path) -> None:
+        self.complain("damaged", f"{path} in the cache is damaged; what is damaged there is computed anew")
 
     def complain(self, kind: str, text: str) -> None:
         """Once of each kind."""
@@ -243,12 +265,9 @@ def content_digest(
 def read_features(path: Path) -> list[Features]:
     """One photo's features, layer by layer.
 
-    Raises FileNotFoundError, and ValueError, or what reading raises, for a file that is not as written.
+    Raises FileNotFoundError, and one of UNREADABLE for a file that is not as written.
     """
-    check_regular(path)
-    with safe_open(path, "pt") as file:
-        metadata = json.loads((file.metadata() or {})["attnvis"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    metadata, tensors = read_tensors(path)
     if metadata["digest"] != content_digest(path, metadata["layers"], tensors):
         raise ValueError("its content is not what was written")
     layers = []
@@ -265,8 +284,23 @@ def read_features(path: Path) -> list[Features]:
             raise ValueError("its tokens are none of a grid")
         if features.placements[0].grid != features.grid:
             raise ValueError("its placement is another grid's")
+        if logits is not None and not (logits.ndim == 1 and logits.isfinite().all()):
+            raise ValueError("its logits are none")
         layers.append(features)
     return layers
+
+
+def lie_alike(first: Placement, second: Placement) -> bool:
+    """Whether the same cells lie at the same places of the same photo, but for rounding."""
+    same = (first.grid, first.size, first.seen, first.source)
+    numbers = zip((*first.first, *first.step), (*second.first, *second.step), strict=True)
+    return same == (second.grid, second.size, second.seen, second.source) and all(
+        abs(number - other) < ROUNDING for number, other in numbers
+    )
+
+
+def as_shape(tensor: torch.Tensor | None) -> tuple[int, ...]:
+    return () if tensor is None else tuple(tensor.shape)
 
 
 @dataclass(frozen=True)
@@ -280,13 +314,22 @@ class Entry:
 
 
 def entries(folder: Path) -> Iterator[Entry]:
-    """The networks whose features lie in a cache."""
+    """The networks whose features lie in a cache; what else is there, or damaged, is none of them."""
     for about in sorted(folder.glob(f"{NETWORK}/about.json")):
+        if about.parent.is_symlink():
+            continue
         sizes = [size for _, size, _ in files(about.parent, PICTURE)]
         with contextlib.suppress(OSError, ValueError, RecursionError):
             record = json.loads(read_bytes(about, most=1 << 20))
-            if isinstance(record, dict):
+            if is_own_record(record):
                 yield Entry(about.parent, record, len(sizes), sum(sizes))
+
+
+def is_own_record(record: Any) -> bool:
+    """Whether about.json says what a network's has to say, in words that a terminal can show."""
+    return isinstance(record, dict) and all(
+        isinstance(record.get(name), str) and record[name].isprintable() for name in SHOWN
+    )
 
 
 def files(folder: Path, pattern: str) -> list[tuple[float, int, Path]]:

@@ -5,9 +5,10 @@ centre by up to half a stride.  The flip test finds it: a cell that is drawn whe
 spot whether the photo is mirrored or not.
 """
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,13 @@ class Calibration:
     @property
     def text(self) -> bytes:
         """What its file holds."""
-        return (json.dumps({"format": FORMAT} | asdict(self), indent=2) + "\n").encode()
+        record = json.loads(json.dumps({"format": FORMAT} | asdict(self)))
+        return (json.dumps(record | {"seal": seal_of(record)}, indent=2) + "\n").encode()
+
+
+def seal_of(record: Mapping[str, Any]) -> str:
+    """A digest of what a file holds: no changed bit of it moves a cell."""
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------- the flip test
@@ -234,6 +241,9 @@ def read_calibration(digest: str, layer: str) -> Calibration | None:
     path = calibration_file(digest, layer)
     try:
         record = json.loads(read_bytes(path, most=1 << 20))
+        seal = record.pop("seal", None)  # files of earlier versions have none
+        if seal not in (None, seal_of(record)):
+            raise ValueError
         if record.pop("format") != FORMAT or (record["digest"], record["layer"]) != (digest, layer):
             raise ValueError
         record["shift"] = float(record["shift"])
@@ -248,16 +258,7 @@ def read_calibration(digest: str, layer: str) -> Calibration | None:
         return calibration
     except FileNotFoundError:
         return None
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        IndexError,
-        AttributeError,
-        RecursionError,
-        OverflowError,
-        OSError,
-    ):
+    except (OSError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError, RecursionError):
         raise ValueError(
             f"{path} is not a calibration that this version reads; delete it and run attnvis calibrate again"
         ) from None

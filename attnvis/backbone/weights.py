@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -110,16 +111,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"no weights file {path}; give an existing .safetensors or .pth file, an enum name, or random"
         )
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
+        except Exception as error:
+            raise ValueError(f"{path} is not a readable safetensors file: {first_line(error)}") from None
+    require_uncompressed(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except Exception as error:  # a damaged file raises whatever its reader stumbles over
         blame = (
             "holds pickled objects beside tensors, which could run code"
             if isinstance(error, pickle.UnpicklingError)
@@ -140,3 +141,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "save model.state_dict()"
         )
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
+
+
+def require_uncompressed(path: Path) -> None:
+    """Raises ValueError for an archive that unfolds to more than it is: PyTorch packs no tensor."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unfolded = sum(entry.file_size for entry in archive.infolist())
+    except Exception:  # of an old file, which is no archive, or a damaged one `torch.load` has its say
+        return
+    if unfolded > path.stat().st_size:
+        raise ValueError(
+            f"{path} is an archive of {unfolded:,} bytes in {path.stat().st_size:,}, and was not loaded; "
+            "save a plain state_dict, best as .safetensors"
+        )
+
+
+def first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

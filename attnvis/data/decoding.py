@@ -139,8 +139,7 @@ def decode(data: bytes, name: str, short: int | None) -> tuple[Pixels, tuple[int
     except Exception as error:  # a damaged file raises whatever its decoder stumbles over
         if signature is None:
             raise PhotoError(
-                f"{name} is no photo: it begins with {data[:8]!r}; "
-                "save it as JPEG, PNG, WebP, TIFF, GIF or BMP"
+                f"{name} is no photo of a kind that is read; save it as JPEG, PNG, WebP, TIFF, GIF or BMP"
             ) from None
         # PIL's own message for a file that it does not know gives the address of a BytesIO.
         reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
+from attnvis.data.lists import ADDRESS, MOST_LIST, listed_paths
 from attnvis.types import PhotoError
 
 __all__ = ["find"]
@@ -65,6 +66,11 @@ def expand(item: str | Path) -> list[Path]:
         if name in NAMES or not (os.path.exists(item) or glob.has_magic(item)):
             return [sample_path(name)]
     text = os.path.expanduser(item)
+    if isinstance(item, str) and (address := ADDRESS.match(item)) and not os.path.exists(item):
+        raise PhotoError(
+            f"{address[1]}://... is an address, and addresses are not fetched; "
+            "download the photo and name the file"
+        )
     if not text:
         raise PhotoError(
             "an empty name was given for a photo; give a file, a folder, a glob, a .txt list, or samples"
@@ -152,14 +158,9 @@ def sorted_paths(photos: Iterable[str], complaint: str) -> list[Path]:
 def read_list(path: Path) -> list[Path]:
     """The paths in a text file, one a line, relative to the file; those that begin with # do not count.
 
-    Raises PhotoError where the file cannot be read, or names no photos.
+    Raises PhotoError where the file cannot be read, names no photos, or is no list of them.
     """
-    text = read_bytes(path).decode("utf-8-sig", "surrogateescape")
-    lines = [line.strip() for line in text.splitlines()]
-    names = [line for line in lines if line and not line.startswith("#")]
-    if not names:
-        raise PhotoError(f"the list {path} names no photos; write one path a line, relative to the list")
-    return [path.parent / os.path.expanduser(name) for name in names]
+    return listed_paths(read_bytes(path, most=MOST_LIST, noun="list"), path, SUFFIXES)
 
 
 def sample_path(name: str) -> Path:
@@ -206,16 +207,16 @@ def suggest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(by_folded[folded] for folded in near)}?"
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file's bytes.  Never waits for a pipe, never opens a device, never takes in more than MOST_BYTES.
+def read_bytes(path: Path, most: int = MOST_BYTES, noun: str = "photo") -> bytes:
+    """A file's bytes.  Never waits for a pipe, never opens a device, never takes in more than `most`.
 
     Raises PhotoError, nothing else.
     """
     try:
-        check_regular(path, os.stat(path))  # first: to open a device may set something off
+        check_regular(path, os.stat(path), most, noun)  # first: to open a device may set something off
         with open(path, "rb", opener=open_without_waiting) as file:
             status = os.fstat(file.fileno())
-            check_regular(path, status)  # again: it may have become another meanwhile
+            check_regular(path, status, most, noun)  # again: it may have become another meanwhile
             return file.read(status.st_size)
     except FileNotFoundError:
         raise missing_error(path) from None
@@ -230,17 +231,17 @@ def read_bytes(path: Path) -> bytes:
         raise PhotoError(f"{path} cannot be read ({reason}); check the name and the disk") from None
 
 
-def check_regular(path: Path, status: os.stat_result) -> None:
-    """Raises PhotoError unless this is the status of a regular file of at most MOST_BYTES."""
+def check_regular(path: Path, status: os.stat_result, most: int, noun: str) -> None:
+    """Raises PhotoError unless this is the status of a regular file of at most so many bytes."""
     file_type = stat.S_IFMT(status.st_mode)
     if file_type == stat.S_IFDIR:
-        raise PhotoError(f"{path} is a folder, not a photo; name a photo in it, or let find() list them")
+        raise PhotoError(f"{path} is a folder, not a {noun}; name a photo in it, or let find() list them")
     if file_type != stat.S_IFREG:
-        noun = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}.get(file_type, "a device")
-        raise PhotoError(f"{path} is {noun}, not a photo; save the photo to a file and name that")
-    if status.st_size > MOST_BYTES:
+        kind = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}.get(file_type, "a device")
+        raise PhotoError(f"{path} is {kind}, not a {noun}; save the {noun} to a file and name that")
+    if status.st_size > most:
         raise PhotoError(
-            f"{path} has {status.st_size:,} bytes, which is more than any photo's {MOST_BYTES:,}; "
+            f"{path} has {status.st_size:,} bytes, which is more than any {noun}'s {most:,}; "
             "see whether it is one"
         )
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+import torch
 from safetensors.numpy import save
 from torch import Tensor
 
-from attnvis.files import check_regular
-from attnvis.geometry import as_placement
+from attnvis.backbone.tensor_file import UNREADABLE, read_tensors
+from attnvis.geometry import as_placement, visible_cells
 from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Box, ClassScore, Photo, Placement
@@ -24,10 +24,8 @@ from attnvis.types import Attention, Box, ClassScore, Photo, Placement
 __all__ = ["map_photo", "read_maps", "write_maps"]
 
 MOST_PIXELS = 178_956_970  # of a photo, as for decoding
-WRONG = (  # what a file raises that is damaged, or something else
-    *(SafetensorError, OSError, ArithmeticError, LookupError),
-    *(AttributeError, TypeError, ValueError, RuntimeError, RecursionError),
-)
+FARTHEST = 1e7  # pixels, of anything that is placed on a photo
+SMALLEST = 1e-3  # pixels, of a step between cells
 STAGES = ("scores", "logits", "weights")  # of an attention; another method has weights alone
 
 
@@ -90,39 +88,37 @@ def read_maps(path: Path) -> list[Answer]:
     Raises FileNotFoundError, and ValueError for a file that is damaged or holds something else.
     """
     try:
-        metadata, tensors = read_tensors(path)
-        entries = metadata["answers"]
-        return [restored(entry, tensors, number) for number, entry in enumerate(entries)]
+        return read_file(path)[1]
     except FileNotFoundError:
         raise
-    except WRONG as error:
+    except UNREADABLE as error:
         what = " ".join(str(error).split())[:200]
         reason = f"{path} holds no maps of attnvis or is damaged ({what}); run again to make it"
         raise ValueError(reason) from None
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a file of maps holds.
+def read_file(path: Path) -> tuple[str, list[Answer]]:
+    """The digest of the photo whose maps a file holds, and the answers.
 
-    Raises FileNotFoundError, and one of WRONG for a file that is not as it was made.
+    Raises FileNotFoundError, and one of UNREADABLE for a file that is not as it was made.
     """
-    check_regular(path)
-    with safe_open(path, "pt") as file:
-        metadata = json.loads((file.metadata() or {})["attnvis"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    metadata, tensors = read_tensors(path)
     written = metadata.pop("digest", None)  # maps of earlier versions have none
+    if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+        raise ValueError("its numbers are not float32")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     if written is not None and written != content_digest(metadata, arrays):
         raise ValueError("its content is not what was written")
-    return metadata, tensors
+    answers = [restored(entry, tensors, number) for number, entry in enumerate(metadata["answers"])]
+    return str(metadata["photo"]["digest"]), answers
 
 
 def map_photo(path: Path) -> tuple[str, int] | None:
     """Whose maps a file holds - the digest of the photo - and of how many answers; None for a damaged one."""
     try:
-        metadata, _ = read_tensors(path)
-        return str(metadata["photo"]["digest"]), len(read_maps(path))
-    except WRONG:
+        digest, answers = read_file(path)
+        return digest, len(answers)
+    except UNREADABLE:
         return None
 
 
@@ -142,11 +138,14 @@ def checked_placement(record: Mapping[str, Any], cells: int) -> Placement:
         or len(lengths) not in (2, 4)
         or not all(type(number) in (int, float) and math.isfinite(number) for number in (*places, *lengths))
         or not all(type(number) is int and number > 0 for number in sizes)
-        or not all(number > 0 for number in lengths)
+        or not all(number >= SMALLEST for number in lengths)
+        or not all(abs(number) <= FARTHEST for number in places)
+        or not (seen.height > 0 and seen.width > 0)
         or math.prod(placement.grid) != cells
         or math.prod(placement.size) > MOST_PIXELS
     ):
         raise ValueError("its cells lie nowhere")
+    visible_cells(placement)  # raises IndexError where none of them touches the photo
     return replace(placement, source=str(placement.source))
 
 
@@ -157,10 +156,28 @@ def checked_mark(mark: Any) -> Box | tuple[float, float] | None:
     place = Box(**mark) if isinstance(mark, dict) else tuple(mark)
     numbers = astuple(place) if isinstance(place, Box) else place
     if len(numbers) not in (2, 4) or not all(
-        type(number) in (int, float) and math.isfinite(number) for number in numbers
+        type(number) in (int, float) and abs(number) <= FARTHEST for number in numbers
     ):
         raise ValueError("its mark lies nowhere")
     return place
+
+
+def checked_scores(entry: Mapping[str, Any]) -> None:
+    """Raises ValueError or TypeError where what an answer says of its class, or its sign, is none of ours."""
+    score, margin = entry.get("class_score"), entry.get("sign_margin")
+    if margin is not None and not (type(margin) in (int, float) and 0 <= margin <= 1):
+        raise ValueError("its margin is no share")
+    if score is None:
+        return
+    known = ClassScore(**score)
+    counts_and_numbers = (known.index, known.rank, known.probability, known.logit)
+    if (
+        not isinstance(known.name, str)
+        or not all(type(count) is int and count >= 0 for count in counts_and_numbers[:2])
+        or not all(type(number) in (int, float) for number in counts_and_numbers)
+        or not (0 <= known.probability <= 1 and math.isfinite(known.logit))
+    ):
+        raise ValueError("its class has no score")
 
 
 def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: int) -> Answer:
@@ -170,6 +187,7 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
     """
     weights = tensors[f"weights.{number}"].flatten()
     placement = checked_placement(entry["placement"], cells=len(weights))
+    checked_scores(entry)
     texts = (entry["query"], entry["label"], entry["layer"])
     if not weights.isfinite().all() or not all(isinstance(text, str) for text in texts):
         raise ValueError("its weights are not finite, or its names are none")

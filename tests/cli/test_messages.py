@@ -25,7 +25,7 @@ def broken_photos(folder):
         ("whole.jpeg", "whole.jpeg", "did you mean whole.jpg"),
         ("empty", "no photos in the folder empty", "looked for .jpg"),
         ("zero.jpg", "zero.jpg is empty (0 bytes)", "copy or download it again"),
-        ("text.jpg", "text.jpg is no photo: it begins with b'hello, t'", "save it as JPEG"),
+        ("text.jpg", "text.jpg is no photo of a kind that is read", "save it as JPEG"),
         ("cut.jpg", "cut.jpg is a damaged or truncated JPEG", "copy or download it again"),
         ("images=[5]", "no such photo: 5", "see what lies in"),
         ("images=", "an empty name", "give a file"),

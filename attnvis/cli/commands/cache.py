@@ -14,12 +14,12 @@ __all__ = ["COMMAND", "cache"]
 
 def cache(cfg: "DictConfig", folder: Path) -> int:
     """What sweeps have kept, network by network."""
-    from attnvis.backbone.cache import cache_folder, clear, entries
+    from attnvis.backbone.cache import SHOWN, cache_folder, clear, entries
 
     settings = plain(cfg)
     place, total = cache_folder(settings["folder"]), 0
     for entry in entries(place):
-        network = ", ".join(entry.about[name] for name in ("backbone", "layer", "precision", "storage"))
+        network = ", ".join(entry.about[name] for name in SHOWN)
         print(f"{entry.size / 1e6:10.1f} MB  {entry.photos:7} photos  {network}")
         total += entry.size
     if settings["clear"]:

@@ -1,0 +1,34 @@
+"""A safetensors file in, its tensors and what it says of them out; nothing of it is trusted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from attnvis.files import read_bytes
+
+__all__ = ["UNREADABLE", "read_tensors"]
+
+MOST = 1 << 31  # bytes of one photo's features or maps
+UNREADABLE = (  # what a file raises that is damaged, or another's
+    *(SafetensorError, OSError, ArithmeticError, LookupError, MemoryError),
+    *(AttributeError, TypeError, ValueError, RuntimeError),  # RecursionError is a RuntimeError
+)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON under `attnvis` in the file's metadata, and the tensors by their names.
+
+    Raises FileNotFoundError, and one of UNREADABLE for what is no such file.  It is read in one piece: a file
+    that is cut short while it is mapped into memory would end the process.
+    """
+    content = read_bytes(path, most=MOST)
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    metadata = json.loads(header["__metadata__"]["attnvis"])
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata are not attnvis'")
+    return metadata, load(content)
