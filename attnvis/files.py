@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,10 +22,14 @@ __all__ = [
     "Held",
     "Lock",
     "check_regular",
+    "check_room",
     "default_folder",
     "file_digest",
+    "is_full",
     "is_whole",
     "locked",
+    "naming",
+    "no_room",
     "open_new",
     "part_name",
     "read_bytes",
@@ -36,6 +41,8 @@ __all__ = [
 ]
 
 MOST = 1 << 32  # bytes of a file that is read; what we write is far smaller
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, for this user, in one file
+IN_WORDS = re.compile(r"\[errno (\d+)\]", re.IGNORECASE)  # as Arrow tells it
 ONLY_OURS = os.O_NOFOLLOW | os.O_CLOEXEC if hasattr(os, "O_NOFOLLOW") else 0
 PART = re.compile(r"\.\d+-[0-9a-f]{16}\.part(\.\w+)?")  # `part_name`
 WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # a pipe without a writer holds nobody up
@@ -68,15 +75,80 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     part = part_name(path)
     try:
-        open_new(part).close()
-        yield part
-        part.replace(path)
-    except OSError as error:
-        if error.errno is None:
-            raise  # a library's own, with words of its own
-        raise OSError(error.errno, error.strerror, str(path)) from None  # a full disk names no file by itself
+        with naming(path):
+            open_new(part).close()
+            yield part
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Raises OSError with the name of `path` for one without: a full disk, and Arrow, give none.
+
+    The name of a part, which is no longer there, is that of `path` too.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = str(error.filename or path)
+        if PART.fullmatch(Path(name).name):
+            name = str(path)
+        text = error.strerror or " ".join(str(error).split())
+        in_words = IN_WORDS.search(text)
+        number = int(in_words[1]) if in_words else error.errno
+        if in_words:
+            text = os.strerror(int(in_words[1]))
+        raise OSError(number or errno.EIO, text, name) from None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether there was no room: on the disk, in a user's quota, or in a file of the largest size."""
+    return isinstance(error, OSError) and error.errno in FULL
+
+
+def no_room(error: OSError) -> str:
+    """What is to be said of an error that `is_full`, but for how to go on."""
+    file = f" for {error.filename}" if error.filename else ""
+    return f"no room{file} ({error.strerror})"
+
+
+def check_room(path: Path, size: int, more: int) -> None:
+    """Raises OSError, with its name, where a file of `size` bytes cannot get so many more.
+
+    For what is written by a library that does not say whether it could.  Nothing is left behind.
+    """
+    part = part_name(path)
+    with naming(path):
+        if size + more > most_bytes():
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        try:
+            with open_new(part) as file:
+                reserve(file.fileno(), path.parent, more)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def most_bytes() -> int:
+    """That one file of this process may have."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 1 << 62
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return 1 << 62 if limit == resource.RLIM_INFINITY else limit
+
+
+def reserve(descriptor: int, folder: Path, size: int) -> None:
+    """Has the file system set bytes aside, which knows of quotas too.  Raises OSError where it has none."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except (AttributeError, OSError) as error:  # not every system and file system can
+        if is_full(error):
+            raise
+        if shutil.disk_usage(folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
 
 
 def part_name(path: Path, suffix: str = "") -> Path:

@@ -5,6 +5,7 @@ Of a command that compares: all jobs, those that were lost a second time, then t
 
 import json
 import os
+import shlex
 import sys
 import threading
 import time
@@ -98,8 +99,10 @@ class Task:
         try:
             with held(folder) if comparison else nullcontext():
                 status = self.run(cfg, folder)
-        except Held as error:
-            note(visible(format_error(error)))  # the folder is somebody else's: nothing in it is touched
+        except BrokenPipeError:
+            raise
+        except (Held, OSError) as error:  # somebody else's folder, in which nothing is touched, or none
+            note(visible(format_error(error, resume_words(self.command, folder))))
             status = 1
         self.statuses.append(status)
         return status
@@ -116,11 +119,24 @@ class Task:
             foreseen = isinstance(error, ValueError | OSError)
             if self.debugging or not (comparison or foreseen):
                 raise
+            reason = format_error(error, resume_words(self.command, folder))
             if comparison:
-                comparison.record_failure(folder, format_error(error))
+                comparison.record_failure(folder, reason)
             else:
-                note(visible(format_error(error)))
+                note(visible(reason))
             return 1
+
+
+def resume_words(command: Command, folder: Path) -> str:
+    """What to type to go on with what a folder holds; "" where nothing can.
+
+    The jobs of a sweep go on together.
+    """
+    if folder.name.isdigit() and (folder.parent / command.record).is_file() and command.comparison:
+        folder = folder.parent
+    if not command.record or not (folder / command.record).is_file():
+        return ""
+    return shlex.join(["attnvis", command.name, "--resume", str(folder)])
 
 
 def held(folder: Path) -> Lock | nullcontext:
@@ -179,7 +195,12 @@ def compare_jobs(command: Command, comparison: Comparison, overrides: list[str],
         overrides = [word for word in overrides if not word.startswith("hydra.sweep.dir=")]
         overrides.append(f"hydra.sweep.dir={quoted(str(folder))}")
         retry(command, comparison, overrides, debugging, error)
-    return comparison.compare(folder)
+    try:
+        return comparison.compare(folder)
+    except OSError as error:
+        if debugging or isinstance(error, BrokenPipeError):
+            raise
+        fail(format_error(error, resume_words(command, folder)))
 
 
 def retry(
@@ -267,7 +288,9 @@ class Plan:
             plan["photos"] = PHOTOS[0](folder, images) if PHOTOS else {}
             save(folder, "plan.json", json.dumps(plan, indent=1).encode())
         except (OSError, ValueError) as error:
-            fail(format_error(error))  # of other errors in a callback Hydra only warns, and goes on
+            place = "hydra.sweep.dir" if many else "hydra.run.dir"
+            # of other errors in a callback Hydra only warns, and goes on
+            fail(format_error(error, place=place))
 
     def __getattr__(self, name: str) -> Any:
         """Hydra calls every callback for every event.  Raises AttributeError for what is no event."""

@@ -1,5 +1,6 @@
 """What a person is told in the terminal: one line for a mistake, the last words of a run."""
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -8,9 +9,11 @@ from typing import Any, NoReturn
 
 from attnvis import catalogue
 from attnvis.cli.config import KINDS, hint, leaves, settings_of
+from attnvis.files import default_folder, is_full, no_room
 
 __all__ = [
     "complain",
+    "cwd_is_gone",
     "explain_hydra_error",
     "fail",
     "format_error",
@@ -107,12 +110,31 @@ def explain_unknown_option(group: str, option: str) -> str:
     return f"{group} has no option {option!r}; {hint(option, offered)}there are {', '.join(offered)}"
 
 
-def format_error(error: BaseException) -> str:
-    """What an error says, in one line; of a disk that cannot be written to or read, also what to do."""
-    if isinstance(error, OSError) and error.strerror:
-        place = f" {error.filename}" if error.filename else ""
-        return (
-            f"could not write or read{place}: {error.strerror}; "
-            "choose another place with hydra.run.dir=FOLDER, or make room"
-        )
-    return " ".join(str(error).split()) or type(error).__name__
+def format_error(error: BaseException, resume: str = "", place: str = "hydra.run.dir") -> str:
+    """What an error says, in one line; of a disk that cannot be written to or read, also what to do.
+
+    resume    what to type to go on; "": there is nothing to go on with
+    place     the setting that chooses the folder
+    """
+    if not (isinstance(error, OSError) and error.strerror):
+        return " ".join(str(error).split()) or type(error).__name__
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    if name and Path(name).is_relative_to(default_folder()):
+        place = "ATTNVIS_CACHE"
+    elsewhere = f"choose another place with {place}=FOLDER"
+    if is_full(error):
+        onwards = f"then go on with {resume}" if resume else f"or {elsewhere}, and type the command again"
+        return f"{no_room(error)}; make room, {onwards}"
+    if cwd_is_gone() and not os.path.isabs(name):
+        return "the folder you are in was deleted; go to one that exists (cd), and type the command again"
+    file = f" {name}" if name else ""
+    return f"could not write or read{file}: {error.strerror}; {elsewhere}"
+
+
+def cwd_is_gone() -> bool:
+    """Whether the folder in which the command was typed has been deleted."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,15 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from attnvis.data.containers import is_intact, shown_seconds
 from attnvis.data.paths import SUFFIXES
 from attnvis.data.preprocessing import resample
 
-__all__ = ["Clip", "Frame", "examine", "frames"]
+__all__ = ["Clip", "Frame", "examine", "frames", "missing_part", "pace_of"]
 
 USUAL_RATE = 25.0  # frames a second of a file that does not say how many it has
+PACES = (24.0, 25.0, 30.0, 50.0, 60.0, 100.0, 120.0)  # frames a second that players show well
+CROWDED = 0.01  # the share of frames that may come sooner than their turn
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what goes wrong is said here, once
 
@@ -29,10 +32,17 @@ class Clip:
 
     path: Path
     size: tuple[int, int]  # (height, width) of an upright frame
-    rate: float  # frames a second
+    rate: float  # frames a second, as the header has it: of frames that come at varying times the average
     promised: int  # frames, as the header has it; some containers only estimate it, 0: it says nothing
     digest: str  # SHA-256 of the file
     turned: int = 0  # degrees by which the file asks to be turned, which has been done
+    pace: float = 0.0  # frames a second at which each has a turn of its own; 0: `rate`
+    stored: int = 0  # frames that the file holds, decoded or not
+
+    @property
+    def turns(self) -> float:
+        """Frames a second of a video that shows each of these at its time."""
+        return self.pace or self.rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +76,53 @@ def examine(path: Path) -> Clip:
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    rate = rate if 0 < rate <= 1000 else USUAL_RATE
+    times = stored_times(path)
     return Clip(
         path,
         size=first.shape[:2],
-        rate=rate if 0 < rate <= 1000 else USUAL_RATE,
+        rate=rate,
         promised=max(0, int(promised)),
         digest=digest,
         turned=turned,
+        pace=pace_of(times, rate),
+        stored=len(times),
     )
 
 
+def stored_times(path: Path) -> list[float]:
+    """When each frame is to be shown, in seconds from the first, as the container has it; decodes none."""
+    times = []
+    with opened(path, [cv2.CAP_PROP_FORMAT, -1]) as capture:
+        while capture.grab():
+            times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+    return sorted(times)
+
+
+def pace_of(times: Sequence[float], rate: float) -> float:
+    """The fewest frames a second at which frames with these times have a turn each.
+
+    That is `rate` of frames that come evenly; else the usual ones above it are tried, and what the commonest
+    step between two frames asks for.  Where the best is not enough, some frames come later than their turn.
+    """
+    times = sorted(set(times))  # of those without a time, as MPEG has them, one is left
+    steps = np.diff(times)
+    commonest = 1 / float(np.median(steps)) if len(steps) else rate
+    paces = sorted(pace for pace in (*PACES, rate, commonest) if rate <= pace <= max(rate, PACES[-1]))
+    return next((pace for pace in paces if crowded(times, pace) <= CROWDED), paces[-1])
+
+
+def crowded(times: Sequence[float], pace: float) -> float:
+    """The share of frames whose turn, at so many a second, is another's already."""
+    turns = np.round((np.asarray(times) - min(times, default=0.0)) * pace)  # the first one's is 0
+    return float(np.mean(np.diff(turns) < 1)) if len(turns) > 1 else 0.0
+
+
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[cv2.VideoCapture]:
+def opened(path: Path, settings: Sequence[int] = ()) -> Iterator[cv2.VideoCapture]:
     """A video to read from until the block ends, its frames upright.  Raises ValueError where it is none."""
     name = str(path.absolute())  # absolute: `a:b.mp4` is a file, no protocol
-    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, settings)
     try:
         if not capture.isOpened():
             raise ValueError(
@@ -116,3 +158,25 @@ def frames(clip: Clip, start: float = 0.0, stop: float = math.inf) -> Iterator[F
                 return
             pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
             yield Frame(index, time, pixels=resample(pixels, clip.size))
+
+
+def missing_part(clip: Clip, read: int, reached: float) -> str:
+    """What is to be said of a video of which so many frames, up to so many seconds, could be read.
+
+    "" of a whole one: what a header promises is often an estimate, so a file is called damaged only where
+    its container says so itself.  Raises OSError where the file cannot be read any more.
+    """
+    fewer, earlier = clip.promised - read, clip.promised / clip.rate - reached
+    if fewer <= 0 and earlier <= 1.5 / clip.rate:
+        return ""
+    intact = is_intact(clip.path)
+    some = f"{read} of the {clip.promised} frames that {clip.path} promises could be read"
+    if intact is False:
+        return f"{some}; it is cut off or damaged"
+    tolerated = max(2, clip.promised // 100)  # what some containers promise is an estimate
+    if fewer <= tolerated or earlier * clip.rate <= tolerated:
+        return ""
+    shown = shown_seconds(clip.path)
+    if shown is not None and (shown - reached) * clip.rate > tolerated:
+        return f"{some}; it is damaged"
+    return f"{some}; it may be cut off, or promise too many" if intact is None else ""

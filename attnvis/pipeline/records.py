@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from attnvis.files import check_regular, open_new, part_name
+from attnvis.files import check_regular, naming, open_new, part_name
 from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.types import ClassScore
@@ -65,15 +65,15 @@ def open_records(path: Path, after: Set[int] = frozenset()) -> tuple[TextIO, csv
     """
     rows = [row for row in read_records(path) if int(row["index"]) in after] if after else []
     part = part_name(path)
+    options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace", "buffering": 1 << 20}
     try:
-        file = open_new(part, "w", newline="", encoding="utf-8", errors="backslashreplace", buffering=1 << 20)
-        table = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
-        table.writeheader()
-        table.writerows(rows)
-        file.flush()
-        part.replace(path)  # a run that is killed right here has not lost what it had
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        with naming(path):
+            file = open_new(part, "w", **options)
+            table = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+            table.writeheader()
+            table.writerows(rows)
+            file.flush()
+            part.replace(path)  # a run that is killed right here has not lost what it had
     finally:
         part.unlink(missing_ok=True)
     return file, table

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attnvis.data.decoding import load
-from attnvis.files import is_whole, locked, save
+from attnvis.files import is_whole, locked, naming, save
 from attnvis.pipeline.drawing import PhotoDrawer
 from attnvis.pipeline.maps import map_photo, read_maps
 from attnvis.pipeline.plan import setting_text
@@ -53,7 +53,7 @@ def redraw_rows(
     scaling = setting_text(config.get("scaling", {}))
     drawer = PhotoDrawer(target, style, provenance, scaling, warnings)
     records, table = open_records(target / "records.csv")
-    with records:
+    with naming(target / "records.csv"), records:
         table.writerows(row for row in rows if not row["map"])  # what failed then is not forgotten
         for name, photo_rows in by_map(rows).items():
             path = Path(photo_rows[0]["path"])

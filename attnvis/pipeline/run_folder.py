@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from attnvis.files import is_whole, locked, save, slug, unique
+from attnvis.files import is_whole, locked, naming, save, slug, unique
 from attnvis.methods.answer import Answer
 from attnvis.pipeline import run_page
 from attnvis.pipeline.drawing import PhotoDrawer
@@ -158,8 +158,9 @@ class RunWriter:
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """A photo's rows go into the file in one piece: a run that is killed leaves whole photos."""
-        self.table.writerows(rows)
-        self.rows.flush()
+        with naming(self.folder / "records.csv"):
+            self.table.writerows(rows)
+            self.rows.flush()
 
     def write(self, name: str, content: bytes) -> None:
         save(self.folder, name, content)

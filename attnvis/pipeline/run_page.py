@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from attnvis.files import naming
 from attnvis.methods.answer import FREE_SIGN, UNLIKELY
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
 from attnvis.render import html
@@ -56,7 +57,7 @@ def write_page(
     pages = html.environment("attnvis.pipeline", link=link, percent=percent)
     pieces = pages.get_template("pieces.html").module
     counts: Counter[str] = Counter()
-    with ExitStack() as stack:
+    with naming(folder / "index.html"), ExitStack() as stack:
         spools = {kind: stack.enter_context(spool(folder)) for kind in ("card", "line", "failure")}
         for order, row in enumerate(rows):
             kind = kind_of(row, counts["card"])

@@ -1,6 +1,7 @@
-"""Drawn frames in, a video file out: whole, or none."""
+"""Drawn frames in, a video file out: whole, or as much of it as plays."""
 
 import contextlib
+import errno
 from pathlib import Path
 
 import cv2
@@ -8,11 +9,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from attnvis.data.video import opened
-from attnvis.files import part_name
+from attnvis.files import check_room, part_name
 
 __all__ = ["CODECS", "VideoWriter"]
 
 CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2", "vp09": "VP9"}
+HELD_BACK = {"avc1": 64, "vp09": 32, "mp4v": 2}  # frames that an encoder may keep until the end
+BUFFER = 1 << 18  # bytes that FFmpeg gathers before it writes
+INDEX, INDEX_OF_FRAME = 1 << 13, 64  # bytes that an mp4 gets at its end: at least, and for each frame
+COMPRESSED = 8  # how many times smaller than its pixels a frame is at least, as a rule
 
 
 class VideoWriter:
@@ -27,18 +32,45 @@ class VideoWriter:
         self.part = part_name(path, suffix=path.suffix)  # which nobody can have put a link in the place of
         self.codec, self.count, self.padded = "", 0, (0, 0)
         self.writer: cv2.VideoWriter | None = None
+        self.last: UInt8[np.ndarray, "H W 3"] | None = None  # as it was written, BGR
 
-    def add(self, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-        """One more frame, RGB, as large as the first."""
+    def add(self, picture: UInt8[np.ndarray, "H W 3"], turn: int | None = None) -> None:
+        """One more frame, RGB, as large as the first; the one before it is shown until its turn comes.
+
+        turn      the number of its place in the file; one that is past, or None: the next
+
+        Raises OSError where there is no room for it and for the end of the file.
+        """
         height, width = picture.shape[:2]
         if self.writer is None:
             self.padded = (height % 2, width % 2)
+            self.check_room(picture.nbytes)
             self.writer = self.begin((width + self.padded[1], height + self.padded[0]))
+        while self.last is not None and turn is not None and self.count < turn:
+            self.write(self.last)
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         if any(self.padded):
             bgr = cv2.copyMakeBorder(bgr, 0, self.padded[0], 0, self.padded[1], cv2.BORDER_REPLICATE)
+        self.write(bgr)
+        self.last = bgr
+
+    def write(self, bgr: UInt8[np.ndarray, "H W 3"]) -> None:
+        assert self.writer is not None
+        self.check_room(bgr.nbytes)
         self.writer.write(bgr)
         self.count += 1
+
+    def check_room(self, pixel_bytes: int) -> None:
+        """OpenCV does not say when a disk is full, and a file without its end does not play.
+
+        So room is asked for while there is some: for one more frame, what FFmpeg and the encoder have not yet
+        written, and the index.  Raises OSError.
+        """
+        size = self.part.stat().st_size if self.count else 0
+        mean = size / self.count if size > BUFFER else 0.0
+        frame = int(max(pixel_bytes / COMPRESSED, 2 * mean))
+        behind = min(BUFFER, frame * self.count) + frame * (1 + min(self.count, HELD_BACK.get(self.codec, 2)))
+        check_room(self.path, size, behind + INDEX + INDEX_OF_FRAME * self.count)
 
     def begin(self, size: tuple[int, int]) -> cv2.VideoWriter:
         """Codecs of mp4 want even sides; OpenCV would cut a row off."""
@@ -62,16 +94,26 @@ class VideoWriter:
         )
 
     def close(self) -> None:
-        """Raises OSError where fewer frames arrived in the file than were added:
-        OpenCV does not say when a disk is full.
+        """Keeps what plays, and nothing else.
+
+        Raises OSError where fewer frames arrived in the file than were added.
         """
         if self.writer is None:
             return
         self.writer.release()
-        self.writer = None
-        with contextlib.suppress(ValueError), opened(self.part) as capture:
-            if round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == self.count:
-                self.part.replace(self.path)
-                return
+        self.writer = self.last = None
+        arrived = playable_frames(self.part)
+        if arrived:
+            self.part.replace(self.path)
         self.part.unlink(missing_ok=True)
-        raise OSError(None, "the video could not be written whole; is the disk full?", str(self.path))
+        if arrived < self.count:
+            lacking = f"{self.count - arrived} of {self.count} frames did not arrive in the file"
+            raise OSError(errno.ENOSPC, lacking, str(self.path))
+
+
+def playable_frames(path: Path) -> int:
+    """How many frames a player finds; 0 where the file does not open, or its first frame is none."""
+    with contextlib.suppress(ValueError), opened(path) as capture:
+        if capture.read()[0]:
+            return max(0, round(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    return 0

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from attnvis.data.video import Clip
-from attnvis.files import locked, open_new, save
+from attnvis.files import locked, naming, open_new, save
 from attnvis.methods.answer import Answer
 from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.video import DrawnFrame
@@ -52,11 +52,12 @@ class VideoRun:
                 f"scale={self.style.scale} colours each frame by itself, and a video would flicker; "
                 "use times_uniform, with its low and high"
             )
-        self.writer = VideoWriter(folder / "overlay.mp4", clip.rate, codec)
+        self.writer = VideoWriter(folder / "overlay.mp4", clip.turns, codec)
         if self.writer.path.resolve() == clip.path.resolve():
             raise ValueError(
                 f"{clip.path} would be written over; draw it into another folder with hydra.run.dir=FOLDER"
             )
+        self.drawn = 0  # frames; where they come at varying times, the file holds some of them repeatedly
         self.times: list[float] = []  # of the first and the last frame
         self.last = -1  # the index of the last frame
         self.sums = dict.fromkeys(MEANS, 0.0)
@@ -77,25 +78,41 @@ class VideoRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            # a full disk has been reported already
-            with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
-                self.rows.close()
-                self.writer.close()
-                self.write_record()
+            for close in (self.writer.close, self.close_rows, self.write_record):
+                # what went wrong first is the one to tell
+                with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
+                    close()
         finally:
             self.lock.close()
 
+    def close_rows(self) -> None:
+        with naming(self.folder / "numbers.csv"):
+            self.rows.close()
+
     def add(self, frames: Sequence[DrawnFrame]) -> None:
-        """Draws and writes frames; their rows follow in one piece."""
-        for drawn in frames:
-            self.writer.add(self.overlay(drawn))
-            self.times, self.last = [*self.times[:1], drawn.frame.time], drawn.frame.index
-            if drawn.attended:
-                self.attended += 1
-                diagnostics = drawn.attention.answer.diagnostics
-                self.sums = {name: total + diagnostics[name] for name, total in self.sums.items()}
-        self.table.writerows(numbers(drawn) for drawn in frames)
-        self.rows.flush()
+        """Draws and writes frames; their rows follow in one piece.
+
+        Raises OSError where a frame has no room; those before it are in the video, with their rows.
+        """
+        before = self.drawn
+        try:
+            for drawn in frames:
+                self.add_frame(drawn)
+        finally:
+            with naming(self.folder / "numbers.csv"):
+                self.table.writerows(numbers(drawn) for drawn in frames[: self.drawn - before])
+                self.rows.flush()
+
+    def add_frame(self, drawn: DrawnFrame) -> None:
+        time = drawn.frame.time
+        start = self.times[0] if self.times else time
+        self.writer.add(self.overlay(drawn), turn=round((time - start) * self.writer.rate))
+        self.drawn += 1
+        self.times, self.last = [start, time], drawn.frame.index
+        if drawn.attended:
+            self.attended += 1
+            diagnostics = drawn.attention.answer.diagnostics
+            self.sums = {name: total + diagnostics[name] for name, total in self.sums.items()}
 
     def overlay(self, drawn: DrawnFrame) -> UInt8[np.ndarray, "H W 3"]:
         answer, weights = drawn.attention.answer, drawn.attention.weights
@@ -113,19 +130,20 @@ class VideoRun:
         return {f"mean_{name}": total / self.attended for name, total in self.sums.items()}
 
     @property
+    def reached(self) -> float:
+        """When the last frame ends, in seconds of the clip."""
+        return self.times[-1] + 1 / self.clip.turns if self.times else 0.0
+
+    @property
     def uneven(self) -> str:
-        """What is to be said of frames that did not come at the rate of the file; "" of those that did."""
-        if len(self.times) < 2:
-            return ""
-        first, last = self.times
-        rate = self.clip.rate
-        seconds, drawn_seconds = last - first, (self.writer.count - 1) / rate
-        if abs(seconds - drawn_seconds) <= max(1.5 / rate, 0.01 * seconds):
+        """What is to be said of frames that did not come at one rate; "" of those that did."""
+        pictures = self.writer.count
+        if pictures == self.drawn:
             return ""
         return (
-            f"the frames of {self.clip.path} come at varying times; "
-            f"the drawn video plays them at {rate:g} a second and lasts {drawn_seconds:.1f} s "
-            f"instead of {seconds:.1f} s (their own times are in numbers.csv)"
+            f"the frames of {self.clip.path} come at varying times: the drawn video has "
+            f"{self.writer.rate:g} pictures a second and shows each frame until the next one's time "
+            f"({pictures} pictures of {self.drawn} frames)"
         )
 
     def write_record(self) -> None:
@@ -142,10 +160,12 @@ class VideoRun:
             "file": str(clip.path),
             "digest": clip.digest,
             "frames_promised": clip.promised,
-            "frames_drawn": writer.count,
+            "frames_drawn": self.drawn,
             "frames_attended": self.attended,
+            "pictures_written": writer.count,
             **self.means,
             "rate": clip.rate,
+            "rate_written": writer.rate,
             "size": list(clip.size),
             "first_and_last": self.times,
             "turned_by": clip.turned,

@@ -246,6 +246,7 @@ def compare(folder: Path) -> int:
     from attnvis.pipeline.tracking import Tracker
 
     results = read_sweep(folder)
+    complain_of_missing(results)  # before pages that may have no room
     pages = [
         part.folder / "index.html"
         for part in results.parts
@@ -263,7 +264,6 @@ def compare(folder: Path) -> int:
             from attnvis.experiments.seed_note import write_note
 
             pages.append(write_note(results, folder))
-    complain_of_missing(results)
     done = [part.record for part in results.done]
     if done:
         jobs = f"{len(done)} jobs, " if len(done) > 1 else ""
@@ -284,6 +284,7 @@ def complain_of_missing(results: "Sweep") -> None:
         job = "" if single else f"job {part.number} ({part.overrides}) {part.status}: "
         note(f"{job}{part.reason}")
     failed = single and results.parts[0].status == "failed"
+    failed = failed and not results.parts[0].reason.startswith("no room")
     if results.missing and not failed:
         _, foreign = divided(shlex.split(results.command)[2:], COMMAND)  # what the folder may not say
         again = shlex.join([str(results.folder), *foreign])

@@ -24,8 +24,8 @@ __all__ = ["COMMAND", "video"]
 def video(cfg: "DictConfig", folder: Path) -> int:
     """A video in, the same video with the attention drawn over it out.
 
-    Gives 1 where fewer frames could be read than the file promises.  Raises ValueError for times that leave
-    nothing.
+    Gives 1 where the file is cut off or damaged.  Raises ValueError for times that leave nothing, OSError
+    where there is no room; the frames that had room are kept.
     """
     import torch
     from tqdm import tqdm
@@ -81,10 +81,10 @@ def video(cfg: "DictConfig", folder: Path) -> int:
             with contextlib.closing(chunks):
                 for chunk in chunks:
                     bar.update(len(chunk))
-            tracker.log_numbers({"frames": run.writer.count} | run.means)
-    except KeyboardInterrupt:
+            tracker.log_numbers({"frames": run.drawn} | run.means)
+    except (KeyboardInterrupt, OSError):
         if run.writer.path.exists():
-            note(f"stopped after {run.writer.count} frames, which are kept: {short_path(run.writer.path)}")
+            note(f"stopped after {count_frames(run.drawn)}, kept and playable: {short_path(run.writer.path)}")
         raise
     return print_summary(run, clip, start, stop)
 
@@ -105,22 +105,30 @@ def print_summary(run: "VideoRun", clip: "Clip", start: float, stop: float) -> i
 
     Raises ValueError where not one frame lies between the times that were asked for.
     """
-    drawn = run.writer.count
-    if not drawn:
+    from attnvis.data.video import missing_part
+
+    if not run.drawn:
         lasts = clip.promised / clip.rate
         raise ValueError(
             f"no frame of {clip.path} lies between start={start:g} and stop={stop:g}; it lasts {lasts:.2f} s"
         )
     if run.uneven:
         note(visible(run.uneven))
-    read = run.last + 1
-    tolerated = max(2, clip.promised // 100)  # what some containers promise is an estimate
-    cut_off = math.isinf(stop) and clip.promised - read > tolerated
-    if cut_off:
-        text = f"{read} of the {clip.promised} frames that {clip.path} promises could be read"
-        note(visible(f"{text}; it is cut off or damaged"))
-    print(f"{drawn} frame{'s' * (drawn != 1)} drawn: {short_path(run.writer.path)}")
-    return int(cut_off)
+    lacking, empty = "", 0
+    if math.isinf(stop):
+        lacking = missing_part(clip, run.last + 1, run.reached)
+        empty = clip.stored - run.last - 1
+    if lacking:
+        note(visible(lacking))
+    elif empty > 0:
+        text = f"{empty} of the {clip.stored} frames that {clip.path} holds gave no picture"
+        note(visible(f"{text}; the file hides them, or they are damaged"))
+    print(f"{count_frames(run.drawn)} drawn: {short_path(run.writer.path)}")
+    return int(bool(lacking))
+
+
+def count_frames(frames: int) -> str:
+    return f"{frames} frame{'s' * (frames != 1)}"
 
 
 COMMAND = Command("video", video, argument="FILE", key="clip", single="one file", takes_query=True)

@@ -181,7 +181,7 @@ def read_record(folder: Path) -> JobRecord:
     except FileNotFoundError:
         begun = (folder / ".rows.part").exists()
         killed = "it was started and never ended: killed, or out of memory"
-        return JobRecord("missing", killed if begun else "it was never started")
+        return JobRecord("missing", killed if begun else "it was never started, or could not write")
     except (OSError, ValueError, RecursionError):
         return JobRecord("missing", "its job.json is damaged")
 

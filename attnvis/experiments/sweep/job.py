@@ -23,7 +23,7 @@ from attnvis.experiments.sweep.curves import QueryCurves
 from attnvis.experiments.sweep.record import Failure, JobRecord
 from attnvis.experiments.sweep.rows import RowTable
 from attnvis.experiments.sweep.sheets import SheetWriter
-from attnvis.files import open_new, save, unique
+from attnvis.files import is_full, naming, no_room, open_new, save, unique
 from attnvis.methods.settings import PhotoResult
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays
@@ -75,7 +75,12 @@ class JobWriter:
         if kind is None:
             self.end("done")
             return
-        reason = "it was stopped" if kind is KeyboardInterrupt else " ".join(str(error).split())
+        reason = " ".join(str(error).split())
+        if isinstance(error, KeyboardInterrupt):
+            reason = "it was stopped"
+        elif isinstance(error, OSError) and is_full(error):
+            reason = f"{no_room(error)}; make room"
+            self.part.unlink(missing_ok=True)  # this is some, and of no use
         with contextlib.suppress(OSError):  # the first trouble is the one to tell
             self.end("failed", reason or kind.__name__)
 

@@ -1,9 +1,7 @@
 """What a job measured of each photo, query and setting -> rows.parquet, in groups."""
 
-import errno
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pyarrow.parquet as pq
 
 from attnvis.experiments.sweep.folder import SCHEMA, setting_name
 from attnvis.experiments.sweep.shapes import colour_spread, shapes_of
-from attnvis.files import open_new
+from attnvis.files import naming, open_new
 from attnvis.methods.settings import PhotoResult
 from attnvis.types import Photo
 
@@ -86,16 +84,6 @@ class RowTable:
                 self.writer.close()
             finally:
                 self.file.close()
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Raises OSError with the file's name: Arrow, and a full disk, give none."""
-    try:
-        yield
-    except OSError as error:
-        text = error.strerror or " ".join(str(error).split())
-        raise OSError(error.errno or errno.EIO, text, str(path)) from None
 
 
 def as_stored(value: str | int | float) -> str | int | float:
