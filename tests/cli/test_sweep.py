@@ -21,9 +21,10 @@ from attnvis import backbone, files
 from attnvis.experiments.sweep import page
 from attnvis.experiments.sweep.folder import read_sweep
 from attnvis.experiments.sweep.job import JobWriter
+from attnvis.pipeline.resume import sealed
 
 ROOT = Path(package.__file__).resolve().parents[1]
-SMALL = ("cache.folder=cache", "hydra.run.dir=out", "hydra.sweep.dir=out", "preprocess.size=96", "sheets=0")
+SMALL = ("hydra.run.dir=out", "hydra.sweep.dir=out", "preprocess.size=96", "sheets=0")
 PHOTOS = ("0.png", "1.png")
 
 
@@ -37,6 +38,7 @@ def photos(here):
 def sweep(attnvis, photos, monkeypatch):
     """`attnvis sweep 0.png 1.png WORDS` in this process, into ./out; the page has tests of its own."""
     monkeypatch.setattr(page, "write_comparison", lambda sweep: sweep.folder / "index.html")
+    monkeypatch.setenv("ATTNVIS_CACHE", "cache")
 
     def call(*words, photos=PHOTOS):
         return (
@@ -452,10 +454,10 @@ def test_a_damaged_plan_of_a_sweep_is_one_line(sweep, done, damage):
 def test_a_sweep_of_before_plans_named_photos_is_gone_on_with_and_that_is_said(sweep, done):
     told = json.loads(Path("out/plan.json").read_text())
     del told["photos"]
-    Path("out/plan.json").write_text(json.dumps(told))
+    Path("out/plan.json").write_text(json.dumps(sealed(told)))
     record = job_record()
     del record["asked"]["photos"]
-    Path("out/job.json").write_text(json.dumps(record))
+    Path("out/job.json").write_text(json.dumps(sealed(record)))
     before = times()
     ended = sweep("--resume", "out")
     assert ended.code == 0 and "out has no photos in its plan.json" in ended.err and times() == before
