@@ -95,8 +95,8 @@ def largest_eigenvalue(normaliser: NormaliserJacobian) -> Float[Tensor, "*any"]:
 
     The eigenvalues are real: the matrix is similar to diag(g) - r r^T with r_i^2 = gains_i shares_i.
 
-    Each step puts c + s / (gains_2 - x) in the place of all terms but the first, equal in value and slope, and
-    solves that exactly (Bunch, Nielsen and Sorensen 1978): five or six steps give every digit.
+    Each step puts c + s / (gains_2 - x) in the place of all terms but the first, equal in value and slope,
+    and solves that exactly (Bunch, Nielsen and Sorensen 1978): five or six steps give every digit.
     """
     if normaliser.gains.shape[-1] == 1:
         return torch.zeros_like(normaliser.gains[..., 0])
