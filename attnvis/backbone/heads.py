@@ -127,7 +127,7 @@ class Gradient(Head):
 
     rest: Rest
     categories: tuple[str, ...] = ()
-    constants: dict[tuple, Float[Tensor, " C"]] = field(default_factory=dict, repr=False)  # by the kind of maps
+    constants: dict[tuple, Float[Tensor, " C"]] = field(default_factory=dict, repr=False)  # by kind of maps
     kind = "gradient"
 
     @torch.no_grad()

@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis import catalogue
 from attnvis.cli.commands.command import Command, Comparison
-from attnvis.cli.commands.common import command_line
+from attnvis.cli.commands.common import check_logger, command_line
 from attnvis.cli.config import plain, require
 from attnvis.cli.messages import explain_hydra_error, fail, format_error, note, visible
 from attnvis.cli.words import quoted
@@ -323,13 +323,30 @@ class Plan(Hold):
             return
         hold(folder, jobs=len(jobs) if many else 0)
         try:
-            plan = {"command": command_line(), "jobs": jobs, "many": many, "logger": plain(config.logger)}
+            plan = {"command": command_line(), "jobs": jobs, "many": many}
+            plan["logger"] = self.logger(config, folder)
             plan["photos"] = PHOTOS[0](folder, images) if PHOTOS else {}
             write_json(folder, "plan.json", plan)
         except (OSError, ValueError) as error:
             place = "hydra.sweep.dir" if many else "hydra.run.dir"
             # of other errors in a callback Hydra only warns, and goes on
             fail(format_error(error, place=place))
+
+    def logger(self, config: "DictConfig", folder: Path) -> dict[str, Any]:
+        """What plan.json says of W&B; what was made fit for it is said once, for all jobs.
+
+        Raises ValueError for what W&B would refuse.
+        """
+        from attnvis.experiments.sweep.folder import read_plan
+        from attnvis.experiments.sweep.sending import logger_plan
+
+        settings = check_logger(plain(config.logger), config.name)
+        for remark in settings.remarks if settings.mode != "disabled" else ():
+            note(visible(remark))
+        begun: Mapping[str, Any] = {}
+        with suppress(ValueError):
+            begun = read_plan(folder)["logger"]
+        return logger_plan(settings, begun)
 
     def __getattr__(self, name: str) -> Any:
         """Hydra calls every callback for every event.  Raises AttributeError for what is no event."""

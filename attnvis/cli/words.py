@@ -132,7 +132,7 @@ def is_own_setting(word: str, command: Command) -> bool:
     except (HydraException, AssertionError):
         return False
     key = override.key_or_group
-    if override.type != OverrideType.CHANGE or override.package is not None or key == "trust":
+    if override.type != OverrideType.CHANGE or override.package is not None or key in ("trust", "logger.dir"):
         return False
     options = [value.strip("'\"") for value in values]
     if key in catalogue.groups():
@@ -196,6 +196,8 @@ def to_overrides(words: Iterable[str], command: Command) -> list[str]:
 
 def to_override(word: str, command: Command, multirun: bool, offered: Container[str]) -> str:
     """One `key=value` as Hydra reads it; `offered` are the names of configs in the group `backbone`."""
+    if word.startswith("+logger."):
+        word = word[1:]  # settings that had to be added before they were there
     key, _, value = word.partition("=")
     if key in command.axes or key in command.axes.values():
         options = value if value.startswith("[") else axis(value)

@@ -21,7 +21,9 @@ from attnvis.files import file_digest, is_whole, locked, naming, save, slug, uni
 from attnvis.methods.answer import Answer
 from attnvis.pipeline import run_page
 from attnvis.pipeline.drawing import PhotoDrawer
+from attnvis.pipeline.logger import new_id, read_logger
 from attnvis.pipeline.maps import map_photo, write_maps
+from attnvis.pipeline.photo_tracking import PhotoTracker
 from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.records import (
     answer_columns,
@@ -34,7 +36,6 @@ from attnvis.pipeline.records import (
 )
 from attnvis.pipeline.resume import FolderPlan, differing, read_json, require_own_files, write_json
 from attnvis.pipeline.streaming import Outcome
-from attnvis.pipeline.tracking import PhotoTracker
 from attnvis.render import overlays, panels
 from attnvis.types import PhotoError, Provenance
 
@@ -61,19 +62,30 @@ class RunWriter:
         self.drawer = PhotoDrawer(folder, plan.style, plan.provenance, plan.scaling, plan.warnings)
         self.promise = plan.for_folder()
         self.resumed = resume
+        asked = read_logger(plan.logger, group=plan.name)
         self.lock = locked(folder)
         try:
             require_own_files(folder, files=FILES, folders=FOLDERS)
+            begun = logged_before(folder) if resume else {}
             finished = self.finished() if resume else set()
             self.left = [index for index in range(len(plan.paths)) if index not in finished]
             self.done = len(finished)
             record = plan.record()
+            if asked.mode != "disabled":
+                log = {"id": asked.id or begun.get("id") or new_id(), "project": asked.project}
+                record["wandb"] = log | {"entity": asked.entity, "group": asked.group}
+            elif begun:
+                record["wandb"] = begun
             # What is no longer true goes first: the plan may name what it is to be made from anew.
             self.rows, self.table = open_records(folder / "records.csv", after=finished)
             self.promise.write(folder)
             write_json(folder, "run.json", record)
             settings = plan.provenance.entries() | {"versions": record["versions"]} | dict(plan.config)
-            self.tracker = PhotoTracker(folder, plan.logger, settings)
+            id = record.get("wandb", {}).get("id")
+            continues = bool(asked.id or begun)
+            self.tracker = PhotoTracker(
+                folder, plan.logger, settings, group=plan.name, id=id, continues=continues
+            )
         except BaseException:
             self.lock.close()
             raise
@@ -128,8 +140,7 @@ class RunWriter:
             return
         self.expect(self.left[outcome.index], len(outcome.made))
         self.write_rows(outcome.made)
-        for row, answer in zip(outcome.made, outcome.answers, strict=True):
-            self.tracker.log(row, answer)
+        self.tracker.log(outcome.made, outcome.answers)
         self.done += 1
 
     def expect(self, index: int, rows: int) -> None:
@@ -207,6 +218,15 @@ def require_same_network(folder: Path, provenance: Provenance) -> None:
             raise ValueError(
                 f"{folder} was begun with {what} {before}, and this is {now}; run again in another folder"
             )
+
+
+def logged_before(folder: Path) -> dict[str, Any]:
+    """Which run of W&B's the folder was begun as, says its run.json; {}: none."""
+    try:
+        log = read_json(folder / "run.json").get("wandb")
+    except (OSError, ValueError):
+        return {}
+    return log if isinstance(log, dict) and isinstance(log.get("id"), str) else {}
 
 
 def rows_by_photo(folder: Path, photos: int) -> dict[int, list[dict[str, str]]]:

@@ -11,9 +11,10 @@ from attnvis.cli.messages import note
 if TYPE_CHECKING:
     from attnvis.backbone.backbone import Backbone
     from attnvis.backbone.cache import Cached
+    from attnvis.pipeline.logger import LoggerSettings
     from attnvis.types import Preprocessing, Provenance
 
-__all__ = ["command_line", "listed", "photos", "provenance", "shout", "thread_count"]
+__all__ = ["check_logger", "command_line", "listed", "photos", "provenance", "shout", "thread_count"]
 
 
 def thread_count(workers: int | str, photos: int) -> int:
@@ -44,6 +45,16 @@ def listed(value: Any) -> list[str]:
 def provenance(backbone: "Backbone | Cached", preprocessing: "Preprocessing", seed: int) -> "Provenance":
     """What every record of this command says of where its numbers come from."""
     return replace(backbone.describe(preprocessing), seed=str(seed), command=command_line())
+
+
+def check_logger(logger: Any, name: Any) -> "LoggerSettings":
+    """What W&B is to be told, checked before anything is computed; name: of the command's results.
+
+    Raises ValueError for what W&B would refuse.
+    """
+    from attnvis.pipeline.logger import read_logger
+
+    return read_logger(logger or {}, group=None if name is None else str(name))
 
 
 def shout(warnings: Iterable[str]) -> None:

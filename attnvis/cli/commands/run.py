@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import photos, provenance, shout, thread_count
+from attnvis.cli.commands.common import check_logger, photos, provenance, shout, thread_count
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import note, print_summary, progress, visible
 
@@ -27,6 +27,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.pipeline.streaming import stream
 
+    check_logger(plain(cfg.logger), cfg.name)
     planned = plan_photos(cfg, folder)
     paths = [Path(photo.path) for photo in planned]
     style = build(cfg, "render")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command, Comparison
-from attnvis.cli.commands.common import command_line, listed, photos, shout
+from attnvis.cli.commands.common import check_logger, command_line, listed, photos, shout
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, note, progress, visible
 from attnvis.cli.words import divided
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from attnvis.experiments.sweep.folder import Sweep
     from attnvis.experiments.sweep.job import JobWriter
     from attnvis.pipeline.resume import PlannedPhoto
+    from attnvis.pipeline.tracking import Tracker
     from attnvis.types import Preprocessing
 
 __all__ = ["COMMAND", "STUDIES", "compare", "sweep"]
@@ -45,6 +46,7 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.pipeline.resume import album_digest, planned_photos
 
     settings = plain(cfg)
+    check_logger(settings["logger"], settings["name"])
     harmless = ("logger", "name", "cache", "batch_size")  # they change no number
     same = {key: value for key, value in settings.items() if key not in harmless}
     same["storage"] = settings["cache"]["storage"]  # of the cache's settings the only one that may
@@ -142,7 +144,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
 
     from attnvis.backbone.cache import remembered
     from attnvis.data.preprocessing import sample
-    from attnvis.pipeline.tracking import Tracker
+    from attnvis.experiments.sweep.sending import send_job
 
     paths = photos(settings["images"])
     torch.manual_seed(cfg.seed)
@@ -162,17 +164,40 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
         "fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed),
     }  # fmt: skip
     job.update(axes=axes, provenance=backbone.describe().entries() | {"warnings": warnings})
-    group = job.folder.parent.name if job.folder.name.isdigit() else job.folder.name
-    study = recognise if settings["study"] == "recognition" else scale
-    logger = settings["logger"] | {"group": group}
-    with Tracker(job.folder, logger, config=axes | settings, job="sweep") as tracker:
-        inputs = Inputs(cfg, settings, job=job, paths=paths, backbone=backbone, preprocessing=preprocessing)
-        tracker.log_numbers(study(inputs))
+    inputs = Inputs(cfg, settings, job=job, paths=paths, backbone=backbone, preprocessing=preprocessing)
+    with tracker_of(job.folder, settings, axes) as tracker:
+        if settings["study"] == "recognition":
+            tracker.log_numbers(recognise(inputs))
+            tracker.log_page("page", job.folder / "index.html")
+            tracker.log_files("recognition", [job.folder / "recognition.parquet", job.folder / "index.html"])
+        else:
+            scale(inputs)
+            send_job(tracker, job.folder, job.record)
         job.update(passes=getattr(backbone, "encoded", job.record.done))
 
 
-def scale(inputs: Inputs) -> dict[str, float]:
-    """Every query under every scaling and normaliser; gives what W&B is told."""
+def tracker_of(folder: Path, settings: dict[str, Any], axes: dict[str, str]) -> "Tracker":
+    """The run at W&B of a job; of a single one it is the comparison's, which has all of it."""
+    from attnvis.experiments.sweep.folder import read_plan
+    from attnvis.experiments.sweep.sending import of_a_job
+    from attnvis.pipeline.tracking import Tracker
+
+    logger, plan = settings["logger"], folder.parent / "plan.json"
+    name = f"{folder.parent.name}/{folder.name}"
+    if folder.name.isdigit() and plan.exists():
+        logger = of_a_job(read_plan(folder.parent)["logger"], logger, int(folder.name))
+    elif (folder / "plan.json").exists():
+        logger = read_plan(folder)["logger"]
+        if settings["study"] != "recognition":
+            logger = {"mode": "disabled"}
+        name = folder.name
+    continues = logger.pop("continues", None)
+    group, config = str(settings["name"]), settings | axes
+    return Tracker(folder, logger, config, job="sweep", group=group, name=name, continues=continues)
+
+
+def scale(inputs: Inputs) -> None:
+    """Every query under every scaling and normaliser."""
     from attnvis.experiments.sweep.job import GridWriter
     from attnvis.methods.settings import SettingGrid
     from attnvis.pipeline.streaming import stream
@@ -196,7 +221,6 @@ def scale(inputs: Inputs) -> dict[str, float]:
         outcomes = stream(inputs.paths, grid, inputs.preprocessing, batch_size=inputs.cfg.batch_size)
         for outcome in progress(outcomes, len(inputs.paths)):
             writer.add(outcome)
-    return writer.rows.medians()
 
 
 def recognise(inputs: Inputs) -> dict[str, float]:
@@ -240,20 +264,10 @@ def named(kind: str, text: str, trusted: list[str]) -> Any:
     return parse(text) if kind == "query" else functions(kind, [text])[text]
 
 
-def medians(results: "Sweep") -> dict[str, list[Any]]:
-    """Over photos, of every job, query and setting: the columns of a table."""
-    from attnvis.experiments.sweep.folder import AXES as OUTER
-
-    numbers = ("perplexity", "patches", "sigma_eff", "max_times_uniform", "gradient_norm", "js_inv_sqrt_d")
-    groups = results.table.group_by([*OUTER, "query", "scaling", "normalise"])
-    return groups.aggregate(
-        [(name, "approximate_median") for name in numbers] + [("saturated", "mean"), ("dead", "mean")]
-    ).to_pydict()
-
-
 def compare(folder: Path) -> int:
     """What all jobs of a sweep found, as one page; its exit code: 0 where nothing is missing."""
     from attnvis.experiments.sweep.folder import read_plan, read_sweep
+    from attnvis.experiments.sweep.sending import send_sweep, shared_settings
     from attnvis.pipeline.tracking import Tracker
 
     results = read_sweep(folder)
@@ -266,15 +280,16 @@ def compare(folder: Path) -> int:
     if results.table.num_rows:
         from attnvis.experiments.sweep.page import write_comparison
 
-        logger = read_plan(folder)["logger"] | {"group": folder.name}
-        with Tracker(folder, logger, config={"command": results.command}, job="comparison") as tracker:
-            pages.append(write_comparison(results))
-            tracker.log_pictures(sorted((folder / "figures").glob("*.png")))
-            tracker.log_table("medians", medians(results))
+        pages.append(write_comparison(results))
         if any(part.study == "note" for part in results.parts):
             from attnvis.experiments.seed_note import write_note
 
             pages.append(write_note(results, folder))
+        logger, config = read_plan(folder)["logger"], shared_settings(results)
+        job = "comparison" if len(results.parts) > 1 else "sweep"
+        continues = logger.pop("continues", None)
+        with Tracker(folder, logger, config, job, name=folder.name, continues=continues) as tracker:
+            send_sweep(tracker, results)
     done = [part.record for part in results.done]
     if done:
         jobs = f"{len(done)} jobs, " if len(done) > 1 else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import provenance, shout
+from attnvis.cli.commands.common import check_logger, provenance, shout
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import note, short_path, visible
 
@@ -38,6 +38,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.pipeline.video import as_batch, attend_frames
     from attnvis.pipeline.video_run import VideoRun, is_drawn
 
+    check_logger(plain(cfg.logger), cfg.name)
     start, stop = times_of(cfg)
     clip = examine(Path(str(cfg.clip)))
     style = build(cfg, "render")
@@ -72,7 +73,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     run = VideoRun(folder, clip, plan, codec=cfg.codec)
     try:
         with (
-            Tracker(folder, plan.logger, config=run.settings, job="video") as tracker,
+            Tracker(folder, plan.logger, run.settings, job="video", group=plan.name) as tracker,
             run,
             tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar,
         ):

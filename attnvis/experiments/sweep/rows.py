@@ -1,15 +1,13 @@
 """What a job measured of each photo, query and setting -> rows.parquet, in groups."""
 
-from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attnvis.experiments.sweep.folder import SCHEMA, setting_name
+from attnvis.experiments.sweep.folder import SCHEMA
 from attnvis.experiments.sweep.shapes import colour_spread, shapes_of
 from attnvis.files import naming, open_new
 from attnvis.methods.settings import PhotoResult
@@ -26,8 +24,6 @@ class RowTable:
     def __init__(self, path: Path, axes: Mapping[str, str], settings: Sequence[tuple[str, str]]) -> None:
         self.axes, self.settings = axes, settings
         self.waiting: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-        # (query, setting) -> perplexity / N of each photo
-        self.shares: dict[tuple[str, str], array[float]] = {}
         self.path, self.file = path, open_new(path)
         self.writer = pq.ParquetWriter(self.file, SCHEMA, compression="zstd")
 
@@ -52,25 +48,12 @@ class RowTable:
             }
             for name, value in same.items():
                 self.waiting[name] += [as_stored(value)] * len(self.settings)
-            self.remember_shares(query, result, height * width)
             self.waiting["scaling"] += [scaling for scaling, _ in self.settings]
             self.waiting["normalise"] += [normalise for _, normalise in self.settings]
             for name, values in (result.numbers | shapes_of(result)).items():
                 self.waiting[name] += values
         if len(self.waiting["index"]) >= GROUP:
             self.flush()
-
-    def remember_shares(self, query: str, result: PhotoResult, patches: int) -> None:
-        for setting, perplexity in zip(self.settings, result.numbers["perplexity"], strict=True):
-            shares = self.shares.setdefault((query, setting_name(*setting)), array("d"))
-            shares.append(perplexity / patches)
-
-    def medians(self) -> dict[str, float]:
-        """For W&B: of every query and setting the median share of the patches."""
-        return {
-            f"{query}/{setting}/perplexity_share": float(np.median(shares))
-            for (query, setting), shares in self.shares.items()
-        }
 
     def flush(self) -> None:
         with naming(self.path):

@@ -1,6 +1,6 @@
 """What a job measured of a photo -> a contact sheet: queries down, settings across, one colour scale."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from attnvis.methods.settings import PhotoResult
 from attnvis.render import overlays, panels
 from attnvis.types import Photo
 
-__all__ = ["TILE", "SheetWriter", "style_of"]
+__all__ = ["TILE", "SheetWriter", "sheet_names", "style_of"]
 
 TILE = 220  # pixels
 
@@ -54,8 +54,8 @@ class SheetWriter:
         sheet = panels.contact_sheet(
             pictures, len(self.settings), TILE, photo.name, self.style, headings=headings
         )
-        stem = unique(slug(Path(photo.name).stem), self.names)
-        self.files.append(f"sheets/{stem}.jpg")
+        name = sheet_name(photo.name, self.names)
+        self.files.append(f"sheets/{name}")
         save(self.folder, self.files[-1], overlays.encode(sheet, "jpg", 88))
         self.drawn += 1
 
@@ -75,6 +75,17 @@ class SheetWriter:
                 placement=result.placement,
             )
             yield setting_name(*setting), picture, f"{perplexity:.3g} of {len(weights)} patches"
+
+
+def sheet_names(photos: Iterable[str]) -> Iterator[str]:
+    """Of photos by their names, in the order in which they were measured: the files in sheets/."""
+    taken: dict[str, int] = {}
+    for photo in photos:
+        yield sheet_name(photo, taken)
+
+
+def sheet_name(photo: str, taken: dict[str, int]) -> str:
+    return f"{unique(slug(Path(photo).stem), taken)}.jpg"
 
 
 def style_of(record: JobRecord) -> overlays.Style:
