@@ -2,18 +2,28 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from types import ModuleType
+from types import ModuleType, NoneType
 from typing import get_args
+
+import torch
 
 from attnvis.attention import normalise as normalisers
 from attnvis.attention import scaling as scalings
+from attnvis.attention.grammar import NO, YES, assign, divide
+from attnvis.types import Scores
 
 __all__ = ["UnknownName", "as_function", "format_function", "functions", "parse_function"]
 
 MODULES: dict[str, ModuleType] = {"scaling": scalings, "normalise": normalisers}
-YES, NO = ("true", "yes", "1"), ("false", "no", "0")
+NUMBERS = re.compile(r"-?[\d.]+(\s*,\s*-?[\d.]+)+")  # 120,80
+EXAMPLES = {"scaling": "temperature:2", "normalise": "top_k:5"}
+PROBES = {  # what every scaling and normaliser takes: one that refuses these refuses every photo
+    "scaling": Scores(torch.ones(1, 1, 2), torch.tensor([[[0.0, 1.0], [1.0, 2.0], [3.0, 1.0]]])),
+    "normalise": torch.tensor([[[0.0, 1.0, 3.0]]]),
+}
 
 
 class UnknownName(ValueError):
@@ -41,30 +51,30 @@ def format_function(function: Callable) -> str:
 def parse_function(text: str, functions: Mapping[str, Callable], group: str) -> Callable:
     """The text name:setting,setting -> that function of `functions` with its settings filled in.
 
-    Settings are typed as in the function's signature; the last one takes all that is left, commas too.
+    Settings are typed as in the function's signature; the last one takes all that is left, commas too.  They
+    may be given by name: pca:centred=false, and as records write them, temperature(tau=2).
     `group` (query, scaling, normalise) is for the messages.  Raises UnknownName where the text names no
     function, ValueError where its settings do not fit.
     """
-    name, _, settings_text = text.strip().partition(":")
+    name, settings = divide(text)
     if name not in functions:
-        hint = hint_for(name, functions, group)
+        hint = hint_for(text.strip(), functions, group)
         raise UnknownName(f"unknown {group} {text!r}; there are {', '.join(functions)}; {hint}")
     function = functions[name]
-    parameters = setting_parameters(function)
-    most_commas = max(0, len(parameters) - 1)
-    values = [value.strip() for value in settings_text.split(",", most_commas)] if settings_text else []
-    required = [parameter for parameter in parameters if parameter.default is parameter.empty]
-    if len(values) < len(required) or (values and not parameters):
-        names = ",".join(parameter.name for parameter in parameters)
-        usage = f"{name}:{names}" if names else "no settings"
-        raise ValueError(f"{group} {text!r}: {name} takes {usage}")
-    settings = {}
+    parameters = {parameter.name: parameter for parameter in setting_parameters(function)}
+    required = [key for key, parameter in parameters.items() if parameter.default is parameter.empty]
+    usage = f"{name}:{','.join(parameters)}" if parameters else "no settings"
     try:
-        for parameter, value in zip(parameters, values, strict=False):  # what is left out keeps its default
-            settings[parameter.name] = convert(value, parameter.annotation)
+        if settings and settings.strip() and not parameters:
+            raise ValueError(f"{name} takes {usage}")
+        texts = assign(settings or "", list(parameters))
+        if not texts.keys() >= set(required):
+            raise ValueError(f"{name} takes {usage}")
+        values = {key: convert(key, value, parameters[key].annotation) for key, value in texts.items()}
     except ValueError as error:
         raise ValueError(f"{group} {text!r}: {error}") from None
-    return partial(function, **settings)
+    ordered = {key: values[key] for key in parameters if key in values}
+    return partial(function, **ordered)
 
 
 def setting_parameters(function: Callable) -> list[inspect.Parameter]:
@@ -72,43 +82,66 @@ def setting_parameters(function: Callable) -> list[inspect.Parameter]:
     return list(inspect.signature(function).parameters.values())[1:]
 
 
-def hint_for(name: str, functions: Iterable[str], group: str) -> str:
-    """What may have been meant by a name that is none of the functions'."""
-    near = difflib.get_close_matches(name, functions, n=1)
+def hint_for(text: str, functions: Iterable[str], group: str) -> str:
+    """What may have been meant by a text that begins with none of the functions' names."""
+    name, _ = divide(text)
+    if (group, name) == ("query", "several"):
+        return "several are written with commas: query=class,mean"
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), functions, n=1)
     if near:
         return f"did you mean {near[0]}?"
-    if group == "query":
-        return "a class is written class:NAME"
-    return "settings follow a colon"
+    if group != "query":
+        return "settings follow a colon"
+    if NUMBERS.fullmatch(text):
+        kind = "box" if text.count(",") == 3 else "point"
+        return f"a {kind} is written {kind}:{text}"
+    return "a class is written class:NAME"
 
 
-def convert(text: str, annotation: object) -> object:
-    """A setting's text as its parameter is annotated: bool, int, float or else text.  Raises ValueError."""
+def convert(name: str, text: str, annotation: object) -> object:
+    """A setting's text as its parameter is annotated: bool, int, float or else text.
+
+    Raises ValueError that names the setting.
+    """
     types = get_args(annotation) or (annotation,)  # float | None is a float
+    if NoneType in types and text.lower() in ("none", "null"):
+        return None
     if bool in types:
         if text.lower() not in YES + NO:
-            raise ValueError(f"{text!r} is neither true nor false")
+            raise ValueError(f"{name} must be true or false, not {text!r}")
         return text.lower() in YES
     if str in types:
         return text
-    if int in types:
-        return int(text)
-    return float(text) if float in types else text
+    try:
+        if int in types:
+            return int(text)
+        return float(text) if float in types else text
+    except ValueError:
+        kind = "a whole number" if int in types else "a number"
+        raise ValueError(f"{name} must be {kind}, not {text!r}") from None
 
 
 def functions(group: str, texts: Sequence[str]) -> dict[str, Callable]:
     """Texts such as `temperature:2` -> functions, by text; `group` is scaling or normalise.
 
-    Raises UnknownName where a text names no function, ValueError where its settings do not fit.
+    Raises UnknownName where a text names no function, ValueError where its settings do not fit, or are such
+    as no photo can take: a temperature below 0.
     """
     module = MODULES[group]
     by_name = {name: getattr(module, name) for name in module.__all__}
-    return {text: parse_function(text, by_name, group) for text in texts}
+    made = {text: parse_function(text, by_name, group) for text in texts}
+    for function in made.values():
+        function(PROBES[group])
+    return made
 
 
 def as_function(group: str, function: str | Callable) -> Callable:
     """The function that a text such as temperature:2 names, its settings filled in; a function is itself.
 
-    Raises as `functions` does.
+    Raises as `functions` does, and ValueError for what is neither.
     """
-    return function if callable(function) else functions(group, [function])[function]
+    if callable(function):
+        return function
+    if not isinstance(function, str):
+        raise ValueError(f"{group} must be a text such as {EXAMPLES[group]}, or a function, not {function!r}")
+    return functions(group, [function])[function]

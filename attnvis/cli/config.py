@@ -5,6 +5,7 @@ Hydra's `instantiate` is called here only.
 
 import difflib
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -84,7 +85,7 @@ def build(cfg: "DictConfig", group: str) -> Any:
     for target in targets(settings):
         vet(target, group, [trusted] if isinstance(trusted, str) else trusted)
     try:
-        return instantiate(fitted(group, settings), _convert_="all")
+        return instantiate(literal(fitted(group, settings)), _convert_="all")
     except HydraException as error:  # wraps what the function raised
         cause = error.__cause__ or error
         raise ValueError(str(cause) if isinstance(cause, ValueError) else f"{group}: {cause}") from error
@@ -145,6 +146,15 @@ def plain(cfg: Any) -> Any:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+
+
+def literal(tree: Any) -> Any:
+    """Settings whose variables were filled in already: a ${...} that is left is part of a name."""
+    if isinstance(tree, dict):
+        return {key: literal(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [literal(value) for value in tree]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", tree) if isinstance(tree, str) else tree
 
 
 def settings_of(group: str, option: str) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class Task:
 
         if self.only is not None and HydraConfig.get().job.num not in self.only:
             return 0
-        folder = Path(HydraConfig.get().runtime.output_dir)
+        folder = output_folder(HydraConfig.get())
         comparison = self.command.comparison
         end_with_parent()
         if not comparison and (lock := HELD.pop(folder.absolute(), None)):
@@ -142,6 +142,15 @@ def resume_words(command: Command, folder: Path) -> str:
     if not command.record or not (folder / command.record).is_file():
         return ""
     return shlex.join(["attnvis", command.name, "--resume", str(folder)])
+
+
+def output_folder(settings: "DictConfig") -> Path:
+    """Where a job's files go.  Hydra has filled in what varies: a ${...} that is left is part of a name."""
+    from omegaconf import OmegaConf
+
+    runtime = OmegaConf.to_container(settings.runtime, resolve=False)
+    assert isinstance(runtime, dict)
+    return Path(str(runtime["output_dir"]))
 
 
 def held(folder: Path) -> Lock | nullcontext:
@@ -358,8 +367,9 @@ class Plan(Hold):
 def images_of(job: list[str], usual: Any) -> Any:
     """The photos that a job's overrides name; `usual` where they name none."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
 
     for override in OverridesParser.create().parse_overrides(job):
         if override.key_or_group == "images":
-            usual = override.value()
+            usual = plain(OmegaConf.create({"images": override.value()}))["images"]
     return usual

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
-from fake_features import TEXTS, B, D, complaint, two_photos
+from fake_features import TEXTS, B, D, complaint, normal, two_photos
 
 from attnvis.attention import query
-from attnvis.attention.query.language import build_queries, parse
+from attnvis.attention.query.language import as_query, build_queries, parse
 from attnvis.attention.spec import UnknownName, format_function
 
 # Functions of the user's own
@@ -60,6 +61,64 @@ def test_bare_vectors_of_another_shape_are_refused_at_the_door(shape):
     assert "wrong" in message and str(list(shape)) in message and "[B, Q, D]" in message
 
 
+# What is no text
+
+
+@pytest.mark.parametrize(
+    "question, text",
+    [
+        ((40, 31.5), "point:40,31.5"),
+        ((12, 3, 50.5, 20), "box:12,3,50.5,20"),
+        (3, "class:3"),
+        (np.int64(3), "class:3"),
+        ("tiger cat", "class:tiger cat"),
+        (" TIGER_CAT ", "class:TIGER_CAT"),
+        ("3", "class:3"),
+        ("pca(component=2, centred=false)", "pca:2,False"),
+        ("box:12,3,height=20,width=50.5", "box:12,3,50.5,20"),
+    ],
+)
+def test_a_question_that_is_no_text_is_the_one_that_a_text_asks(question, text):
+    (one,), (other,) = (
+        build_queries(function, two_photos()) for function in (as_query(question), parse(text))
+    )
+    assert one.text == other.text == text and one.labels == other.labels and one.marks == other.marks
+    assert torch.equal(one.vectors, other.vectors)
+
+
+@pytest.mark.parametrize("kind", [lambda rows: rows, lambda rows: rows.numpy(), lambda rows: rows.int()])
+def test_vectors_ask_for_themselves_on_every_photo(kind):
+    rows = (10 * normal(3, D)).round()
+    (result,) = build_queries(as_query(kind(rows)), two_photos())
+    assert torch.equal(result.vectors, rows.expand(B, 3, D)) and len(result.labels[0]) == 3
+    (alone,) = build_queries(as_query(kind(rows)[1]), two_photos())
+    assert torch.equal(alone.vectors, rows[1].expand(B, 1, D)) and alone.labels == (("vector",),) * B
+
+
+@pytest.mark.parametrize(
+    "question, hint",
+    [
+        (torch.ones(D + 1), f"{D + 1} numbers does not fit"),
+        (torch.ones(1, 1, D), "[1, 1, 7]"),
+        (torch.ones(0), "[0]"),
+        ((1, 2, 3), "(1, 2, 3)"),
+        ((1, "b"), "(1, 'b')"),
+        (1.5, "not 1.5"),
+        (True, "not True"),
+        (None, "not None"),
+        ([1, 2], "not [1, 2]"),
+    ],
+)
+def test_what_is_no_question_is_said(question, hint):
+    message = complaint(ValueError, lambda: build_queries(as_query(question), two_photos()))
+    assert hint in message, message
+
+
+def test_a_seed_beyond_64_bits_is_said_with_the_range():
+    assert "2^64" in complaint(ValueError, build_queries, parse(f"random:{2**64}"), two_photos())
+    assert build_queries(parse(f"random:{2**64 - 1}"), two_photos())
+
+
 # several
 
 
@@ -100,4 +159,5 @@ def test_lists_within_a_list_are_flattened():
 
 def test_an_empty_list_is_refused_and_a_wrong_entry_is_named():
     assert "query.of=" in complaint(ValueError, query.several, two_photos(), [])
-    assert "'meen'" in complaint(UnknownName, query.several, two_photos(), ["mean", "meen"])
+    assert "'meen'" in complaint(ValueError, query.several, two_photos(), ["mean", "meen"])
+    assert "'meen:1'" in complaint(UnknownName, query.several, two_photos(), ["mean", "meen:1"])

@@ -1,6 +1,7 @@
 """Texts and the functions they mean: each read, spelled and read again, its settings known by hand."""
 
 import math
+import re
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from attnvis.attention import normalise, query, scaling
 from attnvis.attention.query.language import build_queries, parse
-from attnvis.attention.spec import UnknownName, format_function, parse_function
+from attnvis.attention.spec import UnknownName, format_function, functions, parse_function
 
 # Reading and spelling
 
@@ -85,17 +86,60 @@ def test_settings_take_the_types_of_the_signature():
 @pytest.mark.parametrize(
     "text, hints",
     [
-        ("meen", ["'meen'", "did you mean mean?", "box, class, distance, mean"]),
         ("points:1,2", ["'points:1,2'", "did you mean point?"]),
-        ("xyzzy", ["'xyzzy'", "class:NAME"]),
+        ("Point:1,2", ["'Point:1,2'", "did you mean point?"]),
+        ("xyzzy:3", ["'xyzzy:3'", "class:NAME"]),
+        ("120,80", ["'120,80'", "point:120,80"]),
+        ("1,2,3,4", ["box:1,2,3,4"]),
+        ("several", ["class,mean"]),
         ("several:mean", ["several"]),  # a list cannot be written in one text
-        ("parse", ["parse"]),
         ("", ["''"]),
     ],
 )
 def test_an_unknown_query_is_told_with_those_that_there_are(text, hints):
     message = complaint(UnknownName, parse, text)
-    assert all(hint in message for hint in [*hints, "mean", "rarity"]), message
+    assert all(hint in message for hint in [*hints, "mean", "rarity", "box, class, distance, mean"]), message
+
+
+@pytest.mark.parametrize(
+    "group, text, hint",
+    [
+        ("scaling", "temprature:2", "did you mean temperature?"),
+        ("scaling", "inv-sqrt-d", "did you mean inv_sqrt_d?"),
+        ("scaling", "temperature:-1", "tau must be above 0, not -1"),
+        ("scaling", "temperature:nan", "tau must be above 0, not nan"),
+        ("scaling", "perplexity:0", "target must be above 0, not 0"),
+        ("scaling", "log_n:1", "base > 1, not 1"),
+        ("scaling", "none:3", "none takes no settings"),
+        ("scaling", "cosine:warm", "tau must be a number, not 'warm'"),
+        ("normalise", "topk:3", "did you mean top_k?"),
+        ("normalise", "top_k:0", "k of at least 1, not 0"),
+        ("normalise", "top_k:2.5", "k must be a whole number, not '2.5'"),
+        ("normalise", "power:0", "p above 0, not 0"),
+    ],
+)
+def test_what_suits_no_photo_is_said_before_the_first(group, text, hint):
+    with pytest.raises(ValueError, match=re.escape(hint)) as caught:
+        functions(group, [text])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text, same",
+    [
+        ("temperature(tau=2)", "temperature:2"),
+        ("temperature(2)", "temperature:2"),
+        ("temperature:tau=2", "temperature:2"),
+        (" perplexity( target = 0.3 ) ", "perplexity:0.3"),
+        ("sigmoid(bias=None)", "sigmoid"),
+        ("sigmoid:null", "sigmoid"),
+        ("softmax()", "softmax"),
+    ],
+)
+def test_what_records_write_is_read(text, same):
+    group = "scaling" if text.strip()[0] in "tp" else "normalise"
+    (function,) = functions(group, [text]).values()
+    assert format_function(function) == same
 
 
 @pytest.mark.parametrize(
@@ -112,6 +156,9 @@ def test_an_unknown_query_is_told_with_those_that_there_are(text, hints):
         ("pca:1,centred", "centred"),
         ("random:1.5", "1.5"),
         ("random:1,2,3", "2,3"),
+        ("point:x=1,x=2", "x is given twice"),
+        ("point:1,x=2", "x is given twice"),
+        ("box:x=1,y=2,width=3", "box:x,y,width,height"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_line_with_the_given_text(text, hint):

@@ -4,6 +4,7 @@ Every function: Features -> Query, or a list of them, or bare vectors [B, Q, D];
 Scores are linear in the query: scores(k * q1 + q2) = k * scores(q1) + scores(q2).
 """
 
+import difflib
 from collections.abc import Callable
 
 import torch
@@ -40,14 +41,17 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
     if head is None:
         raise ValueError(
             "a class query needs a classifier, and this backbone has none: "
-            "give it a head, or ask another query"
+            f"give it a head, or ask another query{or_a_kind(name)}"
         )
     if logits is None:  # of an earlier layer: what follows in the network is run only now
         logits = head.logits(features.maps).float()
     if name == "predicted":
         classes = logits.argmax(-1)
     else:
-        index = find_class(name, head.categories, count=logits.shape[1])
+        try:
+            index = find_class(name, head.categories, count=logits.shape[1])
+        except ValueError as error:
+            raise ValueError(f"{error}{or_a_kind(name)}") from None
         classes = torch.full((len(logits),), index, device=logits.device)
     scores = class_scores(head, logits, classes=classes)
     vectors, _ = head.ask(features.maps, classes)
@@ -56,6 +60,12 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
         labels=tuple((score.name,) for score in scores),
         classes=tuple((score,) for score in scores),
     )
+
+
+def or_a_kind(name: str | int) -> str:
+    """The kind of query that may have been meant by what was taken for a class; "" for none."""
+    near = difflib.get_close_matches(str(name).lower(), KINDS, n=1, cutoff=0.7)
+    return f" Or the query {near[0]}?" if near else ""
 
 
 def class_scores(head: Head, logits: Float[Tensor, "B C"], classes: Int[Tensor, " B"]) -> list[ClassScore]:
@@ -124,8 +134,11 @@ def box(features: Features, x: float, y: float, width: float, height: float) -> 
 def random(features: Features, seed: int = 0, count: int = 1) -> Query:
     """q ~ N(0, I), `count` of them, the same for every photo: the control.
 
-    A map that looks like this one's says nothing about its query.  Raises ValueError for a count below 1.
+    A map that looks like this one's says nothing about its query.  Raises ValueError for a count below 1, and
+    for a seed of more than 64 bits.
     """
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"query random needs a seed of at most 64 bits, -2^63 ... 2^64 - 1, not {seed}")
     if count < 1:
         raise ValueError(f"query random needs a count of at least 1, not {count}")
     photos, _, channels = features.tokens.shape

@@ -3,16 +3,26 @@
 Texts are `class:tabby`, `point:120,80` and the like; `several` asks many at once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from numbers import Integral, Real
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from attnvis.attention.query.kinds import KINDS, QueryFunction, numbered
-from attnvis.attention.spec import UnknownName, format_function, parse_function
+from attnvis.attention.grammar import divide
+from attnvis.attention.query.kinds import KINDS, QueryFunction, box, class_, numbered, point
+from attnvis.attention.spec import NUMBERS, format_function, parse_function
 from attnvis.types import Features, Query
 
-__all__ = ["as_query", "build_queries", "parse", "several"]
+__all__ = ["Question", "as_query", "build_queries", "parse", "several"]
+
+# What a person may mean a query by: a text, a class's index, (x, y), (x, y, width, height), a vector
+# [D] or several [Q, D], a function of Features.
+Question = Any
 
 
 def several(features: Features, of: Sequence[str | QueryFunction]) -> list[Query]:
@@ -59,19 +69,57 @@ def build_queries(function: QueryFunction, features: Features) -> list[Query]:
 def parse(text: str) -> QueryFunction:
     """A query's kind, then its settings in order: mean, class:tabby, point:120,80, box:10,20,100,50, pca:2.
 
-    Raises UnknownName where the text begins with no kind, ValueError where its settings do not fit.
+    A name or a number alone that is no kind is a class: tabby, 281.  Raises UnknownName where the text is
+    neither, ValueError where its settings do not fit.
     """
+    name, settings = divide(text)
+    if name not in KINDS and settings is None and name not in ("", "several") and not NUMBERS.fullmatch(name):
+        return partial(class_, name=name)
     return parse_function(text, KINDS, group="query")
 
 
-def as_query(question: str | Callable) -> Callable:
-    """The query function that a text means; a text that names no kind is a class.  A function is itself.
+def as_query(question: Question) -> QueryFunction:
+    """The query function that is meant: by a text, as `parse` reads it; by a number, a class's index;
+    by (x, y) a point, by (x, y, width, height) a box; by a vector [D] or several [Q, D], themselves.
 
-    Raises ValueError where a kind's settings do not fit.
+    A function is itself.  Raises ValueError for anything else, and as `parse` does.
     """
+    if isinstance(question, str):
+        return parse(question)
+    if isinstance(question, Integral) and not isinstance(question, bool):
+        return partial(class_, name=int(question))
+    if isinstance(question, Tensor | np.ndarray):
+        return own_vectors(torch.as_tensor(question))
+    if isinstance(question, tuple) and all(isinstance(number, Real) for number in question):
+        numbers = list(map(float, question))
+        if len(numbers) == 2:
+            return partial(point, x=numbers[0], y=numbers[1])
+        if len(numbers) == 4:
+            return partial(box, x=numbers[0], y=numbers[1], width=numbers[2], height=numbers[3])
     if callable(question):
         return question
-    try:
-        return parse(question)
-    except UnknownName:
-        return parse(f"class:{question}")
+    raise ValueError(
+        f"a query is a text such as class:tabby, a class's index, (x, y), (x, y, width, height), a vector, "
+        f"or a function of features, not {question!r}"
+    )
+
+
+def own_vectors(given: Tensor) -> QueryFunction:
+    """The query whose vectors are given, [D] or [Q, D]: the same for every photo.
+
+    Raises ValueError for another shape; the query, for vectors that are not as long as a layer's patches.
+    """
+    if given.ndim not in (1, 2) or not given.numel():
+        raise ValueError(f"a query's vectors are [D] or [Q, D], not {list(given.shape)}")
+    rows = given.detach().reshape(-1, given.shape[-1])
+
+    def vector(features: Features) -> Tensor:
+        photos, _, channels = features.tokens.shape
+        if rows.shape[1] != channels:
+            raise ValueError(
+                f"a query vector of {rows.shape[1]} numbers does not fit layer {features.layer}, "
+                f"whose patches have {channels}"
+            )
+        return rows.to(features.tokens).expand(photos, -1, -1)
+
+    return vector
