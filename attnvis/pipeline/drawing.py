@@ -1,7 +1,7 @@
 """A photo and its answers in, overlays and panels in the run's folder out; what a panel says beside them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,9 @@ from jaxtyping import UInt8
 from attnvis.data.decoding import full_pixels
 from attnvis.files import save, slug, unique
 from attnvis.methods.answer import Answer
+from attnvis.pipeline.run_page import CARDS
 from attnvis.render import overlays, panels
+from attnvis.render.thumbnail import Thumbnail, thumbnail
 from attnvis.types import Box, Photo, Provenance, percent
 
 __all__ = ["PhotoDrawer", "class_lines", "number_lines", "scaling_text"]
@@ -27,6 +29,7 @@ class PhotoDrawer:
     provenance: Provenance
     scaling: str
     warnings: tuple[str, ...] = ()  # of the network
+    thumbnails: dict[str, Thumbnail] = field(default_factory=dict)  # of overlays, for the page's cards
 
     def draw(self, stem: str, photo: Photo, answers: Sequence[Answer]) -> list[dict[str, str]]:
         """The overlay (and panel) of every answer; gives their paths relative to the folder."""
@@ -38,7 +41,10 @@ class PhotoDrawer:
             picture = overlays.overlay(
                 pixels, answer.cells, self.style, answer.mark, field=answer.field, placement=answer.placement
             )
-            self.save(paths["overlay"], picture)
+            encoded = self.save(paths["overlay"], picture)
+            small = thumbnail(encoded) if len(self.thumbnails) < CARDS else None
+            if small is not None:
+                self.thumbnails[paths["overlay"]] = small
             if self.style.panel:
                 paths["panel"] = f"panels/{name}.{self.style.format}"
                 picture = panels.panel(
@@ -55,8 +61,11 @@ class PhotoDrawer:
             pictures.append(paths)
         return pictures
 
-    def save(self, name: str, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-        save(self.folder, name, overlays.encode(picture, self.style.format, self.style.quality))
+    def save(self, name: str, picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
+        """Gives what the file holds."""
+        encoded = overlays.encode(picture, self.style.format, self.style.quality)
+        save(self.folder, name, encoded)
+        return encoded
 
     def lines(self, answer: Answer) -> Iterator[Line]:
         """What stands beside one map: the question, the network, the numbers, and what to beware of."""

@@ -169,7 +169,9 @@ def require_own_files(folder: Path, files: Iterable[str] = (), folders: Iterable
         if kind == "link":
             raise ValueError(f"{folder / name} is a link; remove it: files would go where it leads")
         if kind not in ("", "folder"):
-            raise ValueError(f"{folder / name} is a {kind} where a folder is to go; remove it, or {ELSEWHERE}")
+            raise ValueError(
+                f"{folder / name} is a {kind} where a folder is to go; remove it, or {ELSEWHERE}"
+            )
         if name == "wandb":
             require_own_logs(folder / name)
 

@@ -125,8 +125,7 @@ class RunWriter:
                 if self.resumed and begun:
                     sort_records(self.folder / "records.csv")
                 if begun:
-                    plan = self.plan
-                    write_page(self.folder, plan.name, plan.style, plan.provenance, plan.warnings)
+                    self.write_page()
         finally:
             self.lock.close()
             self.tracker.__exit__(kind, error, trace)
@@ -185,6 +184,20 @@ class RunWriter:
         rows = [row | paths | answer_columns(answer) for answer, paths in answers]
         return [row | {"seal": row_seal(self.folder, row)} for row in rows]
 
+    def write_page(self) -> Path:
+        """index.html, from the records."""
+        plan = self.plan
+        return run_page.write_page(
+            self.folder,
+            f"attnvis {plan.name}",
+            rows=read_numbers(self.folder / "records.csv"),
+            facts=plan.provenance.entries(),
+            warnings=plan.warnings,
+            colour_bar=overlays.encode(panels.colour_bar(plan.style), "png"),
+            scale=plan.style.scale,
+            thumbnails=self.drawer.thumbnails,
+        )
+
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """A photo's rows go into the file in one piece: a run that is killed leaves whole photos."""
         with naming(self.folder / "records.csv"):
@@ -193,16 +206,6 @@ class RunWriter:
 
     def write(self, name: str, content: bytes) -> None:
         save(self.folder, name, content)
-
-
-def write_page(
-    folder: Path, name: str, style: overlays.Style, provenance: Provenance, warnings: Sequence[str]
-) -> Path:
-    """The page of a run's folder, from its records."""
-    bar = overlays.encode(panels.colour_bar(style), "png")
-    rows = read_numbers(folder / "records.csv")
-    title = f"attnvis {name}"
-    return run_page.write_page(folder, title, rows, provenance.entries(), warnings, bar, style.scale)
 
 
 def require_same_network(folder: Path, provenance: Provenance) -> None:

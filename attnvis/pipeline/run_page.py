@@ -5,7 +5,6 @@ is whole.
 """
 
 import base64
-import io
 import os
 import tempfile
 from collections import Counter
@@ -17,16 +16,16 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from attnvis.files import naming
+from attnvis.files import naming, read_bytes
 from attnvis.methods.answer import FREE_SIGN, UNLIKELY
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
 from attnvis.render import html
 from attnvis.render.html import number
+from attnvis.render.thumbnail import Thumbnail, thumbnail
 from attnvis.types import percent
 
-__all__ = ["write_page"]
+__all__ = ["CARDS", "write_page"]
 
-THUMBNAIL = 360  # the longest side, in pixels
 CARDS = 200  # rows with a thumbnail; the page of a long run stays one that a browser opens
 SHOWN = (  # not repeated under "all numbers"
     "photo",
@@ -49,10 +48,12 @@ def write_page(
     warnings: Sequence[str] = (),
     colour_bar: bytes | None = None,
     scale: str = "times_uniform",
+    thumbnails: Mapping[str, Thumbnail] | None = None,
 ) -> Path:
     """Writes folder/index.html and gives its path.
 
-    `overlay` and `panel` of a row are paths inside `folder`; `scale` is that of render.Style.
+    `overlay` and `panel` of a row are paths inside `folder`; `scale` is that of render.Style.  `thumbnails`
+    are those that are known, by the overlay's path; others are made from the files.
     """
     pages = html.environment("attnvis.pipeline", link=link, percent=percent)
     pieces = pages.get_template("pieces.html").module
@@ -63,7 +64,7 @@ def write_page(
             kind = kind_of(row, counts["card"])
             badges = badges_of(row)
             counts.update([kind, *badges])
-            picture = thumbnail(folder, row) if kind == "card" else None
+            picture = picture_of(folder, row, thumbnails or {}) if kind == "card" else None
             spools[kind].write(getattr(pieces, kind)(row, order, badges, picture, numbers(row)))
         return html.write_page(
             folder / "index.html",
@@ -114,27 +115,23 @@ def badges_of(row: Mapping[str, object]) -> list[str]:
     return [badge for badge, earned in badges.items() if earned]
 
 
-def thumbnail(folder: Path, row: Mapping[str, object]) -> dict[str, object] | None:
+def picture_of(
+    folder: Path, row: Mapping[str, object], thumbnails: Mapping[str, Thumbnail]
+) -> dict[str, object] | None:
     """The overlay as {data, width, height}; None where there is none or it cannot be read."""
-    from PIL import Image  # `attnvis --help` need not wait for it
-
-    if not row.get("overlay"):
+    name = str(row.get("overlay") or "")
+    if not name:
         return None
-    try:
-        with Image.open(folder / str(row["overlay"])) as whole:
-            # a jpg is decoded reduced: to what still holds the thumbnail
-            whole.draft("RGB", (THUMBNAIL, THUMBNAIL))
-            picture = whole.convert("RGB")
-            picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    small = thumbnails.get(name)
+    if small is None:
+        try:
+            small = thumbnail(read_bytes(folder / name))
+        except (OSError, ValueError):
+            return None
+    if small is None:
         return None
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=80)
-    return {
-        "data": base64.b64encode(file.getvalue()).decode(),
-        "width": picture.width,
-        "height": picture.height,
-    }
+    data = base64.b64encode(small.jpeg).decode()
+    return {"data": data, "width": small.width, "height": small.height}
 
 
 def numbers(row: Mapping[str, object]) -> list[tuple[str, object]]:

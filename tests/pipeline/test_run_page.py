@@ -13,7 +13,8 @@ from conftest import Page
 from PIL import Image
 
 from attnvis.methods.answer import FREE_SIGN
-from attnvis.pipeline.run_page import CARDS, THUMBNAIL, write_page
+from attnvis.pipeline.run_page import CARDS, write_page
+from attnvis.render.thumbnail import LONGEST_SIDE
 
 NASTY = [
     "<img src=x onerror=alert(1)>.jpg",
@@ -118,7 +119,7 @@ def test_every_thumbnail_decodes_and_is_small(tmp_path):
             io.BytesIO(base64.b64decode(attributes["src"].removeprefix("data:image/jpeg;base64,")))
         )
         assert thumbnail.size == (int(attributes["width"]), int(attributes["height"]))
-        assert max(thumbnail.size) == min(THUMBNAIL, max(height, width))
+        assert max(thumbnail.size) == min(LONGEST_SIDE, max(height, width))
         assert thumbnail.width / thumbnail.height == pytest.approx(width / height, rel=0.02)
         assert np.abs(np.asarray(thumbnail)[1, 1].astype(int) - (200, 30, 60)).max() < 12  # red is still red
 
