@@ -202,3 +202,14 @@ def test_redraw_without_maps_says_so_and_spares_the_run_itself(attnvis, photos):
     assert attnvis("run", "a").code == 0
     assert "redraw into another folder" in attnvis("redraw", "out", "hydra.run.dir=out").complaint
     assert records()[0]["map"]
+
+
+def test_a_card_shows_its_overlay_made_small_wherever_that_was_done(attnvis, photos):
+    assert attnvis("run", "a", "b", "c", "workers=2").code == 0
+    page = Path("out/index.html").read_text()
+    Path("out/index.html").unlink()
+    assert attnvis("run", "--resume", "out").code == 0  # from the files now
+    again = Path("out/index.html").read_text()
+    thumbnails = re.findall(r'<img src="(data:image/jpeg;base64,[^"]+)"', page)
+    assert len(thumbnails) == 3
+    assert thumbnails == re.findall(r'<img src="(data:image/jpeg;base64,[^"]+)"', again)
