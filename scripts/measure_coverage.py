@@ -1,8 +1,8 @@
 """How often do the intervals of attnvis hold the truth?  Markdown tables on stdout, by simulated photos.
 
-    python scripts/measure_coverage.py                          # 20,000 draws a cell: two minutes
+    python scripts/measure_coverage.py                    # 20,000 draws a cell: some minutes
     python scripts/measure_coverage.py --draws 2000
-    python scripts/measure_coverage.py --material DIR           # the shifts of attnvis calibrate, of real photos
+    python scripts/measure_coverage.py --material DIR     # the shifts of attnvis calibrate, of real photos
 
 Without DIR: medians, shares, differences of accuracy, means, and what is picked from many.  A cell above 97 %
 is one where numbers that come in steps leave an exact method no interval that covers less and still 95 %.  A
@@ -40,6 +40,14 @@ FAMILIES = (1, 5, 20, 60)  # how many comparisons are picked from
 RESAMPLES = 1_000
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+
+
+def paired_difference(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """A skewed number, lowered by a fifth and raised by another, minus itself: of mean .1."""
+    base = random.exponential(size=size)
+    return 0.8 * base + 0.3 * random.exponential(size=size) - base
+
+
 NUMBERS: dict[str, tuple[Draw, float, float]] = {  # a draw, its mean, its median
     "normal": (lambda random, size: random.normal(size=size), 0.0, 0.0),
     "uniform": (lambda random, size: random.uniform(-1, 1, size=size), 0.0, 0.0),
@@ -48,14 +56,8 @@ NUMBERS: dict[str, tuple[Draw, float, float]] = {  # a draw, its mean, its media
     "exponential": (lambda random, size: random.exponential(size=size), 1.0, math.log(2)),
     "mostly small (gamma, .5)": (lambda random, size: random.gamma(0.5, size=size), 0.5, 0.227468),
     "log-normal": (lambda random, size: random.lognormal(size=size), math.exp(0.5), 1.0),
-    "paired difference": (lambda random, size: paired_difference(random, size), 0.1, math.nan),
+    "paired difference": (paired_difference, 0.1, math.nan),
 }
-
-
-def paired_difference(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A skewed number, lowered by a fifth and raised by another, minus itself: of mean .1."""
-    base = random.exponential(size=size)
-    return 0.8 * base + 0.3 * random.exponential(size=size) - base
 
 
 def main() -> None:
@@ -187,7 +189,7 @@ NETWORKS = {
 
 def of_shifts(material: Path, draws: int) -> Iterator[str]:
     """What attnvis calibrate gives, and beside it the bootstrap of the best of SHIFTS."""
-    populations = {}
+    populations: dict[str, np.ndarray] = {}
     for name, (file, size, layers) in NETWORKS.items():
         tables = real_tables(name, material / "weights" / file if file else None, size, layers, material)
         populations |= {f"{name}, {layer}": table for layer, table in zip(layers, tables, strict=True)}

@@ -206,8 +206,8 @@ def estimate_shift(table: Float[np.ndarray, "P S"], stride: float, seed: int = 0
         best = SHIFTS[table.mean(0).argmax()]
         low, high = np.nanmin([low, scatter[0]]), np.nanmax([high, scatter[1]])
         raise ValueError(
-            f"the photos do not say where the cells look: the best shift is {stride * best:.1f} px, but it may "
-            f"lie from {stride * low:.1f} to {stride * high:.1f}, and cells are {stride:.4g} px apart; "
+            f"the photos do not say where the cells look: the best shift is {stride * best:.1f} px "
+            f"[{stride * low:.1f}, {stride * high:.1f}], and cells are {stride:.4g} px apart; "
             "give more photos, or keep placement=rf"
         )
     first, second = np.array_split(rng.permutation(count), 2)
@@ -226,8 +226,9 @@ def estimate_shift(table: Float[np.ndarray, "P S"], stride: float, seed: int = 0
 def places_of(table: Float[np.ndarray, "P S"]) -> Float[np.ndarray, " P"]:
     """A shift for every photo, such that their mean is the shift of all and their scatter is its doubt.
 
-    In strides.  The shift of all is where a parabola through the best of SHIFTS and its neighbours is highest;
-    a photo's own lies off it by what one photo more moves it, times the number of photos (the delta method).
+    In strides.  The shift of all is where a parabola through the best of SHIFTS and its neighbours is
+    highest; a photo's own lies off it by as much as one photo more moves it, times the number of photos
+    (the delta method).
     NaN where the best lies at either end of SHIFTS.
     """
     best = int(table.mean(0).argmax())

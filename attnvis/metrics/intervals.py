@@ -184,7 +184,7 @@ def mean_interval(values: Float[np.ndarray, " P"]) -> Interval:
 
 
 def unbent(t: float, skewness: float, count: int) -> float:
-    """x with x + g x^2 / (3 sqrt n) + g^2 x^3 / (27 n) + g / (6 sqrt n) = t: Hall's transformation, inverted."""
+    """Hall's transformation inverted: x + g x^2 / (3 sqrt n) + g^2 x^3 / (27 n) + g / (6 sqrt n) = t."""
     root = math.sqrt(count)
     if abs(skewness) < 1e-6:
         return t
