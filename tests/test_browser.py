@@ -9,7 +9,7 @@ from conftest import make_photo
 
 from attnvis.experiments.recognition.measure import Findings, SettingResult
 from attnvis.experiments.recognition.page import write_recognition
-from attnvis.metrics.intervals import Estimate
+from attnvis.metrics.intervals import Interval
 
 pytestmark = pytest.mark.browser
 WIDTHS = (1280, 400)
@@ -127,7 +127,7 @@ def test_the_page_of_a_sweep_of_which_a_job_failed(attnvis, visit, here):
 
 def test_the_page_of_accuracies_hints_at_columns_that_a_telephone_cuts(visit, tmp_path):
     measured = ("top1", "top5", "nll", "rescaled", "delta_top1", "delta_top5", "delta_nll", "delta_rescaled")
-    long = dict.fromkeys(measured, Estimate(0.99999, -10.28888, 11.39999))
+    long = dict.fromkeys(measured, Interval(0.99999, -10.28888, 11.39999, 40))
     rows = [
         SettingResult(name=name, tau=35.8, divisor=0.5, **long)
         for name in ("GAP", "inv_sqrt_d", "temperature:0.25", "none")

@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from attnvis.files import default_folder, read_bytes, write_bytes
 from attnvis.geometry import Shift
+from attnvis.metrics.intervals import FEWEST_OF_MEANS, mean_interval
 from attnvis.types import Batch, Features
 
 __all__ = [
@@ -31,12 +32,13 @@ __all__ = [
     "flip_agreements",
     "flip_correlations",
     "patch_norms",
+    "places_of",
     "read_calibration",
     "store_calibration",
 ]
 
-FEWEST = 20  # photos
-WIDEST = 0.5  # strides, of an interval that is still worth something
+WIDEST = 0.5  # strides, of a shift's scatter or interval that is still worth something
+RESAMPLES = 2000  # of the photos
 SHIFTS = np.arange(-48, 49) / 64  # that are tried, in strides from where geometry centres the cells
 FORMAT = 1
 
@@ -50,7 +52,7 @@ class Calibration:
     """
 
     shift: float
-    interval: tuple[float, float]  # 95 %, bootstrap over photos
+    interval: tuple[float, float]  # 95 %, over photos
     photos: int
     before: float  # correlation of map and mirrored map, mean over photos, where geometry puts the cells
     after: float  # the same with the shift that the other half of the photos gave
@@ -192,23 +194,26 @@ def basis(positions: np.ndarray, cells: int) -> Float[np.ndarray, "K w"]:
 def estimate_shift(table: Float[np.ndarray, "P S"], stride: float, seed: int = 0) -> Calibration:
     """The shift at which the mean agreement of all photos is largest, and how far it can be trusted.
 
-    table: a photo a row, SHIFTS across; stride: in pixels of the input.  The interval comes from 2000
-    bootstrap draws of photos.  `before` and `after` are honest: the photos are halved at random, and each
-    half is judged with the shift that the other half gave.  Raises ValueError where the photos do not say
-    where the cells look.
+    table: a photo a row, SHIFTS across; stride: in pixels of the input.  `before` and `after` are honest: the
+    photos are halved at random, and each half is judged with the shift that the other half gave.  Raises
+    ValueError where the photos do not say where the cells look.
     """
     count, rng = len(table), np.random.default_rng(seed)
-    if count < FEWEST:
+    if count < FEWEST_OF_MEANS:
         raise ValueError(
             f"{count} photo{'s' * (count != 1)} cannot calibrate a placement; "
-            f"give at least {FEWEST}, better 100, of any kind"
+            f"give at least {FEWEST_OF_MEANS}, better 100, of any kind"
         )
-    best = int(table.mean(0).argmax())
-    draws = SHIFTS[(rng.multinomial(count, np.full(count, 1 / count), 2000) @ table).argmax(1)]
-    low, high = (float(end) for end in np.quantile(draws, [0.025, 0.975]))
-    if best in (0, len(SHIFTS) - 1) or high - low > WIDEST:
+    drawn = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    scatter = np.quantile(SHIFTS[(drawn @ table).argmax(1)], [0.025, 0.975])
+    places = places_of(table)
+    shift = mean_interval(places)
+    low, high = shift.low, shift.high
+    if math.isnan(low) or max(np.ptp(scatter), high - low) > WIDEST:
+        best = SHIFTS[table.mean(0).argmax()]
+        low, high = np.nanmin([low, scatter[0]]), np.nanmax([high, scatter[1]])
         raise ValueError(
-            f"the photos do not say where the cells look: the best shift is {stride * SHIFTS[best]:.1f} px "
+            f"the photos do not say where the cells look: the best shift is {stride * best:.1f} px "
             f"[{stride * low:.1f}, {stride * high:.1f}], and cells are {stride:.4g} px apart; "
             "give more photos, or keep placement=rf"
         )
@@ -216,13 +221,32 @@ def estimate_shift(table: Float[np.ndarray, "P S"], stride: float, seed: int = 0
     best_first, best_second = (int(table[half].mean(0).argmax()) for half in (first, second))
     held_out = np.concatenate([table[second, best_first], table[first, best_second]])
     return Calibration(
-        shift=round(float(stride * SHIFTS[best]), 2),
+        shift=round(stride * shift.value, 2),
         interval=(round(stride * low, 2), round(stride * high, 2)),
         photos=count,
         before=round(float(table[:, len(SHIFTS) // 2].mean()), 4),
         after=round(float(held_out.mean()), 4),
         halves=(round(float(stride * SHIFTS[best_first]), 2), round(float(stride * SHIFTS[best_second]), 2)),
     )
+
+
+def places_of(table: Float[np.ndarray, "P S"]) -> Float[np.ndarray, " P"]:
+    """A shift for every photo, such that their mean is the shift of all and their scatter is its doubt.
+
+    In strides.  The shift of all is where a parabola through the best of SHIFTS and its neighbours is
+    highest; a photo's own lies off it by as much as one photo more moves it, times the number of photos
+    (the delta method).
+    NaN where the best lies at either end of SHIFTS.
+    """
+    best = int(table.mean(0).argmax())
+    if best in (0, len(SHIFTS) - 1):
+        return np.full(len(table), np.nan)
+    left, middle, right = (table[:, best + step] for step in (-1, 0, 1))
+    slopes, bends = (right - left) / 2, left - 2 * middle + right  # per step
+    bend = float(bends.mean())  # below 0: the left one is lower, the right one no higher
+    peak = -float(slopes.mean()) / bend  # steps from the best
+    pulls = -(slopes + bends * peak) / bend
+    return SHIFTS[best] + (peak + pulls) * (SHIFTS[1] - SHIFTS[0])
 
 
 # ------------------------------------------------------------------------------------------------------ files

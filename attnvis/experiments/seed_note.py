@@ -167,8 +167,8 @@ class QueryMedians:
 
     @property
     def few(self) -> float:
-        """Spread over fewer patches than this, an attention sits on a few of them."""
-        return max(FEWEST_PATCHES, FEW * self.patches)
+        """Spread over fewer patches than this, an attention sits on a few of them; at most half of all."""
+        return min(max(FEWEST_PATCHES, FEW * self.patches), self.patches / 2)
 
     def beyond(self, gap: float) -> tuple[float, float]:
         """Which share of the pairs of patches differs by more, before and after."""
@@ -263,6 +263,8 @@ def verdict(medians: QueryMedians) -> tuple[bool, str]:
         return False, f"{sits}, divided it covers {after}: √d is too much, no preference is left"
     if chooses:
         return False, f"{spread}, and divided over {after}"
+    if medians.before_share > NEARLY_UNIFORM:
+        return False, f"{spread}, and divided over {after}: there was hardly any preference to begin with"
     return False, f"{spread}, and divided it covers {after}: hardly any preference is left"
 
 

@@ -1,7 +1,8 @@
-"""Numbers over photos in, 95 % intervals out: of a median, of a share, of means compared in pairs.
+"""Numbers over photos in, 95 % intervals out: of a median, a share, a difference of shares, a mean.
 
-Medians and shares have exact intervals, which cover at least what they promise whatever the numbers are;
-`scripts/measure_coverage.py` shows by how much.  Below FEWEST photos there is no interval at all.
+Every interval of attnvis is one of these.  Those of medians and shares are exact: they cover at least what
+they promise whatever the numbers are; `scripts/measure_coverage.py` shows what all of them cover
+(docs/intervals.md).  Below FEWEST photos, of means below FEWEST_OF_MEANS, there is no interval at all.
 """
 
 import math
@@ -14,14 +15,12 @@ from jaxtyping import Float
 
 __all__ = [
     "FEWEST",
+    "FEWEST_OF_MEANS",
     "NOTHING",
-    "Estimate",
     "Interval",
-    "bootstrap",
-    "estimate",
-    "estimate_change",
-    "estimate_share",
+    "change_interval",
     "holm",
+    "mean_interval",
     "median_interval",
     "share_interval",
     "sign_test",
@@ -30,7 +29,7 @@ __all__ = [
 LEVEL = 0.95
 Z = 1.959964  # standard deviations: 95 % of normal numbers lie nearer to their mean
 FEWEST = 6  # photos: of five the smallest and the largest enclose the median only 94 times in a hundred
-PAIRED_RESAMPLES = 10_000  # of means that are compared in pairs
+FEWEST_OF_MEANS = 30  # photos: of ten, an interval of the mean of log-normal numbers holds it 91 times in 100
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,11 @@ class Interval:
     low: float
     high: float
     count: int  # photos
+
+    @property
+    def certain(self) -> bool:
+        """Of a difference: that it is not zero."""
+        return self.low > 0 or self.high < 0
 
 
 NOTHING = Interval(math.nan, math.nan, math.nan, 0)
@@ -149,83 +153,70 @@ def log_choices(count: int) -> Float[np.ndarray, " K"]:
     return factorials[-1] - factorials - factorials[::-1]
 
 
-# -------------------------------------------------------------------------------- means in pairs
+# -------------------------------------------------------------------------------- means
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over photos and its 95 % interval; low and high are NaN below FEWEST photos."""
+def mean_interval(values: Float[np.ndarray, " P"]) -> Interval:
+    """The mean over photos, or of paired differences; NaNs are left out.
 
-    value: float
-    low: float
-    high: float
-
-    @property
-    def certain(self) -> bool:
-        """Of a difference: that it is not zero."""
-        return self.low > 0 or self.high < 0
-
-
-def bootstrap(
-    values: Float[np.ndarray, "P K"], resamples: int = PAIRED_RESAMPLES, seed: int = 0
-) -> Float[np.ndarray, "R K"]:
-    """Means of K columns over photos drawn with replacement, one row a resample.
-
-    A draw is the same for all columns, so that differences are paired.
+    From Student's t interval to the one that Hall 1992 bends by the skewness of the numbers, whichever end
+    lies further out: the one alone misses means of skewed numbers, the other those of heavy tails.  Low and
+    high are NaN below FEWEST_OF_MEANS photos, of which no formula covers the mean of skewed numbers, and
+    where a value is infinite; NOTHING where no photo is left.
     """
-    rng = np.random.default_rng(seed)
-    photos = len(values)
-    sums = []
-    for _ in range(resamples):
-        drawn = rng.integers(photos, size=photos)
-        counts = np.bincount(drawn, minlength=photos)  # how often each photo was drawn
-        sums.append(counts @ values)
-    return np.stack(sums) / photos
+    values = values[~np.isnan(values)]
+    count = len(values)
+    if not count:
+        return NOTHING
+    mean = float(values.mean())
+    if count < FEWEST_OF_MEANS or not math.isfinite(mean):
+        return Interval(mean, math.nan, high=math.nan, count=count)
+    deviations = values - mean
+    spread = math.sqrt(float((deviations**2).mean()))
+    if spread <= abs(mean) * 1e-12:  # all alike but for rounding
+        return Interval(mean, mean, high=mean, count=count)
+    error = spread / math.sqrt(count - 1)
+    skewness = float(((deviations / spread) ** 3).mean())
+    t = student(count - 1)
+    low = mean - error * max(t, unbent(t, skewness, count))
+    high = mean - error * min(-t, unbent(-t, skewness, count))
+    return Interval(mean, low, high=high, count=count)
 
 
-def estimate(value: float, means: Float[np.ndarray, " R"], photos: int | None = None) -> Estimate:
-    """A mean with the percentile interval of its resampled means, wider for few photos as Student's t is.
-
-    Resampled means of n photos scatter by sqrt((n - 1) / n) of what they should, and their limits take that
-    scatter as known (Hesterberg 2015): of six photos the plain interval holds the truth 85 times in a
-    hundred.
-    """
-    low, high = np.quantile(means, [0.025, 0.975])
-    factor = widening(photos) if photos else 1.0
-    return Estimate(
-        float(value), float(value + factor * (low - value)), high=float(value + factor * (high - value))
-    )
+def unbent(t: float, skewness: float, count: int) -> float:
+    """Hall's transformation inverted: x + g x^2 / (3 sqrt n) + g^2 x^3 / (27 n) + g / (6 sqrt n) = t."""
+    root = math.sqrt(count)
+    if abs(skewness) < 1e-6:
+        return t
+    return 3 * root / skewness * (math.cbrt(1 + skewness / root * (t - skewness / (6 * root))) - 1)
 
 
-def widening(photos: int) -> float:
-    """t / z sqrt(n / (n - 1)), with Fisher and Cornish's expansion of t: right to .001 from n = 6 on."""
-    z, freedom = Z, photos - 1
-    t = (
+def student(freedom: int) -> float:
+    """97.5 % of Student's t lie below it, by Fisher and Cornish's expansion: right to 1e-5 from 29 on."""
+    z = Z
+    return (
         z
         + (z**3 + z) / (4 * freedom)
         + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
         + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * freedom**4)
     )
-    return t / z * math.sqrt(photos / freedom)
 
 
-def estimate_share(flags: Float[np.ndarray, " P"]) -> Estimate:
-    """A share with its exact interval: that of `share_interval`."""
-    share = share_interval(flags)
-    return Estimate(share.value, share.low, high=share.high)
+# -------------------------------------------------------------------------------- differences of shares
 
 
-def estimate_change(changes: Float[np.ndarray, " P"]) -> Estimate:
+def change_interval(changes: Float[np.ndarray, " P"]) -> Interval:
     """The difference of two shares of the same photos: each is 1 where it was gained, -1 where lost, else 0.
 
     Agresti and Min 2005: half a photo is added to each of the four kinds, so that few changes, or none, leave
-    the doubt they should.
+    the doubt they should.  Low and high are NaN below FEWEST photos.
     """
     photos, gained, lost = len(changes), int((changes > 0).sum()), int((changes < 0).sum())
+    value = (gained - lost) / photos
     if photos < FEWEST:
-        return Estimate((gained - lost) / photos, math.nan, high=math.nan)
+        return Interval(value, math.nan, high=math.nan, count=photos)
     more = photos + 2
     middle = (gained - lost) / more
     half = Z * math.sqrt((gained + lost + 1) / more - middle**2) / math.sqrt(more)
-    return Estimate((gained - lost) / photos, middle - half, high=middle + half)
+    return Interval(value, middle - half, high=middle + half, count=photos)

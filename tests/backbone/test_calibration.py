@@ -28,6 +28,7 @@ from attnvis.backbone.calibration import (
     calibration_file,
     estimate_shift,
     flip_correlations,
+    places_of,
     read_calibration,
     spline,
     store_calibration,
@@ -36,6 +37,7 @@ from attnvis.backbone.lite import VARIANTS, EfficientNetLite
 from attnvis.cli.commands.calibrate import described
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
+from attnvis.metrics.intervals import mean_interval
 from attnvis.pipeline.calibrating import flip_test, flip_test_of_chance
 from attnvis.render import write
 from attnvis.types import Preprocessing
@@ -90,7 +92,7 @@ def paths(tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("photos")
     return [
         make_photo(folder / f"{number}.png", (97, 129) if number % 2 else (129, 97), number)
-        for number in range(24)
+        for number in range(32)
     ]
 
 
@@ -177,18 +179,30 @@ def hills(places: np.ndarray) -> np.ndarray:
 def test_the_interval_is_that_of_the_mean_place():
     places = np.random.default_rng(1).normal(-0.2, 0.25, 150)
     found = estimate_shift(hills(places), stride=32.0)
-    assert found.shift == pytest.approx(32 * places.mean(), abs=0.26)
+    assert found.shift == pytest.approx(32 * places.mean(), abs=0.006)
     for end, sign in zip(found.interval, (-1, 1)):
-        assert end == pytest.approx(32 * (places.mean() + sign * 1.96 * places.std() / np.sqrt(150)), abs=0.6)
+        assert end == pytest.approx(32 * (places.mean() + sign * 1.98 * places.std() / np.sqrt(150)), abs=0.1)
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    rng = np.random.default_rng(2)
-    held = 0
-    for seed in range(60):
-        low, high = estimate_shift(hills(rng.normal(-0.2, 0.25, 60)), 32.0, seed).interval
-        held += low <= 32 * -0.2 <= high
-    assert held >= 51  # of 60 at 95 % each: fewer than 51 would be a chance of 1 in 1000
+@pytest.mark.parametrize("photos", [30, 100])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(photos):
+    """Hills of many widths about -.2 strides, a place that is none of SHIFTS; of 1,500 draws."""
+    rng = np.random.default_rng(photos)
+    held = []
+    for _ in range(1500):
+        places, steepness = rng.normal(-0.2, 0.25, photos), rng.gamma(4, size=photos)
+        table = 0.9 - steepness[:, None] * (SHIFTS - places[:, None]) ** 2
+        interval = mean_interval(places_of(table))
+        held.append(interval.low <= -0.2 <= interval.high)
+    assert 0.93 < np.mean(held) < 0.97
+
+
+def test_the_interval_is_as_narrow_as_the_doubt_and_no_step_of_the_trial_wide():
+    """A hundred photos that agree to a hundredth of a stride: a grid of 1/64 would say [x, x] beside it."""
+    rng = np.random.default_rng(5)
+    found = estimate_shift(hills(rng.normal(0.105, 0.01, 100)), stride=64.0)
+    assert found.interval[0] < found.shift < found.interval[1]
+    assert found.interval[1] - found.interval[0] == pytest.approx(64 * 2 * 1.98 * 0.001, rel=0.25)
 
 
 def test_before_and_after_are_the_correlations_without_and_with_the_shift():
@@ -216,8 +230,8 @@ def test_the_same_seed_gives_the_same_numbers():
 
 
 def test_too_few_photos_are_refused(paths):
-    with pytest.raises(ValueError, match=r"^19 photos cannot calibrate a placement; give at least 20"):
-        flip_test(network(Learned(1.0)), paths[:19], SIZE)
+    with pytest.raises(ValueError, match=r"^29 photos cannot calibrate a placement; give at least 30"):
+        flip_test(network(Learned(1.0)), paths[:29], SIZE)
 
 
 def test_random_weights_are_refused(paths):
@@ -403,7 +417,7 @@ def test_the_verb_measures_stores_and_says_what_to_do_next(attnvis, here, paths)
     assert f"by {told['before']:.3f} before and {told['after']:.3f} after" in ended.out
     assert f"with random weights, 1 copy: {control:.2f} px\n" in ended.out
     assert f"stored in {path}; placement=auto and placement=calibrated" in ended.out
-    assert told["photos"] == 24 and told["size"] == 97
+    assert told["photos"] == 32 and told["size"] == 97
     assert attnvis("run", str(paths[0]), "backbone.layer=stage2", "backbone.placement=calibrated").code == 0
     said = json.loads((here / "out" / "run.json").read_text())["placement"]
     assert said.startswith("calibrated: ") and f"shifted by {told['shift']:.4g} [" in said
@@ -420,9 +434,9 @@ def test_the_verb_counts_from_geometry_and_takes_at_most_so_many_photos(attnvis,
         "backbone.placement=calibrated",
         "controls=0",
     )
-    ended = attnvis("calibrate", *words, "most=20")
-    assert ended.code == 0 and "20 photos of 97 px" in ended.out and "random weights" not in ended.out
-    assert "give at least 20" in attnvis("calibrate", *words, "most=10").complaint
+    ended = attnvis("calibrate", *words, "most=30")
+    assert ended.code == 0 and "30 photos of 97 px" in ended.out and "random weights" not in ended.out
+    assert "give at least 30" in attnvis("calibrate", *words, "most=10").complaint
 
 
 def test_a_calibration_that_is_missing_is_one_line(attnvis, here, paths):
@@ -528,7 +542,7 @@ def test_a_copy_with_random_weights_shares_nothing_that_can_be_redrawn():
 
 def test_what_chance_gives_does_not_depend_on_what_was_learned(paths):
     shifts, kept_names = flip_test_of_chance(network(Learned(-2.5)), paths, SIZE, 3)
-    assert len(shifts) == 1 and len(set(shifts[0])) == 3 and not kept_names
+    assert len(shifts) == 1 and len(set(shifts[0])) == len(shifts[0]) >= 2 and not kept_names
     assert flip_test_of_chance(network(Learned(4.0)), paths, SIZE, 3) == (shifts, kept_names)
 
 
@@ -628,7 +642,7 @@ def test_a_network_that_looks_aside_by_known_pixels_misses_by_them(measure, past
 def test_the_last_column_is_the_paired_difference_to_the_nearest_placement(measure):
     found = {"rf": np.tile([3.0, 4.0], (30, 1)), "auto": np.tile([0.0, -2.0], (30, 1))}
     names = {"rf": "rf", "auto": "auto, calibrated"}
-    assert list(measure.rows(found, names, "last, 64 x 96", seed=0)) == [
+    assert list(measure.rows(found, names, "last, 64 x 96")) == [
         "| last, 64 x 96 | rf | 3.0 [3.0, 3.0] | 4.0 [4.0, 4.0] | 5.0 [5.0, 5.0] | 3.0 [3.0, 3.0] |",
         "| last, 64 x 96 | auto, calibrated "
         "| 0.0 [0.0, 0.0] | -2.0 [-2.0, -2.0] | 2.0 [2.0, 2.0] | nearest |",
@@ -650,7 +664,7 @@ def test_an_imagenet_network_looks_up_and_to_the_left_of_its_geometry():
         precision="fp32",
         placement="rf",
     )
-    photos = sorted((material / "imagenet_like" / "test").glob("*.jpg"))[::8]
+    photos = sorted((material / "imagenet_like" / "test").glob("*.jpg"))[::5]
     (found,), _ = flip_test(backbone, photos, Preprocessing(225))
     assert found.interval[0] > -10 and found.interval[1] < -3
     assert found.after > found.before

@@ -33,7 +33,7 @@ from attnvis.experiments.recognition.measure import (
     summarise,
 )
 from attnvis.experiments.recognition.page import write_recognition
-from attnvis.metrics.intervals import Estimate, bootstrap
+from attnvis.metrics.intervals import Interval
 from attnvis.types import PhotoError, Preprocessing
 
 B, N, D, C = 2, 5, 7, 11
@@ -207,23 +207,20 @@ def test_rescaling_is_fitted_on_the_other_half():
 # -------------------------------------------------------------------------------- intervals
 
 
-def test_photos_that_are_all_alike_leave_no_doubt():
-    means = bootstrap(np.full((9, 2), 0.25), resamples=50)
-    assert means.shape == (50, 2) and (means == 0.25).all()
-
-
-def test_the_resampled_means_scatter_as_the_standard_error_says_and_repeat():
-    values = np.random.default_rng(1).normal(3, 2, (400, 1))
-    means = bootstrap(values, resamples=4000)
-    assert means.mean() == pytest.approx(values.mean(), abs=0.01)
-    assert means.std() == pytest.approx(values.std() / 20, rel=0.05)
-    assert (means == bootstrap(values, resamples=4000)).all()
-
-
 def test_differences_are_paired():
-    values = np.random.default_rng(1).normal(0, 5, (50, 1))
-    means = bootstrap(np.hstack([values, values + 0.5]), resamples=200)
-    np.testing.assert_allclose(means[:, 1] - means[:, 0], 0.5)
+    """Every photo's NLL falls by the same: of the difference no doubt is left, of the means there is."""
+    random = np.random.default_rng(1)
+    names = [setting.name for setting in settings(D)]
+    photos = []
+    for n in range(40):
+        logits = torch.tensor(random.normal(0, 3, C))
+        photo = recognise_photo(logits.expand(len(names), -1), n % C)
+        nll = photo.nll.copy()
+        nll[names.index("none")] -= 0.5
+        photos.append(replace(photo, nll=nll))
+    none = summarise(settings(D), photos).row("none")
+    assert (none.delta_nll.value, none.delta_nll.low, none.delta_nll.high) == pytest.approx((-0.5,) * 3)
+    assert none.nll.high - none.nll.low > 0.5
 
 
 def test_a_share_of_all_photos_has_a_lower_limit_and_no_change_leaves_doubt():
@@ -288,8 +285,8 @@ def test_the_rows_are_means_over_photos_and_gap_is_no_better_than_itself():
         assert row.delta_nll.value == pytest.approx(row.nll.value - findings.rows[0].nll.value)
     gap = findings.rows[0]
     assert (gap.delta_top1, gap.delta_rescaled) == (
-        Estimate(0.0, 0.0, 0.0),
-        Estimate(0.0, 0.0, 0.0),
+        Interval(0.0, 0.0, 0.0, 40),
+        Interval(0.0, 0.0, 0.0, 40),
     ) and not gap.delta_top1.certain
 
 
@@ -423,8 +420,8 @@ def test_the_page_tells_what_failed(tmp_path):
 # -------------------------------------------------------------------------------- words
 
 
-def row(name: str, tau: float, **changes: Estimate) -> SettingResult:
-    nothing = Estimate(0.0, -0.1, 0.1)
+def row(name: str, tau: float, **changes: Interval) -> SettingResult:
+    nothing = Interval(0.0, -0.1, 0.1, 40)
     usual = dict.fromkeys(
         ("top1", "top5", "nll", "rescaled", "delta_top1", "delta_top5", "delta_nll", "delta_rescaled"),
         nothing,
@@ -435,10 +432,13 @@ def row(name: str, tau: float, **changes: Estimate) -> SettingResult:
 @pytest.mark.parametrize(
     "more, words",
     [
-        (Estimate(0.02, 0.01, 0.03), "√d = 2 gains 2.0 points (95 % interval +1.0 to +3.0)"),
-        (Estimate(-0.02, -0.03, -0.01), "√d = 2 costs 2.0 points (95 % interval −3.0 to −1.0)"),
-        (Estimate(0.02, -0.01, 0.03), "√d = 2 makes no difference that these photos could show (+2.0 points"),
-        (Estimate(0.02, 0.0, 0.03), "makes no difference"),
+        (Interval(0.02, 0.01, 0.03, 40), "√d = 2 gains 2.0 points (95 % interval +1.0 to +3.0)"),
+        (Interval(-0.02, -0.03, -0.01, 40), "√d = 2 costs 2.0 points (95 % interval −3.0 to −1.0)"),
+        (
+            Interval(0.02, -0.01, 0.03, 40),
+            "√d = 2 makes no difference that these photos could show (+2.0 points",
+        ),
+        (Interval(0.02, 0.0, 0.03, 40), "makes no difference"),
     ],
 )
 def test_the_words_say_no_more_than_the_interval(more, words):
@@ -463,14 +463,14 @@ def test_the_words_say_no_more_than_the_interval(more, words):
     ],
 )
 def test_a_better_nll_is_held_against_plain_rescaling(gap, divided, change, words):
-    whole = Estimate(1.0, 0.9, 1.1)
-    moved = Estimate(change, change - 0.01, change + 0.01)
+    whole = Interval(1.0, 0.9, 1.1, 40)
+    moved = Interval(change, change - 0.01, change + 0.01, 40)
     rows = [
-        row("GAP", math.inf, nll=whole, rescaled=Estimate(gap, 0.0, 1.0)),
-        row("inv_sqrt_d", 2.0, nll=Estimate(divided, 0.0, 1.0), delta_nll=moved),
+        row("GAP", math.inf, nll=whole, rescaled=Interval(gap, 0.0, 1.0, 40)),
+        row("inv_sqrt_d", 2.0, nll=Interval(divided, 0.0, 1.0, 40), delta_nll=moved),
         row("none", 1.0),
     ]
-    said = " ".join(page.conclusions(Findings(rows, pa.table({}), 9, [])))
+    said = " ".join(page.conclusions(Findings(rows, pa.table({}), 40, [])))
     assert words in said and "is not shown to differ from that of GAP" in said
 
 

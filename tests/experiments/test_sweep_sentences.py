@@ -74,6 +74,23 @@ ODD = {
     "sparse, one photo": {"photos": 1, "scalings": ("none",), "normalisers": ("sparsemax",)},
     "relu": {"photos": 6, "scalings": TWO, "normalisers": ("softmax", "relu")},
     "cosine alone": {"photos": 8, "scalings": ("cosine:0.07", "cosine:1")},
+    "cosine of equal lengths": {
+        "photos": 4,
+        "tokens": torch.nn.functional.normalize(noise(4), dim=-1),
+        "scalings": ("inv_sqrt_d", "cosine:1"),
+    },
+    "one change and no difference": {"photos": 9, "scalings": ("inv_sqrt_d", "temperature:4.001")},
+    "many combinations, some one-hot": {
+        "photos": 9,
+        "tokens": 1.6 * noise(9),
+        "asked": ("mean", "pca", "random", "point:35,25", "point:5,5", "point:65,45"),
+        "scalings": ("inv_sqrt_d", "none"),
+    },
+    "thirty photos, ten flat": {
+        "photos": 30,
+        "tokens": torch.cat([torch.ones(10, N, 16), noise(20)]),
+        "scalings": ("none", "cosine:1"),
+    },
     "one factor": {"photos": 8, "scalings": ("none", "cosine:0.07")},
     "perplexity alone": {"photos": 8, "scalings": ("perplexity:0.1", "perplexity:0.3")},
     "perplexity and 1/sqrt(d)": {"photos": 8, "scalings": ("inv_sqrt_d", "perplexity:0.1")},
@@ -99,7 +116,9 @@ def test_every_claim_about_an_odd_sweep_is_what_its_rows_say(case, tmp_path):
         readers[0](sentence, table)
     captions = [text for part in (collapse, ecdf, gaps, gradient) for text in part.caption(all_series)]
     captions += self_check.caption(orders(all_series))
-    read_ecdf(" ".join(captions), table)
+    for part, reader in ((ecdf, read_ecdf), (gaps, read_gaps), (gradient, read_gradient)):
+        reader(" ".join(part.caption(all_series)), table)
+    read_self_check(" ".join(self_check.caption(orders(all_series))), table)
     for text in (*sentences, *captions):
         assert_sound(text)
         assert len(table.photos) > 5 or "[" not in text
@@ -314,6 +333,17 @@ def read_certainty(sentence, differences, changes):
     counted = re.search(r"after Holm: (\d+) of (\d+) differ", sentence)
     assert (len(changes) == 1) == (counted is None)
     assert not counted or (int(counted[1]), int(counted[2])) == (real, len(changes))
+    steps, raised = sorted(chances), 0.0
+    own = next(chance for values, chance in zip(changes.values(), chances) if values is differences)
+    for place in range(steps.index(own) + 1):
+        raised = max(raised, min(1.0, steps[place] * (len(steps) - place)))
+    written = re.search(r"p (=|<) ([\d.e-]+)\b(; it may be chance)?", sentence)
+    assert (
+        float(written[2].rstrip(".")) == pytest.approx(raised, rel=0.06)
+        if written[1] == "="
+        else raised < 1e-3
+    )
+    assert bool(written[3]) == (raised >= 0.05)
 
 
 def read_change(sentence, table):
@@ -340,6 +370,7 @@ def read_no_change(sentence, table):
         pairs = list(combinations(table.free, 2))
     changes = changes_of(table, pairs)
     assert max(abs(np.median(values)) for values in changes.values()) < 0.001
+    assert len(changes) > 1 or "by less than 0.1" in sentence or "No two" in sentence
     counted = re.search(r"None of (\d+)|\((\d+) pairs?\)", sentence)
     assert not counted or int(counted[1] or counted[2]) == len(changes)
 
@@ -354,7 +385,10 @@ def read_range(sentence, table):
     query, low, base, high, setting = found.groups()
     assert_share(low, float(np.median(table.column("share", query, base))))
     assert_share(high, float(np.median(table.column("share", query, setting))))
-    differences = table.column("share", query, setting) - table.column("share", query, base)
+    differences = changes.get((query, setting, base))
+    if differences is None:
+        key = query, base, setting
+        differences = changes[key] = -changes[key]
     assert np.median(differences) >= max(abs(np.median(values)) for values in changes.values()) - 1e-12
     read_certainty(sentence, differences, changes)
 
@@ -398,17 +432,83 @@ def read_weights(sentence, table):
 
 def read_ecdf(text, table):
     """The factor between the medians, and within a query."""
+    assert ("Another divisor moves all curves" in text) == ("medians differ by a factor" in text)
     found = re.search(r"medians differ by a factor of ([\d.e+]+): (\S+) \((.*?)\) to (\S+) \((.*?)\)\.", text)
     if found:
         medians = {query: np.median(table.column("score_std", query)) / 4 for query in table.queries}
         low, high = min(medians.values()), max(medians.values())
         assert (medians[found[3]], medians[found[5]]) == (low, high)
         assert float(found[1]) == pytest.approx(high / low, rel=0.06)
-    widths = re.search(r"the lowest to the highest, span a factor of (.*?)\.(?: |$)", text)
-    for width, query in re.findall(r"([\d.e+]+) \((.*?)\)", widths[1] if widths else ""):
-        spread = table.column("score_std", query)
-        spread = spread[spread > 0]
-        assert float(width) == pytest.approx(spread.max() / spread.min(), rel=0.06)
+    for ends, widths in re.findall(
+        r"Within one query, (.*?) the photos, σ_eff spans a factor of (.*?)\.(?: |$)", text
+    ):
+        for width, query in re.findall(r"([\d.e+]+) \((.*?)\)", widths):
+            spread = table.column("score_std", query)
+            spread = np.sort(spread[spread > 0])
+            low, high = spread[0], spread[-1]
+            assert ends == (
+                "over the middle 90 % of" if len(spread) >= 20 else "from the lowest to the highest of"
+            )
+            if len(spread) >= 20:
+                low, high = np.quantile(spread, [0.05, 0.95])
+            assert float(width) == pytest.approx(high / low, rel=0.06)
+
+
+def read_self_check(text, table):
+    """Which maps kept their order, and what did not."""
+    own = {
+        name: [row["rank_correlation"] for row in table.rows if row["setting"] == name]
+        for name in table.settings
+    }
+    factors = [value for name, values in own.items() for value in values if not name.startswith("cosine")]
+    kept = sum(value >= 1 - 1e-6 for value in factors)
+    found = re.search(
+        r"Of such settings (\d+) of (\d+) maps? ha\w+ .*?10⁻⁶(?:; the lowest is (\S+) \((\S+),)?", text
+    )
+    assert bool(found) == bool(factors)
+    if found:
+        assert (int(found[1]), int(found[2])) == (kept, len(factors))
+        assert (found[3] is None) == (kept == len(factors))
+        if found[3]:
+            assert float(found[3]) == pytest.approx(min(factors), abs=1e-6) == min(own[found[4]])
+    for name, values in own.items():
+        if name.startswith("cosine"):
+            moved = re.search(rf"and so they do;.*?(\S+) under {re.escape(name)}[,. ]", text)
+            assert bool(moved) == (min(values) < 1 - 1e-6)
+            assert bool(moved) or re.search(rf"and did not here: .*{re.escape(name)}", text)
+            assert not moved or float(moved[1]) == pytest.approx(min(values), rel=6e-3)
+    maps = min(len(values) for values in own.values())
+    assert ("with a bar over the middle 90 % of the maps" in text) == (maps >= 20)
+
+
+def read_gradient(text, table):
+    photos = len(table.photos)
+    assert ("Of the one photo" in text) == (photos == 1)
+    assert (
+        photos == 1
+        or f"a band {'over the middle 90 %' if photos >= 20 else 'from the lowest to the highest'} of them"
+        in text
+    )
+    for query, at in re.findall(r"(?:inside the range: |; )(\S+) at (\S+) std", text):
+        curve = np.median(table.curves[query]["gradient"], 0)
+        assert float(at) == pytest.approx(2.0 ** (curve.argmax() / 4 - 7), rel=0.06)
+    for query, share_text in re.findall(
+        r"(\S+) at \S+ std, while 1/√d_k stands at \S+ with ([\d.]+).% of the peak", text
+    ):
+        curves = table.curves[query]["gradient"]
+        places = np.log2(np.array([row["dim"] ** 0.5 / (row["score_std"] or 1) for row in table.of(query)]))
+        got = [np.interp(place, np.arange(-28, 29) / 4, curve) for place, curve in zip(places, curves)]
+        assert_share(share_text, min(1.0, np.median(got) / np.median(curves, 0).max()))
+
+
+def read_gaps(text, table):
+    for query, moved, factor, log in re.findall(
+        r"(\S+) ([−+][\d.]+) \(log₁₀ of ([\d.]+) is ([−+][\d.]+)\)", text
+    ):
+        dim = table.of(query)[0]["dim"]
+        assert float(factor) == pytest.approx(dim**-0.5, abs=6e-5)
+        assert number(log) == pytest.approx(-math.log10(dim) / 2, abs=6e-4)
+        assert number(moved) == pytest.approx(number(log), abs=0.09), "to a bin of the histogram"
 
 
 READERS = {
@@ -417,7 +517,7 @@ READERS = {
     r"^On th.*1/√d_k.* the query|^On th.*1/√d_k.* combination": read_sqrt_d,
     "ingle temperature|^One temperature": read_temperature,
     "^The (largest|change)": read_change,
-    "^(None of|The one setting changes|No two settings)": read_no_change,
+    "^(None of|“.*” changes the share|No two settings)": read_no_change,
     "^The settings differ most": read_range,
     "^What a scaling sets": read_theory,
     "by one positive factor": read_order,

@@ -27,13 +27,11 @@ from attnvis.data.truth import read_truth
 from attnvis.methods.answer import require_finite
 from attnvis.methods.attention import Encoder
 from attnvis.metrics.intervals import (
-    FEWEST,
-    Estimate,
-    bootstrap,
-    estimate,
-    estimate_change,
-    estimate_share,
+    Interval,
+    change_interval,
     holm,
+    mean_interval,
+    share_interval,
     sign_test,
 )
 from attnvis.pipeline.streaming import Outcome, stream
@@ -216,14 +214,14 @@ class SettingResult:
     name: str
     tau: float | None
     divisor: float  # what rescaled its logits, the geometric mean of the two halves'
-    top1: Estimate
-    top5: Estimate
-    nll: Estimate
-    rescaled: Estimate
-    delta_top1: Estimate
-    delta_top5: Estimate
-    delta_nll: Estimate
-    delta_rescaled: Estimate
+    top1: Interval
+    top5: Interval
+    nll: Interval
+    rescaled: Interval
+    delta_top1: Interval
+    delta_top5: Interval
+    delta_nll: Interval
+    delta_rescaled: Interval
     chance: float = 1.0  # that top-1 differs so often from GAP by chance: sign test, Holm over all settings
 
 
@@ -255,35 +253,27 @@ def summarise(
     nll, divisors = rescale(np.stack([photo.rescaled for photo in photos]))
     top1 = np.stack([photo.top1 for photo in photos])  # [P, S]
     top5 = np.stack([photo.top5 for photo in photos])
-    values = np.stack([top1, top5, np.stack([photo.nll for photo in photos]), nll], 1)  # [P, 4, S]: of SCORES
-    resampled = bootstrap(values.reshape(len(photos), -1).astype(float)).reshape(-1, *values.shape[1:])
+    raw_nll = np.stack([photo.nll for photo in photos])
+    values = dict(zip(SCORES, (top1, top5, raw_nll, nll), strict=True))
+    itself = Interval(0.0, 0.0, high=0.0, count=len(photos))  # GAP against GAP
     results = []
     # GAP itself is not among what a reader of the table picks from
     changes = (top1.astype(float) - top1[:, :1]).T[1:]
     chances = [1.0, *holm([sign_test(differences) for differences in changes])]
     for column, setting in enumerate(every_setting):
         scores, differences = {}, {}
-        for row, name in enumerate(SCORES):
-            own, base = values[:, row, column], values[:, row, 0]
+        for name, by_photo in values.items():
+            own, base = (by_photo[:, number].astype(float) for number in (column, 0))
             if name in SHARES:
-                scores[name], difference = estimate_share(own), estimate_change(own - base)
+                scores[name], difference = share_interval(own), change_interval(own - base)
             else:
-                of_own, of_base = resampled[:, row, column], resampled[:, row, 0]
-                scores[name] = estimate_mean(own, of_own)
-                difference = estimate_mean(own - base, of_own - of_base)
-            differences[f"delta_{name}"] = difference if column else Estimate(0.0, 0.0, high=0.0)
+                scores[name], difference = mean_interval(own), mean_interval(own - base)
+            differences[f"delta_{name}"] = difference if column else itself
         divisor = float(np.exp(np.log(divisors[:, column]).mean()))
         results.append(
             SettingResult(setting.name, setting.tau, divisor, **scores, **differences, chance=chances[column])
         )
     return Findings(results, tabulate(every_setting, photos, nll, divisors), len(photos), list(failures))
-
-
-def estimate_mean(values: np.ndarray, means: Float[np.ndarray, " R"]) -> Estimate:
-    """Without limits below FEWEST photos."""
-    if len(values) < FEWEST:
-        return Estimate(float(values.mean()), math.nan, high=math.nan)
-    return estimate(values.mean(), means, photos=len(values))
 
 
 def tabulate(

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from attnvis.experiments.recognition.measure import Findings, SettingResult
 from attnvis.experiments.wording import few
 from attnvis.files import write_bytes
-from attnvis.metrics.intervals import FEWEST, PAIRED_RESAMPLES, Estimate
+from attnvis.metrics.intervals import FEWEST, FEWEST_OF_MEANS, Interval
 from attnvis.render.html import environment, write_page
 from attnvis.render.plots import Figure, draw
 
@@ -22,28 +22,28 @@ RIGHT = ("scaling", "tau", "top-1 %", "more than GAP", "top-5 %", "more than GAP
 SURE = ("scaling", "NLL", "more than GAP", "NLL, rescaled", "more than GAP", "rescaled by")
 
 
-def with_limits(estimate: Estimate, form: str, times: int = 1) -> str:
+def with_limits(interval: Interval, form: str, times: int = 1) -> str:
     """75.0 [68.4, 80.8]; without limits where there are too few photos for any."""
-    text = format(times * estimate.value, form)
-    if not math.isnan(estimate.low):
-        text += f" [{times * estimate.low:{form}}, {times * estimate.high:{form}}]"
+    text = format(times * interval.value, form)
+    if not math.isnan(interval.low):
+        text += f" [{times * interval.low:{form}}, {times * interval.high:{form}}]"
     return text.replace("-", "−")
 
 
-def percent_interval(share: Estimate) -> str:
+def percent_interval(share: Interval) -> str:
     return with_limits(share, ".1f", 100)
 
 
-def points_interval(difference: Estimate) -> str:
+def points_interval(difference: Interval) -> str:
     """A difference of shares, in percentage points."""
     return with_limits(difference, "+.1f", 100)
 
 
-def nats_interval(nll: Estimate) -> str:
+def nats_interval(nll: Interval) -> str:
     return with_limits(nll, ".3f")
 
 
-def delta_nats_interval(difference: Estimate) -> str:
+def delta_nats_interval(difference: Interval) -> str:
     return with_limits(difference, "+.3f")
 
 
@@ -111,31 +111,26 @@ def conclusions(findings: Findings) -> Iterator[str]:
         f"{effect(plain.delta_top1)}."
     )
     change = divided.delta_nll
-    if findings.photos < FEWEST:
-        moves = "goes from"
+    before, after = f"{gap.nll.value:.3f}", f"{divided.nll.value:.3f}"
+    if math.isnan(change.low):
+        moves = f"is {before} as it is and {after}"
     elif change.certain:
-        moves = f"{'falls' if change.value < 0 else 'rises'} from"
+        moves = f"{'falls' if change.value < 0 else 'rises'} from {before} to {after}"
     else:
-        moves = "does not change beyond its interval,"
-    yield (
-        f"The NLL of the truth {moves} {gap.nll.value:.3f} to {divided.nll.value:.3f} with √d "
-        f"({delta_nats_interval(change)})."
-    )
-    control = (
-        f"GAP's own logits divided by {gap.divisor:.2f}, one number fitted on the other half of the photos, "
-        f"reach {gap.rescaled.value:.3f}"
-    )
-    if not (change.certain and change.value < 0) or findings.photos < FEWEST:
-        yield f"For comparison: {control}."
-    elif gap.rescaled.value <= divided.nll.value:
-        yield f"That much needs no attention: {control}."
-    else:
-        yield f"Part of that is mere rescaling: {control}."
+        moves = f"does not change beyond its interval, {before} to {after}"
+    yield f"The NLL of the truth {moves} with √d ({delta_nats_interval(change)})."
+    yield f"{sentence_on_rescaling(gap, divided)}."
     difference = divided.delta_rescaled
     if findings.photos < FEWEST:
         yield (
             f"These are {findings.photos} photos, {few(findings.photos)}, and what holds for them need not "
             "hold for others."
+        )
+        return
+    if findings.photos < FEWEST_OF_MEANS:
+        yield (
+            f"These are {findings.photos} photos: an interval of a mean, as the NLL is, needs "
+            f"{FEWEST_OF_MEANS}."
         )
         return
     if difference.certain:
@@ -148,7 +143,24 @@ def conclusions(findings: Findings) -> Iterator[str]:
     )
 
 
-def effect(difference: Estimate) -> str:
+def sentence_on_rescaling(gap: SettingResult, divided: SettingResult) -> str:
+    """What the plain mean reaches where only its logits are made sharper or softer."""
+    control = (
+        f"GAP's own logits divided by {gap.divisor:.2f}, one number fitted on the other half of the photos, "
+        f"reach {gap.rescaled.value:.3f}"
+    )
+    if not (divided.delta_nll.certain and divided.delta_nll.value < 0):
+        return f"For comparison: {control}"
+    if gap.rescaled.value <= divided.nll.value:
+        return f"That much needs no attention: {control}"
+    if gap.rescaled.value < gap.nll.value:
+        return f"Part of that is mere rescaling: {control}"
+    return f"Mere rescaling gives nothing of that: {control}"
+
+
+def effect(difference: Interval) -> str:
+    if math.isnan(difference.low) and not difference.value:
+        return "changes nothing of that here"
     if math.isnan(difference.low):
         value = f"{100 * difference.value:+.1f}".replace("-", "−")
         return f"changes that by {value} points here"
@@ -185,8 +197,8 @@ def write_recognition(
         tables=[("How often it is right", RIGHT, right), ("How sure it is of the truth", SURE, sure)],
         figures=figures(findings),
         warnings=warnings,
-        resamples=PAIRED_RESAMPLES,
         fewest=FEWEST,
+        fewest_of_means=FEWEST_OF_MEANS,
         facts=dict(facts) | {"photos": f"{findings.photos} of known class"},
     )
 

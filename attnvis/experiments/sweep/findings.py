@@ -108,10 +108,11 @@ def sentence_on_sqrt_d(all_series: Sequence[Series]) -> str:
     start = "1/√d_k leaves" if swept else "1/√d_k, which was not part of this sweep, would leave"
     among = "" if named is ordered else f", the sharpest and the most even of {len(ordered)} combinations"
     verdicts = listed([f"{series.quoted} {verdict_on_sqrt_d(series)}" for series in named])
-    first, last = verdict_on_sqrt_d(named[0]), verdict_on_sqrt_d(named[-1])
     photos = these_photos(most_photos(all_series))
-    if among and first == last:
-        return f"On {photos}, {start} {every(len(ordered), 'combination')} of network and query {first}."
+    distinct = {verdict_on_sqrt_d(series) for series in ordered}
+    if among and len(distinct) == 1:
+        same = distinct.pop()
+        return f"On {photos}, {start} {every(len(ordered), 'combination')} of network and query {same}."
     return f"On {photos}, {start} the query {verdicts}{among}."
 
 
@@ -229,8 +230,15 @@ def sentence_on_change(all_series: Sequence[Series]) -> str:
         return ""
     largest = max(changes, key=lambda change: abs(change.median))
     if abs(largest.median) < VISIBLE:
-        none = "The one setting changes" if len(changes) == 1 else f"None of {len(changes)} changes moves"
-        return f"{none} the share of the patches under 1/√d_k by as much as 0.1 percentage points."
+        if len(changes) == 1:
+            return (
+                f"“{largest.setting}” changes the share of the patches under 1/√d_k by less than "
+                "0.1 percentage points."
+            )
+        return (
+            f"None of {len(changes)} changes moves the share of the patches under 1/√d_k by as much as "
+            "0.1 percentage points."
+        )
     more = "more" if largest.median > 0 else "fewer"
     by = f"{abs(100 * largest.median):.1f} percentage points of the patches {more}"
     start = "The change" if len(changes) == 1 else f"The largest of {len(changes)} changes"
@@ -281,10 +289,10 @@ def certainty(largest: Change, changes: Sequence[Change]) -> str:
         limits = f" {limits}"
     raised = holm([sign_test(change.differences) for change in changes])
     own = raised[changes.index(largest)]
-    doubt = "" if own < REAL else f"; it may be chance, {chance(own)}"
     real = sum(probability < REAL for probability in raised)
     test = "sign test" if alone else f"sign test after Holm: {real} of {len(changes)} differ from 0"
-    return f"{median}{limits}; {test}{doubt}"
+    doubt = "" if own < REAL else "; it may be chance"
+    return f"{median}{limits}; {test}, {'' if alone else 'this one with '}{chance(own)}{doubt}"
 
 
 # -------------------------------------------------------------------------------- theory, order

@@ -20,10 +20,10 @@ from attnvis.experiments.sweep.folder import Sweep
 from attnvis.experiments.sweep.record import Tile
 from attnvis.experiments.sweep.sheets import style_of
 from attnvis.experiments.sweep.statistics import (
-    BAND,
     SQRT_D,
     Series,
     advice,
+    band_words,
     defines_share,
     defines_sigma,
     orders,
@@ -72,7 +72,9 @@ def write_comparison(sweep: Sweep) -> Path:
             save(sweep.folder, f"figures/{figure.name}.png", figure.png)
             save(sweep.folder, f"figures/{figure.name}.svg", figure.svg)
     room = "attnvis.experiments.sweep"
-    pages = environment(room, percent=percent, points=points, between=between, part_of=part_of)
+    pages = environment(
+        room, percent=percent, points=points, between=between, part_of=part_of, band_words=band_words
+    )
     return write_page(
         sweep.folder / "index.html",
         pages.get_template("comparison.html"),
@@ -93,7 +95,6 @@ def write_comparison(sweep: Sweep) -> Path:
         paired=any(SQRT_D in series.settings and len(series.settings) > 1 for series in all_series),
         jobs=len({series.job for series in all_series}) > 1,
         advice=advice(all_series, sharpness(sweep)),
-        band=BAND,
         facts=facts(sweep),
         most_photos=max((len(series.photos) for series in all_series), default=0),
         fewest=FEWEST,
@@ -135,7 +136,10 @@ def counts(sweep: Sweep) -> list[tuple[str, str]]:
         through += ", the rest from the cache"
     return [
         (f"{photos:,}".replace(",", " "), "photo" if photos == 1 else "photos"),
-        (f"{sweep.table.num_rows:,}".replace(",", " "), "maps measured"),
+        (
+            f"{sweep.table.num_rows:,}".replace(",", " "),
+            "map measured" if sweep.table.num_rows == 1 else "maps measured",
+        ),
         (f"{passes:,}".replace(",", " "), through),
         (f"{seconds:.1f}" if seconds < 100 else f"{seconds:.0f}", "seconds"),
     ]

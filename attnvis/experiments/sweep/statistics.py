@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from attnvis.attention.scaling import positive_factor
 from attnvis.experiments.sweep.folder import AXES, Part, Sweep, setting_name
 from attnvis.experiments.sweep.shapes import SHAPES
+from attnvis.experiments.wording import COUNTED
 from attnvis.methods.settings import TEMPERATURES
 from attnvis.metrics.diagnostics import DESCRIPTIONS, freezing_point
 from attnvis.metrics.intervals import FEWEST, Interval, median_interval, share_interval
@@ -31,6 +32,8 @@ __all__ = [
     "WeightOrder",
     "advice",
     "badness",
+    "band",
+    "band_words",
     "best_common_temperature",
     "cumulant_law",
     "defines_share",
@@ -42,12 +45,23 @@ __all__ = [
 ]
 
 SQRT_D = ("inv_sqrt_d", "softmax")  # the setting that all others are compared with
-BAND = (5, 95)  # percentiles over photos: the ends of what is drawn and told as usual
+BAND = (5, 95)  # percentiles over photos: the ends of what is drawn and told as usual, of COUNTED or more
 EXACT = 1e-6  # a rank correlation this near to 1 is 1
 KEPT_ORDER = 0.99  # a rank correlation of weights with scores below this one is an order lost
 LAW_FROM = 0.5  # sigma_eff from which the theory says something: below, it gives over 88 % of the patches
 ONE_COLOUR = 1.0  # of 255: a photo whose pixels spread by less is a card of one colour
 FOLDS = 10  # parts of the photos, each judged by what the others chose
+
+
+def band(count: int) -> tuple[int, int]:
+    """The percentiles of what is usual among so many photos: of few their lowest and their highest."""
+    return BAND if count >= COUNTED else (0, 100)
+
+
+def band_words(count: int) -> str:
+    """The same in a sentence."""
+    low, high = BAND
+    return f"over the middle {high - low} % of" if count >= COUNTED else "from the lowest to the highest of"
 
 
 def defines_share(setting: tuple[str, str]) -> bool:
@@ -220,7 +234,7 @@ class Deviation:
 
     count: int
     median: float
-    high: float  # 95th percentile
+    high: float  # 95th percentile, of few the highest
 
 
 @dataclass(frozen=True)
@@ -277,7 +291,7 @@ def freezing_points(series: Series) -> Float[np.ndarray, "P S"]:
 
 def deviation_of(differences: Float[np.ndarray, " maps"]) -> Deviation:
     known = differences[~np.isnan(differences)]
-    median, high = np.percentile(known, (50, 95)) if len(known) else (math.nan, math.nan)
+    median, high = np.percentile(known, (50, band(len(known))[1])) if len(known) else (math.nan, math.nan)
     return Deviation(len(known), float(median), float(high))
 
 
@@ -462,7 +476,7 @@ class Advice:
     share: float
     tau: Interval
     times_sqrt_d: float
-    low: float  # BAND of the shares that the photos get under that temperature
+    low: float  # `band` of the shares that the photos with contrast get under that temperature
     high: float
     flat: int  # photos without contrast: no temperature sharpens them
     within: Interval  # share of the photos within a factor two, each under the median of the other photos
@@ -480,7 +494,8 @@ def advice(all_series: Sequence[Series], shares: Sequence[float]) -> list[Advice
                 continue
             tau = median_interval(known)
             same_tau = np.full((series.photos_with_curves, 1), tau.value)
-            low, high = np.percentile(series.read_off("perplexity", same_tau)[:, 0], BAND)
+            reached = series.read_off("perplexity", same_tau)[contrast, 0]
+            low, high = np.percentile(reached, band(len(reached)))
             pieces.append(
                 Advice(
                     series.job,

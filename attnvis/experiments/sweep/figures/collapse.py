@@ -15,12 +15,14 @@ from attnvis.experiments.sweep.figures.common import (
     query_colours,
 )
 from attnvis.experiments.sweep.statistics import (
+    BAND,
     LAW_FROM,
     Deviation,
     Series,
     simple_law,
     theory_deviation,
 )
+from attnvis.experiments.wording import COUNTED, many
 from attnvis.metrics.diagnostics import freezing_point
 from attnvis.render.html import format_number
 from attnvis.render.plots import INK, Figure, draw, legend, octaves, percents, short
@@ -48,14 +50,15 @@ def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
     shapes = (
         "as all photos have" if low == high else f"the median; photos of other shapes have {low} … {high}"
     )
+    other = "" if all(series.softmax.all() for series in all_series) else "; or maps that are not softmax's"
     total = sum(series.share.size for series in all_series)
     thinned = f" About {POINTS} of {total} are drawn, chosen at random." if total > POINTS else ""
     return (
         "Each point is one photo, query and setting. Were a scaling nothing but the spread σ_eff that it "
         "gives the logits, all points would fall on one curve: exp(−σ²/2) for independent normal scores, "
         "until at √(2 ln N) the attention sits on single patches (Derrida 1981). What lies off the curve are "
-        "photos whose scores are not normal: skewed, or with a few patches far above all. Up to about σ = 1 "
-        "two more numbers of the logits bring them back, skewness g and excess kurtosis k: "
+        f"photos whose scores are not normal: skewed, or with a few patches far above all{other}. Up to "
+        "about σ = 1 two more numbers of the logits bring them back, skewness g and excess kurtosis k: "
         "exp(−σ²/2 − gσ³/3 − kσ⁴/8).",
         f"The dashed line is for N = {middle:g} patches ({shapes}). Points beyond the ends of the axis are "
         f"drawn at the ends.{thinned}",
@@ -165,7 +168,8 @@ def deviations(all_series: Sequence[Series]) -> Table | None:
         for name, theory in rows
     ]
     return Table(
-        "How far perplexity/N lies from theory, median and 95th percentile over maps (softmax only; maps "
+        f"How far perplexity/N lies from theory, median and {BAND[1]}th percentile over maps, of fewer than "
+        f"{COUNTED} the highest (softmax only; maps "
         f"with σ_eff below {LAW_FROM:g} are left out: nearly uniform ones fit any law)",
         (
             "query",
@@ -181,4 +185,4 @@ def as_cell(deviation: Deviation) -> tuple[str, str]:
     if not deviation.count:
         return "–", ""
     numbers = f"{format_number(deviation.median, 2)}, {format_number(deviation.high, 2)}"
-    return numbers, f"{deviation.count} maps"
+    return numbers, many(deviation.count, "map")

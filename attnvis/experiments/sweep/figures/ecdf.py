@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from attnvis.experiments.sweep.figures.common import PANELS, Section, by_job, file_names, query_colours
-from attnvis.experiments.sweep.statistics import BAND, Series
-from attnvis.experiments.wording import COUNTED, listed
+from attnvis.experiments.sweep.statistics import Series, band, band_words
+from attnvis.experiments.wording import listed
 from attnvis.metrics.diagnostics import freezing_point
 from attnvis.render.plots import INK, QUIET, Figure, draw, legend, octaves, percents, short
 
@@ -33,7 +33,7 @@ def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
     paragraphs = [
         "How many photos have at most this σ_eff = std(s)/√d_k, query by query. Left, in grey, theory calls "
         f"a map more than {100 * UNIFORM:g} % uniform; right of the dashed line it is frozen to single "
-        "patches. Another divisor moves all curves by the same step, and cannot bring them onto one another."
+        "patches."
     ]
     medians = {
         series.name: float(np.nanmedian(series.sigma_sqrt_d))
@@ -48,21 +48,20 @@ def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
         low = min(medians, key=lambda name: medians[name])
         high = max(medians, key=lambda name: medians[name])
         paragraphs.append(
-            f"The medians differ by a factor of {medians[high] / medians[low]:.2g}: "
+            "Another divisor moves all curves by the same step, and cannot bring them onto one another: "
+            f"the medians differ by a factor of {medians[high] / medians[low]:.2g}: "
             f"{medians[low]:.2g} ({low}) to {medians[high]:.2g} ({high})."
         )
-    widths = []
+    widths: dict[str, list[str]] = {}
     for series in all_series[:PANELS]:
         known = series.sigma_sqrt_d[np.isfinite(series.sigma_sqrt_d) & (series.sigma_sqrt_d > 0)]
         if len(known) > 1:
-            low_end, high_end = np.percentile(known, (0, 100) if len(known) < COUNTED else BAND)
+            low_end, high_end = np.percentile(known, band(len(known)))
             if high_end >= ALIKE * low_end:
-                widths.append(f"{high_end / low_end:.2g} ({series.name})")
-    if widths:
-        photos = f"the photos from the {BAND[0]}th to the {BAND[1]}th of a hundred"
-        if max(len(series.photos) for series in all_series) < COUNTED:
-            photos = "the photos, from the lowest to the highest,"
-        paragraphs.append(f"Within one query {photos} span a factor of {listed(widths)}.")
+                factor = f"{high_end / low_end:.2g} ({series.name})"
+                widths.setdefault(band_words(len(known)), []).append(factor)
+    for which, factors in widths.items():
+        paragraphs.append(f"Within one query, {which} the photos, σ_eff spans a factor of {listed(factors)}.")
     return tuple(paragraphs)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from attnvis.experiments.sweep.figures.common import PANELS, Section, by_job, file_names, query_colours
-from attnvis.experiments.sweep.statistics import BAND, Series
+from attnvis.experiments.sweep.statistics import Series, band, band_words
 from attnvis.experiments.wording import many, percent, superscript
 from attnvis.methods.settings import TEMPERATURES
 from attnvis.render.plots import INK, PAPER, QUIET, Figure, draw, legend, octaves, plain_numbers, short
@@ -30,13 +30,15 @@ def caption(all_series: Sequence[Series]) -> tuple[str, ...]:
     fewest = min(series.photos_with_curves for series in all_series)
     photo_count = max(len(series.photos) for series in all_series)
     photos = f"the first {many(fewest, 'photo')}" if fewest < photo_count else "the photos"
-    band = f"Median and {BAND[0]}–{BAND[1]} % band over {photos}" if photo_count > 1 else "Of the one photo"
+    shown = "Of the one photo"
+    if photo_count > 1:
+        shown = f"The median over {photos}, and a band {band_words(fewest)} them"
     coldest, hottest = (
         f"2{superscript(round(math.log2(tau)))}" for tau in (TEMPERATURES[0], TEMPERATURES[-1])
     )
     paragraphs = [
         "‖∂a/∂s‖ = ‖diag(a) − aaᵀ‖ / τ of softmax(s/τ), times std(s): how much of a gradient reaches the raw "
-        f"scores. {band}, at {len(TEMPERATURES)} temperatures "
+        f"scores. {shown}, at {len(TEMPERATURES)} temperatures "
         f"of {coldest} … {hottest} standard deviations. Too cold, one patch holds everything and nothing it "
         "is told changes that; too hot, every gradient is divided away.",
         "Stars: the peak. It belongs to the few hottest patches of a photo, which lie close together, and so "
@@ -86,7 +88,10 @@ def curves(job: Sequence[Series], name: str, colours: dict[str, str]) -> Figure:
     foot, height = 0.62 + 0.2 * rows, 3.5 + 0.2 * rows
     tau = np.array(TEMPERATURES)
     medians = np.concatenate([np.median(series.curves["gradient"], 0) for series in job])
-    highest = max(float(np.percentile(series.curves["gradient"], BAND[1], 0).max()) for series in job)
+    highest = max(
+        float(np.percentile(series.curves["gradient"], band(series.photos_with_curves)[1], 0).max())
+        for series in job
+    )
 
     def paint(axes: Any) -> None:
         octaves(axes, TEMPERATURES[0], TEMPERATURES[-1])
@@ -96,7 +101,8 @@ def curves(job: Sequence[Series], name: str, colours: dict[str, str]) -> Figure:
         axes.set_ylim(max(1e-5, min(lowest, 1e-3)), max(2.0 * highest, 1e-2))
         for series in job:
             colour = colours[series.query]
-            low, middle, high = np.percentile(series.curves["gradient"], (BAND[0], 50, BAND[1]), 0)
+            bottom, top = band(series.photos_with_curves)
+            low, middle, high = np.percentile(series.curves["gradient"], (bottom, 50, top), 0)
             axes.fill_between(tau, np.maximum(low, 1e-12), high, color=colour, alpha=0.14, linewidth=0)
             axes.plot(tau, middle, color=colour, label=short(series.query, 22))
             peak = peak_of(series)

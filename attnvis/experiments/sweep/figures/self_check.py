@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from attnvis.experiments.sweep.figures.common import QUERY_COLOURS, Section
-from attnvis.experiments.sweep.statistics import BAND, EXACT, Order, Series, badness, orders
+from attnvis.experiments.sweep.statistics import EXACT, Order, Series, badness, band, band_words, orders
 from attnvis.experiments.wording import listed, many, superscript
 from attnvis.render.plots import INK, Figure, draw, legend, short
 
@@ -24,8 +24,9 @@ def section(all_series: Sequence[Series]) -> Section | None:
 
 
 def caption(checked: Sequence[Order]) -> tuple[str, ...]:
+    fewest = min(order.count for order in checked)
     paragraphs = [
-        f"Blue: the median share of the patches, with {BAND[0]}–{BAND[1]} % over photos and queries. "
+        f"Blue: the median share of the patches, with a bar {band_words(fewest)} the maps. "
         "Diamonds: the lowest Spearman correlation of logits with raw scores over all photos. A scaling that "
         "multiplies the scores of a photo by one positive factor cannot change the order; with softmax, "
         "whoever measures only AUC, pointing game or hit rate sees this flat line and nothing else. A "
@@ -34,9 +35,13 @@ def caption(checked: Sequence[Order]) -> tuple[str, ...]:
     factors = [order for order in checked if order.factor]
     if factors:
         paragraphs.append(sentence_on_factors(factors))
-    free = [f"{order.worst:.3g} under {order.setting}" for order in checked if not order.factor]
-    if free:
-        paragraphs.append(f"Free to reorder, and so they do; lowest over the photos: {listed(free)}.")
+    free = [order for order in checked if not order.factor]
+    moving = [f"{order.worst:.3g} under {order.setting}" for order in free if not order.worst >= 1 - EXACT]
+    if moving:
+        paragraphs.append(f"Free to reorder, and so they do; lowest over the photos: {listed(moving)}.")
+    still = [order.setting for order in free if order.worst >= 1 - EXACT]
+    if still:
+        paragraphs.append(f"Free to reorder, and did not here: {listed(still)}.")
     return tuple(paragraphs)
 
 
@@ -44,15 +49,14 @@ def sentence_on_factors(factors: Sequence[Order]) -> str:
     """How many of the maps that must keep their order have kept it."""
     count, exact = sum(order.count for order in factors), sum(order.exact for order in factors)
     lowest = min(factors, key=lambda order: badness(order.worst))
-    how_low = (
-        "never below"
-        if exact == count
-        else f"at worst {lowest.worst:.6g} ({lowest.setting}, {lowest.photo}), else not below"
-    )
     rounding = f"10{superscript(round(math.log10(EXACT)))}"
+    at_worst = ""
+    if exact < count:
+        at_worst = f"; the lowest is {lowest.worst:.6g} ({lowest.setting}, {lowest.photo})"
+    have = "has" if exact == 1 else "have"
     return (
-        f"Of these settings {many(exact, 'map')} of {many(count, 'map')} have correlation 1 to {rounding} "
-        f"({how_low} 1 − {rounding}). Scores that rounding makes equal may lower it: each such pair costs "
+        f"Of such settings {exact} of {many(count, 'map')} {have} correlation 1 to "
+        f"{rounding}{at_worst}. Scores that rounding makes equal may lower it: each such pair costs "
         "3/(N(N²−1)), and as many as a quarter of the patches are let pass."
     )
 
@@ -76,7 +80,8 @@ def figure(all_series: Sequence[Series], checked: Sequence[Order]) -> Figure:
     def paint(axes: Any) -> None:
         blue = QUERY_COLOURS[0]
         for row, name in enumerate(names):
-            low, high = np.nanpercentile(np.concatenate(shares[name]), BAND)
+            of_maps = np.concatenate(shares[name])
+            low, high = np.nanpercentile(of_maps, band(len(of_maps)))
             axes.plot([low, high], [row, row], color=blue, linewidth=3.5, alpha=0.3, solid_capstyle="butt")
             axes.plot(
                 medians[name],
@@ -84,7 +89,7 @@ def figure(all_series: Sequence[Series], checked: Sequence[Order]) -> Figure:
                 "o",
                 color=blue,
                 markersize=5.5,
-                label="perplexity / patches (it moves)",
+                label="perplexity / patches",
             )
             order = by_name[name]
             colour, label = look_of(order)
@@ -93,7 +98,7 @@ def figure(all_series: Sequence[Series], checked: Sequence[Order]) -> Figure:
         axes.set_ylim(-0.7, len(names) - 0.3)
         axes.set_xlim(min(0.0, worst - 0.03), 1.02)
         axes.set_xlabel("share of the patches; rank correlation")
-        axes.set_title("sharpness moves, order stays")
+        axes.set_title("sharpness and order")
         legend(axes, foot, height, 2, fontsize=8)
 
     title = "Rank correlation and sharpness, setting by setting"
