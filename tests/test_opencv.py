@@ -80,7 +80,8 @@ def test_a_command_says_once_that_two_wheels_clash(attnvis, cat, second):
 
 
 def test_python_warns_once_that_two_wheels_clash(second):
-    lines = f"import sys; sys.path.insert(0, {str(second[1])!r}); import attnvis.data.decoding, attnvis.data.video"
+    site = f"import sys; sys.path.insert(0, {str(second[1])!r})"
+    lines = f"{site}; import attnvis.data.decoding, attnvis.data.video"
     child = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True)
     assert child.stderr.count("are installed in one folder, cv2/") == 1
 

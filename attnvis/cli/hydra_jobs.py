@@ -80,8 +80,9 @@ def run_jobs(
 
 @contextmanager
 def help_made_when_shown() -> Iterator[None]:
-    """Hydra 1.3 gives argparse a help that becomes a text when it is shown; from Python 3.14 on, argparse reads
-    every help at once and refuses that one ("badly formed help string").  Inside the block it is let be.
+    """Inside the block argparse takes Hydra 1.3's help, which becomes a text only when it is shown.
+
+    From Python 3.14 on, argparse reads every help at once and calls that one a "badly formed help string".
     """
     check = getattr(argparse.ArgumentParser, "_check_help", None)
     if check is None:  # Python 3.13 and older
