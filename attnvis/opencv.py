@@ -1,10 +1,9 @@
-"""What OpenCV's versions and wheels do differently: how they fall silent, and whose folder cv2/ is."""
+"""What OpenCV's versions and wheels do differently: how they fall silent, and whose the folder cv2/ is."""
 
 import os
-from collections.abc import Iterable, Mapping
-from importlib import metadata
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
-__all__ = ["WHEELS", "clash", "installed_wheels", "silence"]
+__all__ = ["clash", "installed", "silence"]
 
 WHEELS = (
     "opencv-python",
@@ -16,38 +15,53 @@ WHEELS = (
 
 def silence() -> None:
     """OpenCV's own lines on stderr cease, unless OPENCV_LOG_LEVEL in the environment asks for them."""
-    if "OPENCV_LOG_LEVEL" in os.environ:
-        return
     import cv2
 
+    if "OPENCV_LOG_LEVEL" in os.environ:
+        return
     if hasattr(cv2, "setLogLevel"):  # until 4.12
         cv2.setLogLevel(0)
     else:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def installed_wheels(names: Iterable[str] = WHEELS) -> dict[str, str]:
-    """Those of the wheels that are installed, and their versions."""
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+def installed() -> dict[str, str]:
+    """The wheel that brought cv2 and its version, or `opencv` and its version where none did."""
+    import cv2
+
+    return {name: found.version for name, found in distributions().items()} or {"opencv": cv2.__version__}
 
 
-def clash(wheels: Mapping[str, str] | None = None) -> str:
+def clash() -> str:
     """What is wrong with the wheels that are installed, and what to do; empty where they get along.
 
-    All of them own the folder cv2/: what was installed last overwrites part of what was there, and to remove
-    one takes files of the other.
+    All of them own the folder cv2/: what is installed last overwrites a part of what was there, and to remove
+    one takes files of the other.  Conda names one OpenCV twice, but neither name owns files.
     """
-    wheels = installed_wheels() if wheels is None else wheels
-    if len(wheels) < 2:
+    found = distributions()
+    if len(found) < 2:
         return ""
-    listed = " and ".join(f"{name} {version}" for name, version in wheels.items())
+    owners = {name: one.version for name, one in found.items() if owns_cv2(one)}
+    if len(owners) < 2:
+        return ""
+    listed = " and ".join(f"{name} {version}" for name, version in owners.items())
     return (
         f"{listed} are installed in one folder, cv2/, and overwrite one another; keep one: "
-        f"pip uninstall -y {' '.join(wheels)} && pip install {next(iter(wheels))}"
+        f"pip uninstall -y {' '.join(owners)} && pip install {next(iter(owners))}"
     )
+
+
+def distributions() -> dict[str, Distribution]:
+    """Those of the wheels that are installed."""
+    found = {}
+    for name in WHEELS:
+        try:
+            found[name] = distribution(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def owns_cv2(wheel: Distribution) -> bool:
+    """Whether the wheel's list of files has the module."""
+    return any(str(file) == "cv2/__init__.py" for file in wheel.files or ())

@@ -311,7 +311,6 @@ def preload() -> None:
     """What every command needs is loaded once: kills then meet work, and not imports."""
     import torch
 
-    import attnvis.cli.commands.registry
     from attnvis import backbone
 
     torch.set_num_threads(1)

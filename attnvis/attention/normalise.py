@@ -32,7 +32,7 @@ def sparsemax(logits: Weights) -> Weights:
     sums = ordered.cumsum(-1)
     support = (1 + ranks * ordered > sums).sum(-1, keepdim=True)
     threshold = (sums.gather(-1, support - 1) - 1) / support
-    return (logits - threshold).clamp_min(0)
+    return (logits - threshold).relu()
 
 
 def entmax15(logits: Weights) -> Weights:
@@ -44,7 +44,7 @@ def entmax15(logits: Weights) -> Weights:
     squares = (ordered**2).cumsum(-1) - ranks * means**2  # of the largest k, about their mean
     thresholds = means - ((1 - squares) / ranks).clamp_min(0).sqrt()
     support = (thresholds <= ordered).sum(-1, keepdim=True)
-    return (halves - thresholds.gather(-1, support - 1)).clamp_min(0) ** 2
+    return (halves - thresholds.gather(-1, support - 1)).relu() ** 2
 
 
 def sigmoid(logits: Weights, bias: float | None = None) -> Weights:

@@ -3,13 +3,14 @@
 Of a command that compares: all jobs, those that were lost a second time, then the comparison.
 """
 
+import argparse
 import os
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,10 +76,32 @@ def run_jobs(
 
     job = Task(command, debugging, only)
     sys.argv = [f"attnvis {command.name}", *overrides]
-    hydra.main(version_base="1.3", config_path=str(catalogue.config_folder()), config_name=command.name)(
-        job
-    )()
+    run = hydra.main(version_base="1.3", config_path=str(catalogue.config_folder()), config_name=command.name)
+    with help_made_when_shown():
+        run(job)()
     return max(job.statuses, default=0)
+
+
+@contextmanager
+def help_made_when_shown() -> Iterator[None]:
+    """Inside the block argparse takes Hydra 1.3's help, which becomes a text only when it is shown.
+
+    From Python 3.14 on, argparse reads every help at once and calls that one a "badly formed help string".
+    """
+    check = getattr(argparse.ArgumentParser, "_check_help", None)
+    if check is None:  # Python 3.13 and older
+        yield
+        return
+
+    def check_texts(parser: argparse.ArgumentParser, action: argparse.Action) -> None:
+        if isinstance(action.help, str):
+            check(parser, action)
+
+    setattr(argparse.ArgumentParser, "_check_help", check_texts)  # noqa: B010 - mypy knows no such method
+    try:
+        yield
+    finally:
+        setattr(argparse.ArgumentParser, "_check_help", check)  # noqa: B010
 
 
 @dataclass

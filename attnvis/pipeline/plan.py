@@ -9,13 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from attnvis import opencv
 from attnvis.pipeline.resume import FolderPlan, PlannedPhoto, planned_photos
 from attnvis.render import overlays
 from attnvis.types import Provenance
 
 __all__ = ["RunPlan", "setting_text"]
 
-PACKAGES = ("attnvis", "torch", "torchvision", "hydra-core", "opencv-python", "wandb", "numpy")
+PACKAGES = ("attnvis", "torch", "torchvision", "hydra-core", "wandb", "numpy")
 SILENT = {"mode": "disabled"}  # no W&B
 HARMLESS = ("batch_size", "cache", "logger", "name", "resume", "trust", "workers")  # change no picture
 
@@ -67,7 +68,8 @@ class RunPlan:
         return setting_text(self.config.get("normalise", {}))
 
     def versions(self) -> dict[str, str]:
-        return {package: version(package) for package in PACKAGES} | {"python": sys.version.split()[0]}
+        packages = {package: version(package) for package in PACKAGES}
+        return packages | opencv.installed() | {"python": sys.version.split()[0]}
 
     def record(self) -> dict[str, Any]:
         """What run.json says of it."""
