@@ -76,7 +76,7 @@ class RunPlan:
         about = {
             "versions": self.origin.get("versions", self.versions()),  # those that made the numbers
             "warnings": list(self.warnings),
-            "config": self.config,
+            "config": {name: value for name, value in self.config.items() if name != "resume"},
             "style": asdict(self.style),
         }
         return dict(self.origin) | self.provenance.entries() | about

@@ -76,6 +76,8 @@ class RunWriter:
                 record["wandb"] = log | {"entity": asked.entity, "group": asked.group}
             elif begun:
                 record["wandb"] = begun
+            if resume:
+                self.remove_pictures(finished)
             # What is no longer true goes first: the plan may name what it is to be made from anew.
             self.rows, self.table = open_records(folder / "records.csv", after=finished)
             self.promise.write(folder)
@@ -110,6 +112,16 @@ class RunWriter:
         if not self.plan.rows:
             self.promise = replace(self.promise, rows=begun.rows, other_rows=begun.other_rows)
         return finished_photos(self.folder, self.promise)
+
+    def remove_pictures(self, finished: set[int]) -> None:
+        """Those of photos that are done again: another photo may have other labels, and they are in the names."""
+        stems = tuple(f"{self.stems[index]}." for index in self.left)
+        rows = rows_by_photo(self.folder, len(self.stems))
+        kept = {row[kind] for index in finished for row in rows[index] for kind in ("overlay", "panel")}
+        for path in (path for kind in ("overlays", "panels") for path in (self.folder / kind).glob("*")):
+            name = str(path.relative_to(self.folder))
+            if path.name.startswith(stems) and name not in kept and not path.is_dir():
+                path.unlink()
 
     def __enter__(self) -> "RunWriter":
         return self

@@ -47,6 +47,8 @@ class JobWriter:
         self.part = folder / ".rows.part"
         folder.mkdir(parents=True, exist_ok=True)
         require_own_job(folder)
+        if self.part.exists() or (folder / "job.json").exists():
+            remove_pictures(folder)  # of an earlier try: its photos may be others
         open_new(self.part).close()
         (folder / "job.json").unlink(missing_ok=True)
 
@@ -147,6 +149,14 @@ class GridWriter:
         save(folder, "curves.safetensors", safetensors.numpy.save(self.arrays()))
         names = (*FILES, *(tile.file for tile in self.sheets.tiles), *self.sheets.files)
         self.job.update(files={name: file_digest(folder / name) for name in names})
+
+
+def remove_pictures(folder: Path) -> None:
+    """The sheets and tiles of a job's folder."""
+    for kind in ("sheets", "tiles"):
+        for path in (folder / kind).glob("*.jpg"):
+            if not path.is_dir():
+                path.unlink()
 
 
 def require_own_job(folder: Path) -> None:
