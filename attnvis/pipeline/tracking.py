@@ -10,7 +10,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from attnvis.files import slug
 from attnvis.pipeline.logger import LoggerSettings, new_id, read_logger, readable
@@ -78,6 +78,8 @@ class Tracker:
         self.run: Any = None
         self.unsent: list[str] = []  # what is to be said at the end
         self.waiting: dict[str, Any] = {}  # artifacts that are being sent
+        self.totals: list[Callable[[Tracker], None]] = []  # what is sent at the end
+        self.ending = False  # with its server: what goes wrong now is done again without it
         self.silent = self.mode == "disabled"  # or where W&B has failed
         self.before: dict[str, str | None] = {}  # of the environment
         if self.silent:
@@ -128,10 +130,11 @@ class Tracker:
             # wandb.init would ask for a key at the terminal, in the midst of a run
             if not has_key():
                 raise PermissionError("no API key is configured; run `wandb login` once")
+            require_server()
             self.run = self.start("online")
         except Exception as error:  # no key, no server, a server that says no
             self.mode = "offline"
-            self.run = self.start("offline")
+            self.run = self.start_anew()
             tell(f"W&B is out of reach ({first_line(error)}); logging offline{self.sending_later()}")
 
     def start(self, mode: str) -> Any:
@@ -166,21 +169,32 @@ class Tracker:
             **{key: value for key, value in chosen.items() if value is not None},
         )
 
+    def start_anew(self) -> Any:
+        """Offline, where online it could not begin; where W&B still holds the id for that, under another."""
+        try:
+            return self.start("offline")
+        except Exception:
+            self.id = new_id()
+            return self.start("offline")
+
     def end(self, exit_code: int) -> None:
         """The last of the run; where its server has been lost meanwhile, offline.
 
         Raises what W&B raises offline.
         """
-        if self.mode == "online":
-            try:
-                self.require_server()
-                self.log_totals()
-                self.await_files()
-            except Exception as error:
-                self.go_on_offline(error)
-                self.log_totals()
-        else:
+        self.ending = self.mode == "online"
+        try:
+            if self.ending:
+                require_server()
             self.log_totals()
+            self.await_files()
+        except Exception as error:
+            if not self.ending:
+                raise
+            self.ending = False
+            self.go_on_offline(error)
+            self.log_totals()
+        self.ending = False
         self.run.finish(exit_code=exit_code)
 
     def go_on_offline(self, error: BaseException) -> None:
@@ -198,18 +212,6 @@ class Tracker:
             f"W&B stopped ({first_line(error)}); every result is in {self.folder}{self.sending_later(parts)}"
         )
 
-    def require_server(self) -> None:
-        """Raises ConnectionError where W&B's server cannot be called any more."""
-        url = urlsplit(str(self.run.settings.base_url))
-        if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
-            return  # the way to it is not ours to try
-        port = url.port or (443 if url.scheme == "https" else 80)
-        try:
-            socket.create_connection((url.hostname or "", port), timeout=PROBE).close()
-        except OSError as error:
-            reason = error.strerror or str(error) or type(error).__name__
-            raise ConnectionError(f"its server {url.netloc} no longer answers: {reason}") from None
-
     def await_files(self) -> None:
         """Until the files are sent.  What the server refuses is remembered; raises ConnectionError where it is lost."""
         deadline = time.monotonic() + FILES_PATIENCE
@@ -217,7 +219,7 @@ class Tracker:
             try:
                 artifact.wait(timeout=max(1, round(deadline - time.monotonic())))
             except Exception as error:
-                self.require_server()
+                require_server()
                 self.unsent.append(f"{title} were not taken ({first_line(error)}); they are in {self.folder}")
         self.waiting.clear()
 
@@ -227,6 +229,8 @@ class Tracker:
         try:
             yield
         except Exception as error:  # anything: W&B is a guest here
+            if self.ending:
+                raise
             if not self.silent:
                 tell(
                     f"W&B stopped ({first_line(error)}); "
@@ -385,13 +389,13 @@ class Tracker:
                     if file.is_file():
                         name = file.relative_to(path.parent).as_posix()
                         artifact.add_file(
-                            str(file), name=printable(name), skip_cache=True, policy="immutable"
+                            str(file.absolute()), name=printable(name), skip_cache=True, policy="immutable"
                         )
             try:
                 self.run.log_artifact(artifact)
             except Exception as error:
                 if self.mode == "online":
-                    self.require_server()
+                    require_server()
                 self.unsent.append(f"{kind} were not taken ({first_line(error)}); they are in {self.folder}")
                 return
             if self.mode == "online":
@@ -403,8 +407,14 @@ class Tracker:
             with self.harmless():
                 self.run.summary.update(dict(numbers))
 
+    def at_end(self, send: "Callable[[Tracker], None]") -> None:
+        """What sends it when all else has been done."""
+        self.totals.append(send)
+
     def log_totals(self) -> None:
         """What is known only at the end."""
+        for send in self.totals:
+            send(self)
 
 
 OURS = (  # given to wandb.init, made fit where they were not
@@ -413,7 +423,7 @@ OURS = (  # given to wandb.init, made fit where they were not
 )
 
 
-def histogram(counts: Float[np.ndarray, " n"], edges: Float[np.ndarray, " n+1"]) -> Any:
+def histogram(counts: Int[np.ndarray, " n"], edges: Float[np.ndarray, " n+1"]) -> Any:
     """As W&B shows it."""
     from wandb import Histogram
 
@@ -454,6 +464,21 @@ def has_key() -> bool:
         return bool(wandb.login(prompt=False, verify=False))
     finally:
         wandb.run, session.mode = own, mode
+
+
+def require_server() -> None:
+    """Raises ConnectionError where W&B's server cannot be called."""
+    import wandb
+
+    url = urlsplit(str(wandb.setup().settings.base_url))
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
+        return  # the way to it is not ours to try
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname or "", port), timeout=PROBE).close()
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise ConnectionError(f"its server {url.netloc} does not answer: {reason}") from None
 
 
 def require_unicode(folder: Path) -> None:
