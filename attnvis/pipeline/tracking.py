@@ -2,7 +2,10 @@
 costs no result.
 """
 
+import codecs
 import contextlib
+import glob
+import locale
 import logging
 import netrc
 import os
@@ -82,6 +85,7 @@ class Tracker:
         self.ending = False  # with its server: what goes wrong now is done again without it
         self.silent = self.mode == "disabled"  # or where W&B has failed
         self.before: dict[str, str | None] = {}  # of the environment
+        self.complains = logging.raiseExceptions
         if self.silent:
             return
         for remark in settings.remarks:
@@ -90,6 +94,10 @@ class Tracker:
         staged = str(self.place / "wandb")
         wishes = {"WANDB_DATA_DIR": staged, "WANDB_CACHE_DIR": staged, "WANDB_SILENT": "true"}
         self.lend({name: value for name, value in wishes.items() if name not in os.environ})
+        if codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8":
+            logging.raiseExceptions = (
+                False  # W&B writes its own notes in an encoding that may lack the letters
+            )
         with self.harmless():
             require_unicode(self.place)
             (self.place / "wandb").mkdir(parents=True, exist_ok=True)
@@ -156,18 +164,19 @@ class Tracker:
             "notes": self.settings.notes,
             "tags": list(self.settings.tags) or None,
         }
-        return wandb.init(
-            mode=mode,
-            dir=str(self.place),
-            config=self.config,
-            project=self.settings.project,
-            job_type=self.settings.job_type,
-            id=self.id,
-            resume="allow" if self.continues else None,
-            reinit="create_new",  # beside a run of the caller's own, which goes on
-            settings=settings,
-            **{key: value for key, value in chosen.items() if value is not None},
-        )
+        with readable_words():  # which W&B takes down
+            return wandb.init(
+                mode=mode,
+                dir=str(self.place),
+                config=self.config,
+                project=self.settings.project,
+                job_type=self.settings.job_type,
+                id=self.id,
+                resume="allow" if self.continues else None,
+                reinit="create_new",  # beside a run of the caller's own, which goes on
+                settings=settings,
+                **{key: value for key, value in chosen.items() if value is not None},
+            )
 
     def start_anew(self) -> Any:
         """Offline, where online it could not begin; where W&B still holds the id for that, under another."""
@@ -207,7 +216,7 @@ class Tracker:
         self.waiting.clear()
         self.unsent.clear()
         parts = [self.log_folder()]
-        self.run = self.start("offline")
+        self.run = self.start_anew()
         tell(
             f"W&B stopped ({first_line(error)}); every result is in {self.folder}{self.sending_later(parts)}"
         )
@@ -240,8 +249,12 @@ class Tracker:
 
     def log_folder(self) -> Path | None:
         """Where W&B keeps the log of this run; None where it has begun none."""
-        place = getattr(getattr(self.run, "settings", None), "sync_dir", None)
-        return Path(place) if place and any(Path(place).glob("*.wandb")) else None
+        own = getattr(getattr(self.run, "settings", None), "sync_dir", None)
+        named = (self.place / "wandb").glob(
+            f"*run-*-{glob.escape(self.id)}*"
+        )  # where a server renamed the run
+        places = [*([Path(own)] if own else []), *sorted(named, reverse=True)]
+        return next((place for place in places if self.run and any(place.glob("*.wandb"))), None)
 
     def sending_later(self, parts: Sequence[Path | None] = ()) -> str:
         """What to type to have the log sent, after earlier parts of it; nothing where W&B has begun none."""
@@ -263,7 +276,8 @@ class Tracker:
                 os.environ[name] = value
 
     def give_back(self) -> None:
-        """The environment as it was."""
+        """The environment, and whether logging complains of itself, as they were."""
+        logging.raiseExceptions = self.complains
         for name, value in self.before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -451,6 +465,17 @@ def refused_variables() -> dict[str, str]:
             lines = str(error).splitlines()
             refused[name] = lines[2].strip() if len(lines) > 2 else first_line(error)
     return refused
+
+
+@contextlib.contextmanager
+def readable_words() -> Iterator[None]:
+    """The words of the command line as UTF-8 has them, in a locale that could not read them too."""
+    typed = sys.argv
+    sys.argv = [readable(word) for word in typed]
+    try:
+        yield
+    finally:
+        sys.argv = typed
 
 
 def has_key() -> bool:
