@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Int, UInt8
 
 from attnvis.data.decoding import load
 from attnvis.files import slug, unique
@@ -55,7 +55,7 @@ NUMBERS = ("probability", "class_probability", "class_rank", "patches", *DESCRIP
 class PhotoTracker(Tracker):
     """Photos: their numbers as they come; means, maps, a table, the page and the files at the end."""
 
-    counts: dict[str, Float[np.ndarray, " 64"]]  # key -> its histogram
+    counts: dict[str, Int[np.ndarray, " 64"]]  # key -> its histogram
 
     def begin(self) -> None:
         self.counts, self.seen = {}, set[int]()
@@ -205,7 +205,7 @@ class Means:
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = (total, count) if np.isnan(value) else (total + value, count + 1)
 
-    def values(self) -> dict[str, float]:
+    def values(self) -> dict[str, float | int]:
         """By name: the means, and how many photos they are of."""
         means = {name: total / count if count else np.nan for name, (total, count) in self.sums.items()}
         return {"photos": self.done, "failed": self.failed, **means}

@@ -88,6 +88,9 @@ class RunWriter:
             self.tracker = PhotoTracker(
                 folder, plan.logger, settings, group=plan.name, id=id, continues=continues
             )
+            if id and self.tracker.id != id:  # W&B would not have it
+                record["wandb"]["id"] = self.tracker.id
+                self.write("run.json", json.dumps(record, indent=1).encode())
         except BaseException:
             self.lock.close()
             raise

@@ -2,7 +2,10 @@
 costs no result.
 """
 
+import codecs
 import contextlib
+import glob
+import locale
 import logging
 import netrc
 import os
@@ -10,7 +13,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from attnvis.files import slug
 from attnvis.pipeline.logger import new_id, read_logger, readable
@@ -78,8 +81,11 @@ class Tracker:
         self.run: Any = None
         self.unsent: list[str] = []  # what is to be said at the end
         self.waiting: dict[str, Any] = {}  # artifacts that are being sent
+        self.totals: list[Callable[[Tracker], None]] = []  # what is sent at the end
+        self.ending = False  # with its server: what goes wrong now is done again without it
         self.silent = self.mode == "disabled"  # or where W&B has failed
         self.before: dict[str, str | None] = {}  # of the environment
+        self.complains = logging.raiseExceptions
         if self.silent:
             return
         for remark in settings.remarks:
@@ -88,6 +94,10 @@ class Tracker:
         staged = str(self.place / "wandb")
         wishes = {"WANDB_DATA_DIR": staged, "WANDB_CACHE_DIR": staged, "WANDB_SILENT": "true"}
         self.lend({name: value for name, value in wishes.items() if name not in os.environ})
+        if codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8":
+            logging.raiseExceptions = (
+                False  # W&B writes its own notes in an encoding that may lack the letters
+            )
         with self.harmless():
             require_unicode(self.place)
             (self.place / "wandb").mkdir(parents=True, exist_ok=True)
@@ -128,10 +138,11 @@ class Tracker:
             # wandb.init would ask for a key at the terminal, in the midst of a run
             if not has_key():
                 raise PermissionError("no API key is configured; run `wandb login` once")
+            require_server()
             self.run = self.start("online")
         except Exception as error:  # no key, no server, a server that says no
             self.mode = "offline"
-            self.run = self.start("offline")
+            self.run = self.start_anew()
             tell(f"W&B is out of reach ({first_line(error)}); logging offline{self.sending_later()}")
 
     def start(self, mode: str) -> Any:
@@ -153,34 +164,46 @@ class Tracker:
             "notes": self.settings.notes,
             "tags": list(self.settings.tags) or None,
         }
-        return wandb.init(
-            mode=mode,
-            dir=str(self.place),
-            config=self.config,
-            project=self.settings.project,
-            job_type=self.settings.job_type,
-            id=self.id,
-            resume="allow" if self.continues else None,
-            reinit="create_new",  # beside a run of the caller's own, which goes on
-            settings=settings,
-            **{key: value for key, value in chosen.items() if value is not None},
-        )
+        with readable_words():  # which W&B takes down
+            return wandb.init(
+                mode=mode,
+                dir=str(self.place),
+                config=self.config,
+                project=self.settings.project,
+                job_type=self.settings.job_type,
+                id=self.id,
+                resume="allow" if self.continues else None,
+                reinit="create_new",  # beside a run of the caller's own, which goes on
+                settings=settings,
+                **{key: value for key, value in chosen.items() if value is not None},
+            )
+
+    def start_anew(self) -> Any:
+        """Offline, where online it could not begin; where W&B still holds the id for that, under another."""
+        try:
+            return self.start("offline")
+        except Exception:
+            self.id = new_id()
+            return self.start("offline")
 
     def end(self, exit_code: int) -> None:
         """The last of the run; where its server has been lost meanwhile, offline.
 
         Raises what W&B raises offline.
         """
-        if self.mode == "online":
-            try:
-                self.require_server()
-                self.log_totals()
-                self.await_files()
-            except Exception as error:
-                self.go_on_offline(error)
-                self.log_totals()
-        else:
+        self.ending = self.mode == "online"
+        try:
+            if self.ending:
+                require_server()
             self.log_totals()
+            self.await_files()
+        except Exception as error:
+            if not self.ending:
+                raise
+            self.ending = False
+            self.go_on_offline(error)
+            self.log_totals()
+        self.ending = False
         self.run.finish(exit_code=exit_code)
 
     def go_on_offline(self, error: BaseException) -> None:
@@ -193,22 +216,10 @@ class Tracker:
         self.waiting.clear()
         self.unsent.clear()
         parts = [self.log_folder()]
-        self.run = self.start("offline")
+        self.run = self.start_anew()
         tell(
             f"W&B stopped ({first_line(error)}); every result is in {self.folder}{self.sending_later(parts)}"
         )
-
-    def require_server(self) -> None:
-        """Raises ConnectionError where W&B's server cannot be called any more."""
-        url = urlsplit(str(self.run.settings.base_url))
-        if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
-            return  # the way to it is not ours to try
-        port = url.port or (443 if url.scheme == "https" else 80)
-        try:
-            socket.create_connection((url.hostname or "", port), timeout=PROBE).close()
-        except OSError as error:
-            reason = error.strerror or str(error) or type(error).__name__
-            raise ConnectionError(f"its server {url.netloc} no longer answers: {reason}") from None
 
     def await_files(self) -> None:
         """Until the files are sent.  What the server refuses is remembered; raises ConnectionError where it is lost."""
@@ -217,7 +228,7 @@ class Tracker:
             try:
                 artifact.wait(timeout=max(1, round(deadline - time.monotonic())))
             except Exception as error:
-                self.require_server()
+                require_server()
                 self.unsent.append(f"{title} were not taken ({first_line(error)}); they are in {self.folder}")
         self.waiting.clear()
 
@@ -227,6 +238,8 @@ class Tracker:
         try:
             yield
         except Exception as error:  # anything: W&B is a guest here
+            if self.ending:
+                raise
             if not self.silent:
                 tell(
                     f"W&B stopped ({first_line(error)}); "
@@ -236,8 +249,12 @@ class Tracker:
 
     def log_folder(self) -> Path | None:
         """Where W&B keeps the log of this run; None where it has begun none."""
-        place = getattr(getattr(self.run, "settings", None), "sync_dir", None)
-        return Path(place) if place and any(Path(place).glob("*.wandb")) else None
+        own = getattr(getattr(self.run, "settings", None), "sync_dir", None)
+        named = (self.place / "wandb").glob(
+            f"*run-*-{glob.escape(self.id)}*"
+        )  # where a server renamed the run
+        places = [*([Path(own)] if own else []), *sorted(named, reverse=True)]
+        return next((place for place in places if self.run and any(place.glob("*.wandb"))), None)
 
     def sending_later(self, parts: Sequence[Path | None] = ()) -> str:
         """What to type to have the log sent, after earlier parts of it; nothing where W&B has begun none."""
@@ -259,7 +276,8 @@ class Tracker:
                 os.environ[name] = value
 
     def give_back(self) -> None:
-        """The environment as it was."""
+        """The environment, and whether logging complains of itself, as they were."""
+        logging.raiseExceptions = self.complains
         for name, value in self.before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -385,13 +403,13 @@ class Tracker:
                     if file.is_file():
                         name = file.relative_to(path.parent).as_posix()
                         artifact.add_file(
-                            str(file), name=printable(name), skip_cache=True, policy="immutable"
+                            str(file.absolute()), name=printable(name), skip_cache=True, policy="immutable"
                         )
             try:
                 self.run.log_artifact(artifact)
             except Exception as error:
                 if self.mode == "online":
-                    self.require_server()
+                    require_server()
                 self.unsent.append(f"{kind} were not taken ({first_line(error)}); they are in {self.folder}")
                 return
             if self.mode == "online":
@@ -403,8 +421,14 @@ class Tracker:
             with self.harmless():
                 self.run.summary.update(dict(numbers))
 
+    def at_end(self, send: "Callable[[Tracker], None]") -> None:
+        """What sends it when all else has been done."""
+        self.totals.append(send)
+
     def log_totals(self) -> None:
         """What is known only at the end."""
+        for send in self.totals:
+            send(self)
 
 
 OURS = (  # given to wandb.init, made fit where they were not
@@ -413,7 +437,7 @@ OURS = (  # given to wandb.init, made fit where they were not
 )
 
 
-def histogram(counts: Float[np.ndarray, " n"], edges: Float[np.ndarray, " n+1"]) -> Any:
+def histogram(counts: Int[np.ndarray, " n"], edges: Float[np.ndarray, " n+1"]) -> Any:
     """As W&B shows it."""
     from wandb import Histogram
 
@@ -443,6 +467,17 @@ def refused_variables() -> dict[str, str]:
     return refused
 
 
+@contextlib.contextmanager
+def readable_words() -> Iterator[None]:
+    """The words of the command line as UTF-8 has them, in a locale that could not read them too."""
+    typed = sys.argv
+    sys.argv = [readable(word) for word in typed]
+    try:
+        yield
+    finally:
+        sys.argv = typed
+
+
 def has_key() -> bool:
     """Whether W&B knows a key, without asking for one; the caller's own run, and its mode, do not count."""
     import wandb
@@ -454,6 +489,21 @@ def has_key() -> bool:
         return bool(wandb.login(prompt=False, verify=False))
     finally:
         wandb.run, session.mode = own, mode
+
+
+def require_server() -> None:
+    """Raises ConnectionError where W&B's server cannot be called."""
+    import wandb
+
+    url = urlsplit(str(wandb.setup().settings.base_url))
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
+        return  # the way to it is not ours to try
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname or "", port), timeout=PROBE).close()
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise ConnectionError(f"its server {url.netloc} does not answer: {reason}") from None
 
 
 def require_unicode(folder: Path) -> None:

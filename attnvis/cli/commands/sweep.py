@@ -7,6 +7,7 @@ tensor per query.
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
 
     from attnvis.backbone.cache import remembered
     from attnvis.data.preprocessing import sample
-    from attnvis.experiments.sweep.sending import send_job
+    from attnvis.experiments.sweep.sending import send_job, send_recognition
 
     paths = photos(settings["images"])
     torch.manual_seed(cfg.seed)
@@ -168,11 +169,10 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
     with tracker_of(job.folder, settings, axes) as tracker:
         if settings["study"] == "recognition":
             tracker.log_numbers(recognise(inputs))
-            tracker.log_page("page", job.folder / "index.html")
-            tracker.log_files("recognition", [job.folder / "recognition.parquet", job.folder / "index.html"])
+            tracker.at_end(partial(send_recognition, folder=job.folder))
         else:
             scale(inputs)
-            send_job(tracker, job.folder, job.record)
+            tracker.at_end(partial(send_job, folder=job.folder, record=job.record))
         job.update(passes=getattr(backbone, "encoded", job.record.done))
 
 
@@ -191,7 +191,7 @@ def tracker_of(folder: Path, settings: dict[str, Any], axes: dict[str, str]) -> 
         if settings["study"] != "recognition":
             logger = {"mode": "disabled"}
         name = folder.name
-    continues = logger.pop("continues", None)
+    continues = None if logger is settings["logger"] else logger.pop("continues", False)
     group, config = str(settings["name"]), settings | axes
     return Tracker(folder, logger, config, job="sweep", group=group, name=name, continues=continues)
 
@@ -287,9 +287,9 @@ def compare(folder: Path) -> int:
             pages.append(write_note(results, folder))
         logger, config = read_plan(folder)["logger"], shared_settings(results)
         job = "comparison" if len(results.parts) > 1 else "sweep"
-        continues = logger.pop("continues", None)
+        continues = logger.pop("continues", False)
         with Tracker(folder, logger, config, job, name=folder.name, continues=continues) as tracker:
-            send_sweep(tracker, results)
+            tracker.at_end(partial(send_sweep, results=results))
     done = [part.record for part in results.done]
     if done:
         jobs = f"{len(done)} jobs, " if len(done) > 1 else ""

@@ -16,7 +16,7 @@ from attnvis.experiments.sweep.sheets import sheet_names
 from attnvis.pipeline.logger import LoggerSettings, new_id
 from attnvis.pipeline.tracking import Tracker
 
-__all__ = ["logger_plan", "of_a_job", "send_job", "send_sweep", "shared_settings"]
+__all__ = ["logger_plan", "of_a_job", "send_job", "send_recognition", "send_sweep", "shared_settings"]
 
 Logger = Mapping[str, Any]
 
@@ -60,6 +60,12 @@ def send_job(tracker: Tracker, folder: Path, record: JobRecord) -> None:
     tracker.log_numbers({"photos": record.done, "failed": len(record.failures), **means(table)})
     tracker.log_places("sheet", dict(sheets(folder, table)))
     tracker.log_files("sweep-job", [folder / "rows.parquet", folder / "sheets"])
+
+
+def send_recognition(tracker: Tracker, folder: Path) -> None:
+    """Of a job that measured accuracy: its page and its table."""
+    tracker.log_page("page", folder / "index.html")
+    tracker.log_files("recognition", [folder / "recognition.parquet", folder / "index.html"])
 
 
 def send_sweep(tracker: Tracker, results: Sweep) -> None:
