@@ -21,12 +21,12 @@ from attnvis.cli.commands.common import command_line
 from attnvis.cli.config import plain, require
 from attnvis.cli.messages import explain_hydra_error, fail, format_error, note, visible
 from attnvis.cli.words import quoted
-from attnvis.files import Held, Lock, locked, save
+from attnvis.files import Held, Lock, is_full, locked, save
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["Plan", "launch"]
+__all__ = ["Plan", "kept_words", "launch"]
 
 
 def launch(command: Command, overrides: list[str]) -> int:
@@ -38,6 +38,8 @@ def launch(command: Command, overrides: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    STARTED.clear()
+    PLANNED.clear()
     debugging = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints every exception itself, with a traceback
     try:
@@ -94,6 +96,7 @@ class Task:
         if self.only is not None and HydraConfig.get().job.num not in self.only:
             return 0
         folder = Path(HydraConfig.get().runtime.output_dir)
+        STARTED[:] = [folder]
         comparison = self.command.comparison
         end_with_parent()
         try:
@@ -139,6 +142,16 @@ def resume_words(command: Command, folder: Path) -> str:
     return shlex.join(["attnvis", command.name, "--resume", str(folder)])
 
 
+def kept_words(command: Command) -> str:
+    """What is true of a command's work after it was stopped, as the end of a line."""
+    if not command.record:
+        return command.kept
+    for folder in [*STARTED, *PLANNED]:
+        if again := resume_words(command, folder):
+            return f"; what was done is kept, go on with {again}"
+    return "; nothing was done yet"
+
+
 def held(folder: Path) -> Lock | nullcontext:
     """A job's folder for this process alone; a single job's is held by its sweep already.
 
@@ -175,7 +188,6 @@ def run_and_compare(command: Command, comparison: Comparison, overrides: list[st
     """
     # joblib's helper mourns the semaphores of killed workers
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
-    PLANNED.clear()
     PHOTOS[:] = [comparison.photos]
     try:
         return compare_jobs(command, comparison, overrides, debugging)
@@ -190,7 +202,7 @@ def compare_jobs(command: Command, comparison: Comparison, overrides: list[str],
     if not PLANNED:
         return 1
     (folder,) = PLANNED
-    if error and comparison.lost_jobs(folder):
+    if error and not is_full(error) and comparison.lost_jobs(folder):
         note("the jobs that were lost are tried once more")
         overrides = [word for word in overrides if not word.startswith("hydra.sweep.dir=")]
         overrides.append(f"hydra.sweep.dir={quoted(str(folder))}")
@@ -239,13 +251,16 @@ def attempt(
     except Exception as error:
         if debugging:
             raise
-        if only is None:
+        if is_full(error):
+            note(visible(format_error(error, *[resume_words(command, folder) for folder in PLANNED])))
+        elif only is None:
             text, _, _ = str(error).partition("Error stream")  # what follows is submitit's copy of a log
             note(" ".join(text.split()) or type(error).__name__)
         return error
     return None
 
 
+STARTED: list[Path] = []  # the folder of the job that began last in this process
 PLANNED: list[Path] = []  # the folder of the sweep that this process started
 PHOTOS: list[Callable[[Path, Iterable[Any]], Mapping[str, Any]]] = []  # of the command that runs
 WATCHED: list[int] = []  # the parent with which this process ends

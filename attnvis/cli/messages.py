@@ -12,6 +12,7 @@ from attnvis.cli.config import KINDS, hint, leaves, settings_of
 from attnvis.files import default_folder, is_full, no_room
 
 __all__ = [
+    "GONE",
     "complain",
     "cwd_is_gone",
     "explain_hydra_error",
@@ -23,6 +24,8 @@ __all__ = [
     "short_path",
     "visible",
 ]
+
+GONE = "the folder you are in was deleted; go to one that exists (cd), and type the command again"
 
 
 def note(text: str) -> None:
@@ -50,7 +53,9 @@ def visible(text: str) -> str:
 
 def short_path(path: Path) -> str:
     """A path seen from where the user is, as a terminal can show it."""
-    return visible(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+    if path.is_absolute() and not cwd_is_gone() and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return visible(str(path))
 
 
 def complain(reasons: Mapping[str, int]) -> None:
@@ -126,7 +131,7 @@ def format_error(error: BaseException, resume: str = "", place: str = "hydra.run
         onwards = f"then go on with {resume}" if resume else f"or {elsewhere}, and type the command again"
         return f"{no_room(error)}; make room, {onwards}"
     if cwd_is_gone() and not os.path.isabs(name):
-        return "the folder you are in was deleted; go to one that exists (cd), and type the command again"
+        return GONE
     file = f" {name}" if name else ""
     return f"could not write or read{file}: {error.strerror}; {elsewhere}"
 

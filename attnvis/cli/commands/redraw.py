@@ -34,4 +34,11 @@ def redraw(cfg: "DictConfig", folder: Path) -> int:
     return print_summary(reasons.pop("", 0), reasons, folder)
 
 
-COMMAND = Command("redraw", redraw, argument="FOLDER", key="run", single="the folder of one run")
+COMMAND = Command(
+    "redraw",
+    redraw,
+    argument="FOLDER",
+    key="run",
+    single="the folder of one run",
+    kept="; what was drawn is kept in its folder",
+)
