@@ -19,7 +19,14 @@ from attnvis import catalogue
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import command_line
 from attnvis.cli.config import plain, require
-from attnvis.cli.messages import explain_hydra_error, fail, format_error, note, visible
+from attnvis.cli.messages import (
+    explain_hydra_error,
+    fail,
+    format_error,
+    note,
+    seen_from_here,
+    visible,
+)
 from attnvis.cli.words import quoted
 from attnvis.files import Held, Lock, is_full, locked, save
 
@@ -139,7 +146,7 @@ def resume_words(command: Command, folder: Path) -> str:
         folder = folder.parent
     if not command.record or not (folder / command.record).is_file():
         return ""
-    return shlex.join(["attnvis", command.name, "--resume", str(folder)])
+    return shlex.join(["attnvis", command.name, "--resume", str(seen_from_here(folder))])
 
 
 def kept_words(command: Command) -> str:

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import Any
 
 __all__ = ["Stream", "heard", "is_heard"]
 
@@ -15,7 +15,7 @@ class Stream:
     `error` is why.  Signs that the stream's encoding lacks are written with backslashes.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.error: OSError | None = None
 
