@@ -108,10 +108,9 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in FULL
 
 
-def no_room(error: OSError) -> str:
-    """What is to be said of an error that `is_full`, but for how to go on."""
-    file = f" for {error.filename}" if error.filename else ""
-    return f"no room{file} ({error.strerror})"
+def no_room(file: str, why: str) -> str:
+    """What is to be said where something `is_full`, but for how to go on; `why`: as the system says it."""
+    return f"no room for {file} ({why})" if file else f"no room ({why})"
 
 
 def check_room(path: Path, size: int, more: int) -> None:

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from attnvis.cli.commands.registry import COMMANDS
 from attnvis.cli.config import hint
 from attnvis.cli.help import manual, overview
-from attnvis.cli.hydra_jobs import launch
-from attnvis.cli.messages import fail, note
+from attnvis.cli.hydra_jobs import kept_words, launch
+from attnvis.cli.messages import GONE, cwd_is_gone, fail, note
+from attnvis.cli.streams import heard
 from attnvis.cli.words import resumed, to_overrides
 from attnvis.opencv import clash
 
@@ -24,12 +25,19 @@ def main(verb: str | None = None) -> None:
 
     Raises SystemExit with the exit code where that is not 0.
     """
-    try:
-        enter(verb, sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:  # `attnvis backbones | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    status: str | int | None = 0
+    with heard() as out:
+        try:
+            enter(verb, sys.argv[1:])
+        except SystemExit as end:
+            status = end.code
+        out.flush()
+        # who reads on no more (`attnvis backbones | head -1`) has had enough: no failure
+        if out.error and not isinstance(out.error, BrokenPipeError):
+            note(f"could not print ({out.error.strerror}); only these words are missing, no file of the command")
+            status = status or 1
+    if status:
+        sys.exit(status)
 
 
 def enter(verb: str | None, words: list[str]) -> None:
@@ -50,6 +58,8 @@ def enter(verb: str | None, words: list[str]) -> None:
     if any(word in ("-h", "--help") for word in words):
         print(manual(command))
         return
+    if cwd_is_gone():
+        fail(GONE)
     os.environ["ATTNVIS_COMMAND"] = shlex.join(["attnvis", verb, *words])  # before it is spelled for Hydra
     os.environ["ATTNVIS_PROCESS"] = str(os.getpid())  # workers end with it
     if trouble := clash():
@@ -60,9 +70,9 @@ def enter(verb: str | None, words: list[str]) -> None:
         if status:
             sys.exit(status)
     except Stopped as stop:
-        fail(f"stopped by {stop.sign.name}; what was done is kept in the run's folder", code=128 + stop.sign)
+        fail(f"stopped by {stop.sign.name}{kept_words(command)}", code=128 + stop.sign)
     except KeyboardInterrupt:
-        fail("stopped; what was done is kept in the run's folder", code=130)
+        fail(f"stopped{kept_words(command)}", code=130)
     finally:
         os.environ.pop("ATTNVIS_COMMAND", None)
         os.environ.pop("ATTNVIS_PROCESS", None)

@@ -19,14 +19,21 @@ from attnvis import catalogue
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import check_logger, command_line
 from attnvis.cli.config import plain, require
-from attnvis.cli.messages import explain_hydra_error, fail, format_error, note, visible
+from attnvis.cli.messages import (
+    explain_hydra_error,
+    fail,
+    format_error,
+    note,
+    seen_from_here,
+    visible,
+)
 from attnvis.cli.words import quoted
-from attnvis.files import Held, Lock, locked
+from attnvis.files import Held, Lock, is_full, locked
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["Hold", "Plan", "launch"]
+__all__ = ["Hold", "Plan", "kept_words", "launch"]
 
 HYDRAS = tuple(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides"))  # that Hydra writes
 
@@ -40,6 +47,8 @@ def launch(command: Command, overrides: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    STARTED.clear()
+    PLANNED.clear()
     debugging = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints every exception itself, with a traceback
     try:
@@ -120,6 +129,7 @@ class Task:
         if self.only is not None and HydraConfig.get().job.num not in self.only:
             return 0
         folder = output_folder(HydraConfig.get())
+        STARTED[:] = [folder]
         comparison = self.command.comparison
         end_with_parent()
         if not comparison and (lock := HELD.pop(folder.absolute(), None)):
@@ -164,7 +174,17 @@ def resume_words(command: Command, folder: Path) -> str:
         folder = folder.parent
     if not command.record or not (folder / command.record).is_file():
         return ""
-    return shlex.join(["attnvis", command.name, "--resume", str(folder)])
+    return shlex.join(["attnvis", command.name, "--resume", str(seen_from_here(folder))])
+
+
+def kept_words(command: Command) -> str:
+    """What is true of a command's work after it was stopped, as the end of a line."""
+    if not command.record:
+        return command.kept
+    for folder in [*STARTED, *PLANNED]:
+        if again := resume_words(command, folder):
+            return f"; what was done is kept, go on with {again}"
+    return "; nothing was done yet"
 
 
 def output_folder(settings: "DictConfig") -> Path:
@@ -212,13 +232,12 @@ def run_and_compare(command: Command, comparison: Comparison, overrides: list[st
     """
     # joblib's helper mourns the semaphores of killed workers
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
-    PLANNED.clear()
     PHOTOS[:] = [comparison.photos]
     error = attempt(command, overrides, debugging)
     if not PLANNED:
         return 1
     (folder,) = PLANNED
-    if error and comparison.lost_jobs(folder):
+    if error and not is_full(error) and comparison.lost_jobs(folder):
         note("the jobs that were lost are tried once more")
         overrides = [word for word in overrides if not word.startswith("hydra.sweep.dir=")]
         overrides.append(f"hydra.sweep.dir={quoted(str(folder))}")
@@ -267,13 +286,16 @@ def attempt(
     except Exception as error:
         if debugging:
             raise
-        if only is None:
+        if is_full(error):
+            note(visible(format_error(error, *[resume_words(command, folder) for folder in PLANNED])))
+        elif only is None:
             text, _, _ = str(error).partition("Error stream")  # what follows is submitit's copy of a log
             note(" ".join(text.split()) or type(error).__name__)
         return error
     return None
 
 
+STARTED: list[Path] = []  # the folder of the job that began last in this process
 PLANNED: list[Path] = []  # the folder of the sweep that this process started
 PHOTOS: list[Callable[[Path, Iterable[Any]], Mapping[str, Any]]] = []  # of the command that runs
 WATCHED: list[int] = []  # the parent with which this process ends

@@ -12,6 +12,7 @@ from attnvis.cli.config import KINDS, hint, leaves, settings_of
 from attnvis.files import default_folder, is_full, no_room
 
 __all__ = [
+    "GONE",
     "complain",
     "cwd_is_gone",
     "explain_hydra_error",
@@ -20,9 +21,12 @@ __all__ = [
     "note",
     "print_summary",
     "progress",
+    "seen_from_here",
     "short_path",
     "visible",
 ]
+
+GONE = "the folder you are in was deleted; go to one that exists (cd), and type the command again"
 
 
 def note(text: str) -> None:
@@ -50,7 +54,14 @@ def visible(text: str) -> str:
 
 def short_path(path: Path) -> str:
     """A path seen from where the user is, as a terminal can show it."""
-    return visible(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+    return visible(str(seen_from_here(path)))
+
+
+def seen_from_here(path: Path) -> Path:
+    """Relative to where the user is, if it lies below."""
+    if path.is_absolute() and not cwd_is_gone() and path.is_relative_to(Path.cwd()):
+        return path.relative_to(Path.cwd())
+    return path
 
 
 def complain(reasons: Mapping[str, int]) -> None:
@@ -121,14 +132,14 @@ def format_error(error: BaseException, resume: str = "", place: str = "hydra.run
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     if name and Path(name).is_relative_to(default_folder()):
         place = "ATTNVIS_CACHE"
+    file = str(seen_from_here(Path(name))) if name else ""
     elsewhere = f"choose another place with {place}=FOLDER"
     if is_full(error):
         onwards = f"then go on with {resume}" if resume else f"or {elsewhere}, and type the command again"
-        return f"{no_room(error)}; make room, {onwards}"
+        return f"{no_room(file, error.strerror)}; make room, {onwards}"
     if cwd_is_gone() and not os.path.isabs(name):
-        return "the folder you are in was deleted; go to one that exists (cd), and type the command again"
-    file = f" {name}" if name else ""
-    return f"could not write or read{file}: {error.strerror}; {elsewhere}"
+        return GONE
+    return f"could not write or read{f' {file}' if file else ''}: {error.strerror}; {elsewhere}"
 
 
 def cwd_is_gone() -> bool:

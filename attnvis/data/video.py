@@ -38,6 +38,7 @@ class Clip:
     turned: int = 0  # degrees by which the file asks to be turned, which has been done
     pace: float = 0.0  # frames a second at which each has a turn of its own; 0: `rate`
     stored: int = 0  # frames that the file holds, decoded or not
+    lasts: float = 0.0  # seconds, by the times of these
 
     @property
     def turns(self) -> float:
@@ -78,6 +79,7 @@ def examine(path: Path) -> Clip:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     rate = rate if 0 < rate <= 1000 else USUAL_RATE
     times = stored_times(path)
+    pace = pace_of(times, rate)
     return Clip(
         path,
         size=first.shape[:2],
@@ -85,8 +87,9 @@ def examine(path: Path) -> Clip:
         promised=max(0, int(promised)),
         digest=digest,
         turned=turned,
-        pace=pace_of(times, rate),
+        pace=pace,
         stored=len(times),
+        lasts=times[-1] - times[0] + 1 / pace if times else 0.0,
     )
 
 

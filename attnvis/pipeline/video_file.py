@@ -17,7 +17,7 @@ CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2", "vp09": "VP9"}
 HELD_BACK = {"avc1": 64, "vp09": 32, "mp4v": 2}  # frames that an encoder may keep until the end
 BUFFER = 1 << 18  # bytes that FFmpeg gathers before it writes
 INDEX, INDEX_OF_FRAME = 1 << 13, 64  # bytes that an mp4 gets at its end: at least, and for each frame
-COMPRESSED = 8  # how many times smaller than its pixels a frame is at least, as a rule
+QUALITY = 75  # of the JPEG by which the size of a frame is estimated; the codecs stay below, as a rule
 
 
 class VideoWriter:
@@ -33,6 +33,7 @@ class VideoWriter:
         self.codec, self.count, self.padded = "", 0, (0, 0)
         self.writer: cv2.VideoWriter | None = None
         self.last: UInt8[np.ndarray, "H W 3"] | None = None  # as it was written, BGR
+        self.size = self.pending = 0  # bytes: of the file, and estimated of what was added since it grew
 
     def add(self, picture: UInt8[np.ndarray, "H W 3"], turn: int | None = None) -> None:
         """One more frame, RGB, as large as the first; the one before it is shown until its turn comes.
@@ -42,35 +43,34 @@ class VideoWriter:
         Raises OSError where there is no room for it and for the end of the file.
         """
         height, width = picture.shape[:2]
-        if self.writer is None:
-            self.padded = (height % 2, width % 2)
-            self.check_room(picture.nbytes)
-            self.writer = self.begin((width + self.padded[1], height + self.padded[0]))
-        while self.last is not None and turn is not None and self.count < turn:
-            self.write(self.last)
+        self.padded = (height % 2, width % 2)
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         if any(self.padded):
             bgr = cv2.copyMakeBorder(bgr, 0, self.padded[0], 0, self.padded[1], cv2.BORDER_REPLICATE)
-        self.write(bgr)
+        estimate = len(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1])
+        if self.writer is None:
+            self.writer = self.begin((width + self.padded[1], height + self.padded[0]))
+        while self.last is not None and turn is not None and self.count < turn:
+            self.write(self.last, estimate)
+        self.write(bgr, estimate)
         self.last = bgr
 
-    def write(self, bgr: UInt8[np.ndarray, "H W 3"]) -> None:
-        assert self.writer is not None
-        self.check_room(bgr.nbytes)
-        self.writer.write(bgr)
-        self.count += 1
+    def write(self, bgr: UInt8[np.ndarray, "H W 3"], estimate: int) -> None:
+        """One picture into the file, where there is room for it; `estimate`: of its size in bytes.
 
-    def check_room(self, pixel_bytes: int) -> None:
-        """OpenCV does not say when a disk is full, and a file without its end does not play.
-
-        So room is asked for while there is some: for one more frame, what FFmpeg and the encoder have not yet
-        written, and the index.  Raises OSError.
+        OpenCV does not say when a disk is full, and a file without its end does not play.  So room is asked
+        for while there is some: for this picture, what FFmpeg and the encoder hold back, and the index.
         """
-        size = self.part.stat().st_size if self.count else 0
-        mean = size / self.count if size > BUFFER else 0.0
-        frame = int(max(pixel_bytes / COMPRESSED, 2 * mean))
-        behind = min(BUFFER, frame * self.count) + frame * (1 + min(self.count, HELD_BACK.get(self.codec, 2)))
-        check_room(self.path, size, behind + INDEX + INDEX_OF_FRAME * self.count)
+        assert self.writer is not None
+        size = self.part.stat().st_size
+        if size != self.size:
+            self.size, self.pending = size, 0
+        held_back = min(self.count, HELD_BACK[self.codec]) + 1
+        index = INDEX + INDEX_OF_FRAME * self.count
+        check_room(self.path, size, min(BUFFER, self.pending) + held_back * estimate + index)
+        self.writer.write(bgr)
+        self.pending += estimate
+        self.count += 1
 
     def begin(self, size: tuple[int, int]) -> cv2.VideoWriter:
         """Codecs of mp4 want even sides; OpenCV would cut a row off."""

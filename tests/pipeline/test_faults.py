@@ -116,7 +116,7 @@ def test_a_run_that_is_told_to_stop_leaves_its_page_and_says_so(here, sign):
     with under_way("album") as process:
         os.kill(process.pid, sign)
     code, _, err = ended(process)
-    assert code == 128 + sign and len(err) == 1 and "what was done is kept in the run's folder" in err[0]
+    assert code == 128 + sign and len(err) == 1 and "go on with attnvis run --resume out" in err[0]
     done, page = whole(), Path("out/index.html").read_text()
     assert 2 <= len(done) < 60 and all(name in page for name in done)
     assert page.rstrip().endswith("</html>") and not list(Path("out").rglob("*.part"))

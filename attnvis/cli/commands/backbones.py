@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import listed
 from attnvis.cli.config import plain
+from attnvis.cli.streams import is_heard
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,6 +23,8 @@ def backbones(cfg: "DictConfig", folder: Path) -> int:
     torch.manual_seed(0)  # random weights give the same certificates every time
     for line in table(summarise(listed(plain(cfg.names)), int(cfg.size), str(cfg.weights))):
         print(line, flush=True)
+        if not is_heard():
+            break  # attnvis backbones | head -1
     return 0
 
 

@@ -86,4 +86,6 @@ def described(calibration: "Calibration", layer: str, copies: int, shared: list[
         yield f"  the copies keep what was learned in {', '.join(shared[:3])}{more}: no reset_parameters"
 
 
-COMMAND = Command("calibrate", calibrate, argument="PHOTO ...")
+COMMAND = Command(
+    "calibrate", calibrate, argument="PHOTO ...", kept="; stored is what was said to be, and nothing else"
+)

@@ -33,6 +33,7 @@ class Command:
     resuming       what `--resume` adds to the words with which the command was started
     takes_query    whether a question without a scaling gets one that suits it
     axes           group -> the setting that lists its options: all of them are measured in one job
+    kept           what is true of its work after Ctrl-C, as the end of a line that begins with "stopped"
     comparison     of a command whose jobs are one whole: a comma makes several, failures are told at the end
     """
 
@@ -45,4 +46,5 @@ class Command:
     resuming: tuple[str, ...] = ()
     takes_query: bool = False
     axes: Mapping[str, str] = field(default_factory=dict)
+    kept: str = ""
     comparison: Comparison | None = None

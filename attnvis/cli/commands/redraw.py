@@ -80,4 +80,5 @@ COMMAND = Command(
     single="the folder of one run",
     record="run.json",
     resuming=("resume=true",),
+    kept="; what was drawn is kept in its folder",
 )

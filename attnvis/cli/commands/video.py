@@ -46,8 +46,8 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     torch.manual_seed(cfg.seed)
     backbone = build(cfg, "backbone")
     method = steady(AttentionMethod(backbone, query, scaling, normalise))
-    lasts = clip.promised / clip.rate  # seconds
-    count = max(1, round((min(stop, lasts) - start) * clip.rate))
+    shown = (min(stop, clip.lasts) - start) / clip.lasts if clip.lasts else 0.0  # the share of the clip
+    count = max(1, round(shown * clip.stored))
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     backbone.prepare(
         max(1, count // max(1, cfg.every)),
@@ -117,10 +117,8 @@ def print_summary(run: "VideoRun", clip: "Clip", start: float, stop: float) -> i
     from attnvis.data.video import missing_part
 
     if not run.drawn:
-        lasts = clip.promised / clip.rate
-        raise ValueError(
-            f"no frame of {clip.path} lies between start={start:g} and stop={stop:g}; it lasts {lasts:.2f} s"
-        )
+        times = f"start={start:g} and stop={stop:g}"
+        raise ValueError(f"no frame of {clip.path} lies between {times}; it lasts {clip.lasts:.2f} s")
     if run.uneven:
         note(visible(run.uneven))
     lacking, empty = "", 0

@@ -192,7 +192,7 @@ def read_record(folder: Path) -> JobRecord:
         return JobRecord.from_json(read_bytes(folder / "job.json", most=MOST).decode())
     except FileNotFoundError:
         begun = (folder / ".rows.part").exists()
-        killed = "it was started and never ended: killed, or out of memory"
+        killed = "it was started and never ended: killed, out of memory, or out of room"
         return JobRecord("missing", killed if begun else "it was never started, or could not write")
     except (OSError, ValueError, RecursionError):
         return JobRecord("missing", "its job.json is damaged")

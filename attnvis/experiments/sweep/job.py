@@ -85,7 +85,7 @@ class JobWriter:
         if isinstance(error, KeyboardInterrupt):
             reason = "it was stopped"
         elif isinstance(error, OSError) and is_full(error):
-            reason = f"{no_room(error)}; make room"
+            reason = f"{no_room(str(error.filename or ''), error.strerror)}; make room"
             self.part.unlink(missing_ok=True)  # this is some, and of no use
         with contextlib.suppress(OSError):  # the first trouble is the one to tell
             self.end("failed", reason or kind.__name__)
