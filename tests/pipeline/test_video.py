@@ -17,16 +17,12 @@ import torch
 from conftest import fake_backbone, no_network
 from torch import nn
 
-<<<<<<< HEAD
-from attnvis import opencv, render
-=======
 try:
     import resource
 except ImportError:  # Windows
     resource = None
 
-from attnvis import render
->>>>>>> disks
+from attnvis import opencv, render
 from attnvis.attention import query
 from attnvis.attention.scaling import temperature
 from attnvis.data import video
