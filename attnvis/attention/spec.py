@@ -63,13 +63,12 @@ def parse_function(text: str, functions: Mapping[str, Callable], group: str) -> 
     function = functions[name]
     parameters = {parameter.name: parameter for parameter in setting_parameters(function)}
     required = [key for key, parameter in parameters.items() if parameter.default is parameter.empty]
-    usage = f"{name}:{','.join(parameters)}" if parameters else "no settings"
     try:
         if settings and settings.strip() and not parameters:
-            raise ValueError(f"{name} takes {usage}")
+            raise ValueError(f"{name} takes no settings")
         texts = assign(settings or "", list(parameters))
         if not texts.keys() >= set(required):
-            raise ValueError(f"{name} takes {usage}")
+            raise ValueError(f"it is written {name}:{','.join(parameters)}")
         values = {key: convert(key, value, parameters[key].annotation) for key, value in texts.items()}
     except ValueError as error:
         raise ValueError(f"{group} {text!r}: {error}") from None

@@ -117,7 +117,7 @@ class Task:
             if self.debugging or not (comparison or foreseen):
                 raise
             if comparison:
-                comparison.record_failure(folder, format_error(error))
+                comparison.record_failure(folder, error)
             else:
                 note(visible(format_error(error)))
             return 1

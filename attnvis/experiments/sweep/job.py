@@ -27,8 +27,9 @@ from attnvis.files import open_new, save, unique
 from attnvis.methods.settings import PhotoResult
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays
+from attnvis.types import PhotoError, UnavailableError
 
-__all__ = ["GridWriter", "JobWriter"]
+__all__ = ["GridWriter", "JobWriter", "is_mistake"]
 
 
 class JobWriter:
@@ -59,10 +60,10 @@ class JobWriter:
         """Why photos failed, and how many for that reason."""
         return dict(Counter(failure.reason for failure in self.failures))
 
-    def end(self, status: str, reason: str = "") -> None:
+    def end(self, status: str, reason: str = "", mistake: bool = False) -> None:
         seconds = round(time.time() - self.started, 3)
         failures = tuple(self.failures)
-        self.update(status=status, reason=reason, failures=failures, seconds=seconds)
+        self.update(status=status, reason=reason, mistake=mistake, failures=failures, seconds=seconds)
         save(self.folder, "job.json", self.record.to_json().encode())
         self.part.unlink(missing_ok=True)
 
@@ -77,7 +78,12 @@ class JobWriter:
             return
         reason = "it was stopped" if kind is KeyboardInterrupt else " ".join(str(error).split())
         with contextlib.suppress(OSError):  # the first trouble is the one to tell
-            self.end("failed", reason or kind.__name__)
+            self.end("failed", reason or kind.__name__, mistake=is_mistake(error))
+
+
+def is_mistake(error: BaseException | None) -> bool:
+    """Whether the settings themselves are wrong, and not what they meet: a photo, a file, a download."""
+    return isinstance(error, ValueError) and not isinstance(error, PhotoError | UnavailableError)
 
 
 class GridWriter:
