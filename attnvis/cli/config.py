@@ -89,7 +89,7 @@ def build(cfg: "DictConfig", group: str) -> Any:
     except HydraException as error:  # wraps what the function raised
         cause = error.__cause__ or error
         if isinstance(cause, ValueError):
-            raise cause from error
+            raise cause from None
         raise ValueError(f"{group}: {cause}") from error
 
 

@@ -7,7 +7,6 @@
 """
 
 import contextlib
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from attnvis.data.video import Clip
 from attnvis.files import locked, open_new, save
 from attnvis.methods.answer import Answer
 from attnvis.pipeline.plan import RunPlan
+from attnvis.pipeline.records import SafeWriter
 from attnvis.pipeline.video import DrawnFrame
 from attnvis.pipeline.video_file import CODECS, VideoWriter
 from attnvis.render import overlays, panels
@@ -67,7 +67,7 @@ class VideoRun:
         self.write_record()
         save(folder, "legend.png", overlays.encode(panels.colour_bar(self.style, margin=16), "png"))
         self.rows = open_new(folder / "numbers.csv", "w", newline="", encoding="utf-8")
-        self.table = csv.DictWriter(self.rows, COLUMNS, restval="")
+        self.table = SafeWriter(self.rows, COLUMNS, restval="")
         self.table.writeheader()
 
     def __enter__(self) -> "VideoRun":
