@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import ModuleType, NoneType
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -134,7 +134,7 @@ def functions(group: str, texts: Sequence[str]) -> dict[str, Callable]:
     return made
 
 
-def as_function(group: str, function: str | Callable) -> Callable:
+def as_function(group: str, function: Any) -> Callable:
     """The function that a text such as temperature:2 names, its settings filled in; a function is itself.
 
     Raises as `functions` does, and ValueError for what is neither.
