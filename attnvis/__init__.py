@@ -5,6 +5,7 @@
 
 explain         one photo and one question -> an Explanation
 Explanation     scores, logits, weights, context, diagnostics and pictures of one answer
+compare         several photos, questions or settings -> a Comparison, which is a figure
 Backbone        a network cut at layers
 build_backbone  of any torch.nn.Module;  load_backbone, by name, with its weights
 AttentionMethod a network, a query, a scaling and a normaliser: a batch of photos -> answers
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from attnvis.lazy import lazily
 
 if TYPE_CHECKING:
-    from attnvis.api import Explanation, explain
+    from attnvis.api import Comparison, Explanation, compare, explain
     from attnvis.backbone.backbone import Backbone
     from attnvis.backbone.build import build_backbone
     from attnvis.backbone.sources import load_backbone
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AttentionMethod",
     "Backbone",
+    "Comparison",
     "Explanation",
     "Style",
     "build_backbone",
+    "compare",
     "explain",
     "load_backbone",
     "read_maps",
@@ -41,9 +44,11 @@ __version__ = version("attnvis")
 HOMES = {
     "AttentionMethod": "attnvis.methods.attention",
     "Backbone": "attnvis.backbone.backbone",
+    "Comparison": "attnvis.api",
     "Explanation": "attnvis.api",
     "Style": "attnvis.render.overlays",
     "build_backbone": "attnvis.backbone.build",
+    "compare": "attnvis.api",
     "explain": "attnvis.api",
     "load_backbone": "attnvis.backbone.sources",
     "read_maps": "attnvis.pipeline.maps",

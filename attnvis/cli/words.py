@@ -139,10 +139,10 @@ def is_own_setting(word: str, command: Command) -> bool:
     from hydra.errors import HydraException
 
     name = name_of(word)
-    if name in TEXTS or (name in STAGES and not NESTED.search(word)):
-        return name in own_settings(command.name) or name in catalogue.groups()
+    if name in STAGES and not NESTED.search(word):
+        return True
     (text,) = to_override(word, command, multirun=True, folders=())
-    if "_target_" in text or "${" in text:
+    if name not in TEXTS and ("_target_" in text or "${" in text):
         return False
     try:
         override = OverridesParser.create().parse_override(text)
@@ -413,7 +413,9 @@ def stage_text(group: str, text: str) -> str:
     if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name):
         return text
     function = stage(group, text)
-    return format_function(function) if settings and re.match(r"\w+\s*=", settings.strip()) else text
+    is_class_alone = settings is None and name not in catalogue.options(group)
+    is_by_name = settings is not None and re.match(r"\w+\s*=", settings.strip())
+    return format_function(function) if is_class_alone or is_by_name else text
 
 
 def require_settings(overrides: Sequence[str], command: Command) -> None:

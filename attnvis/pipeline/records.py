@@ -3,7 +3,8 @@
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Set
+import re
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,6 +16,7 @@ from attnvis.types import ClassScore
 
 __all__ = [
     "COLUMNS",
+    "SafeWriter",
     "answer_columns",
     "as_written",
     "open_records",
@@ -73,6 +75,7 @@ def class_columns(score: ClassScore) -> dict[str, int | float]:
 def open_records(path: Path, after: Set[int] = frozenset()) -> tuple[TextIO, csv.DictWriter]:
     """The table for new rows, behind the old ones of the photos `after`.
 
+    A text that a spreadsheet would run as a formula has an apostrophe before it (`as_cell`).
     A file name that is no Unicode is written with backslashes:
     one odd photo must not make the table unreadable.
     """
@@ -82,7 +85,7 @@ def open_records(path: Path, after: Set[int] = frozenset()) -> tuple[TextIO, csv
     try:
         with naming(path):
             file = open_new(part, "w", **options)
-            table = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+            table = SafeWriter(file, COLUMNS, restval="", extrasaction="ignore")
             table.writeheader()
             table.writerows(rows)
             file.flush()
@@ -90,6 +93,41 @@ def open_records(path: Path, after: Set[int] = frozenset()) -> tuple[TextIO, csv
     finally:
         part.unlink(missing_ok=True)
     return file, table
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # how a spreadsheet knows a formula
+
+
+class SafeWriter(csv.DictWriter):
+    """Writes rows whose texts no spreadsheet takes for formulas."""
+
+    def writerow(self, row: Mapping[str, Any]) -> Any:
+        return super().writerow({name: as_cell(name, value) for name, value in row.items()})
+
+    def writerows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self.writerow(row)
+
+
+def as_cell(name: str, value: Any) -> Any:
+    """What a column's cell holds of a value: =1+1.jpg -> '=1+1.jpg, and numbers as they are.
+
+    A text that is read back from a cell is the same (`from_cell`): one that begins like a cell that was made
+    safe gets its apostrophe too.
+    """
+    return f"'{value}" if name not in NUMBERS and isinstance(value, str) and is_formula(value) else value
+
+
+def from_cell(name: str, text: str) -> str:
+    """The text that a cell holds."""
+    return text[1:] if name not in NUMBERS and text.startswith("'") and is_formula(text) else text
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet would run it, or would but for apostrophes before it; a number is none."""
+    bare = text.lstrip("'")
+    is_number = bare == text and re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", text, re.IGNORECASE)
+    return bare.startswith(FORMULA) and not is_number
 
 
 def read_records(path: Path) -> Iterator[dict[str, str]]:
@@ -101,7 +139,7 @@ def read_records(path: Path) -> Iterator[dict[str, str]]:
     with path.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
         for row in csv.DictReader(file):
             if is_row(row):
-                yield dict.fromkeys(COLUMNS, "") | row
+                yield dict.fromkeys(COLUMNS, "") | {name: from_cell(name, text) for name, text in row.items()}
 
 
 def is_row(row: Mapping[str | None, Any]) -> bool:

@@ -10,7 +10,6 @@ A video is written in one piece: what was stopped begins anew.
 """
 
 import contextlib
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from attnvis.data.video import Clip
 from attnvis.files import file_digest, locked, naming, open_new, save
 from attnvis.methods.answer import Answer
 from attnvis.pipeline.plan import RunPlan
+from attnvis.pipeline.records import SafeWriter
 from attnvis.pipeline.resume import FolderPlan, differing, read_json, require_own_files, write_json
 from attnvis.pipeline.video import DrawnFrame
 from attnvis.pipeline.video_file import CODECS, VideoWriter
@@ -88,7 +88,7 @@ class VideoRun:
         self.write_record()
         save(folder, "legend.png", overlays.encode(panels.colour_bar(self.style, margin=16), "png"))
         self.rows = open_new(folder / "numbers.csv", "w", newline="", encoding="utf-8")
-        self.table = csv.DictWriter(self.rows, COLUMNS, restval="")
+        self.table = SafeWriter(self.rows, COLUMNS, restval="")
         self.table.writeheader()
 
     def __enter__(self) -> "VideoRun":

@@ -175,12 +175,8 @@ def test_functions_of_ones_own_are_swept_where_they_are_trusted(sweep, mine):
 @pytest.mark.parametrize(
     "words, given, advice",
     [
-        ("scaling=none,temprature:4", "unknown scaling 'temprature:4'", "did you mean temperature?"),
-        ("scaling=none:3", "scaling 'none:3'", "none takes no settings"),
-        ("scaling=temperature:warm", "scaling 'temperature:warm'", "warm"),
-        ("query=claas", "unknown query 'claas'", "did you mean class?"),
+        ("query=claas", "unknown class 'claas'", "Or the query class?"),
         ("query=class:tabbby", "unknown class 'tabbby'", "did you mean tabby"),
-        ("normalise=softmx", "unknown normalise 'softmx'", "did you mean softmax?"),
         ("query=my_stages.bright", "my_stages.bright is not attnvis' own", "trust=[my_stages]"),
         ("query=my_stages.nosuch trust=my_stages", "my_stages", "nosuch"),
         ("query=no_such_module.mine trust=no_such_module", "no_such_module", "no_such_module"),
@@ -199,12 +195,31 @@ def test_a_mistake_is_one_line_and_the_job_is_told_as_failed(sweep, mine, words,
 
 
 @pytest.mark.parametrize(
+    "words, given",
+    [
+        ("scaling=none,temprature:4", "did you mean temperature?"),
+        ("scaling=none:3", "none takes no settings"),
+        ("scalings=[none,temperature:warm]", "tau must be a number, not 'warm'"),
+        ("scaling=temperature:-1", "tau must be above 0, not -1"),
+        ("query=point", "it is written point:x,y"),
+        ("normalise=softmx", "did you mean softmax?"),
+        ("query=corner -cd mine", "my_module.corner"),
+    ],
+)
+def test_a_stage_that_no_photo_can_take_is_said_before_the_first_job(sweep, words, given):
+    Path("mine/query").mkdir(parents=True)
+    Path("mine/query/corner.yaml").write_text("_target_: my_stages.bright")
+    ended = sweep(*words.split(), "seed=0,1")
+    assert ended.code == 2 and given in ended.complaint and not Path("out").exists()
+
+
+@pytest.mark.parametrize(
     "words, given, advice",
     [
         ("qurey=mean", "no setting 'qurey'", "did you mean"),
         ("backbone=vit_b_16", "backbone has no option 'vit_b_16'", "resnet"),
         ("launcher=slrm", "launcher has no option 'slrm'", "did you mean slurm?"),
-        ("scaling=[none", "cannot read", "scalings=[none"),
+        ("scaling=[none", "unknown scaling '[none'", "there are"),
     ],
 )
 def test_what_no_job_could_be_made_of_is_one_line_and_starts_none(sweep, words, given, advice):
@@ -271,12 +286,18 @@ def test_a_job_that_fails_is_named_and_does_not_stop_the_others(sweep):
     named, advice = ended.err.splitlines()
     assert ended.code == 1
     assert named.startswith("attnvis: job 0 (backbone.layer=stage9) failed: efficientnet_lite0 has no layer")
-    assert advice.startswith("attnvis: ") and advice.endswith("attnvis sweep --resume out")
+    assert advice.startswith("attnvis: that would fail again: leave backbone.layer=stage9 out")
     assert (
         job_record("out/0")["status"] == "failed"
         and job_record("out/1")["status"] == "done"
         and len(rows("out/1")) == 2
     )
+
+
+def test_a_job_that_may_yet_succeed_is_to_be_gone_on_with(sweep):
+    ended = sweep("query=mean", "scaling=none", "backbone.weights=gone.pth,random")
+    named, advice = ended.err.splitlines()[-2:]
+    assert "no weights file gone.pth" in named and "attnvis sweep --resume out" in advice, "a file may come"
 
 
 def test_resume_does_what_is_missing_and_nothing_else(sweep, seen):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import check_logger, command_line, listed, photos, shout
 from attnvis.cli.config import build, plain, vet
-from attnvis.cli.messages import complain, note, progress, visible
+from attnvis.cli.messages import complain, format_error, note, progress, visible
 from attnvis.cli.words import divided
 from attnvis.files import file_digest
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from attnvis.backbone.backbone import Backbone
     from attnvis.backbone.cache import Cached
-    from attnvis.experiments.sweep.folder import Sweep
+    from attnvis.experiments.sweep.folder import Part, Sweep
     from attnvis.experiments.sweep.job import JobWriter
     from attnvis.pipeline.resume import PlannedPhoto
     from attnvis.pipeline.tracking import Tracker
@@ -65,12 +65,13 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
 
 
 def require_planned(folder: Path, images: Any, photos: "Sequence[PlannedPhoto]") -> None:
-    """Raises ValueError where the photos are not those with which the sweep began.
+    """Raises UnavailableError where the photos are not those with which the sweep began.
 
     Another job may have been measured on those, and the two would be compared.
     """
     from attnvis.experiments.sweep.folder import images_key, read_plan
     from attnvis.pipeline.resume import changes_in_words, differences
+    from attnvis.types import UnavailableError
 
     of_many = folder.name.isdigit() and (folder.parent / "plan.json").exists()
     try:
@@ -78,7 +79,7 @@ def require_planned(folder: Path, images: Any, photos: "Sequence[PlannedPhoto]")
     except ValueError:
         return  # a job that was started by itself
     if begun is not None and (changes := changes_in_words(differences(begun, photos))):
-        raise ValueError(
+        raise UnavailableError(
             f"since the sweep began {changes}; --resume measures all jobs on the photos as they are"
         )
 
@@ -117,14 +118,14 @@ def planned_sweep(folder: Path, images: "Iterable[Any]") -> dict[str, list[dict[
     return planned
 
 
-def record_failure(folder: Path, reason: str) -> None:
+def record_failure(folder: Path, error: Exception) -> None:
     """A job that could not even begin has a record in its folder like any other."""
     from attnvis.experiments.sweep.folder import read_record
-    from attnvis.experiments.sweep.job import JobWriter
+    from attnvis.experiments.sweep.job import JobWriter, is_mistake
 
     # a job that began told itself why it failed; "done" is what was asked here before
     if read_record(folder).status != "failed":
-        JobWriter(folder, {}).end("failed", reason)
+        JobWriter(folder, {}).end("failed", format_error(error), mistake=is_mistake(error))
 
 
 @dataclass(frozen=True)
@@ -303,7 +304,8 @@ def compare(folder: Path) -> int:
 def complain_of_missing(results: "Sweep") -> None:
     """Which jobs are missing and why, and how to go on.
 
-    Of a single job that failed only why: there the command itself has to change.
+    Of a single job that failed only why: there the command itself has to change.  What would fail again is
+    not to be gone on with, but left out.
     """
     single = len(results.parts) == 1
     for part in results.missing:
@@ -311,10 +313,18 @@ def complain_of_missing(results: "Sweep") -> None:
         note(f"{job}{part.reason}")
     failed = single and results.parts[0].status == "failed"
     failed = failed and not results.parts[0].reason.startswith("no room")
-    if results.missing and not failed:
+    mistakes = [part.overrides for part in results.missing if part.record.mistake and not trusted(part)]
+    if mistakes and not single:
+        note(f"that would fail again: leave {' and '.join(mistakes)} out; what is done stays done")
+    if len(results.missing) > len(mistakes) and not failed:
         _, foreign = divided(shlex.split(results.command)[2:], COMMAND)  # what the folder may not say
         again = shlex.join([str(results.folder), *foreign])
         note(f"what is done stays done; for the rest: attnvis sweep --resume {again}")
+
+
+def trusted(part: "Part") -> bool:
+    """Whether a job ran code of the user's own, which may be mended."""
+    return bool(part.record.asked.get("trust"))
 
 
 def lost_jobs(folder: Path) -> set[int]:

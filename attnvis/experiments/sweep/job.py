@@ -28,8 +28,9 @@ from attnvis.methods.settings import PhotoResult
 from attnvis.pipeline.resume import require_own_files
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays
+from attnvis.types import PhotoError, UnavailableError
 
-__all__ = ["GridWriter", "JobWriter"]
+__all__ = ["GridWriter", "JobWriter", "is_mistake"]
 
 FILES = ("rows.parquet", "curves.safetensors")  # with tiles/ and sheets/ what a job of scalings leaves
 
@@ -65,10 +66,10 @@ class JobWriter:
         """Why photos failed, and how many for that reason."""
         return dict(Counter(failure.reason for failure in self.failures))
 
-    def end(self, status: str, reason: str = "") -> None:
+    def end(self, status: str, reason: str = "", mistake: bool = False) -> None:
         seconds = round(time.time() - self.started, 3)
         failures = tuple(self.failures)
-        self.update(status=status, reason=reason, failures=failures, seconds=seconds)
+        self.update(status=status, reason=reason, mistake=mistake, failures=failures, seconds=seconds)
         save(self.folder, "job.json", self.record.to_json().encode())
         self.part.unlink(missing_ok=True)
 
@@ -88,7 +89,12 @@ class JobWriter:
             reason = f"{no_room(str(error.filename or ''), error.strerror)}; make room"
             self.part.unlink(missing_ok=True)  # this is some, and of no use
         with contextlib.suppress(OSError):  # the first trouble is the one to tell
-            self.end("failed", reason or kind.__name__)
+            self.end("failed", reason or kind.__name__, mistake=is_mistake(error))
+
+
+def is_mistake(error: BaseException | None) -> bool:
+    """Whether the settings themselves are wrong, and not what they meet: a photo, a file, a download."""
+    return isinstance(error, ValueError) and not isinstance(error, PhotoError | UnavailableError)
 
 
 class GridWriter:

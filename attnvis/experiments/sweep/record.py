@@ -37,6 +37,7 @@ class JobRecord:
 
     status: str  # done | failed; missing where there is no job.json
     reason: str = ""
+    mistake: bool = False  # its settings allow no result: it would fail again
     asked: Mapping[str, Any] = field(default_factory=dict)  # the config, but for what changes no number
     axes: Mapping[str, str] = field(default_factory=dict)  # folder.AXES
     done: int = 0  # photos
@@ -76,6 +77,7 @@ def typed(known: dict[str, Any]) -> dict[str, Any]:
     if known["status"] not in ("done", "failed"):
         raise ValueError("no record of a job")
     known["reason"] = str(known.get("reason", ""))
+    known["mistake"] = known.get("mistake") is True
     known["asked"] = dict(known.get("asked", {}))
     known["axes"] = {str(name): str(value) for name, value in dict(known.get("axes", {})).items()}
     known["done"], known["passes"] = int(known.get("done", 0)), int(known.get("passes", 0))
