@@ -170,7 +170,7 @@ def sort_records(path: Path) -> None:
     if ordered == rows:
         return
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+        table = SafeWriter(file, COLUMNS, restval="", extrasaction="ignore")
         table.writeheader()
         table.writerows(ordered)
 

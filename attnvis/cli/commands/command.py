@@ -13,7 +13,8 @@ class Comparison:
     """What a command makes of all of its jobs together, once they have ended."""
 
     compare: Callable[[Path], int]  # the folder of all jobs -> exit code
-    record_failure: Callable[[Path, Exception], None]  # a job's folder and why it failed; `compare` says it
+    # a job's folder, why it failed, and that in words, which `compare` says
+    record_failure: Callable[[Path, Exception, str], None]
     lost_jobs: Callable[[Path], set[int]]  # the folder -> the numbers of the jobs of which nothing came back
     waiting_jobs: Callable[[Path], set[int]]  # those among them that were never started
     # the folder and the jobs' settings `images` -> what plan.json says of their photos

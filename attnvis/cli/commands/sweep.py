@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import check_logger, command_line, listed, photos, shout
 from attnvis.cli.config import build, plain, vet
-from attnvis.cli.messages import complain, format_error, note, progress, visible
+from attnvis.cli.messages import complain, note, progress, visible
 from attnvis.cli.words import divided
 from attnvis.files import file_digest
 
@@ -118,14 +118,14 @@ def planned_sweep(folder: Path, images: "Iterable[Any]") -> dict[str, list[dict[
     return planned
 
 
-def record_failure(folder: Path, error: Exception) -> None:
+def record_failure(folder: Path, error: Exception, reason: str) -> None:
     """A job that could not even begin has a record in its folder like any other."""
     from attnvis.experiments.sweep.folder import read_record
     from attnvis.experiments.sweep.job import JobWriter, is_mistake
 
     # a job that began told itself why it failed; "done" is what was asked here before
     if read_record(folder).status != "failed":
-        JobWriter(folder, {}).end("failed", format_error(error), mistake=is_mistake(error))
+        JobWriter(folder, {}).end("failed", reason, mistake=is_mistake(error))
 
 
 @dataclass(frozen=True)
