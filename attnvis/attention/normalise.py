@@ -30,7 +30,7 @@ def sparsemax(logits: Weights) -> Weights:
     ordered = logits.sort(-1, descending=True).values
     ranks = torch.arange(1, logits.shape[-1] + 1, device=logits.device, dtype=logits.dtype)
     sums = ordered.cumsum(-1)
-    support = (1 + ranks * ordered > sums).sum(-1, keepdim=True)
+    support = (1 + ranks * ordered > sums).sum(-1, keepdim=True).clamp_min(1)  # NaN is above nothing
     threshold = (sums.gather(-1, support - 1) - 1) / support
     return (logits - threshold).relu()
 
@@ -43,7 +43,7 @@ def entmax15(logits: Weights) -> Weights:
     means = ordered.cumsum(-1) / ranks  # of the largest k
     squares = (ordered**2).cumsum(-1) - ranks * means**2  # of the largest k, about their mean
     thresholds = means - ((1 - squares) / ranks).clamp_min(0).sqrt()
-    support = (thresholds <= ordered).sum(-1, keepdim=True)
+    support = (thresholds <= ordered).sum(-1, keepdim=True).clamp_min(1)  # NaN is below nothing
     return (halves - thresholds.gather(-1, support - 1)).relu() ** 2
 
 
@@ -73,7 +73,7 @@ def top_k(logits: Weights, k: int = 10) -> Weights:
 
 def relu(logits: Weights) -> Weights:
     """a_i = max(z_i, 0) / sum: what Grad-CAM pictures show.  Where no logit is positive: uniform."""
-    return divide_by_sum(logits.relu())
+    return divide_by_sum(relative_to_peak(logits))
 
 
 def power(logits: Weights, p: float = 2.0) -> Weights:
@@ -83,17 +83,21 @@ def power(logits: Weights, p: float = 2.0) -> Weights:
     """
     if not p > 0:
         raise ValueError(f"normalise power needs p above 0, not {p}")
+    return divide_by_sum(relative_to_peak(logits) ** p)
+
+
+def relative_to_peak(logits: Weights) -> Weights:
+    """max(z_i, 0) / max_j z_j, 0 ... 1: no power and no sum of it overflows; 0 where no logit is positive."""
     positive = logits.relu()
     peak = positive.amax(-1, keepdim=True)
-    relative = positive / peak.clamp_min(torch.finfo(logits.dtype).tiny)  # 0 ... 1: no power of it overflows
-    return divide_by_sum(relative**p)
+    return positive / torch.where(peak == 0, 1.0, peak)
 
 
 def divide_by_sum(amounts: Weights) -> Weights:
-    """Amounts >= 0 as shares of their sum over the patches; uniform where the sum is 0."""
+    """Amounts >= 0 as shares of their sum over the patches; uniform where the sum is 0, and NaN stays."""
     total = amounts.sum(-1, keepdim=True)
-    divisor = torch.where(total > 0, total, 1.0)
-    return torch.where(total > 0, amounts / divisor, 1.0 / amounts.shape[-1])
+    is_nothing = total == 0
+    return torch.where(is_nothing, 1.0 / amounts.shape[-1], amounts / torch.where(is_nothing, 1.0, total))
 
 
 def entmax_jacobian(weights: Weights, alpha: float) -> NormaliserJacobian:

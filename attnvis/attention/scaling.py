@@ -62,9 +62,10 @@ def cosine(scores: Scores, tau: float = 0.07) -> Logits:
     At tau = 1 no weight exceeds another by more than e^2.  CLIP starts at .07.  Raises ValueError unless
     tau is above 0.
     """
-    query_norms = scores.query.norm(dim=-1, keepdim=True)  # [B, Q, 1]
-    key_norms = scores.keys.norm(dim=-1).unsqueeze(-2)  # [B, 1, N]
-    return divide(scores.products, query_norms * key_norms) / positive("tau", tau)
+    query_norms = scores.query.double().norm(dim=-1, keepdim=True)  # [B, Q, 1]
+    key_norms = scores.keys.double().norm(dim=-1).unsqueeze(-2)  # [B, 1, N]
+    cosines = divide(scores.products.double(), query_norms * key_norms)
+    return (cosines / positive("tau", tau)).to(scores.products.dtype)
 
 
 def zscore(scores: Scores, tau: float = 1.0) -> Logits:
@@ -72,10 +73,11 @@ def zscore(scores: Scores, tau: float = 1.0) -> Logits:
 
     Raises ValueError unless tau is above 0.
     """
-    deviations = scores.products - scores.products.mean(-1, keepdim=True)
-    spread = scores.products.std(-1, correction=0, keepdim=True)
+    products = scores.products.double()
+    deviations = products - products.mean(-1, keepdim=True)
+    spread = products.std(-1, correction=0, keepdim=True)
     standardised = divide(deviations, spread, negligible=rounding_noise(scores.products))
-    return standardised / positive("tau", tau)
+    return (standardised / positive("tau", tau)).to(scores.products.dtype)
 
 
 def robust_z(scores: Scores, tau: float = 1.0) -> Logits:
@@ -83,10 +85,11 @@ def robust_z(scores: Scores, tau: float = 1.0) -> Logits:
 
     1.4826 MAD estimates the standard deviation of a normal law.  Raises ValueError unless tau is above 0.
     """
-    deviations = scores.products - median(scores.products)
+    products = scores.products.double()
+    deviations = products - median(products)
     spread = 1.4826 * median(deviations.abs())
     standardised = divide(deviations, spread, negligible=rounding_noise(scores.products))
-    return standardised / positive("tau", tau)
+    return (standardised / positive("tau", tau)).to(scores.products.dtype)
 
 
 def minmax(scores: Scores, tau: float = 0.25) -> Logits:
@@ -94,10 +97,11 @@ def minmax(scores: Scores, tau: float = 0.25) -> Logits:
 
     The largest weight is exactly e^(1/tau) times the smallest.  Raises ValueError unless tau is above 0.
     """
-    low = scores.products.amin(-1, keepdim=True)
-    high = scores.products.amax(-1, keepdim=True)  # not aminmax: in PyTorch 2.6 it has no derivative
-    levels = divide(scores.products - low, high - low, negligible=rounding_noise(scores.products))
-    return levels / positive("tau", tau)
+    products = scores.products.double()
+    low = products.amin(-1, keepdim=True)
+    high = products.amax(-1, keepdim=True)  # not aminmax: in PyTorch 2.6 it has no derivative
+    levels = divide(products - low, high - low, negligible=rounding_noise(scores.products))
+    return (levels / positive("tau", tau)).to(scores.products.dtype)
 
 
 def log_n(scores: Scores, base: float = 512.0) -> Logits:
@@ -130,12 +134,13 @@ def perplexity(scores: Scores, target: float = 0.1) -> Logits:
     if patches >= scores.patches:
         return torch.zeros_like(scores.products)
     target_entropy = math.log(max(1.0, patches))
-    gaps = (scores.products - scores.products.amax(-1, keepdim=True)).double()  # <= 0; the largest is 0
+    products = scores.products.double()
+    gaps = products - products.amax(-1, keepdim=True)  # <= 0; the largest is 0
     spread = -gaps.amin(-1, keepdim=True)
     unit_gaps = divide(gaps, spread)  # -1 ... 0
-    has_contrast = spread > rounding_noise(scores.products)
+    is_flat = spread <= rounding_noise(scores.products)
     sharpness = sharpness_of(unit_gaps, target_entropy)
-    return torch.where(has_contrast, unit_gaps * sharpness, 0.0).to(scores.products.dtype)
+    return torch.where(is_flat, 0.0, unit_gaps * sharpness).to(scores.products.dtype)
 
 
 def sharpness_of(gaps: Float[Tensor, "B Q N"], target_entropy: float) -> Float[Tensor, "B Q 1"]:
@@ -190,14 +195,15 @@ def median(values: Logits) -> Float[Tensor, "B Q 1"]:
 
 
 def rounding_noise(values: Logits) -> Float[Tensor, "B Q 1"]:
-    """The spread that rounding alone can give equal scores."""
-    return values.abs().amax(-1, keepdim=True) * (8 * torch.finfo(values.dtype).eps)
+    """The spread that rounding alone can give equal scores, in double precision; NaN beside infinity."""
+    largest = values.double().abs().amax(-1, keepdim=True)
+    return torch.where(largest.isfinite(), largest * (8 * torch.finfo(values.dtype).eps), torch.nan)
 
 
 def divide(values: Tensor, divisors: Tensor, negligible: Tensor | float = 0.0) -> Tensor:
-    """values / divisors, and 0 where a divisor is no more than `negligible`; shapes broadcast."""
-    is_usable = divisors > negligible
-    return torch.where(is_usable, values / torch.where(is_usable, divisors, 1.0), 0.0)
+    """values / divisors, and 0 where a divisor is no more than `negligible`; NaN stays; shapes broadcast."""
+    is_negligible = divisors <= negligible
+    return torch.where(is_negligible, 0.0, values / torch.where(is_negligible, 1.0, divisors))
 
 
 def positive_factor(name: str) -> bool:

@@ -159,15 +159,18 @@ def flip_correlations(
 def correlation(
     maps: Float[np.ndarray, "B h K"], others: Float[np.ndarray, "B h K"]
 ) -> Float[np.ndarray, " B"]:
-    """Pearson's, of each pair over rows and places.  What is flat but for rounding agrees with nothing: 0."""
+    """Pearson's, of each pair over rows and places.
+
+    What is flat but for rounding agrees with nothing: 0.  NaN stays.
+    """
     centred = maps - maps.mean((1, 2), keepdims=True)
     others_centred = others - others.mean((1, 2), keepdims=True)
     product = (centred * others_centred).sum((1, 2))
     variance = (centred * centred).sum((1, 2))
     others_variance = (others_centred * others_centred).sum((1, 2))
     energy = np.maximum((maps * maps).sum((1, 2)), (others * others).sum((1, 2)))
-    has_contrast = np.minimum(variance, others_variance) > 1e-10 * energy + 1e-30
-    return np.where(has_contrast, product / np.sqrt(variance * others_variance + 1e-30), 0)
+    is_flat = np.minimum(variance, others_variance) <= 1e-10 * energy + 1e-30
+    return np.where(is_flat, 0, product / np.sqrt(variance * others_variance + 1e-30))
 
 
 def spline(positions: Float[np.ndarray, " K"], cells: int) -> Float[np.ndarray, "K w"]:

@@ -11,7 +11,7 @@ from attnvis.geometry import to_pixels
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
 from attnvis.types import Attention, Batch, Box, ClassScore, Features, PhotoError, Placement, percent
 
-__all__ = ["Answer", "Method", "predictions", "require_finite"]
+__all__ = ["Answer", "Method", "predictions", "require_finite", "require_finite_classes"]
 
 UNLIKELY = 0.01  # probability: a class below it is drawn all the same, and the answer warns of it
 # |correlation| of scores and norms.  On 200 photos, with EfficientNet-Lite0 and with MobileNetV2 (python
@@ -121,6 +121,12 @@ def require_finite(numbers: Float[Tensor, "B ..."], features: Features, what: st
         "finite (NaN or infinite); the weights are damaged, or the network overflows: "
         "try backbone.precision=fp32"
     )
+
+
+def require_finite_classes(features: Features) -> None:
+    """Raises PhotoError where the class logits of a layer that the classifier reads are not finite."""
+    if features.head and features.logits is not None:
+        require_finite(features.logits, features, "class logits")
 
 
 Method = Callable[[Batch], list[list[Answer]]]  # photos of one shape in; of each photo its answers

@@ -15,7 +15,7 @@ from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
 from attnvis.attention.sensitivity import sensitivity
-from attnvis.methods.answer import Answer, predictions, require_finite
+from attnvis.methods.answer import Answer, predictions, require_finite, require_finite_classes
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Batch, Features, Query, Scores
 
@@ -51,6 +51,7 @@ class AttentionMethod:
         answers: list[list[Answer]] = [[] for _ in photos]
         for layer in layers:
             require_finite(layer.tokens, layer, "features")
+            require_finite_classes(layer)
             for query in build_queries(self.query, layer):
                 for photo, answer in self.answers(layer, query):
                     label = f"{answer.label}, {layer.layer}" if named else answer.label
@@ -64,6 +65,7 @@ class AttentionMethod:
         require_finite(scores.products, features, "scores")
         attention = weigh(scores, features.tokens, scaling=self.scaling, normalise=self.normalise)
         require_finite(attention.weights, features, "weights after scaling")
+        require_finite(attention.logits.amax(-1), features, "largest logits")
         gradient = sensitivity(
             scores, attention.logits, attention.weights, scaling=self.scaling, normalise=self.normalise
         )

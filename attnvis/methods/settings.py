@@ -19,7 +19,7 @@ from attnvis.attention.jacobian import NormaliserJacobian, frobenius_norm
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
 from attnvis.attention.sensitivity import sensitivity_of_settings
-from attnvis.methods.answer import require_finite
+from attnvis.methods.answer import require_finite, require_finite_classes
 from attnvis.methods.attention import Encoder
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Batch, Box, Features, Placement, Query, Scores
@@ -58,6 +58,7 @@ class SettingGrid:
             raise ValueError(f"a sweep measures one layer at a time, not {len(layers)}")
         (features,) = layers
         require_finite(features.tokens, features, "features")
+        require_finite_classes(features)
         results: list[list[PhotoResult]] = [[] for _ in features.tokens]
         for text, function in self.queries.items():
             for query in build_queries(function, features):
@@ -72,7 +73,7 @@ class SettingGrid:
         scores = Scores(query.vectors.float(), keys.float())
         require_finite(scores.products, features, "scores")
         logits, weights = self.attend(scores)
-        self.require_finite_weights(weights, features)
+        self.require_finite_settings(weights, logits, features)
         # [S * B, Q, N], as logits and weights are
         repeated = scores.products.repeat(len(self.settings), 1, 1)
         functions = list(product(self.scalings.values(), self.normalisers.values()))
@@ -89,10 +90,15 @@ class SettingGrid:
             placements=features.placements,
         )
 
-    def require_finite_weights(self, weights: Float[Tensor, "SB Q N"], features: Features) -> None:
+    def require_finite_settings(
+        self, weights: Float[Tensor, "SB Q N"], logits: Float[Tensor, "SB Q N"], features: Features
+    ) -> None:
         """Raises PhotoError where a setting overflows, by its name."""
-        for setting, part in zip(self.settings, weights.chunk(len(self.settings)), strict=True):
-            require_finite(part, features, f"weights under {' '.join(setting)}")
+        largest = logits.amax(-1)
+        parts = zip(*(of.chunk(len(self.settings)) for of in (weights, largest)), strict=True)
+        for setting, (of_weights, of_largest) in zip(self.settings, parts, strict=True):
+            require_finite(of_weights, features, f"weights under {' '.join(setting)}")
+            require_finite(of_largest, features, f"largest logits under {' '.join(setting)}")
 
     def attend(self, scores: Scores) -> tuple[Float[Tensor, "SB Q N"], Float[Tensor, "SB Q N"]]:
         """Logits and weights of all settings in one tensor each, setting by setting."""

@@ -113,6 +113,8 @@ def agreement_tables(
     for outcome in watch(stream(paths, method, preprocessing, batch_size), len(paths)):
         if outcome.error:
             reasons[outcome.error] += 1
+        elif not all(np.isfinite(agreements).all() for agreements in outcome.answers):
+            reasons[f"{outcome.path.name}: features that are not finite (NaN or infinite)"] += 1
         else:
             photos.append(outcome.answers)
     layers = range(len(backbone.layers))

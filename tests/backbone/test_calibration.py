@@ -260,6 +260,27 @@ def test_a_layer_that_cannot_be_probed_is_refused(paths):
         flip_test(network(Learned(1.0), "stretch"), paths, SIZE)
 
 
+class Spoiled(Learned):
+    """NaN in one cell of every photo whose first pixel is white."""
+
+    def forward(self, images):
+        maps = super().forward(images)
+        maps[:, 0, 2, 3] = torch.where(images[:, 0, 0, 0] > 0.99, torch.nan, maps[:, 0, 2, 3])
+        return maps
+
+
+def test_a_photo_whose_features_are_not_finite_is_left_out_and_named(paths, tmp_path):
+    white = tmp_path / "white.png"
+    write(white, np.full((97, 129, 3), 255, np.uint8))
+    good = network(Learned(1.0))
+    ((found,), reasons), ((expected,), _) = (
+        flip_test(network(Spoiled(1.0)), [white, *paths], SIZE),
+        flip_test(good, paths, SIZE),
+    )
+    assert (found.shift, found.photos) == (expected.shift, len(paths))
+    assert list(reasons) == ["white.png: features that are not finite (NaN or infinite)"]
+
+
 def test_a_grid_that_is_too_small_is_refused(paths):
     with pytest.raises(ValueError, match=r"maps of 4 columns are too small .*larger inputs"):
         flip_test(network(Learned(1.0)), paths, Preprocessing(32))

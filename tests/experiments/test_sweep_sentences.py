@@ -215,6 +215,12 @@ def read_sqrt_d(sentence, table):
     assert ("which was not part of this sweep" in sentence) == (not swept)
     if not swept:
         return
+    whole = re.search(r"leaves (?:all \d+|both) combinations of network and query (.*)\.$", sentence)
+    if whole:
+        counted = re.fullmatch(r"one-hot on (\d+) of \d+ photos", whole[1])
+        for query in table.queries:
+            hot = int(table.column("saturated", query, "inv_sqrt_d").sum())
+            assert not counted or hot == int(counted[1]), f"{query}: {sentence}"
     for query, text in re.findall(r"“([^”]*)” (one-hot on \d+ of \d+ photos)", sentence):
         hot = int(table.column("saturated", query, "inv_sqrt_d").sum())
         assert text == f"one-hot on {hot} of {photos} photos" and 2 * hot >= photos

@@ -129,7 +129,9 @@ class Recogniser:
         require_finite(features.tokens, features, "features")
         head = required(features.head)
         logits = attended(features.tokens, head, [setting.scaling for setting in self.settings])
-        return [[of_photo] for of_photo in logits.transpose(0, 1).cpu()]
+        logits = logits.transpose(0, 1)  # [B, S, C]
+        require_finite(logits, features, "attended class logits")
+        return [[of_photo] for of_photo in logits.cpu()]
 
 
 def required(head: Head | None) -> Linear:
