@@ -102,13 +102,19 @@ class RunWriter:
         return finished_photos(self.folder, self.promise)
 
     def remove_pictures(self, finished: set[int]) -> None:
-        """Those of photos that are done again: another photo may have other labels, and they are in the names."""
+        """Those of photos that are done again: another photo may have other labels, and they are in the names.
+
+        Raises ValueError where a folder has the name of one.
+        """
+        require_own_files(self.folder, files=[f"maps/{self.stems[index]}.safetensors" for index in self.left])
         stems = tuple(f"{self.stems[index]}." for index in self.left)
         rows = rows_by_photo(self.folder, len(self.stems))
         kept = {row[kind] for index in finished for row in rows[index] for kind in ("overlay", "panel")}
         for path in (path for kind in ("overlays", "panels") for path in (self.folder / kind).glob("*")):
             name = str(path.relative_to(self.folder))
-            if path.name.startswith(stems) and name not in kept and not path.is_dir():
+            if path.name.startswith(stems) and name not in kept:
+                if path.is_dir():
+                    require_own_files(self.folder, files=[name])
                 path.unlink()
 
     def __enter__(self) -> "RunWriter":
