@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ RECORDS = {"sweep": "plan.json"}  # by which a folder can be gone on with; of ot
 DIFFERS = ("seconds", "passes", "seal")  # of a job.json: how long it took, how many photos this process computed
 COUNTED = re.compile(rb"<b>[^<]*</b> (seconds|passes[^<]*)")  # the same on a sweep's page
 HYDRAS = (".hydra", "multirun.yaml")  # when it was typed, and that it was resumed
-PHOTOS = 8
+PHOTOS = 8  # 02, 05 and 07 are those that change
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def begun(place: Path, words: list[str]) -> int:
     if process:
         return process
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(place)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
@@ -288,7 +290,8 @@ def main() -> int:
     preload()
     figures: dict[str, Counter[str]] = {kind: Counter() for kind in COMMANDS}
     print(f"seed {arguments.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as temporary:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory() as temporary, suppress(KeyboardInterrupt):  # the table so far
         trials = Trials(Path(temporary), arguments.seed)
         number = arguments.only or 0
         while sum(counts["kills"] for counts in figures.values()) < arguments.kills:
