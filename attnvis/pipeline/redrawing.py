@@ -1,6 +1,7 @@
 """A finished run's folder in, the same photos drawn in another style out, without the network.
 
-What it leaves is a run's folder like any other, with copies of the maps: it can be gone on with, and drawn again.
+What it leaves is a run's folder like any other, with copies of the maps: it can be gone on with, and drawn
+again.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from attnvis.methods.answer import Answer
 from attnvis.pipeline.maps import map_photo, read_maps
 from attnvis.pipeline.plan import RunPlan, setting_text
 from attnvis.pipeline.records import read_records, row_seal
-from attnvis.pipeline.resume import FolderPlan, PlannedPhoto, planned_photos, read_json, renewed
+from attnvis.pipeline.resume import FolderPlan, planned_photos, read_json, renewed
 from attnvis.pipeline.run_folder import RunWriter
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays

@@ -169,7 +169,9 @@ def require_own_files(folder: Path, files: Iterable[str] = (), folders: Iterable
         if kind == "link":
             raise ValueError(f"{folder / name} is a link; remove it: files would go where it leads")
         if kind not in ("", "folder"):
-            raise ValueError(f"{folder / name} is a {kind} where a folder is to go; remove it, or {ELSEWHERE}")
+            raise ValueError(
+                f"{folder / name} is a {kind} where a folder is to go; remove it, or {ELSEWHERE}"
+            )
         if name == "wandb":
             require_own_logs(folder / name)
 
@@ -217,8 +219,9 @@ def renewed(
 ) -> tuple[tuple[PlannedPhoto, ...], list[str]]:
     """The photos of a plan as they are now, in its order, and what is to be said of those that changed.
 
-    `named` are the photos that the same words mean now; `noun`: what they are called.  A photo that vanished keeps its digest: what it has
-    left is kept.  One that came since is not added: it would be measured beside what was planned.
+    `named` are the photos that the same words mean now; `noun`: what they are called.  A photo that vanished
+    keeps its digest: what it has left is kept.  One that came since is not added: it would be measured beside
+    what was planned.
     """
     now = planned_photos(Path(photo.path) for photo in photos)
     known = {os.path.abspath(photo.path) for photo in photos}

@@ -69,7 +69,7 @@ class RunWriter:
             self.done = len(finished)
             record = plan.record()
             if resume:
-                self.remove_pictures(finished)
+                self.remove_files(finished)
             # What is no longer true goes first: the plan may name what it is to be made from anew.
             self.rows, self.table = open_records(folder / "records.csv", after=finished)
             self.promise.write(folder)
@@ -101,12 +101,18 @@ class RunWriter:
             self.promise = replace(self.promise, rows=begun.rows, other_rows=begun.other_rows)
         return finished_photos(self.folder, self.promise)
 
-    def remove_pictures(self, finished: set[int]) -> None:
-        """Those of photos that are done again: another photo may have other labels, and they are in the names.
+    def remove_files(self, finished: set[int]) -> None:
+        """Those of photos that are done again, and their maps: another photo may have other labels, and they
+        are in the names, or fail.
 
         Raises ValueError where a folder has the name of one.
         """
-        require_own_files(self.folder, files=[f"maps/{self.stems[index]}.safetensors" for index in self.left])
+        maps = [f"maps/{self.stems[index]}.safetensors" for index in self.left]
+        require_own_files(self.folder, folders=["maps", "overlays", "panels"])
+        for name in maps:
+            if (self.folder / name).is_dir():
+                require_own_files(self.folder, files=[name])
+            (self.folder / name).unlink(missing_ok=True)
         stems = tuple(f"{self.stems[index]}." for index in self.left)
         rows = rows_by_photo(self.folder, len(self.stems))
         kept = {row[kind] for index in finished for row in rows[index] for kind in ("overlay", "panel")}

@@ -1,4 +1,4 @@
-"""Every file of a run's and of a sweep's folder, damaged in turn: --resume makes it anew or refuses in one line."""
+"""Every file of a run's and of a sweep's folder, damaged in turn: it is made anew, or --resume refuses."""
 
 import json
 import os
@@ -15,7 +15,10 @@ SWEEP = [
     *("sweep", "a.png", "b.png", "preprocess.size=96", "seed=0,1", "query=mean", "scaling=none,inv_d"),
     *("sheets=1", "cache.use=false"),
 ]
-REFUSED = {"run": {"run.json", "plan.json"}, "sweep": {"plan.json"}}  # what is lost with them is known nowhere else
+REFUSED = {
+    "run": {"run.json", "plan.json"},
+    "sweep": {"plan.json"},
+}  # what is lost with them is known nowhere else
 
 
 def spoil_empty(path, content):

@@ -1,4 +1,4 @@
-"""What somebody planted in an output folder is neither followed nor waited for: the verb refuses in one line."""
+"""What somebody planted in an output folder is neither followed nor waited for: it is one line."""
 
 import os
 import shutil

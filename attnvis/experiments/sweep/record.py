@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import PurePath
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import PurePath
 from typing import Any
 
 from attnvis.pipeline.resume import sealed, unsealed
