@@ -90,7 +90,12 @@ class RunWriter:
         require_same_network(self.folder, self.plan.provenance)
         begun = FolderPlan.read(self.folder, self.plan.verb)
         if begun is None:
-            return finished_without_plan(self.folder, self.promise)
+            rows = rows_by_photo(self.folder, len(self.promise.photos))
+            most = max(
+                map(len, rows.values()), default=0
+            )  # of any photo: what each has, before there were plans
+            self.promise = replace(self.promise, rows=most or None)
+            return finished_photos(self.folder, self.promise)
         others = differing(begun.settings, json.loads(json.dumps(self.promise.settings)))
         if others:
             raise ValueError(
@@ -248,17 +253,6 @@ def finished_photos(folder: Path, promise: FolderPlan) -> set[int]:
         index
         for index, rows in rows_by_photo(folder, len(promise.photos)).items()
         if len(rows) == promise.rows_of(index) and is_finished(folder, promise, index, rows)
-    }
-
-
-def finished_without_plan(folder: Path, promise: FolderPlan) -> set[int]:
-    """The same of a folder from before there were plans: the most rows of any photo are those of each."""
-    photos = rows_by_photo(folder, len(promise.photos))
-    most = max(map(len, photos.values()), default=0)
-    return {
-        index
-        for index, rows in photos.items()
-        if len(rows) == most and is_finished(folder, promise, index, rows)
     }
 
 
