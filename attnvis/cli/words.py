@@ -166,7 +166,9 @@ def is_own_setting(word: str, command: Command) -> bool:
 
 def stays_within(key: str, value: str) -> bool:
     """Whether a setting reaches nothing outside of the folder."""
-    return bool(re.fullmatch(WITHIN[key], value)) and not (key == "backbone.weights" and os.path.exists(value))
+    return bool(re.fullmatch(WITHIN[key], value)) and not (
+        key == "backbone.weights" and os.path.exists(value)
+    )
 
 
 def is_network(group: str, option: str) -> bool:

@@ -1,6 +1,7 @@
 """A finished run's folder in, the same photos drawn in another style out, without the network.
 
-What it leaves is a run's folder like any other, with copies of the maps: it can be gone on with, and drawn again.
+What it leaves is a run's folder like any other, with copies of the maps: it can be gone on with, and drawn
+again.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -219,8 +219,9 @@ def renewed(
 ) -> tuple[tuple[PlannedPhoto, ...], list[str]]:
     """The photos of a plan as they are now, in its order, and what is to be said of those that changed.
 
-    `named` are the photos that the same words mean now; `noun`: what they are called.  A photo that vanished keeps its digest: what it has
-    left is kept.  One that came since is not added: it would be measured beside what was planned.
+    `named` are the photos that the same words mean now; `noun`: what they are called.  A photo that vanished
+    keeps its digest: what it has left is kept.  One that came since is not added: it would be measured beside
+    what was planned.
     """
     now = planned_photos(Path(photo.path) for photo in photos)
     known = {os.path.abspath(photo.path) for photo in photos}

@@ -77,7 +77,7 @@ class RunWriter:
             elif begun:
                 record["wandb"] = begun
             if resume:
-                self.remove_pictures(finished)
+                self.remove_files(finished)
             # What is no longer true goes first: the plan may name what it is to be made from anew.
             self.rows, self.table = open_records(folder / "records.csv", after=finished)
             self.promise.write(folder)
@@ -105,7 +105,12 @@ class RunWriter:
         require_same_network(self.folder, self.plan.provenance)
         begun = FolderPlan.read(self.folder, self.plan.verb)
         if begun is None:
-            return finished_without_plan(self.folder, self.promise)
+            rows = rows_by_photo(self.folder, len(self.promise.photos))
+            most = max(
+                map(len, rows.values()), default=0
+            )  # of any photo: what each has, before there were plans
+            self.promise = replace(self.promise, rows=most or None)
+            return finished_photos(self.folder, self.promise)
         others = differing(begun.settings, json.loads(json.dumps(self.promise.settings)))
         if others:
             raise ValueError(
@@ -116,14 +121,26 @@ class RunWriter:
             self.promise = replace(self.promise, rows=begun.rows, other_rows=begun.other_rows)
         return finished_photos(self.folder, self.promise)
 
-    def remove_pictures(self, finished: set[int]) -> None:
-        """Those of photos that are done again: another photo may have other labels, and they are in the names."""
+    def remove_files(self, finished: set[int]) -> None:
+        """Those of photos that are done again, and their maps: another photo may have other labels, and they
+        are in the names, or fail.
+
+        Raises ValueError where a folder has the name of one.
+        """
+        maps = [f"maps/{self.stems[index]}.safetensors" for index in self.left]
+        require_own_files(self.folder, folders=["maps", "overlays", "panels"])
+        for name in maps:
+            if (self.folder / name).is_dir():
+                require_own_files(self.folder, files=[name])
+            (self.folder / name).unlink(missing_ok=True)
         stems = tuple(f"{self.stems[index]}." for index in self.left)
         rows = rows_by_photo(self.folder, len(self.stems))
         kept = {row[kind] for index in finished for row in rows[index] for kind in ("overlay", "panel")}
         for path in (path for kind in ("overlays", "panels") for path in (self.folder / kind).glob("*")):
             name = str(path.relative_to(self.folder))
-            if path.name.startswith(stems) and name not in kept and not path.is_dir():
+            if path.name.startswith(stems) and name not in kept:
+                if path.is_dir():
+                    require_own_files(self.folder, files=[name])
                 path.unlink()
 
     def __enter__(self) -> "RunWriter":
@@ -263,17 +280,6 @@ def finished_photos(folder: Path, promise: FolderPlan) -> set[int]:
         index
         for index, rows in rows_by_photo(folder, len(promise.photos)).items()
         if len(rows) == promise.rows_of(index) and is_finished(folder, promise, index, rows)
-    }
-
-
-def finished_without_plan(folder: Path, promise: FolderPlan) -> set[int]:
-    """The same of a folder from before there were plans: the most rows of any photo are those of each."""
-    photos = rows_by_photo(folder, len(promise.photos))
-    most = max(map(len, photos.values()), default=0)
-    return {
-        index
-        for index, rows in photos.items()
-        if len(rows) == most and is_finished(folder, promise, index, rows)
     }
 
 

@@ -256,7 +256,14 @@ def test_nothing_that_a_folder_says_chooses_code(here, capsys, verb, evil):
             "backbone.layer=layer4",
             "preprocess.size=321",
         ],
-        ["cache.use=true", "logger.mode=disabled", "logger.project=mine", "maps=false", "workers=2", "images=[a.png,'b c.png']"],
+        [
+            "cache.use=true",
+            "logger.mode=disabled",
+            "logger.project=mine",
+            "maps=false",
+            "workers=2",
+            "images=[a.png,'b c.png']",
+        ],
         ["launcher=joblib", "hydra.launcher.n_jobs=2", "experiment=null"],
         ["name=${oc.env:HOME}", "images=a.png,${oc.env:HOME}"],  # texts, as they stand
         ["query=stranger", "scaling=temperature:2", "normalise=top_k(k=5)"],  # a class
@@ -294,10 +301,14 @@ def test_a_file_called_like_weights_is_typed_again(here, capsys):
     assert "type it again" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb, of", [("run", "redraw"), ("redraw", "run"), ("run", "video"), ("video", "run")])
+@pytest.mark.parametrize(
+    "verb, of", [("run", "redraw"), ("redraw", "run"), ("run", "video"), ("video", "run")]
+)
 def test_the_folder_of_another_verb_is_not_gone_on_with(here, capsys, verb, of):
     Path("done").mkdir()
     Path("done", "run.json").write_text(json.dumps({"command": f"attnvis {of} a.png"}))
     with pytest.raises(SystemExit):
         resumed(["--resume", "done"], COMMANDS[verb])
-    assert f"done is not the folder of a {verb}: its run.json is damaged or another's" in capsys.readouterr().err
+    assert (
+        f"done is not the folder of a {verb}: its run.json is damaged or another's" in capsys.readouterr().err
+    )

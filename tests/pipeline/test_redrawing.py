@@ -1,4 +1,4 @@
-"""A run is drawn again: in its own style but for what is asked, from its maps alone, and gone on with like a run."""
+"""A run is drawn again: in its own style but for what is asked, from its maps alone, and gone on with."""
 
 import json
 import shutil
@@ -83,7 +83,9 @@ def test_a_redraw_changes_only_what_is_typed(attnvis, photos, redraw, words, col
     assert all(row["overlay"].endswith(f".{form}") for row in records("again"))
 
 
-def test_maps_of_before_they_held_predictions_are_drawn_with_the_records(attnvis, photos, redraw, monkeypatch):
+def test_maps_of_before_they_held_predictions_are_drawn_with_the_records(
+    attnvis, photos, redraw, monkeypatch
+):
     from attnvis.pipeline import maps
 
     described = maps.described
@@ -113,7 +115,9 @@ def test_what_failed_in_the_run_fails_in_its_redraw(attnvis, photos, redraw):
     assert [row["status"] for row in records("again")] == ["done", "failed", "done"]
 
 
-@pytest.mark.parametrize("render", [{"_target_": "os.system", "colours": "viridis"}, {"colours": 3}, 7, {"high": -1}])
+@pytest.mark.parametrize(
+    "render", [{"_target_": "os.system", "colours": "viridis"}, {"colours": 3}, 7, {"high": -1}]
+)
 def test_no_record_of_a_run_chooses_what_draws_it(attnvis, photos, redraw, render):
     assert attnvis("run", "0.png", "render.panel=false").code == 0
     config = record("out")["config"] | {"render": render}

@@ -89,6 +89,7 @@ def planned_sweep(folder: Path, images: "Iterable[Any]") -> dict[str, list[dict[
     from dataclasses import asdict
 
     from attnvis.experiments.sweep.folder import images_key, read_plan
+    from attnvis.experiments.sweep.job import JOB_FILES, JOB_FOLDERS
     from attnvis.pipeline.resume import (
         changes_in_words,
         differences,
@@ -97,9 +98,13 @@ def planned_sweep(folder: Path, images: "Iterable[Any]") -> dict[str, list[dict[
     )
     from attnvis.types import PhotoError
 
+    images = list(images)  # one a job
     require_own_files(folder, files=OWN_FILES, folders=OWN_FOLDERS)
     begun: dict[str, Any] | None = None
-    if (folder / "plan.json").exists():
+    if not (folder / "plan.json").exists():
+        for job in (folder, *(folder / str(number) for number in range(len(images)))):
+            require_own_files(job, files=JOB_FILES, folders=JOB_FOLDERS)
+    else:
         begun = read_plan(folder)["photos"]
         if not begun:
             note(f"{visible(str(folder))} has no photos in its plan.json, as folders of earlier versions")

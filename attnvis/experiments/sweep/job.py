@@ -30,9 +30,11 @@ from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays
 from attnvis.types import PhotoError, UnavailableError
 
-__all__ = ["GridWriter", "JobWriter", "is_mistake"]
+__all__ = ["JOB_FILES", "JOB_FOLDERS", "GridWriter", "JobWriter", "is_mistake"]
 
 FILES = ("rows.parquet", "curves.safetensors")  # with tiles/ and sheets/ what a job of scalings leaves
+JOB_FILES = (".rows.part", "job.json", *FILES, "index.html", "recognition.parquet")  # that any job writes
+JOB_FOLDERS = ("sheets", "tiles", "wandb")
 
 
 class JobWriter:
@@ -158,11 +160,12 @@ class GridWriter:
 
 
 def remove_pictures(folder: Path) -> None:
-    """The sheets and tiles of a job's folder."""
+    """The sheets and tiles of a job's folder.  Raises ValueError where a folder has the name of one."""
     for kind in ("sheets", "tiles"):
         for path in (folder / kind).glob("*.jpg"):
-            if not path.is_dir():
-                path.unlink()
+            if path.is_dir():
+                require_own_files(folder / kind, files=[path.name])
+            path.unlink()
 
 
 def require_own_job(folder: Path) -> None:
@@ -170,7 +173,7 @@ def require_own_job(folder: Path) -> None:
 
     Raises ValueError for a link or a folder in the place of a file; a pipe is replaced.
     """
-    for name in (".rows.part", "job.json", *FILES, "index.html", "recognition.parquet"):
+    for name in JOB_FILES:
         if (folder / name).is_symlink() or (folder / name).is_dir():
             require_own_files(folder, files=[name])
-    require_own_files(folder, folders=["sheets", "tiles", "wandb"])
+    require_own_files(folder, folders=JOB_FOLDERS)
