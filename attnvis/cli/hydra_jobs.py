@@ -180,7 +180,7 @@ def resume_words(command: Command, folder: Path) -> str:
 def kept_words(command: Command) -> str:
     """What is true of a command's work after it was stopped, as the end of a line."""
     if not command.record:
-        return command.kept
+        return f"; {command.kept}" if command.kept else ""
     for folder in [*STARTED, *PLANNED]:
         if again := resume_words(command, folder):
             return f"; what was done is kept, go on with {again}"

@@ -33,5 +33,5 @@ COMMAND = Command(
     backbones,
     argument="NETWORK ...",
     key="names",
-    stopped="its table is printed as it grows, and not kept",
+    kept="its table is printed as it grows, and not kept",
 )

@@ -89,5 +89,5 @@ def described(calibration: "Calibration", layer: str, copies: int, shared: list[
 
 
 COMMAND = Command(
-    "calibrate", calibrate, argument="PHOTO ...", kept="; stored is what was said to be, and nothing else"
+    "calibrate", calibrate, argument="PHOTO ...", kept="stored is what was said to be, and nothing else"
 )

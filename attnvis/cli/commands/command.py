@@ -31,11 +31,10 @@ class Command:
     key            the setting that bare words go to
     single         what the bare word is where there may be only one; empty: a list of them
     record         the file by which `--resume FOLDER` knows a folder of this command; empty: it cannot go on
-    stopped        what a stop leaves, for the line that says that it was stopped
     resuming       what `--resume` adds to the words with which the command was started
     takes_query    whether a question without a scaling gets one that suits it
     axes           group -> the setting that lists its options: all of them are measured in one job
-    kept           what is true of its work after Ctrl-C, as the end of a line that begins with "stopped"
+    kept           of one without a record: what a stop leaves, as the end of the line that says so
     comparison     of a command whose jobs are one whole: a comma makes several, failures are told at the end
     """
 
@@ -45,7 +44,6 @@ class Command:
     key: str = "images"
     single: str = ""
     record: str = ""
-    stopped: str = "what was done is kept in the run's folder"
     resuming: tuple[str, ...] = ()
     takes_query: bool = False
     axes: Mapping[str, str] = field(default_factory=dict)

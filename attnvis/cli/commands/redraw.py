@@ -80,5 +80,4 @@ COMMAND = Command(
     single="the folder of one run",
     record="run.json",
     resuming=("resume=true",),
-    kept="; what was drawn is kept in its folder",
 )
