@@ -104,7 +104,7 @@ class FolderPlan:
                 rows=None if rows is None else int(rows),
                 other_rows=others,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{path} is damaged, or not the plan of a {verb}; "
                 "delete it to go on without: then less is known of what must be there"
