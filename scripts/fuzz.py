@@ -592,7 +592,7 @@ def spoil_run(names: list[str], dice: random.Random) -> Damage:
 
 
 def read_run(_: Any) -> Any:
-    """What --resume leaves, and what a redraw of the damaged one does: each has its answer or its complaint."""
+    """What a redraw of the damaged run leaves, and what --resume: an answer each, or a complaint."""
     redrawn = answer_of(
         lambda: command("redraw", ["out", "render.panel=false", "hydra.run.dir=again"]), "again"
     )
