@@ -57,9 +57,9 @@ def enter(verb: str | None, words: list[str]) -> None:
         if status:
             sys.exit(status)
     except Stopped as stop:
-        fail(f"stopped by {stop.sign.name}; what was done is kept in the run's folder", code=128 + stop.sign)
+        fail(f"stopped by {stop.sign.name}; {command.stopped}", code=128 + stop.sign)
     except KeyboardInterrupt:
-        fail("stopped; what was done is kept in the run's folder", code=130)
+        fail(f"stopped; {command.stopped}", code=130)
     finally:
         os.environ.pop("ATTNVIS_COMMAND", None)
         os.environ.pop("ATTNVIS_PROCESS", None)

@@ -3,7 +3,6 @@
 Of a command that compares: all jobs, those that were lost a second time, then the comparison.
 """
 
-import json
 import os
 import sys
 import threading
@@ -20,12 +19,14 @@ from attnvis.cli.commands.common import command_line
 from attnvis.cli.config import plain, require
 from attnvis.cli.messages import explain_hydra_error, fail, format_error, note, visible
 from attnvis.cli.words import quoted
-from attnvis.files import Held, Lock, locked, save
+from attnvis.files import Held, Lock, locked
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["Plan", "launch"]
+__all__ = ["Hold", "Plan", "launch"]
+
+HYDRAS = tuple(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides"))  # that Hydra writes
 
 
 def launch(command: Command, overrides: list[str]) -> int:
@@ -56,6 +57,8 @@ def launch(command: Command, overrides: list[str]) -> int:
             raise
         fail(format_error(error))
     finally:
+        while HELD:
+            HELD.popitem()[1].close()
         if not debugging:
             del os.environ["HYDRA_FULL_ERROR"]
 
@@ -95,6 +98,8 @@ class Task:
         folder = Path(HydraConfig.get().runtime.output_dir)
         comparison = self.command.comparison
         end_with_parent()
+        if not comparison and (lock := HELD.pop(folder.absolute(), None)):
+            lock.close()  # the command takes it itself, before its first file
         try:
             with held(folder) if comparison else nullcontext():
                 status = self.run(cfg, folder)
@@ -161,15 +166,6 @@ def run_and_compare(command: Command, comparison: Comparison, overrides: list[st
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     PLANNED.clear()
     PHOTOS[:] = [comparison.photos]
-    try:
-        return compare_jobs(command, comparison, overrides, debugging)
-    finally:
-        while HELD:
-            HELD.popitem()[1].close()
-
-
-def compare_jobs(command: Command, comparison: Comparison, overrides: list[str], debugging: bool) -> int:
-    """The same; the folders that it holds are let go by its caller."""
     error = attempt(command, overrides, debugging)
     if not PLANNED:
         return 1
@@ -231,7 +227,53 @@ WATCHED: list[int] = []  # the parent with which this process ends
 HELD: dict[Path, Lock] = {}  # the folders that this process holds, for all the jobs that it starts
 
 
-class Plan:
+class Hold:
+    """A Hydra callback that holds a command's folder before Hydra writes its own files into it."""
+
+    def on_run_start(self, config: "DictConfig", **_: Any) -> None:
+        """Before a single job, which takes the folder over."""
+        hold(Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: "DictConfig", **_: Any) -> None:
+        """Before several: each holds its own folder."""
+        hold(Path(config.hydra.sweep.dir), jobs=len(jobs_of(config)))
+
+    def __getattr__(self, name: str) -> Any:
+        """Hydra calls every callback for every event.  Raises AttributeError for what is no event."""
+        if name.startswith("on_"):
+            return lambda *_, **__: None
+        raise AttributeError(name)
+
+
+def hold(folder: Path, jobs: int = 0) -> None:
+    """Holds a folder, and has a look at what Hydra will write to, there and in the folders of its jobs.
+
+    Ends the process where another one holds it, or something stands there that would lead elsewhere:
+    of errors in a callback Hydra only warns, and goes on.
+    """
+    from attnvis.pipeline.resume import require_own_files
+
+    try:
+        HELD[folder.absolute()] = locked(folder)
+        own_folders = [".hydra", ".submitit", *map(str, range(jobs))]
+        require_own_files(folder, files=[*HYDRAS, "multirun.yaml"], folders=own_folders)
+        for number in range(jobs):
+            require_own_files(folder / str(number), files=HYDRAS, folders=[".hydra"])
+    except (OSError, ValueError) as error:
+        fail(format_error(error))
+
+
+def jobs_of(config: "DictConfig") -> list[list[str]]:
+    """The overrides of each job of several."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+class Plan(Hold):
     """A Hydra callback that writes plan.json before the first job: those that never end are known too."""
 
     def on_run_start(self, config: "DictConfig", **_: Any) -> None:
@@ -240,12 +282,7 @@ class Plan:
 
     def on_multirun_start(self, config: "DictConfig", **_: Any) -> None:
         """Before several: each is called by the overrides in which it differs from the others."""
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
-        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-        parsed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-        jobs = BasicSweeper.split_arguments(parsed, None)[0]
+        jobs = jobs_of(config)
         shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
         names = [", ".join(word for word in job if word not in shared) for job in jobs]
         images = [images_of(job, plain(config.images)) for job in jobs]
@@ -258,22 +295,18 @@ class Plan:
 
         images: of every job.  The jobs of a second try are those of the first, on the same photos.
         """
+        from attnvis.pipeline.resume import write_json
+
         PLANNED[:] = [folder]
+        if folder.absolute() in HELD:
+            return
+        hold(folder, jobs=len(jobs) if many else 0)
         try:
-            if folder.absolute() in HELD:
-                return
-            HELD[folder.absolute()] = locked(folder)
             plan = {"command": command_line(), "jobs": jobs, "many": many, "logger": plain(config.logger)}
             plan["photos"] = PHOTOS[0](folder, images) if PHOTOS else {}
-            save(folder, "plan.json", json.dumps(plan, indent=1).encode())
+            write_json(folder, "plan.json", plan)
         except (OSError, ValueError) as error:
-            fail(format_error(error))  # of other errors in a callback Hydra only warns, and goes on
-
-    def __getattr__(self, name: str) -> Any:
-        """Hydra calls every callback for every event.  Raises AttributeError for what is no event."""
-        if name.startswith("on_"):
-            return lambda *_, **__: None
-        raise AttributeError(name)
+            fail(format_error(error))
 
 
 def images_of(job: list[str], usual: Any) -> Any:

@@ -19,6 +19,17 @@ FLAGS_WITH_A_WORD = {  # Hydra's
     *("--config-dir", "--config-name", "--config-path", "--cfg", "--package", "--info"),
 }
 
+# Of these a folder may say only what matches: other values would send or fetch something, or read or write
+# outside of it, and are typed again.
+WITHIN = {
+    "backbone.name": r"[\w.-]+",  # a name of torchvision or timm, not a place of a hub
+    "backbone.weights": r"[A-Za-z]\w*",  # DEFAULT, random, an enum name: no file
+    "cache.folder": "default",
+    "cache.limit": "20.0",  # a smaller one would empty the user's own cache
+    "logger.mode": "offline|disabled",
+    "logger.project": r"[\w.-]+",
+    "logger.group": r"[\w.-]+",
+}
 FOLDERS = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")  # that `--resume` gives itself
 
 
@@ -40,18 +51,17 @@ def resumed(words: list[str], command: Command) -> list[str]:
     folder, typed_again = words[1], with_their_words(words[2:])
     try:
         record = read_json(Path(folder) / command.record)
-        typed = shlex.split(record["command"])[2:]
+        program, *typed = shlex.split(record["command"])
+        if typed[:1] != [verb] or program != "attnvis":
+            raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         if typed_again:
             fail(usage, code=2)
         is_there = os.path.lexists(Path(folder) / command.record)
         state = f"its {command.record} is damaged or another's" if is_there else f"it has no {command.record}"
         fail(f"{folder} is not the folder of a {verb}: {state}; give one such as {example}")
-    for name in (".hydra", *(f".hydra/{file}.yaml" for file in ("config", "hydra", "overrides")), "wandb"):
-        if Path(folder, name).is_symlink():
-            fail(f"{Path(folder, name)} is a link; remove it: files would go where it leads")
     many = record.get("many") is True
-    typed, foreign = divided(typed, command)
+    typed, foreign = divided(typed[1:], command)
     if len(typed_again) != len(set(map(name_of, typed_again)) & set(map(name_of, foreign))):
         fail(usage, code=2)
     lacking = [word for word in foreign if name_of(word) not in map(name_of, typed_again)]
@@ -105,7 +115,8 @@ def is_own_setting(word: str, command: Command) -> bool:
     """Whether key=value gives values, and no code, to settings that attnvis' own configs have.
 
     What is not known to be harmless is not: no setting of Hydra's, but for numbers of a launcher; no config
-    that is not ours; no `_target_`, no interpolation, nothing that is added or deleted.
+    that is not ours; no `_target_`, no interpolation, nothing that is added or deleted; of files and servers
+    only those of `WITHIN`.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import OverrideType
@@ -129,7 +140,16 @@ def is_own_setting(word: str, command: Command) -> bool:
         return all(option in known or is_network(key, option) for option in options)
     if key.startswith("hydra.launcher."):
         return all(re.fullmatch(r"-?\d+(\.\d+)?", option) for option in options)
+    if key in WITHIN and not all(stays_within(key, option) for option in options):
+        return False
     return key in own_settings(command.name)
+
+
+def stays_within(key: str, value: str) -> bool:
+    """Whether a setting reaches nothing outside of the folder."""
+    return bool(re.fullmatch(WITHIN[key], value)) and not (
+        key == "backbone.weights" and os.path.exists(value)
+    )
 
 
 def is_network(group: str, option: str) -> bool:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,38 @@ import numpy as np
 from jaxtyping import Float
 
 from attnvis.backbone.backbone import Backbone
-from attnvis.backbone.calibration import Calibration, estimate_shift, flip_agreements
+from attnvis.backbone.calibration import Calibration, calibration_file, estimate_shift, flip_agreements
 from attnvis.data.preprocessing import sample
+from attnvis.files import Held, locked
 from attnvis.pipeline.streaming import stream
 from attnvis.types import Preprocessing
 
-__all__ = ["flip_test", "flip_test_of_chance"]
+__all__ = ["flip_test", "flip_test_of_chance", "held"]
 
 Watch = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 def unwatched(outcomes: Iterable[Any], total: int) -> Iterable[Any]:
     return outcomes
+
+
+@contextlib.contextmanager
+def held(backbone: Backbone) -> Iterator[None]:
+    """The calibrations of these weights for this process alone; said before the photos are read.
+
+    Raises ValueError where another one calibrates them, OSError where they cannot be stored.
+    """
+    folder = calibration_file(backbone.digest, "").with_suffix("")
+    try:
+        lock = locked(folder)
+    except Held:
+        raise ValueError(f"{backbone.name} is being calibrated by another process; wait for it") from None
+    try:
+        yield
+    finally:
+        lock.close()
+        with contextlib.suppress(OSError):  # another one holds it by now
+            folder.rmdir()
 
 
 def flip_test(

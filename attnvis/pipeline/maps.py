@@ -78,6 +78,7 @@ def described(answer: Answer) -> dict[str, Any]:
         "placement": asdict(answer.placement),
         "class_score": answer.class_score and asdict(answer.class_score),
         "sign_margin": answer.sign_margin,
+        "predicted": [[name, probability] for name, probability in answer.predicted],
     }
 
 
@@ -222,4 +223,5 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
         layer=entry["layer"],
         class_score=ClassScore(**class_score) if class_score else None,
         sign_margin=entry.get("sign_margin"),
+        predicted=tuple((str(name), float(chance)) for name, chance in entry.get("predicted", ())),
     )

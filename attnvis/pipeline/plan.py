@@ -4,7 +4,7 @@ and where the numbers come from.
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,26 @@ class RunPlan:
     logger: Mapping[str, Any] = field(default_factory=lambda: SILENT)
     keep_maps: bool = True
     photos: tuple[PlannedPhoto, ...] = ()  # the same files by their content; none: read for it
+    verb: str = "run"
+    rows: tuple[int, ...] = ()  # of each photo, where they are known before the first is answered
+    sources: tuple[PlannedPhoto, ...] = ()  # the maps that a redraw draws, one a photo
+    origin: Mapping[str, Any] = field(default_factory=dict)  # run.json of the run that a redraw draws
 
     def for_folder(self) -> FolderPlan:
         """What the folder is to hold."""
         settings = {key: value for key, value in self.config.items() if key not in HARMLESS}
         files = ["overlay"]
         files += ["panel"] * self.style.panel + ["map"] * self.keep_maps
-        return FolderPlan("run", self.photos or planned_photos(self.paths), settings, tuple(files))
+        plan = FolderPlan(
+            self.verb,
+            self.photos or planned_photos(self.paths),
+            settings=settings,
+            files=tuple(files),
+            sources=self.sources,
+        )
+        for index, rows in enumerate(self.rows):
+            plan = plan.expecting(index, rows)
+        return plan
 
     @property
     def name(self) -> str:
@@ -58,8 +71,13 @@ class RunPlan:
 
     def record(self) -> dict[str, Any]:
         """What run.json says of it."""
-        about = {"versions": self.versions(), "warnings": list(self.warnings), "config": self.config}
-        return self.provenance.entries() | about
+        about = {
+            "versions": self.origin.get("versions", self.versions()),  # those that made the numbers
+            "warnings": list(self.warnings),
+            "config": {name: value for name, value in self.config.items() if name != "resume"},
+            "style": asdict(self.style),
+        }
+        return dict(self.origin) | self.provenance.entries() | about
 
 
 def setting_text(config: Mapping[str, Any]) -> str:

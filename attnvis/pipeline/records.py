@@ -1,19 +1,31 @@
 """The table of a run, records.csv: a row per photo and answer, or per photo that failed."""
 
 import csv
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from attnvis.files import check_regular, open_new, part_name
+from attnvis.files import check_regular, file_digest, open_new, part_name, whole_file
 from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.types import ClassScore
 
-__all__ = ["COLUMNS", "answer_columns", "as_written", "open_records", "read_numbers", "read_records"]
+__all__ = [
+    "COLUMNS",
+    "answer_columns",
+    "as_written",
+    "open_records",
+    "read_numbers",
+    "read_records",
+    "row_seal",
+    "sort_records",
+]
 
 CLASS = ("class_index", "class_probability", "class_logit", "class_rank")  # of the class that was asked for
+FILES = ("map", "overlay", "panel")
 NUMBERS = (
     *("index", "height", "width", "patches", "rows", "columns", "probability"),
     *CLASS,
@@ -27,7 +39,8 @@ COLUMNS = (
     *CLASS,
     "sign_margin",
     *DESCRIPTIONS,
-    *("map", "overlay", "panel"),
+    *FILES,
+    "seal",
 )
 
 
@@ -103,6 +116,25 @@ def is_row(row: Mapping[str | None, Any]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def row_seal(folder: Path, row: Mapping[str, Any]) -> str:
+    """A digest of what a row says and of the files that it names: no changed bit of either is passed over."""
+    texts = ["" if row.get(name) is None else str(row[name]) for name in COLUMNS if name != "seal"]
+    digests = [file_digest(folder / str(row[name])) for name in FILES if row.get(name)]
+    return hashlib.sha256(json.dumps([list(map(as_written, texts)), digests]).encode()).hexdigest()
+
+
+def sort_records(path: Path) -> None:
+    """The rows in the order of the photos, as a run that was never stopped leaves them."""
+    rows = list(read_records(path))
+    ordered = sorted(rows, key=lambda row: int(row["index"]))
+    if ordered == rows:
+        return
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+        table.writeheader()
+        table.writerows(ordered)
 
 
 def as_written(text: str) -> str:

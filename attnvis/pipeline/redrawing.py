@@ -1,114 +1,189 @@
-"""A finished run's folder in, the same photos drawn in another style out, without the network."""
+"""A finished run's folder in, the same photos drawn in another style out, without the network.
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+What it leaves is a run's folder like any other, with copies of the maps: it can be gone on with, and drawn
+again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from attnvis.data.decoding import load
-from attnvis.files import is_whole, locked, save
-from attnvis.pipeline.drawing import PhotoDrawer
+from attnvis.files import file_digest, is_whole, read_bytes, save
+from attnvis.methods.answer import Answer
 from attnvis.pipeline.maps import map_photo, read_maps
-from attnvis.pipeline.plan import setting_text
-from attnvis.pipeline.records import open_records, read_records
-from attnvis.pipeline.resume import read_json
-from attnvis.pipeline.run_folder import write_page
+from attnvis.pipeline.plan import RunPlan, setting_text
+from attnvis.pipeline.records import read_records, row_seal
+from attnvis.pipeline.resume import FolderPlan, planned_photos, read_json, renewed
+from attnvis.pipeline.run_folder import RunWriter
+from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays
-from attnvis.types import Provenance
+from attnvis.types import PhotoError, Provenance
 
-__all__ = ["redraw"]
+__all__ = ["SourceRun", "redraw_plan", "redraw_run", "style_settings"]
 
 Row = dict[str, str]
 
 
-def redraw(source: Path, target: Path, style: overlays.Style, command: str) -> Iterator[tuple[Path, str]]:
-    """Every photo of a finished run drawn again from its maps; yields the photo and what went wrong, or "".
+@dataclass(frozen=True, eq=False)
+class SourceRun:
+    """A run that is to be drawn again: what its run.json says, and the rows of each of its photos."""
 
-    Raises ValueError for a folder without maps, and where source and target are the same.
-    """
-    record = read_run(source)
-    rows = list(read_records(source / "records.csv"))
-    if not any(row["map"] for row in rows):
-        raise ValueError(f"{source} kept no maps to draw from; run again with maps=true")
-    if target.resolve() == source.resolve():
-        raise ValueError(
-            f"{target} is the run itself; redraw into another folder, its own pictures stay as they are"
-        )
-    lock = locked(target)
-    try:
-        yield from redraw_rows(source, target, style, command, record, rows)
-    finally:
-        lock.close()
+    folder: Path
+    record: Mapping[str, Any]
+    photos: tuple[tuple[Row, ...], ...]  # in the order of the run
 
+    @classmethod
+    def read(cls, folder: Path) -> "SourceRun":
+        """Raises ValueError for a folder that is damaged, is no run's, or kept no maps."""
+        record = read_record(folder)
+        rows: dict[int, list[Row]] = {}
+        for row in read_records(folder / "records.csv"):
+            rows.setdefault(int(row["index"]), []).append(row)
+        photos = tuple(tuple(rows[index]) for index in sorted(rows))
+        if not any(row["map"] for of_photo in photos for row in of_photo):
+            raise ValueError(f"{folder} kept no maps to draw from; run again with maps=true")
+        return cls(folder, record, photos)
 
-def redraw_rows(
-    source: Path, target: Path, style: overlays.Style, command: str, record: dict[str, Any], rows: list[Row]
-) -> Iterator[tuple[Path, str]]:
-    """The same, into a folder that is held; record: what run.json says of the run."""
-    config, warnings = record["config"], tuple(record["warnings"])
-    provenance = replace(Provenance.from_entries(record), command=command, redrawn_from=str(source))
-    record |= provenance.entries() | {"style": asdict(style)}
-    save(target, "run.json", json.dumps(record, indent=1).encode())
-    scaling = setting_text(config.get("scaling", {}))
-    drawer = PhotoDrawer(target, style, provenance, scaling, warnings)
-    records, table = open_records(target / "records.csv")
-    with records:
-        table.writerows(row for row in rows if not row["map"])  # what failed then is not forgotten
-        for name, photo_rows in by_map(rows).items():
-            path = Path(photo_rows[0]["path"])
-            try:
-                if not is_whole(source, name):
-                    raise ValueError(f"{source / name} is gone, empty or no file; run again to make it")
-                drawn = redraw_photo(drawer, source / name, photo_rows)
-            except (ValueError, FileNotFoundError) as error:
-                failed = {"status": "failed", "reason": str(error), "map": "", "overlay": "", "panel": ""}
-                table.writerows(row | failed for row in photo_rows)
-                yield path, str(error)
-                continue
-            table.writerows(drawn)
-            yield path, ""
-    write_page(target, config["name"], style, provenance, warnings)
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(Path(rows[0]["path"]) for rows in self.photos)
+
+    def maps(self) -> tuple[Path, ...]:
+        """Of every photo; of one that failed then a file that is not there."""
+        return tuple(self.folder / (rows[0]["map"] or "maps") for rows in self.photos)
 
 
-def read_run(source: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
     """What run.json says of a run.  Raises ValueError for one that is damaged."""
     try:
-        record = read_json(source / "run.json")
+        record = read_json(folder / "run.json")
         if not isinstance(record["config"]["name"], str) or not isinstance(record["warnings"], list):
             raise ValueError
         setting_text(record["config"].get("scaling", {}))
+        setting_text(record["config"].get("normalise", {}))
+        dict(record["versions"])
         record["warnings"] = [str(warning) for warning in record["warnings"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{source / 'run.json'} is damaged or no run's; redraw another run") from None
+        raise ValueError(f"{folder / 'run.json'} is damaged or no run's; redraw another run") from None
     return record
 
 
-def by_map(rows: list[Row]) -> dict[str, list[Row]]:
-    """The rows of each photo under the file of its maps."""
-    photos: dict[str, list[Row]] = {}
-    for row in rows:
-        if row["map"]:
-            photos.setdefault(row["map"], []).append(row)
-    return photos
+def style_settings(folder: Path) -> dict[str, Any]:
+    """The settings of the style in which a run was drawn, as its record has them: they are to be checked.
+
+    Raises ValueError where run.json is damaged.  A run of before it had them has none.
+    """
+    settings = read_record(folder)["config"].get("render", {})
+    if not isinstance(settings, dict):
+        raise ValueError(f"{folder / 'run.json'} is damaged or no run's; redraw another run")
+    return {name: value for name, value in settings.items() if not name.startswith("_")}
 
 
-def redraw_photo(drawer: PhotoDrawer, maps: Path, rows: list[Row]) -> list[Row]:
-    """The new rows of one photo.
+def redraw_plan(
+    source: SourceRun,
+    target: Path,
+    style: overlays.Style,
+    command: str,
+    logger: Mapping[str, Any],
+    resume: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> RunPlan:
+    """What the folder of a redraw is to hold; `say` hears what changed since a redraw that goes on began.
+
+    Raises ValueError where source and target are the same, and where the run has other photos by now.
+    """
+    if target.resolve() == source.folder.resolve():
+        raise ValueError(
+            f"{target} is the run itself; redraw into another folder, its own pictures stay as they are"
+        )
+    photos, sources = planned_photos(source.paths()), planned_photos(source.maps())
+    begun = FolderPlan.read(target, "redraw") if resume else None
+    if begun is not None:
+        if [photo.path for photo in begun.photos] != [photo.path for photo in photos]:
+            raise ValueError(
+                f"{source.folder} has other photos than when {target} was begun; redraw into another folder"
+            )
+        photos, remarks = renewed(begun.photos, source.paths())
+        sources, of_maps = renewed(begun.sources, source.maps(), noun="map")
+        for remark in (*remarks, *of_maps):
+            say(remark)
+    provenance = replace(
+        Provenance.from_entries(source.record), command=command, redrawn_from=str(source.folder)
+    )
+    settings = {"_target_": "attnvis.render.Style", **asdict(style)}
+    return RunPlan(
+        paths=source.paths(),
+        style=style,
+        provenance=provenance,
+        config={**source.record["config"], "render": settings, "logger": dict(logger)},
+        warnings=tuple(source.record["warnings"]),
+        logger=logger,
+        photos=photos,
+        verb="redraw",
+        rows=tuple(len(rows) for rows in source.photos),
+        sources=sources,
+        origin=source.record,
+    )
+
+
+def redraw_run(source: SourceRun, results: RunWriter) -> Iterator[Outcome[Answer]]:
+    """Every photo that is still to be drawn, drawn from its maps; what went wrong is its outcome's error."""
+    for number, index in enumerate(results.left):
+        path = results.plan.paths[index]
+        try:
+            answers, rows = redraw_photo(source, index, results)
+        except (ValueError, FileNotFoundError, PhotoError) as error:
+            yield Outcome(number, path, error=" ".join(str(error).split()))
+            continue
+        yield Outcome(number, path, answers=answers, made=rows)
+
+
+def redraw_photo(
+    source: SourceRun, index: int, results: RunWriter
+) -> tuple[list[Answer], list[dict[str, Any]]]:
+    """The answers of one photo, and its new rows.
 
     Raises ValueError, or FileNotFoundError, where its maps or its pixels are not what they were.
     """
+    before, maps = source.photos[index], source.maps()[index]
+    if not before[0]["map"]:
+        raise ValueError(before[0]["reason"] or f"{before[0]['path']} has no maps")  # it failed then
+    if not is_whole(source.folder, before[0]["map"]):
+        raise ValueError(f"{maps} is gone, empty or no file; run again to make it")
+    answers = read_answers(maps, before)
+    photo = load(Path(before[0]["path"]), name=before[0]["photo"])
+    if photo.digest != before[0]["digest"]:
+        raise ValueError(f"{photo.name} is not the photo that {maps} was made from; its bytes have changed")
+    if any(answer.placement.size != photo.size for answer in answers):
+        raise ValueError(f"{maps} lies on a photo of another size; run again to make it")
+    stem = results.stems[index]
+    pictures = results.drawer.draw(stem, photo, answers)
+    copy = f"maps/{stem}.safetensors"
+    save(results.folder, copy, read_bytes(maps))
+    if results.promise.sources[index].digest not in ("", file_digest(results.folder / copy)):
+        raise ValueError(f"{maps} changed since the redraw began; --resume draws it again")
+    rows = []
+    for row, paths in zip(before, pictures, strict=True):
+        new = row | {"index": str(index), "map": copy, "panel": ""} | paths
+        rows.append(new | {"seal": row_seal(results.folder, new)})
+    return answers, rows
+
+
+def read_answers(maps: Path, rows: tuple[Row, ...]) -> list[Answer]:
+    """The answers of one photo.  Raises ValueError where they are another's or damaged, FileNotFoundError."""
     answers = read_maps(maps)
     if len(answers) != len(rows):
         raise ValueError(f"{maps} holds {len(answers)} maps for {len(rows)} rows; run again to make it")
-    path = Path(rows[0]["path"])
-    photo = load(path, name=rows[0]["photo"])
     owner = map_photo(maps)
     if owner is None or owner[0] != rows[0]["digest"]:
         raise ValueError(f"{maps} holds another photo's maps; run again to make it")
-    if photo.digest != rows[0]["digest"]:
-        raise ValueError(f"{path} is not the photo that the maps were made from; its bytes have changed")
-    if any(answer.placement.size != photo.size for answer in answers):
-        raise ValueError(f"{maps} lies on a photo of another size; run again to make it")
-    pictures = drawer.draw(maps.stem, photo, answers)
-    return [row | {"map": "", "panel": ""} | paths for row, paths in zip(rows, pictures, strict=True)]
+    return [
+        answer if answer.predicted or not row["predicted"] else replace(answer, predicted=predicted_of(row))
+        for answer, row in zip(answers, rows, strict=True)
+    ]
+
+
+def predicted_of(row: Mapping[str, str]) -> tuple[tuple[str, float], ...]:
+    """The likeliest class, as the record has it: maps of earlier versions have none."""
+    return ((row["predicted"], float(row["probability"] or "nan")),)

@@ -7,12 +7,13 @@ which files.  One way for every verb whose folder can be gone on with.
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from attnvis.files import file_digest, read_bytes, write_bytes
+from attnvis.files import file_digest, read_bytes, save
 
 __all__ = [
     "NAME",
@@ -26,12 +27,17 @@ __all__ = [
     "planned_photos",
     "read_json",
     "renewed",
+    "require_own_files",
+    "sealed",
+    "unsealed",
+    "write_json",
 ]
 
 NAME = "plan.json"
 FORMAT = 1
 MOST = 1 << 28  # bytes of a json file of ours
 NAMED = 5  # photos that a line names
+ELSEWHERE = "choose another folder with hydra.run.dir=FOLDER"
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class FolderPlan:
     rows         of each photo, one an answer; None: not known before the first photo is answered
     other_rows   of photos that have another number, by their index
     files        the columns of a row that name a file
+    sources      what each photo's pictures are made from beside it: a redraw's maps; none of other verbs
     """
 
     verb: str
@@ -61,6 +68,7 @@ class FolderPlan:
     files: tuple[str, ...] = ()
     rows: int | None = None
     other_rows: Mapping[int, int] = field(default_factory=dict)
+    sources: tuple[PlannedPhoto, ...] = ()
 
     def rows_of(self, index: int) -> int | None:
         return self.other_rows.get(index, self.rows)
@@ -75,8 +83,7 @@ class FolderPlan:
 
     def write(self, folder: Path) -> None:
         """Whole or not at all.  Raises OSError."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / NAME, json.dumps({"format": FORMAT} | asdict(self), indent=1).encode())
+        write_json(folder, NAME, {"format": FORMAT} | asdict(self))
 
     @classmethod
     def read(cls, folder: Path, verb: str) -> "FolderPlan | None":
@@ -91,9 +98,7 @@ class FolderPlan:
             values = read_json(path)
             if values.pop("format") != FORMAT or values["verb"] != verb:
                 raise ValueError
-            photos = tuple(
-                PlannedPhoto(str(entry["path"]), str(entry["digest"])) for entry in values["photos"]
-            )
+            photos, sources = photos_of(values["photos"]), photos_of(values.get("sources", ()))
             others = {int(index): int(rows) for index, rows in values["other_rows"].items()}
             rows = values["rows"]
             return cls(
@@ -103,6 +108,7 @@ class FolderPlan:
                 files=tuple(map(str, values["files"])),
                 rows=None if rows is None else int(rows),
                 other_rows=others,
+                sources=sources,
             )
         except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
@@ -118,11 +124,78 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(read_bytes(path, most=MOST))
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} holds no record of attnvis'")
+        return unsealed(values)
     except RecursionError:
         raise ValueError(f"{path} is nested deeper than anything of attnvis'") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds no record of attnvis'")
-    return values
+
+
+def write_json(folder: Path, name: str, values: Mapping[str, Any]) -> None:
+    """A json file of ours with its seal: whole or not at all.  Raises OSError."""
+    save(folder, name, json.dumps(sealed(values), indent=1).encode())
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With a digest of them all, which `unsealed` holds against them."""
+    rest = json.loads(json.dumps({name: value for name, value in values.items() if name != "seal"}))
+    return {**rest, "seal": json_digest(rest)}
+
+
+def unsealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the seal, which files of earlier versions lack.  Raises ValueError where it is another's."""
+    rest = {name: value for name, value in values.items() if name != "seal"}
+    if "seal" in values and values["seal"] != json_digest(rest):
+        raise ValueError("its content is not what was written")
+    return rest
+
+
+def json_digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def require_own_files(folder: Path, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
+    """That nothing stands where a folder's own files and folders go that would lead elsewhere.
+
+    Links and files in the place of folders, and the other way round, are not what attnvis left.
+    Raises ValueError that names the first, and what to do.
+    """
+    for name in files:
+        kind = kind_of(folder / name)
+        if kind not in ("", "file"):
+            raise ValueError(f"{folder / name} is a {kind} where a file is to go; remove it, or {ELSEWHERE}")
+    for name in folders:
+        kind = kind_of(folder / name)
+        if kind == "link":
+            raise ValueError(f"{folder / name} is a link; remove it: files would go where it leads")
+        if kind not in ("", "folder"):
+            raise ValueError(
+                f"{folder / name} is a {kind} where a folder is to go; remove it, or {ELSEWHERE}"
+            )
+        if name == "wandb":
+            require_own_logs(folder / name)
+
+
+def require_own_logs(folder: Path) -> None:
+    """That W&B's files stay in its folder; it makes some links itself.  Raises ValueError for others."""
+    for place, folders, _ in os.walk(folder):
+        for name in folders:
+            path = Path(place, name)
+            if path.is_symlink() and path != folder / "latest-run":
+                raise ValueError(f"{path} is a link; remove it: files would go where it leads")
+
+
+def kind_of(path: Path) -> str:
+    """file, folder, link or pipe; "" where nothing is."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    if stat.S_ISLNK(mode):
+        return "link"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "file" if stat.S_ISREG(mode) else "pipe or a device"
 
 
 def photos_of(entries: Sequence[Mapping[str, Any]]) -> tuple[PlannedPhoto, ...]:
@@ -142,12 +215,13 @@ def album_digest(photos: Iterable[PlannedPhoto]) -> str:
 
 
 def renewed(
-    photos: Sequence[PlannedPhoto], named: Iterable[Path]
+    photos: Sequence[PlannedPhoto], named: Iterable[Path], noun: str = "photo"
 ) -> tuple[tuple[PlannedPhoto, ...], list[str]]:
     """The photos of a plan as they are now, in its order, and what is to be said of those that changed.
 
-    `named` are the photos that the same words mean now.  A photo that vanished keeps its digest: what it has
-    left is kept.  One that came since is not added: it would be measured beside what was planned.
+    `named` are the photos that the same words mean now; `noun`: what they are called.  A photo that vanished
+    keeps its digest: what it has left is kept.  One that came since is not added: it would be measured beside
+    what was planned.
     """
     now = planned_photos(Path(photo.path) for photo in photos)
     known = {os.path.abspath(photo.path) for photo in photos}
@@ -159,7 +233,7 @@ def renewed(
         "came": ("came since and is not part of this", "came since and are not part of this"),
     }
     remarks = [
-        f"{counted(paths)} {endings[kind][len(paths) > 1]}" for kind, paths in changes.items() if paths
+        f"{counted(paths, noun)} {endings[kind][len(paths) > 1]}" for kind, paths in changes.items() if paths
     ]
     kept = [
         before if before.digest and not after.digest and not after.is_there else after
@@ -189,10 +263,10 @@ def changes_in_words(changes: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def counted(paths: Sequence[str]) -> str:
+def counted(paths: Sequence[str], noun: str = "photo") -> str:
     """3 photos (a.jpg, b.jpg, c.jpg)"""
     names = ", ".join(paths[:NAMED]) + (", ..." if len(paths) > NAMED else "")
-    return f"{len(paths)} photo{'s' * (len(paths) != 1)} ({names})"
+    return f"{len(paths)} {noun}{'s' * (len(paths) != 1)} ({names})"
 
 
 def differing(before: Any, now: Any, prefix: str = "") -> list[str]:

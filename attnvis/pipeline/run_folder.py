@@ -17,20 +17,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from attnvis.files import is_whole, locked, save, slug, unique
+from attnvis.files import file_digest, is_whole, locked, save, slug, unique
 from attnvis.methods.answer import Answer
 from attnvis.pipeline import run_page
 from attnvis.pipeline.drawing import PhotoDrawer
 from attnvis.pipeline.maps import map_photo, write_maps
 from attnvis.pipeline.plan import RunPlan
-from attnvis.pipeline.records import answer_columns, as_written, open_records, read_numbers, read_records
-from attnvis.pipeline.resume import FolderPlan, differing, read_json
+from attnvis.pipeline.records import (
+    answer_columns,
+    as_written,
+    open_records,
+    read_numbers,
+    read_records,
+    row_seal,
+    sort_records,
+)
+from attnvis.pipeline.resume import FolderPlan, differing, read_json, require_own_files, write_json
 from attnvis.pipeline.streaming import Outcome
 from attnvis.pipeline.tracking import PhotoTracker
 from attnvis.render import overlays, panels
 from attnvis.types import PhotoError, Provenance
 
-__all__ = ["RunWriter", "write_page"]
+__all__ = ["RunWriter"]
+
+FILES = ("run.json", "plan.json", "records.csv", "index.html")  # of a folder
+FOLDERS = ("maps", "overlays", "panels", "wandb")
 
 
 class RunWriter:
@@ -49,15 +60,20 @@ class RunWriter:
         self.stems = [unique(slug(path.stem), names) for path in plan.paths]
         self.drawer = PhotoDrawer(folder, plan.style, plan.provenance, plan.scaling, plan.warnings)
         self.promise = plan.for_folder()
+        self.resumed = resume
         self.lock = locked(folder)
         try:
+            require_own_files(folder, files=FILES, folders=FOLDERS)
             finished = self.finished() if resume else set()
             self.left = [index for index in range(len(plan.paths)) if index not in finished]
             self.done = len(finished)
-            self.promise.write(folder)
             record = plan.record()
-            self.write("run.json", json.dumps(record, indent=1).encode())
+            if resume:
+                self.remove_files(finished)
+            # What is no longer true goes first: the plan may name what it is to be made from anew.
             self.rows, self.table = open_records(folder / "records.csv", after=finished)
+            self.promise.write(folder)
+            write_json(folder, "run.json", record)
             settings = plan.provenance.entries() | {"versions": record["versions"]} | dict(plan.config)
             self.tracker = PhotoTracker(folder, plan.logger, settings)
         except BaseException:
@@ -72,7 +88,7 @@ class RunWriter:
         if not (self.folder / "records.csv").is_file():
             return set()
         require_same_network(self.folder, self.plan.provenance)
-        begun = FolderPlan.read(self.folder, "run")
+        begun = FolderPlan.read(self.folder, self.plan.verb)
         if begun is None:
             return finished_without_plan(self.folder, self.promise)
         others = differing(begun.settings, json.loads(json.dumps(self.promise.settings)))
@@ -81,8 +97,31 @@ class RunWriter:
                 f"{self.folder} was begun with other settings ({', '.join(others[:3])}); "
                 "run again in another folder"
             )
-        self.promise = replace(self.promise, rows=begun.rows, other_rows=begun.other_rows)
+        if not self.plan.rows:
+            self.promise = replace(self.promise, rows=begun.rows, other_rows=begun.other_rows)
         return finished_photos(self.folder, self.promise)
+
+    def remove_files(self, finished: set[int]) -> None:
+        """Those of photos that are done again, and their maps: another photo may have other labels, and they
+        are in the names, or fail.
+
+        Raises ValueError where a folder has the name of one.
+        """
+        maps = [f"maps/{self.stems[index]}.safetensors" for index in self.left]
+        require_own_files(self.folder, folders=["maps", "overlays", "panels"])
+        for name in maps:
+            if (self.folder / name).is_dir():
+                require_own_files(self.folder, files=[name])
+            (self.folder / name).unlink(missing_ok=True)
+        stems = tuple(f"{self.stems[index]}." for index in self.left)
+        rows = rows_by_photo(self.folder, len(self.stems))
+        kept = {row[kind] for index in finished for row in rows[index] for kind in ("overlay", "panel")}
+        for path in (path for kind in ("overlays", "panels") for path in (self.folder / kind).glob("*")):
+            name = str(path.relative_to(self.folder))
+            if path.name.startswith(stems) and name not in kept:
+                if path.is_dir():
+                    require_own_files(self.folder, files=[name])
+                path.unlink()
 
     def __enter__(self) -> "RunWriter":
         return self
@@ -95,6 +134,8 @@ class RunWriter:
             # a full disk has been reported already
             with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
                 self.rows.close()
+                if self.resumed and begun:
+                    sort_records(self.folder / "records.csv")
                 if begun:
                     plan = self.plan
                     write_page(self.folder, plan.name, plan.style, plan.provenance, plan.warnings)
@@ -154,7 +195,8 @@ class RunWriter:
             row["map"] = f"maps/{stem}.safetensors"
             self.write(row["map"], write_maps(photo, outcome.answers, weights))
         answers = zip(outcome.answers, pictures, strict=True)
-        return [row | paths | answer_columns(answer) for answer, paths in answers]
+        rows = [row | paths | answer_columns(answer) for answer, paths in answers]
+        return [row | {"seal": row_seal(self.folder, row)} for row in rows]
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """A photo's rows go into the file in one piece: a run that is killed leaves whole photos."""
@@ -228,5 +270,9 @@ def is_finished(folder: Path, promise: FolderPlan, index: int, rows: Sequence[Ma
         files = [row.get(column, "") for column in promise.files]
         if row["status"] != "done" or not same or not all(is_whole(folder, name) for name in files):
             return False
+        if row["seal"] not in ("", row_seal(folder, row)):  # rows of earlier versions have none
+            return False
     maps = {row.get("map", "") for row in rows} - {""}
+    if promise.sources and promise.sources[index].digest:
+        return all(file_digest(folder / name) == promise.sources[index].digest for name in maps)
     return all(map_photo(folder / name) == (photo.digest, len(rows)) for name in maps)

@@ -4,14 +4,16 @@
          numbers.csv    a row per frame: of its own attention, and of the drawn one
          legend.png     its colour scale
          run.json       resolved config, versions, digests, and what the video is
+         plan.json      the video by its digest, the settings, and the files above
+
+A video is written in one piece: what was stopped begins anew.
 """
 
 import contextlib
 import csv
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,14 +22,17 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from attnvis.data.video import Clip
-from attnvis.files import locked, open_new, save
+from attnvis.files import file_digest, locked, open_new, save
 from attnvis.methods.answer import Answer
 from attnvis.pipeline.plan import RunPlan
+from attnvis.pipeline.resume import FolderPlan, differing, read_json, require_own_files, write_json
 from attnvis.pipeline.video import DrawnFrame
 from attnvis.pipeline.video_file import CODECS, VideoWriter
 from attnvis.render import overlays, panels
 
-__all__ = ["VideoRun"]
+__all__ = ["VideoRun", "is_drawn"]
+
+DRAWN = ("overlay.mp4", "numbers.csv", "legend.png")
 
 MEANS = ("perplexity", "max_times_uniform")  # whose means over the frames are recorded
 COLUMNS = (
@@ -62,8 +67,22 @@ class VideoRun:
         self.sums = dict.fromkeys(MEANS, 0.0)
         self.attended = 0
         self.lock = locked(folder)
+        try:
+            self.begin(plan)
+        except BaseException:
+            self.lock.close()
+            raise
+
+    def begin(self, plan: RunPlan) -> None:
+        """The files of a video of which no frame is drawn yet.
+
+        Raises ValueError where a link, a pipe or a folder stands in the place of one.
+        """
+        folder = self.folder
+        require_own_files(folder, files=[*DRAWN, "run.json", "plan.json"], folders=["wandb"])
         self.writer.path.unlink(missing_ok=True)  # of an earlier run in this folder, as the numbers are
         self.settings = plan.record()
+        promised(plan).write(folder)
         self.write_record()
         save(folder, "legend.png", overlays.encode(panels.colour_bar(self.style, margin=16), "png"))
         self.rows = open_new(folder / "numbers.csv", "w", newline="", encoding="utf-8")
@@ -81,7 +100,7 @@ class VideoRun:
             with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
                 self.rows.close()
                 self.writer.close()
-                self.write_record()
+                self.write_record(ended=kind is None)
         finally:
             self.lock.close()
 
@@ -128,10 +147,10 @@ class VideoRun:
             f"instead of {seconds:.1f} s (their own times are in numbers.csv)"
         )
 
-    def write_record(self) -> None:
-        """run.json, when the run begins and once more when it ends."""
-        record = {**self.settings, "video": self.about(), "style": asdict(self.style)}
-        save(self.folder, "run.json", json.dumps(record, indent=1).encode())
+    def write_record(self, ended: bool = False) -> None:
+        """run.json, when the run begins and once more when it ends: then with the digests of its files."""
+        digests = {name: file_digest(self.folder / name) for name in DRAWN if ended}
+        write_json(self.folder, "run.json", {**self.settings, "video": self.about(), "files": digests})
 
     def about(self) -> dict[str, Any]:
         """What the video is."""
@@ -156,6 +175,26 @@ class VideoRun:
             "sound": "not carried over",
             "uneven": self.uneven,
         }
+
+
+def promised(plan: RunPlan) -> FolderPlan:
+    """What the folder of a video is to hold."""
+    return replace(plan.for_folder(), files=DRAWN)
+
+
+def is_drawn(folder: Path, plan: RunPlan) -> bool:
+    """Whether this very video was drawn here to its end, with this network, and its files are whole."""
+    try:
+        begun, record = FolderPlan.read(folder, "video"), read_json(folder / "run.json")
+        digests = dict(record["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    now = plan.provenance.entries()
+    same_network = record.get("weights digest") == now.get("weights digest")
+    if begun is None or not same_network or digests.keys() != set(DRAWN):
+        return False
+    same = begun.photos == plan.photos and not differing(begun.settings, plan.for_folder().settings)
+    return same and all(file_digest(folder / name) == digests[name] != "" for name in DRAWN)
 
 
 def numbers(drawn: DrawnFrame) -> dict[str, Any]:

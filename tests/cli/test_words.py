@@ -218,6 +218,15 @@ MARK = "{_target_: builtins.open, file: hacked, mode: w}"
         ["name=${oc.env:HOME}"],
         ["images=a.png,${oc.env:HOME}"],
         ["unknown=1"],
+        ["backbone.weights=theirs.pth"],
+        ["backbone.weights=/tmp/theirs"],
+        ["backbone.name=hf-hub:theirs/net"],
+        ["cache.folder=theirs"],
+        ["cache.limit=0.001"],
+        ["logger.mode=online"],
+        ["logger.project=theirs/project"],
+        ["logger={mode: online}"],
+        ["cache={folder: theirs}"],
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("verb", ["run", "sweep"])
@@ -246,11 +255,18 @@ def test_nothing_that_a_folder_says_chooses_code(here, capsys, verb, evil):
         ["query=class", "query.name=tabby", "scaling=temperature", "scaling.tau=2", "render.high=8"],
         [
             "backbone=resnet18",
-            "backbone.weights=my weights.pth",
+            "backbone.weights=IMAGENET1K_V1",
             "backbone.layer=layer4",
             "preprocess.size=321",
         ],
-        ["cache.use=true", "logger.mode=disabled", "maps=false", "workers=2", "images=[a.png,'b c.png']"],
+        [
+            "cache.use=true",
+            "logger.mode=disabled",
+            "logger.project=mine",
+            "maps=false",
+            "workers=2",
+            "images=[a.png,'b c.png']",
+        ],
         ["launcher=joblib", "hydra.launcher.n_jobs=2", "experiment=null"],
     ],
 )
@@ -270,5 +286,29 @@ def test_a_word_that_needs_no_typing_again_is_not_taken(here, capsys):
 
 
 def test_only_what_leaves_a_record_is_resumed():
-    assert resumed(["--resume", "done"], COMMANDS["redraw"]) == ["--resume", "done"]
+    assert resumed(["--resume", "done"], COMMANDS["calibrate"]) == ["--resume", "done"]
     assert resumed(["cat.png", "--resume"], COMMANDS["run"]) == ["cat.png", "--resume"]
+
+
+def test_a_file_called_like_weights_is_typed_again(here, capsys):
+    Path("done").mkdir()
+    record = {"command": "attnvis run a.png backbone=resnet18 backbone.weights=theirs"}
+    Path("done", "run.json").write_text(json.dumps(record))
+    assert resumed(["--resume", "done"], COMMANDS["run"])[2] == "backbone.weights=theirs"  # a name
+    Path("theirs").write_text("weights")
+    with pytest.raises(SystemExit):
+        resumed(["--resume", "done"], COMMANDS["run"])
+    assert "type it again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "verb, of", [("run", "redraw"), ("redraw", "run"), ("run", "video"), ("video", "run")]
+)
+def test_the_folder_of_another_verb_is_not_gone_on_with(here, capsys, verb, of):
+    Path("done").mkdir()
+    Path("done", "run.json").write_text(json.dumps({"command": f"attnvis {of} a.png"}))
+    with pytest.raises(SystemExit):
+        resumed(["--resume", "done"], COMMANDS[verb])
+    assert (
+        f"done is not the folder of a {verb}: its run.json is damaged or another's" in capsys.readouterr().err
+    )

@@ -1,5 +1,6 @@
 """What a job left in job.json is read, and written again, letter by letter."""
 
+import hashlib
 import json
 
 import pytest
@@ -52,6 +53,9 @@ TEXT = """{
    "setting": "none"
   }
  ],
+ "files": {
+  "tiles/0.jpg": "00ff"
+ },
  "seconds": 1.25,
  "backbone": "resnet50",
  "weights digest": "random",
@@ -60,7 +64,23 @@ TEXT = """{
 
 
 def test_a_record_is_written_as_it_was_read():
-    assert JobRecord.from_json(TEXT).to_json() == TEXT
+    text = JobRecord.from_json(TEXT).to_json()
+    rest, _, seal = text.partition(',\n "seal": ')
+    assert rest + "\n}" == TEXT and JobRecord.from_json(text) == JobRecord.from_json(TEXT)
+    values = json.dumps(json.loads(TEXT)).encode()
+    assert json.loads(seal[:-2]) == hashlib.sha256(values).hexdigest()
+
+
+def test_no_changed_letter_of_a_record_is_passed_over():
+    text = JobRecord.from_json(TEXT).to_json()
+    with pytest.raises(ValueError, match="not what was written"):
+        JobRecord.from_json(text.replace('"done": 6', '"done": 7'))
+
+
+@pytest.mark.parametrize("name", ["../../private.jpg", "/home/me/private.jpg"])
+def test_a_record_that_names_files_outside_of_its_folder_is_none(name):
+    with pytest.raises(ValueError, match="outside of its folder"):
+        JobRecord.from_json(TEXT.replace('"file": "tiles/0.jpg"', f'"file": "{name}"'))
 
 
 def test_what_no_field_is_called_is_provenance():
@@ -74,7 +94,7 @@ def test_what_no_field_is_called_is_provenance():
 
 def test_a_job_that_failed_early_has_every_key():
     record = json.loads(JobRecord("failed", "no layer stage9", {"seed": 0}).to_json())
-    assert list(record) == list(json.loads(TEXT))[:12]
+    assert list(record) == [*list(json.loads(TEXT))[:13], "seal"]
     assert record["reason"] == "no layer stage9" and record["settings"] == record["failures"] == []
 
 

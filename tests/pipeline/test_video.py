@@ -147,6 +147,7 @@ def test_the_drawn_video_has_the_frames_rate_and_size_of_its_source(film, name, 
         "legend.png",
         "numbers.csv",
         "overlay.mp4",
+        "plan.json",
         "run.json",
     ]
     assert cv2.imread("out/legend.png").shape == (BAR_HEIGHT + 2 * 16, 440 + 2 * 16, 3)  # with its margin

@@ -25,4 +25,10 @@ def backbones(cfg: "DictConfig", folder: Path) -> int:
     return 0
 
 
-COMMAND = Command("backbones", backbones, argument="NETWORK ...", key="names")
+COMMAND = Command(
+    "backbones",
+    backbones,
+    argument="NETWORK ...",
+    key="names",
+    stopped="its table is printed as it grows, and not kept",
+)

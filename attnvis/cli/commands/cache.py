@@ -31,4 +31,4 @@ def cache(cfg: "DictConfig", folder: Path) -> int:
     return 0
 
 
-COMMAND = Command("cache", cache)
+COMMAND = Command("cache", cache, stopped="what was not freed is still there")

@@ -21,13 +21,14 @@ __all__ = ["COMMAND", "calibrate", "described"]
 def calibrate(cfg: "DictConfig", folder: Path) -> int:
     """Where the cells of each layer look, by the flip test, beside where those of random weights do.
 
-    It is stored for every later run.  Gives 1 where photos could not be read.
+    It is stored for every later run, at the end: one that is stopped begins anew.  Gives 1 where photos could
+    not be read.
     """
     import numpy as np
     import torch
 
     from attnvis.backbone.calibration import store_calibration
-    from attnvis.pipeline.calibrating import flip_test, flip_test_of_chance
+    from attnvis.pipeline.calibrating import flip_test, flip_test_of_chance, held
 
     paths = photos(plain(cfg.images))
     if len(paths) > cfg.most:
@@ -39,17 +40,18 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
     backbone = build(cfg, "backbone")
     preprocessing = backbone.preprocessing.changed("resize", cfg.preprocess.size)
     how = {"batch_size": cfg.batch_size, "seed": cfg.seed, "watch": progress}
-    calibrations, reasons = flip_test(backbone, paths, preprocessing, **how)
-    controls, shared = flip_test_of_chance(backbone, paths, preprocessing, copies=cfg.controls, **how)
-    complain(reasons)
-    for layer, calibration, shifts in zip(backbone.layers, calibrations, controls, strict=True):
-        calibration = replace(calibration, controls=shifts)
-        for line in described(calibration, layer, copies=cfg.controls, shared=shared):
-            print(line)
-        print(
-            f"  stored in {store_calibration(calibration)}; "
-            "placement=auto and placement=calibrated draw these weights' cells there from now on"
-        )
+    with held(backbone):
+        calibrations, reasons = flip_test(backbone, paths, preprocessing, **how)
+        controls, shared = flip_test_of_chance(backbone, paths, preprocessing, copies=cfg.controls, **how)
+        complain(reasons)
+        for layer, calibration, shifts in zip(backbone.layers, calibrations, controls, strict=True):
+            calibration = replace(calibration, controls=shifts)
+            for line in described(calibration, layer, copies=cfg.controls, shared=shared):
+                print(line)
+            print(
+                f"  stored in {store_calibration(calibration)}; "
+                "placement=auto and placement=calibrated draw these weights' cells there from now on"
+            )
     return 1 if reasons else 0
 
 
@@ -86,4 +88,9 @@ def described(calibration: "Calibration", layer: str, copies: int, shared: list[
         yield f"  the copies keep what was learned in {', '.join(shared[:3])}{more}: no reset_parameters"
 
 
-COMMAND = Command("calibrate", calibrate, argument="PHOTO ...")
+COMMAND = Command(
+    "calibrate",
+    calibrate,
+    argument="PHOTO ...",
+    stopped="nothing is stored, and a calibration begins anew",
+)

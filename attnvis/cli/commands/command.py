@@ -30,6 +30,7 @@ class Command:
     key            the setting that bare words go to
     single         what the bare word is where there may be only one; empty: a list of them
     record         the file by which `--resume FOLDER` knows a folder of this command; empty: it cannot go on
+    stopped        what a stop leaves, for the line that says that it was stopped
     resuming       what `--resume` adds to the words with which the command was started
     takes_query    whether a question without a scaling gets one that suits it
     axes           group -> the setting that lists its options: all of them are measured in one job
@@ -42,6 +43,7 @@ class Command:
     key: str = "images"
     single: str = ""
     record: str = ""
+    stopped: str = "what was done is kept in the run's folder"
     resuming: tuple[str, ...] = ()
     takes_query: bool = False
     axes: Mapping[str, str] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from attnvis.cli.commands.common import command_line, listed, photos, shout
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, note, progress, visible
 from attnvis.cli.words import divided
+from attnvis.files import file_digest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND", "STUDIES", "compare", "sweep"]
 
 STUDIES = ("scalings", "recognition", "note")
+OWN_FILES = ("plan.json", "index.html", "sweep.parquet", "note.html")  # of all jobs together
+OWN_FOLDERS = ("figures", "wandb")
 AXES = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 
 
@@ -82,11 +85,22 @@ def planned_sweep(folder: Path, images: "Iterable[Any]") -> dict[str, list[dict[
     from dataclasses import asdict
 
     from attnvis.experiments.sweep.folder import images_key, read_plan
-    from attnvis.pipeline.resume import changes_in_words, differences, planned_photos
+    from attnvis.experiments.sweep.job import JOB_FILES, JOB_FOLDERS
+    from attnvis.pipeline.resume import (
+        changes_in_words,
+        differences,
+        planned_photos,
+        require_own_files,
+    )
     from attnvis.types import PhotoError
 
+    images = list(images)  # one a job
+    require_own_files(folder, files=OWN_FILES, folders=OWN_FOLDERS)
     begun: dict[str, Any] | None = None
-    if (folder / "plan.json").exists():
+    if not (folder / "plan.json").exists():
+        for job in (folder, *(folder / str(number) for number in range(len(images)))):
+            require_own_files(job, files=JOB_FILES, folders=JOB_FOLDERS)
+    else:
         begun = read_plan(folder)["photos"]
         if not begun:
             note(f"{visible(str(folder))} has no photos in its plan.json, as folders of earlier versions")
@@ -205,6 +219,8 @@ def recognise(inputs: Inputs) -> dict[str, float]:
     print(as_text(findings))
     provenance = replace(backbone.describe(preprocessing), command=command_line())
     write_recognition(findings, job.folder, provenance.entries(), backbone.warnings_at(preprocessing))
+    names = ("index.html", "recognition.parquet")
+    job.update(files={name: file_digest(job.folder / name) for name in names})
     return {
         f"{row.name}/{name}": getattr(row, name).value
         for row in findings.rows

@@ -33,9 +33,10 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.data.video import examine, frames
     from attnvis.methods.attention import AttentionMethod, steady
     from attnvis.pipeline.plan import RunPlan
+    from attnvis.pipeline.resume import PlannedPhoto
     from attnvis.pipeline.tracking import Tracker
     from attnvis.pipeline.video import as_batch, attend_frames
-    from attnvis.pipeline.video_run import VideoRun
+    from attnvis.pipeline.video_run import VideoRun, is_drawn
 
     start, stop = times_of(cfg)
     clip = examine(Path(str(cfg.clip)))
@@ -59,8 +60,15 @@ def video(cfg: "DictConfig", folder: Path) -> int:
         config=plain(cfg),
         warnings=backbone.warnings_at(preprocessing),
         logger=plain(cfg.logger),
+        photos=(PlannedPhoto(str(clip.path), clip.digest),),
+        verb="video",
     )
     shout(plan.warnings)
+    if cfg.resume and is_drawn(folder, plan):
+        print(f"every frame was drawn: {short_path(folder / 'overlay.mp4')}")
+        return 0
+    if cfg.resume:
+        note("a video is written in one piece; what was stopped or has changed is drawn anew")
     run = VideoRun(folder, clip, plan, codec=cfg.codec)
     try:
         with (
@@ -123,4 +131,13 @@ def print_summary(run: "VideoRun", clip: "Clip", start: float, stop: float) -> i
     return int(cut_off)
 
 
-COMMAND = Command("video", video, argument="FILE", key="clip", single="one file", takes_query=True)
+COMMAND = Command(
+    "video",
+    video,
+    argument="FILE",
+    key="clip",
+    single="one file",
+    record="run.json",
+    resuming=("resume=true",),
+    takes_query=True,
+)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from attnvis.experiments.sweep.curves import KEPT, read_curves
 from attnvis.experiments.sweep.record import JobRecord
 from attnvis.experiments.sweep.shapes import SHAPES
-from attnvis.files import check_regular, is_whole, read_bytes
+from attnvis.files import check_regular, file_digest, is_whole, read_bytes
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.pipeline.records import as_written
 from attnvis.pipeline.resume import PlannedPhoto, album_digest, photos_of, read_json
@@ -105,8 +105,12 @@ def finished(folder: Path, asked: Mapping[str, Any], photos: Sequence[PlannedPho
         now.pop("photos", None)
     if record.status != "done" or record.asked != now:
         return False
-    pictures = all(is_whole(folder, tile.file) for tile in record.tiles)  # a page can do without, not a sweep
-    return pictures and not trouble(folder, record, photos)
+    # what of these a page can do without, a sweep cannot
+    tiles = all(
+        is_whole(folder, tile.file) and not (folder / tile.file).is_symlink() for tile in record.tiles
+    )
+    whole = all(file_digest(folder / name) == digest for name, digest in record.files.items())
+    return tiles and whole and not trouble(folder, record, photos)
 
 
 def trouble(folder: Path, record: JobRecord, photos: Sequence[PlannedPhoto] = ()) -> str:
@@ -147,12 +151,19 @@ def read_rows(folder: Path, record: JobRecord) -> pa.Table:
         raise ValueError(
             f"its rows.parquet is damaged or gone ({' '.join(str(error).split())[:80]})"
         ) from None
+    require_written(folder, record, path.name)
     rows = record.done * len(record.queries) * len(record.settings)
     types = dict(zip(SCHEMA.names, SCHEMA.types, strict=True))
     foreign = [entry.name for entry in table.schema if types.get(entry.name) != entry.type]
     if foreign or table.num_rows != rows:  # an earlier version's columns may be fewer
         raise ValueError(f"its rows.parquet holds {table.num_rows} rows of {rows}, or other columns")
     return table
+
+
+def require_written(folder: Path, record: JobRecord, name: str) -> None:
+    """Raises ValueError for a file that is not as the job left it; earlier versions kept no digests."""
+    if name in record.files and file_digest(folder / name) != record.files[name]:
+        raise ValueError(f"its {name} is not what was written")
 
 
 def record_curves(folder: Path, record: JobRecord) -> dict[str, dict[str, np.ndarray]]:
@@ -163,6 +174,7 @@ def record_curves(folder: Path, record: JobRecord) -> dict[str, dict[str, np.nda
         curves = read_curves(path, record.queries)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(f"its curves.safetensors is damaged or gone ({str(error)[:80]})") from None
+    require_written(folder, record, path.name)
     for values in curves.values():
         kept, settings = min(record.done, KEPT), len(record.settings)
         shapes = (values["ranks"].shape[:1], values["gaps"].shape[:1], values["perplexity"].shape[:1])

@@ -23,12 +23,17 @@ from attnvis.experiments.sweep.curves import QueryCurves
 from attnvis.experiments.sweep.record import Failure, JobRecord
 from attnvis.experiments.sweep.rows import RowTable
 from attnvis.experiments.sweep.sheets import SheetWriter
-from attnvis.files import open_new, save, unique
+from attnvis.files import file_digest, open_new, save, unique
 from attnvis.methods.settings import PhotoResult
+from attnvis.pipeline.resume import require_own_files
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays
 
-__all__ = ["GridWriter", "JobWriter"]
+__all__ = ["JOB_FILES", "JOB_FOLDERS", "GridWriter", "JobWriter"]
+
+FILES = ("rows.parquet", "curves.safetensors")  # with tiles/ and sheets/ what a job of scalings leaves
+JOB_FILES = (".rows.part", "job.json", *FILES, "index.html", "recognition.parquet")  # that any job writes
+JOB_FOLDERS = ("sheets", "tiles", "wandb")
 
 
 class JobWriter:
@@ -43,6 +48,9 @@ class JobWriter:
         self.failures: list[Failure] = []
         self.part = folder / ".rows.part"
         folder.mkdir(parents=True, exist_ok=True)
+        require_own_job(folder)
+        if self.part.exists() or (folder / "job.json").exists():
+            remove_pictures(folder)  # of an earlier try: its photos may be others
         open_new(self.part).close()
         (folder / "job.json").unlink(missing_ok=True)
 
@@ -134,4 +142,27 @@ class GridWriter:
         self.rows.flush()
         self.rows.close()
         self.job.part.replace(self.job.folder / "rows.parquet")
-        save(self.job.folder, "curves.safetensors", safetensors.numpy.save(self.arrays()))
+        folder = self.job.folder
+        save(folder, "curves.safetensors", safetensors.numpy.save(self.arrays()))
+        names = (*FILES, *(tile.file for tile in self.sheets.tiles), *self.sheets.files)
+        self.job.update(files={name: file_digest(folder / name) for name in names})
+
+
+def remove_pictures(folder: Path) -> None:
+    """The sheets and tiles of a job's folder.  Raises ValueError where a folder has the name of one."""
+    for kind in ("sheets", "tiles"):
+        for path in (folder / kind).glob("*.jpg"):
+            if path.is_dir():
+                require_own_files(folder / kind, files=[path.name])
+            path.unlink()
+
+
+def require_own_job(folder: Path) -> None:
+    """That nothing in a job's folder leads elsewhere.
+
+    Raises ValueError for a link or a folder in the place of a file; a pipe is replaced.
+    """
+    for name in JOB_FILES:
+        if (folder / name).is_symlink() or (folder / name).is_dir():
+            require_own_files(folder, files=[name])
+    require_own_files(folder, folders=JOB_FOLDERS)

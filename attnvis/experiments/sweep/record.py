@@ -3,7 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import PurePath
 from typing import Any
+
+from attnvis.pipeline.resume import sealed, unsealed
 
 __all__ = ["Failure", "JobRecord", "Tile"]
 
@@ -43,6 +46,7 @@ class JobRecord:
     sharpness: tuple[float, ...] = ()  # shares of the patches for which a temperature is wanted
     failures: tuple[Failure, ...] = ()
     tiles: tuple[Tile, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)  # that the job left, with their digests
     seconds: float = 0.0
     # of the network; in job.json flat, after all others
     provenance: Mapping[str, object] = field(default_factory=dict)
@@ -50,7 +54,7 @@ class JobRecord:
     def to_json(self) -> str:
         values = asdict(self)
         provenance = values.pop("provenance")
-        return json.dumps(values | provenance, indent=1)
+        return json.dumps(sealed(values | provenance), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "JobRecord":
@@ -58,6 +62,7 @@ class JobRecord:
         values = json.loads(text)
         if not isinstance(values, dict) or "status" not in values:
             raise ValueError("no record of a job")
+        values = unsealed(values)
         names = [entry.name for entry in fields(cls) if entry.name != "provenance"]
         known = {name: values.pop(name) for name in names if name in values}
         try:
@@ -80,4 +85,8 @@ def typed(known: dict[str, Any]) -> dict[str, Any]:
     known["sharpness"] = tuple(map(float, known.get("sharpness", ())))
     known["failures"] = tuple(Failure(**failure) for failure in known.get("failures", ()))
     known["tiles"] = tuple(Tile(**tile) for tile in known.get("tiles", ()))
+    known["files"] = {str(name): str(digest) for name, digest in dict(known.get("files", {})).items()}
+    for name in (*known["files"], *(tile.file for tile in known["tiles"])):
+        if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise ValueError("no record of a job: it names files outside of its folder")
     return known

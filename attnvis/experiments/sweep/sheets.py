@@ -34,6 +34,7 @@ class SheetWriter:
         self.drawn = 0  # photos
         self.names: dict[str, int] = {}
         self.tiles: list[Tile] = []
+        self.files: list[str] = []  # the sheets
 
     def add(self, photo: Photo, results: Sequence[PhotoResult]) -> None:
         if self.most is not None and self.drawn >= self.most:
@@ -54,7 +55,8 @@ class SheetWriter:
             pictures, len(self.settings), TILE, photo.name, self.style, headings=headings
         )
         stem = unique(slug(Path(photo.name).stem), self.names)
-        save(self.folder, f"sheets/{stem}.jpg", overlays.encode(sheet, "jpg", 88))
+        self.files.append(f"sheets/{stem}.jpg")
+        save(self.folder, self.files[-1], overlays.encode(sheet, "jpg", 88))
         self.drawn += 1
 
     def pictures_of(
