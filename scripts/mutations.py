@@ -31,7 +31,8 @@ EXTREMES = [
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 2, 10**5, 10**9, 2**63, 10**40, -(10**400), 0.5, -0.0, 1e-300, 1e308,
     float("nan"), float("inf"), float("-inf"), "", " ", "abc", "0", "-1", "nan", "done", "failed", "\0", "\n",
-    "../../outside/victim", "/etc/passwd", "..", ".", "a" * 5000, "\x1b]0;owned\x07\x1b[31m", "кот \u202e\ud83d",
+    "../../outside/victim", "/etc/passwd", "..", ".", "a" * 5000,
+    "\x1b]0;owned\x07\x1b[31m", "кот \u202e\ud83d",
     "${oc.env:HOME}", "=cmd|' /C calc'!A0", "<script>alert(1)</script>", [], [[]], {}, [0], [None, None],
     ["a", "b"], {"a": 1}, {"_target_": "os.system", "command": "touch outside/owned"}, [10**5, 10**5],
     [3, 1], [-3, -4], [0, 0], [1e308, 1e308], [float("nan"), 0.0], "attnvis run trust=[os]",
@@ -41,7 +42,7 @@ VALUES: list[Any] = [
 
 
 def damage_bytes(data: bytes, dice: random.Random, others: tuple[bytes, ...] = ()) -> bytes:
-    """With one to eight changes, most of them near the start, where headers are; now and then another's end."""
+    """With one to eight changes, most near the start, where headers are; now and then another's end."""
     changed = bytearray(data)
     for _ in range(dice.randint(1, 8)):
         at = dice.randrange(max(1, min(len(changed), dice.choice([32, 128, 1024, 1 << 20]))))

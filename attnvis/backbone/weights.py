@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -121,7 +122,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"{path} is not a readable safetensors file: {first_line(error)}") from None
     require_uncompressed(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of odd pickles, which are refused below
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises whatever its reader stumbles over
         blame = (
             "holds pickled objects beside tensors, which could run code"

@@ -23,6 +23,7 @@ __all__ = [
     "read_numbers",
     "read_records",
     "row_seal",
+    "says_what_was_written",
     "sort_records",
 ]
 
@@ -34,6 +35,7 @@ NUMBERS = (
     "sign_margin",
     *DESCRIPTIONS,
 )
+EVERY = ("height", "width", "patches", "rows", "columns", "perplexity", "max_times_uniform")
 COLUMNS = (
     *("index", "photo", "path", "digest", "height", "width", "status", "reason"),
     *("query", "label", "layer", "weights", "scaling", "normalise"),
@@ -153,14 +155,32 @@ def is_row(row: Mapping[str | None, Any]) -> bool:
             float(row.get(name) or 0)
     except ValueError:
         return False
-    return True
+    return row["status"] != "done" or has_its_numbers(row)
+
+
+def has_its_numbers(row: Mapping[str | None, Any]) -> bool:
+    """Whether a photo that is done has the numbers that every page shows, and a class its own."""
+    classes = [bool(row.get(name)) for name in CLASS]
+    predicted = [bool(row.get(name)) for name in ("predicted", "probability")]
+    return all(row.get(name) for name in EVERY) and len(set(classes)) == 1 and len(set(predicted)) == 1
 
 
 def row_seal(folder: Path, row: Mapping[str, Any]) -> str:
     """A digest of what a row says and of the files that it names: no changed bit of either is passed over."""
-    texts = ["" if row.get(name) is None else str(row[name]) for name in COLUMNS if name != "seal"]
     digests = [file_digest(folder / str(row[name])) for name in FILES if row.get(name)]
-    return hashlib.sha256(json.dumps([list(map(as_written, texts)), digests]).encode()).hexdigest()
+    return f"{text_seal(row)}.{hashlib.sha256(json.dumps(digests).encode()).hexdigest()}"
+
+
+def text_seal(row: Mapping[str, Any]) -> str:
+    texts = ["" if row.get(name) is None else str(row[name]) for name in COLUMNS if name != "seal"]
+    return hashlib.sha256(json.dumps(list(map(as_written, texts))).encode()).hexdigest()
+
+
+def says_what_was_written(row: Mapping[str, str]) -> bool:
+    """Whether no text of a row was changed, whatever became of its files; rows of earlier versions tell
+    nothing.
+    """
+    return row["seal"] == "" or row["seal"].partition(".")[0] == text_seal(row)
 
 
 def sort_records(path: Path) -> None:

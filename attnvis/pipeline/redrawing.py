@@ -14,8 +14,8 @@ from attnvis.files import file_digest, is_whole, read_bytes, save
 from attnvis.methods.answer import Answer
 from attnvis.pipeline.maps import map_photo, read_maps
 from attnvis.pipeline.plan import RunPlan, setting_text
-from attnvis.pipeline.records import read_records, row_seal
-from attnvis.pipeline.resume import FolderPlan, planned_photos, read_json, renewed
+from attnvis.pipeline.records import as_written, read_records, row_seal, says_what_was_written
+from attnvis.pipeline.resume import NAME, FolderPlan, planned_photos, read_json, renewed
 from attnvis.pipeline.run_folder import RunWriter
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays
@@ -97,6 +97,12 @@ def redraw_plan(
         raise ValueError(
             f"{target} is the run itself; redraw into another folder, its own pictures stay as they are"
         )
+    if lacking := unrecorded(source):
+        noun = "photos have" if len(lacking) > 1 else "photo has"
+        say(
+            f"{len(lacking)} {noun} no row in {source.folder / 'records.csv'} ({', '.join(lacking[:5])}); "
+            f"attnvis run --resume {source.folder} does the rest"
+        )
     photos, sources = planned_photos(source.paths()), planned_photos(source.maps())
     begun = FolderPlan.read(target, "redraw") if resume else None
     if begun is not None:
@@ -127,6 +133,21 @@ def redraw_plan(
     )
 
 
+def unrecorded(source: SourceRun) -> list[str]:
+    """The photos of the run's plan of which records.csv knows nothing: stopped before, or lost."""
+    recorded = {row["path"] for rows in source.photos for row in rows}
+    try:
+        planned = [str(photo["path"]) for photo in read_json(source.folder / NAME)["photos"]]
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ):  # no plan, or a damaged one, which a redraw needs not
+        return []
+    return [path for path in planned if as_written(path) not in recorded]
+
+
 def redraw_run(source: SourceRun, results: RunWriter) -> Iterator[Outcome[Answer]]:
     """Every photo that is still to be drawn, drawn from its maps; what went wrong is its outcome's error."""
     for number, index in enumerate(results.left):
@@ -147,6 +168,11 @@ def redraw_photo(
     Raises ValueError, or FileNotFoundError, where its maps or its pixels are not what they were.
     """
     before, maps = source.photos[index], source.maps()[index]
+    if not all(map(says_what_was_written, before)):
+        records = source.folder / "records.csv"
+        raise ValueError(
+            f"{before[0]['path']}: its rows in {records} are not what was written; run again to make them"
+        )
     if not before[0]["map"]:
         raise ValueError(before[0]["reason"] or f"{before[0]['path']} has no maps")  # it failed then
     if not is_whole(source.folder, before[0]["map"]):

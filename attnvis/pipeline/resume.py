@@ -110,7 +110,7 @@ class FolderPlan:
                 other_rows=others,
                 sources=sources,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{path} is damaged, or not the plan of a {verb}; "
                 "delete it to go on without: then less is known of what must be there"

@@ -365,6 +365,39 @@ def test_an_entry_that_cannot_be_the_networks_is_computed_again(tmp_path, change
     assert cached.reused == 0 and path.read_bytes() == whole
 
 
+def test_an_entry_whose_cells_lie_elsewhere_is_computed_again(tmp_path):
+    cached = Cached(fake(), tmp_path)
+    cached(photos(0))
+    (path,) = files(tmp_path)
+    rewritten(path, lambda tensors, entry: entry["placement"].update(first=[3.0, 3.0]))
+    same(cached(photos(0)), fake()(photos(0)))
+    assert cached.reused == 0
+
+
+def test_photos_of_one_shape_have_features_of_one_shape(tmp_path):
+    complaints = []
+    cached = Cached(fake(), tmp_path, say=complaints.append)
+    cached(photos(0, 1))
+    path = cached.photo_file(photos(0, 1), 1)
+    rewritten(path, lambda tensors, entry: tensors.update({"tokens.0": tensors["tokens.0"][:, :3].clone()}))
+    same(cached(photos(0, 1)), fake()(photos(0, 1)))
+    assert cached.reused == 0 and len(complaints) == 1 and "is damaged" in complaints[0]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", "[" * 99_999, '{"backbone": 3}', "escapes", "\ufeff{}", "1e999"]
+)
+def test_a_damaged_record_of_a_network_is_passed_over(attnvis, here, content):
+    cached = Cached(fake(), here / "kept")
+    cached(photos(0))
+    about = cached.network / "about.json"
+    if content == "escapes":
+        content = json.dumps(json.loads(about.read_text()) | {"layer": "\x1b[31mred"})
+    about.write_text(content)
+    ended = attnvis("cache", f"folder={here / 'kept'}")
+    assert ended.code == 0 and ended.out.count("\n") == 1 and " 0.0 MB in " in ended.out and not ended.err
+
+
 def test_another_photos_entry_under_this_name_is_none(tmp_path):
     cached = Cached(fake(), tmp_path)
     cached(photos(0)), cached(photos(1))

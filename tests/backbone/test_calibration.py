@@ -45,6 +45,7 @@ from attnvis.types import Preprocessing
 STRIDE = 8
 SIZE = Preprocessing(97)
 FOUND = Calibration(-2.5, (-3.0, -2.0), 40, 0.5, 0.75, (-2.25, -2.75), "fake", "0" * 64, "maps", 97)
+UNSEALED = {name: value for name, value in json.loads(FOUND.text).items() if name != "seal"}
 
 
 class Learned(nn.Module):
@@ -309,10 +310,10 @@ def test_a_layer_of_any_name_stays_in_the_folder(kept):
         "",
         "[]",
         "{}",
-        json.dumps(json.loads(FOUND.text) | {"format": 0}),
-        json.dumps(json.loads(FOUND.text) | {"digest": "f" * 64}),
+        json.dumps(UNSEALED | {"format": 0}),
+        json.dumps(UNSEALED | {"digest": "f" * 64}),
         *(
-            json.dumps(json.loads(FOUND.text) | poison)
+            json.dumps(UNSEALED | poison)
             for poison in (
                 {"shift": math.nan},
                 {"shift": math.inf},
@@ -330,6 +331,8 @@ def test_a_layer_of_any_name_stays_in_the_folder(kept):
                 {"after": None},
                 {"controls": [math.nan]},
                 {"controls": 3},
+                {"photos": 10**400},
+                {"shift": 10**400},
                 {"backbone": "\x1b[31mred"},
                 {"unknown": 1},
             )
@@ -341,6 +344,21 @@ def test_a_damaged_file_is_refused(content):
     store_calibration(FOUND).write_text(content)
     with pytest.raises(ValueError, match="delete it and run attnvis calibrate again"):
         read_calibration("0" * 64, "maps")
+
+
+def test_no_changed_digit_of_a_calibration_moves_a_cell(kept):
+    path = store_calibration(replace(FOUND, shift=-8.75, interval=(-9.5, -8.0)))
+    whole = path.read_text()
+    for place, sign in enumerate(whole):
+        if sign.isdigit():
+            path.write_text(f"{whole[:place]}{(int(sign) + 1) % 10}{whole[place + 1 :]}")
+            with pytest.raises(ValueError, match="delete it and run attnvis calibrate again"):
+                read_calibration("0" * 64, "maps")
+
+
+def test_a_calibration_of_an_earlier_version_is_read(kept):
+    store_calibration(FOUND).write_text(json.dumps(UNSEALED))
+    assert read_calibration("0" * 64, "maps") == FOUND
 
 
 def test_a_pipe_for_a_calibration_is_not_waited_for():

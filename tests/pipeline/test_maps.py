@@ -92,6 +92,7 @@ def placed(**changes):
     return lambda entry, tensors: entry.update(placement=asdict(PLACEMENT) | changes)
 
 
+SCORE = {"index": 3, "name": "cat", "probability": 0.5, "logit": 1.25, "rank": 1}
 HOSTILE = {
     "huge": placed(grid=[100_000, 100_000]),
     "huge photo": placed(size=[10**9, 10**9]),
@@ -117,6 +118,20 @@ HOSTILE = {
     "box": lambda entry, tensors: entry.update(mark={"top": 1}),
     "label": lambda entry, tensors: entry.update(label={"a": 1}),
     "deep": lambda entry, tensors: entry.update(mark=[[[[[1]]]]]),
+    "mark beyond all photos": lambda entry, tensors: entry.update(mark=[1e300, 1]),
+    "far away": placed(first=[1e6, 0.0]),
+    "hardly a step": placed(step=[1e-300, 20.0]),
+    "steps without end": placed(step=[1e300, 20.0]),
+    "seen backwards": placed(seen={"top": 0.0, "left": 0.0, "height": -5.0, "width": 80.0}),
+    "double": lambda entry, tensors: tensors.update({"weights.0": tensors["weights.0"].double()}),
+    "margin": lambda entry, tensors: entry.update(sign_margin="half"),
+    "margin of two": lambda entry, tensors: entry.update(sign_margin=2.0),
+    "score": lambda entry, tensors: entry.update(class_score={"index": 1}),
+    "chance": lambda entry, tensors: entry.update(class_score=SCORE | {"probability": "likely"}),
+    "more than sure": lambda entry, tensors: entry.update(class_score=SCORE | {"probability": 1.5}),
+    "no name": lambda entry, tensors: entry.update(class_score=SCORE | {"name": None}),
+    "half a rank": lambda entry, tensors: entry.update(class_score=SCORE | {"rank": 1.5}),
+    "logit": lambda entry, tensors: entry.update(class_score=SCORE | {"logit": float("nan")}),
 }
 
 
@@ -129,7 +144,7 @@ def test_a_map_that_cannot_be_drawn_is_one_line(path, change):
 
 
 def test_maps_of_earlier_versions_are_read(path):
-    rewritten(path, lambda entry, tensors: None)
+    rewritten(path, lambda entry, tensors: entry.update(class_score=SCORE, sign_margin=0.5))
     assert numbers(read_maps(path)) == numbers([answer(0), answer(1)])
     assert as_placement(asdict(PLACEMENT)) == PLACEMENT
 

@@ -144,19 +144,22 @@ def trouble_with_photos(table: pa.Table, record: JobRecord, photos: Sequence[Pla
 def read_rows(folder: Path, record: JobRecord) -> pa.Table:
     """The table of a job.  Raises ValueError for one that is damaged, or is not that of this record."""
     path = folder / "rows.parquet"
+    rows = record.done * len(record.queries) * len(record.settings)
     try:
         check_regular(path)
-        table = pq.ParquetFile(path).read()
+        require_written(folder, record, path.name)
+        file = pq.ParquetFile(path)
+        if file.metadata.num_rows != rows:  # before they are unfolded
+            raise ValueError(f"{file.metadata.num_rows} rows of {rows}")
+        table = file.read()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ValueError(
             f"its rows.parquet is damaged or gone ({' '.join(str(error).split())[:80]})"
         ) from None
-    require_written(folder, record, path.name)
-    rows = record.done * len(record.queries) * len(record.settings)
     types = dict(zip(SCHEMA.names, SCHEMA.types, strict=True))
     foreign = [entry.name for entry in table.schema if types.get(entry.name) != entry.type]
-    if foreign or table.num_rows != rows:  # an earlier version's columns may be fewer
-        raise ValueError(f"its rows.parquet holds {table.num_rows} rows of {rows}, or other columns")
+    if foreign:  # an earlier version's columns may be fewer
+        raise ValueError(f"its rows.parquet has other columns: {', '.join(foreign[:3])}")
     return table
 
 

@@ -68,7 +68,7 @@ class JobRecord:
         known = {name: values.pop(name) for name in names if name in values}
         try:
             return cls(**typed(known), provenance=values)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (ArithmeticError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no record of a job: {error}") from None
 
 
