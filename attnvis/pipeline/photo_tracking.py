@@ -1,6 +1,6 @@
 """A run over photos at W&B: numbers as they come; maps, a table, means, the page and the files at the end.
 
-What comes at the end is read from the run's folder, so that a run that was gone on with has all of its photos.
+What comes at the end is read from the run's folder, so that a run that was gone on with has all photos.
 Keys are those of the queries, places those of the photos in their list: no file's name is in them, and W&B
 compares two runs map by map.
 """
