@@ -158,26 +158,28 @@ class Tracker:
             finish_timeout_raises=True,
             x_transaction_log_flush_interval=1,
         )
-        chosen = {
-            "entity": self.settings.entity,
-            "group": self.settings.group,
-            "name": self.settings.name,
-            "notes": self.settings.notes,
-            "tags": list(self.settings.tags) or None,
+        asked = self.settings
+        chosen: dict[str, Any] = {
+            "entity": asked.entity,
+            "group": asked.group,
+            "name": asked.name,
+            "notes": asked.notes,
+            "tags": list(asked.tags) or None,
+        }
+        options: dict[str, Any] = {
+            "mode": mode,
+            "dir": str(self.place),
+            "config": self.config,
+            "project": asked.project,
+            "job_type": asked.job_type,
+            "id": self.id,
+            "resume": "allow" if self.continues else None,
+            "reinit": "create_new",  # beside a run of the caller's own, which goes on
+            "settings": settings,
+            **{key: value for key, value in chosen.items() if value is not None},
         }
         with readable_words():  # which W&B takes down
-            return wandb.init(
-                mode=mode,
-                dir=str(self.place),
-                config=self.config,
-                project=self.settings.project,
-                job_type=self.settings.job_type,
-                id=self.id,
-                resume="allow" if self.continues else None,
-                reinit="create_new",  # beside a run of the caller's own, which goes on
-                settings=settings,
-                **{key: value for key, value in chosen.items() if value is not None},
-            )
+            return wandb.init(**options)
 
     def start_anew(self) -> Any:
         """Offline, where online it could not begin; where W&B still holds the id for that, under another."""
