@@ -49,6 +49,7 @@ def redraw_rows(
     config, warnings = record["config"], tuple(record["warnings"])
     provenance = replace(Provenance.from_entries(record), command=command, redrawn_from=str(source))
     record |= provenance.entries() | {"style": asdict(style)}
+    record.pop("wandb", None)  # that is the run's
     save(target, "run.json", json.dumps(record, indent=1).encode())
     scaling = setting_text(config.get("scaling", {}))
     drawer = PhotoDrawer(target, style, provenance, scaling, warnings)

@@ -47,6 +47,7 @@ def by_hand(folder, scaling, name):
     return np.mean([row[name] for row in rows])
 
 
+@pytest.mark.slow
 def test_a_single_job_is_a_single_run_with_all_of_it(sweep):
     ended = sweep("preprocess.size=96", "name=ablation")
     assert ended.code == 0 and "W&B" not in ended.err
@@ -68,6 +69,7 @@ def test_a_single_job_is_a_single_run_with_all_of_it(sweep):
     assert {"sweep.parquet", "rows.parquet", "sheets/281_0.jpg", "index.html"} <= files
 
 
+@pytest.mark.slow
 def test_jobs_and_their_comparison_are_one_group_and_keep_their_ids(sweep, attnvis):
     assert sweep("preprocess.size=96,128", "logger.group=mine", "logger.tags=[t]").code == 0
     runs = [announced(folder)[0] for folder in ("out", "out/0", "out/1")]
