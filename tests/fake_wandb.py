@@ -1,17 +1,25 @@
-"""Enough of W&B's server, on this machine, for its client to log, to resume and to send what was logged offline."""
+"""Enough of W&B's server, on this machine, for its client to log, to resume, and to send what it kept."""
 
 import gzip
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 KEY = "a" * 40
+VARIABLES = (
+    *("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_GROUP", "WANDB_NAME", "WANDB_NOTES"),
+    *("WANDB_TAGS", "WANDB_JOB_TYPE", "WANDB_RUN_ID", "WANDB_DIR", "WANDB_DISABLED", "WANDB_SILENT"),
+)
 
 
 class WandbServer(ThreadingHTTPServer):
-    """What it was sent: `runs` id -> as it was announced, `lines` id -> history, `summaries`, `artifacts`, `files`.
+    """What it was sent: `runs` id -> as it was announced, `lines` id -> history, `summaries`, and files.
 
     `refused` is a type of artifacts that it does not take.
     """
@@ -205,3 +213,73 @@ class Handler(BaseHTTPRequestHandler):
                 "aliases": [],
             }
         }
+
+
+# ------------------------------------------------------------------------------- what a client left
+
+
+def fresh_wandb(here, monkeypatch):
+    """A fresh W&B session: it reads its environment once, and its home is this folder."""
+    import wandb
+
+    monkeypatch.setenv("HOME", str(here))
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    wandb.teardown()
+    yield wandb
+    wandb.teardown()
+
+
+def logs(folder="out"):
+    return sorted(Path(folder).glob("wandb/*run-*"))
+
+
+def inspect(log):
+    """Every entry of a log, by W&B's own reader."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    entries = [json.loads(line) for line in ended.stdout.splitlines()]
+    kinds = {}
+    for entry in entries:
+        kinds.setdefault(entry["type"], []).append(entry.get(entry["type"]))
+    return kinds
+
+
+def history(kinds):
+    return [entry["item"] for entry in kinds["history"]]
+
+
+def summary(kinds):
+    together = {}
+    for entry in kinds["summary"]:
+        together |= entry.get("update", {})
+    return together
+
+
+def table(log, items, name):
+    (item,) = [item for item in items if f"{name}.path" in item]
+    return json.loads((log / "files" / item[f"{name}.path"]).read_text())
+
+
+def announced(folder="out"):
+    """What each log of a folder says of its run."""
+    return [inspect(log)["run"][0] for log in logs(folder)]
+
+
+def send(command: str) -> subprocess.CompletedProcess:
+    """What a person is told to type, typed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        command,
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+    )

@@ -391,16 +391,16 @@ class Plan(Hold):
 
         Raises ValueError for what W&B would refuse.
         """
-        from attnvis.experiments.sweep.folder import read_plan
-        from attnvis.experiments.sweep.sending import logger_plan
+        from attnvis.pipeline.logger import logger_plan
+        from attnvis.pipeline.resume import read_json
 
         settings = check_logger(plain(config.logger), config.name)
         for remark in settings.remarks if settings.mode != "disabled" else ():
             note(visible(remark))
-        begun: Mapping[str, Any] = {}
-        with suppress(ValueError):
-            begun = read_plan(folder)["logger"]
-        return logger_plan(settings, begun)
+        begun: Any = {}
+        with suppress(ValueError, OSError):
+            begun = read_json(folder / "plan.json").get("logger")
+        return logger_plan(settings, begun if isinstance(begun, dict) else {})
 
     def __getattr__(self, name: str) -> Any:
         """Hydra calls every callback for every event.  Raises AttributeError for what is no event."""

@@ -11,11 +11,11 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LoggerSettings", "new_id", "read_logger", "readable"]
+__all__ = ["LoggerSettings", "logger_plan", "new_id", "read_logger", "readable"]
 
 VARIABLES = {  # setting -> the variable of W&B's that is asked where it is not typed
     "mode": "WANDB_MODE",
@@ -88,13 +88,26 @@ def read_logger(logger: Mapping[str, Any], **defaults: str | None) -> LoggerSett
     return LoggerSettings(**values, remarks=tuple(remarks))
 
 
+def logger_plan(settings: LoggerSettings, begun: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plan says of W&B for all of its jobs: settings as they are in effect, and one id.
+
+    begun: what it said before; what is gone on with keeps its id, and `continues`.
+    """
+    values = {key: value for key, value in asdict(settings).items() if value and key != "remarks"}
+    if settings.dir:
+        values["dir"] = str(settings.dir)
+    values["id"] = settings.id or begun.get("id") or new_id()
+    values["continues"] = bool(settings.id or begun.get("id"))
+    return values
+
+
 def new_id() -> str:
     """Of a run that none has yet: 8 letters and digits, as W&B's own."""
     return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8))
 
 
 def readable(text: str) -> str:
-    """As UTF-8 has it: bytes that the terminal's encoding could not read (LC_ALL=C), and escapes for what is none."""
+    """As UTF-8 has it: bytes that the terminal's encoding could not read (LC_ALL=C), else escapes."""
     try:
         raw = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -129,7 +142,7 @@ def read_mode(typed: Any, remarks: list[str]) -> str:
 
 
 def read_name(key: str, typed: Any, usual: str | None, remarks: list[str]) -> str | None:
-    """What W&B calls by a name; None where nobody gives one.  Raises ValueError for a typed one that it refuses."""
+    """What W&B calls by a name; None: nobody gives one.  Raises ValueError for one that it refuses."""
     text = readable(as_text(key, typed))
     if text:
         if reason := trouble(key, text):
@@ -173,15 +186,20 @@ def is_control(sign: str) -> bool:
 def made_fit(key: str, text: str) -> str:
     """The nearest that W&B takes; "" where nothing is left."""
     signs = ["-" if is_control(sign) or sign in FORBIDDEN.get(key, "") else sign for sign in text]
-    text = re.sub(r"-{2,}", "-", "".join(signs)).strip("- ")
+    text = trimmed(re.sub(r"-{2,}", "-", "".join(signs)))
     text = text[: LONGEST_TAG if key == "tags" else LONGEST]
     if key == "id":
         text = text.encode()[:LONGEST].decode(errors="ignore")
-    return text.strip("- ")
+    return trimmed(text)
+
+
+def trimmed(text: str) -> str:
+    """Without spaces, of any kind, and dashes at its ends."""
+    return re.sub(r"^[\s-]+|[\s-]+$", "", text)
 
 
 def read_tags(typed: Any, remarks: list[str]) -> tuple[str, ...]:
-    """Each once.  Raises ValueError for a typed one that W&B refuses; those of WANDB_TAGS have commas between them."""
+    """Each once; WANDB_TAGS has commas between them.  Raises ValueError for a typed one that W&B refuses."""
     given = list(typed) if isinstance(typed, list | tuple) else [typed] * (typed not in (None, ""))
     tags = []
     for value in given:
@@ -201,7 +219,7 @@ def read_tags(typed: Any, remarks: list[str]) -> tuple[str, ...]:
 
 
 def read_folder(typed: Any, mode: str, remarks: list[str]) -> Path | None:
-    """Where W&B's files go; None: into the run's folder.  Raises ValueError for a typed one that cannot be made."""
+    """Where W&B's files go; None: the run's folder.  Raises ValueError for one that cannot be made."""
     text = as_text("dir", typed)
     given = text or os.environ.get("WANDB_DIR", "")
     if not given or (mode == "disabled" and not text):

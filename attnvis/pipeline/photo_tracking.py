@@ -1,6 +1,6 @@
 """A run over photos at W&B: numbers as they come; maps, a table, means, the page and the files at the end.
 
-What comes at the end is read from the run's folder, so that a run that was gone on with has all of its photos.
+What comes at the end is read from the run's folder, so that a run that was gone on with has all photos.
 Keys are those of the queries, places those of the photos in their list: no file's name is in them, and W&B
 compares two runs map by map.
 """
@@ -94,7 +94,8 @@ class PhotoTracker(Tracker):
         records = self.folder / "records.csv"
         if not records.is_file():
             return
-        means, table = Means(), []
+        means = Means()
+        table: list[Row] = []
         maps: dict[str, dict[int, Row]] = {}  # key -> place -> its row
         places = answers = 0
         for index, rows in by_photo(read_numbers(records)):
@@ -160,7 +161,7 @@ class PhotoTracker(Tracker):
     def columns(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
         columns = {}
         for column, name in TABLE.items():
-            values = [row.get(name) for row in rows]
+            values: list[Any] = [row.get(name) for row in rows]
             if name == "index":
                 values = [int(value) for value in values]
             elif name in NUMBERS:

@@ -1,5 +1,6 @@
-"""One W&B run: numbers, pictures, tables, pages and files in; what goes wrong with W&B is said in one line and
-costs no result.
+"""One W&B run: numbers, pictures, tables, pages and files in.
+
+What goes wrong with W&B is said in one line, and costs no result.
 """
 
 import codecs
@@ -157,26 +158,28 @@ class Tracker:
             finish_timeout_raises=True,
             x_transaction_log_flush_interval=1,
         )
-        chosen = {
-            "entity": self.settings.entity,
-            "group": self.settings.group,
-            "name": self.settings.name,
-            "notes": self.settings.notes,
-            "tags": list(self.settings.tags) or None,
+        asked = self.settings
+        chosen: dict[str, Any] = {
+            "entity": asked.entity,
+            "group": asked.group,
+            "name": asked.name,
+            "notes": asked.notes,
+            "tags": list(asked.tags) or None,
+        }
+        options: dict[str, Any] = {
+            "mode": mode,
+            "dir": str(self.place),
+            "config": self.config,
+            "project": asked.project,
+            "job_type": asked.job_type,
+            "id": self.id,
+            "resume": "allow" if self.continues else None,
+            "reinit": "create_new",  # beside a run of the caller's own, which goes on
+            "settings": settings,
+            **{key: value for key, value in chosen.items() if value is not None},
         }
         with readable_words():  # which W&B takes down
-            return wandb.init(
-                mode=mode,
-                dir=str(self.place),
-                config=self.config,
-                project=self.settings.project,
-                job_type=self.settings.job_type,
-                id=self.id,
-                resume="allow" if self.continues else None,
-                reinit="create_new",  # beside a run of the caller's own, which goes on
-                settings=settings,
-                **{key: value for key, value in chosen.items() if value is not None},
-            )
+            return wandb.init(**options)
 
     def start_anew(self) -> Any:
         """Offline, where online it could not begin; where W&B still holds the id for that, under another."""
@@ -222,7 +225,10 @@ class Tracker:
         )
 
     def await_files(self) -> None:
-        """Until the files are sent.  What the server refuses is remembered; raises ConnectionError where it is lost."""
+        """Until the files are sent; what the server refuses is remembered.
+
+        Raises ConnectionError where it is lost.
+        """
         deadline = time.monotonic() + FILES_PATIENCE
         for title, artifact in self.waiting.items():
             try:
@@ -285,7 +291,7 @@ class Tracker:
                 os.environ[name] = value
 
     def hide_what_is_refused(self) -> None:
-        """W&B starts with no variable that it cannot read; those that attnvis reads itself are given to it anyway."""
+        """W&B starts with no variable that it cannot read; those that attnvis reads itself it is given."""
         for name, reason in refused_variables().items():
             if name not in OURS:
                 tell(f"{name}={os.environ[name]!r} is not what W&B takes ({reason}); it is left out")
@@ -319,7 +325,7 @@ class Tracker:
                     self.run.log(pictures)
 
     def log_list(self, name: str, tiles: Sequence[Tile]) -> None:
-        """Pictures of one size under one name, each at its place: W&B compares them between runs, place by place."""
+        """Pictures of one size under one name: W&B compares them between runs, place by place."""
         if not self.silent and tiles:
             with self.harmless():
                 from wandb import Image
@@ -348,7 +354,7 @@ class Tracker:
             )
 
     def log_table(self, name: str, columns: Mapping[str, Sequence[Any]], total: int | None = None) -> None:
-        """A table of columns of one length, the first of `total` rows; a path is the picture that lies there."""
+        """Columns of one length, the first of `total` rows; a path is the picture that lies there."""
         if self.silent:
             return
         with self.harmless():
@@ -358,7 +364,8 @@ class Tracker:
             total = len(rows) if total is None else total
             if total > min(len(rows), MOST_ROWS):
                 self.unsent.append(
-                    f"the table {name} has the first {MOST_ROWS:,} of {total:,} rows; all are in {self.folder}"
+                    f"the table {name} has the first {MOST_ROWS:,} of {total:,} rows; "
+                    f"all are in {self.folder}"
                 )
             cells = [[self.cell(value) for value in row] for row in rows[:MOST_ROWS]]
             self.run.log({name: Table(list(columns), cells, allow_mixed_types=True)})
@@ -390,7 +397,7 @@ class Tracker:
             self.run.log({name: Html(str(path), inject=False)})
 
     def log_files(self, kind: str, paths: Iterable[Path]) -> None:
-        """Files, and folders with all that is in them, as one artifact; sent from where they lie, not copied."""
+        """Files, and folders with all that is in them, as one artifact; sent from where they lie."""
         paths = [path for path in paths if path.exists()]
         if self.silent or not paths:
             return

@@ -20,6 +20,8 @@ from attnvis.data.decoding import load
 from attnvis.experiments.sweep import curves, rows, sheets
 from attnvis.experiments.sweep.folder import AXES, Sweep, finished, read_sweep, setting_name
 from attnvis.experiments.sweep.job import GridWriter, JobWriter
+from attnvis.experiments.sweep.sending import means
+from attnvis.experiments.sweep.sending import sheets as sent_sheets
 from attnvis.methods.settings import GAPS, RANKS, TEMPERATURES, PhotoResult, SettingGrid
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.pipeline.streaming import Outcome
@@ -190,16 +192,23 @@ def test_queries_of_one_text_are_told_apart(tmp_path):
     assert table["query"][:8] == ["mean"] * 4 + ["mean-2"] * 4
 
 
-def test_medians_are_those_of_the_share_of_the_patches(tmp_path):
+def test_what_wandb_is_told_are_the_means_over_photos(tmp_path):
     outcomes = measured()
-    medians = run_job(tmp_path, outcomes).rows.medians()
-    assert len(medians) == len(QUERIES) * len(SETTINGS)
+    run_job(tmp_path, outcomes)
+    totals = means(pq.read_table(tmp_path / "rows.parquet"))
     for column, name in enumerate(QUERIES):
         for setting, text in enumerate(SETTINGS):
-            shares = sorted(
-                outcome.answers[column].numbers["perplexity"][setting] / N for outcome in outcomes
-            )
-            assert medians[f"{name}/{text}/perplexity_share"] == pytest.approx(shares[1])
+            spreads = [outcome.answers[column].numbers["perplexity"][setting] for outcome in outcomes]
+            assert totals[f"{name}/{text}/perplexity"] == pytest.approx(sum(spreads) / P)
+            assert totals[f"{name}/{text}/perplexity_share"] == pytest.approx(sum(spreads) / P / N)
+
+
+def test_every_contact_sheet_is_found_at_its_photos_place(tmp_path):
+    outcomes = measured()
+    run_job(tmp_path, outcomes, most=2)
+    found = dict(sent_sheets(tmp_path, pq.read_table(tmp_path / "rows.parquet")))
+    assert {place: photo for place, (_, photo) in found.items()} == {0: "0.jpg", 1: "1.jpg"}
+    assert {path for path, _ in found.values()} == set((tmp_path / "sheets").iterdir())
 
 
 # Curves
@@ -336,10 +345,10 @@ def test_a_job_that_fails_before_it_knows_its_network_tells_why(tmp_path):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_job_that_stops_within_a_row_tells_why_and_not_what_followed(tmp_path, monkeypatch, error):
-    def stopped(scaling, normalise):
+    def stopped(result):
         raise error("ctrl c")
 
-    monkeypatch.setattr(rows, "setting_name", stopped)
+    monkeypatch.setattr(rows, "shapes_of", stopped)
     with pytest.raises(error):
         run_job(tmp_path, measured())
     assert (record_in(tmp_path)["status"], record_in(tmp_path)["reason"]) == (

@@ -13,75 +13,22 @@ import cv2
 import numpy as np
 import pytest
 from conftest import make_photo, records
-from fake_wandb import serving
+from fake_wandb import announced, fresh_wandb, history, inspect, logs, send, serving, summary, table
 
 import attnvis
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.pipeline import tracking
 
-VARIABLES = (
-    *("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_GROUP", "WANDB_NAME", "WANDB_NOTES"),
-    *("WANDB_TAGS", "WANDB_JOB_TYPE", "WANDB_RUN_ID", "WANDB_DIR", "WANDB_DISABLED", "WANDB_SILENT"),
-)
+
+@pytest.fixture
+def wandb(here, monkeypatch):
+    yield from fresh_wandb(here, monkeypatch)
 
 
 @pytest.fixture
 def photos(here):
     """Two of one name in two folders."""
     return [make_photo(here / folder / "cat.png", seed=seed) for seed, folder in enumerate("ab")]
-
-
-@pytest.fixture
-def wandb(here, monkeypatch):
-    """A fresh W&B session: it reads its environment once, and its home is this folder."""
-    import wandb
-
-    monkeypatch.setenv("HOME", str(here))
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    wandb.teardown()
-    yield wandb
-    wandb.teardown()
-
-
-def logs(folder="out"):
-    return sorted(Path(folder).glob("wandb/*run-*"))
-
-
-def inspect(log):
-    """Every entry of a log, by W&B's own reader."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    entries = [json.loads(line) for line in ended.stdout.splitlines()]
-    kinds = {}
-    for entry in entries:
-        kinds.setdefault(entry["type"], []).append(entry.get(entry["type"]))
-    return kinds
-
-
-def history(kinds):
-    return [entry["item"] for entry in kinds["history"]]
-
-
-def summary(kinds):
-    together = {}
-    for entry in kinds["summary"]:
-        together |= entry.get("update", {})
-    return together
-
-
-def table(log, items, name):
-    (item,) = [item for item in items if f"{name}.path" in item]
-    return json.loads((log / "files" / item[f"{name}.path"]).read_text())
-
-
-def announced(folder="out"):
-    """What each log of a folder says of its run."""
-    return [inspect(log)["run"][0] for log in logs(folder)]
 
 
 def test_the_log_written_offline_can_be_read_back(attnvis, photos, wandb):
@@ -265,21 +212,6 @@ def closed_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
-
-
-def send(command: str) -> subprocess.CompletedProcess:
-    """What a person is told to type, typed."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(
-        command,
-        shell=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-        env={**os.environ, "PATH": path},
-        stdin=subprocess.DEVNULL,
-    )
 
 
 @pytest.mark.parametrize("key", [None, "a" * 40])

@@ -3,7 +3,6 @@ their settings, medians, figures, table and page.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import pyarrow.compute as pc
 from attnvis.experiments.sweep.folder import AXES, Part, Sweep, read_rows, setting_name
 from attnvis.experiments.sweep.record import JobRecord
 from attnvis.experiments.sweep.sheets import sheet_names
-from attnvis.pipeline.logger import LoggerSettings, new_id
 from attnvis.pipeline.tracking import Tracker
 
-__all__ = ["logger_plan", "of_a_job", "send_job", "send_recognition", "send_sweep", "shared_settings"]
+__all__ = ["of_a_job", "send_job", "send_recognition", "send_sweep", "shared_settings"]
 
 Logger = Mapping[str, Any]
 
@@ -29,19 +27,6 @@ NUMBERS = (
     "js_inv_sqrt_d",
 )
 MEDIANS = ("perplexity", "patches", "sigma_eff", "max_times_uniform", "gradient_norm", "js_inv_sqrt_d")
-
-
-def logger_plan(settings: LoggerSettings, begun: Logger) -> dict[str, Any]:
-    """What plan.json says of W&B: settings as they are in effect, and one id for all parts of the sweep.
-
-    begun: what it said before; a sweep that is gone on with keeps its id.
-    """
-    values = asdict(settings)
-    values["remarks"] = ()
-    values["dir"] = str(settings.dir) if settings.dir else ""
-    values["id"] = settings.id or begun.get("id") or new_id()
-    values["continues"] = bool(settings.id or begun.get("id"))
-    return {key: value for key, value in values.items() if value and key != "remarks"}
 
 
 def of_a_job(plan: Logger, typed: Logger, number: int) -> dict[str, Any]:
