@@ -29,7 +29,7 @@ FOLDERS = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")  # that `--resume` g
 # Settings that are texts: names of files and folders, of classes, of a run.  What they hold is taken as it
 # stands, whatever it means to Hydra: =, brackets, quotes, blanks, ${...}.
 ONE_TEXT = frozenset(
-    {"run", "clip", "cache.folder", "hydra.run.dir", "hydra.sweep.dir", "name"}
+    {"run", "clip", "folder", "cache.folder", "hydra.run.dir", "hydra.sweep.dir", "name"}
     | {f"logger.{key}" for key in ("project", "entity", "group", "notes")}
 )
 SEVERAL_TEXTS = frozenset({"backbone.weights", "query.name"})  # commas make several jobs, where there can be
@@ -493,5 +493,5 @@ def register_backbones(names: Iterable[str]) -> None:
 def quoted(text: str) -> str:
     """As one string of Hydra's grammar, whatever it holds; ${...} in it is no variable."""
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    text = re.sub(r"(\\+)$", r"\1\1", text)  # backslashes before the closing quote
+    text = re.sub(r"(\\+)\Z", r"\1\1", text)  # backslashes before the closing quote
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
