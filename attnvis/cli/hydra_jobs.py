@@ -123,7 +123,7 @@ class Task:
             return 1
 
 
-def output_folder(settings: "DictConfig") -> Path:
+def output_folder(settings: Any) -> Path:
     """Where a job's files go.  Hydra has filled in what varies: a ${...} that is left is part of a name."""
     from omegaconf import OmegaConf
 

@@ -8,7 +8,15 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attnvis import catalogue
-from attnvis.attention.grammar import QUOTED, assign, divide, split_pieces, split_texts, unquoted
+from attnvis.attention.grammar import (
+    QUOTED,
+    assign,
+    divide,
+    is_own_function,
+    split_pieces,
+    split_texts,
+    unquoted,
+)
 from attnvis.cli.commands.command import Command
 from attnvis.cli.config import hint, leaves, settings_of
 from attnvis.cli.messages import fail
@@ -377,9 +385,11 @@ def stage(group: str, text: str) -> functools.partial:
     from attnvis.attention.spec import functions
 
     try:
-        return parse(text) if group == "query" else functions(group, [text])[text]
+        function = parse(text) if group == "query" else functions(group, [text])[text]
     except ValueError as error:
         fail(str(error), code=2)
+    assert isinstance(function, functools.partial)  # as they make every function of a text
+    return function
 
 
 def stage_text(group: str, text: str) -> str:
@@ -390,7 +400,7 @@ def stage_text(group: str, text: str) -> str:
     from attnvis.attention.spec import format_function
 
     name, settings = divide(text)
-    if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name):
+    if is_own_function(text):
         return text
     function = stage(group, text)
     is_class_alone = settings is None and name not in catalogue.options(group)
