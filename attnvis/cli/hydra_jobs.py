@@ -251,9 +251,12 @@ class Plan:
         """Before several: each is called by the overrides in which it differs from the others."""
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
         from hydra.core.override_parser.overrides_parser import OverridesParser
+        from omegaconf import OmegaConf
 
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-        parsed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+        typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # a name may hold ${...}
+        assert isinstance(typed, list)
+        parsed = OverridesParser.create().parse_overrides([*params, *map(str, typed)])
         jobs = BasicSweeper.split_arguments(parsed, None)[0]
         shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
         names = [", ".join(word for word in job if word not in shared) for job in jobs]

@@ -307,7 +307,7 @@ def test_every_stage_that_a_document_shows_is_read_at_every_door():
         ("query", "several"),
         ("query", "mine"),
         ("query", "corner"),
-        ("query", "TEXT"),
+        ("scaling", "temperature:-1"),
     }:
         if text not in ("point", "box"):  # their settings follow as words
             functions = at_sweep(group, text)

@@ -149,6 +149,29 @@ def test_a_name_reads_no_environment_and_no_setting(attnvis, here):
     assert [row["photo"] for row in records("again ${b} [1]")] == names
 
 
+def test_a_sweep_of_several_jobs_reads_no_variable_in_a_name(attnvis, here, monkeypatch):
+    from attnvis.experiments.sweep import page
+
+    monkeypatch.setattr(page, "write_comparison", lambda sweep: sweep.folder / "index.html")
+    name = "${b} ${oc.env:HOME}, [1]=2.png"
+    make_photo(here / name)
+    small = (
+        "sheets=0",
+        "scaling=none",
+        "query=tabby",
+        "seed=0,1",
+        "preprocess.size=96",
+        "cache.folder=c${x}",
+    )
+    assert attnvis("sweep", name, *small, "hydra.sweep.dir=out ${b}").code == 0
+    assert {
+        part["path"]
+        for part in json.loads(Path("out ${b}/plan.json").read_text())["photos"][json.dumps([name])]
+    } == {name}
+    assert attnvis("sweep", "--resume", "out ${b}").code == 0
+    assert [path.name for path in here.glob("c*")] == ["c${x}"]
+
+
 def test_weights_of_any_name_are_found(attnvis, cat):
     """The names of case T11: the file is asked for, whatever it is called; what it holds does not fit."""
     for name in (
