@@ -3,6 +3,7 @@
 Imports almost nothing.
 """
 
+import difflib
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "options",
     "sentence",
     "settings",
+    "unknown_backbone",
 ]
 
 
@@ -64,6 +66,14 @@ def family(backbone: str) -> str | None:
     beginnings = [option for option in options("backbone") if backbone.startswith(option)]
     families = [option for option in beginnings if "name" in settings(f"backbone/{option}")]
     return max(families, key=len, default=None)
+
+
+def unknown_backbone(name: str) -> str:
+    """What to say of a network's name that belongs to no config."""
+    near = difflib.get_close_matches(name, options("backbone"), n=3)
+    hint = f"did you mean {', '.join(near)}? " if near else ""
+    families = ", ".join(options("backbone"))
+    return f"unknown backbone {name!r}; {hint}there are {families} and their members, such as resnet18"
 
 
 def choices(name: str) -> dict[str, str | None]:

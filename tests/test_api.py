@@ -15,6 +15,7 @@ import attnvis as package
 from attnvis import render
 from attnvis.attention import query, scaling
 from attnvis.backbone import sources
+from attnvis.cli.messages import explain_unknown_option
 from attnvis.data import video as data_video
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
@@ -126,9 +127,16 @@ def test_mistakes_say_what_there_is(cat):
         ask(cat, "tabbby")
     with pytest.raises(ValueError, match=r"unknown scaling 'cosin'.*did you mean cosine"):
         ask(cat, "mean", "cosin")
-    for name in ("vit_b_16", "embedded"):
-        with pytest.raises(ValueError, match=f"unknown backbone '{name}'; there are alexnet"):
+    for name, near in {
+        "vit_b_16": "",
+        "embedded": "",
+        "efficentnet_lite": "did you mean efficientnet_lite",
+    }.items():
+        with pytest.raises(
+            ValueError, match=f"unknown backbone '{name}'; {near}.*there are alexnet"
+        ) as caught:
             package.explain(cat, backbone=name)
+        assert str(caught.value) == explain_unknown_option("backbone", name), "as at the command line"
     with pytest.raises(ValueError, match=r"this makes 2; attnvis\.compare"):
         ask(cat, lambda features: query.random(features, count=2))
     for several in ("class,mean", ["class", "mean"]):

@@ -18,6 +18,7 @@ from conftest import Page, make_photo, records
 from torch import nn
 
 from attnvis import catalogue
+from attnvis.backbone.heads import class_names
 from attnvis.cli.commands.registry import COMMANDS
 from attnvis.data.preprocessing import collate
 from attnvis.experiments.sweep import figures
@@ -184,7 +185,7 @@ def test_python_is_as_printed(here):
     names: dict = {"net": Net().eval()}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 2 and (here / "coffee.png").is_file()
+    assert len(blocks) == 3 and (here / "out/coffee.png").is_file() and (here / "out/compared.png").is_file()
     assert names["result"].weights.sum() == pytest.approx(1, abs=1e-5)
     assert names["network"].layer == "blocks.5" and names["network"].certificates[0] is not None
 
@@ -225,7 +226,10 @@ def test_every_option_that_a_document_names_exists(path):
     text = re.sub(r"^    attnvis run cat.jpg -cd mine .*$", "", text, flags=re.MULTILINE)  # are run above
     for group in catalogue.groups():
         for option in re.findall(rf"(?<![.\w]){group}=([a-z_0-9]+)", text):
-            assert option in catalogue.options(group) or catalogue.family(option), f"{group}={option}"
+            is_class = group == "query" and (option.isdecimal() or option in class_names("imagenet"))
+            assert option in catalogue.options(group) or catalogue.family(option) or is_class, (
+                f"{group}={option}"
+            )
 
 
 def commands(path):

@@ -6,7 +6,17 @@ Pure texts: what functions there are is known to `spec` and `query.language`.
 import re
 from collections.abc import Container, Sequence
 
-__all__ = ["NO", "QUOTED", "YES", "assign", "divide", "split_pieces", "split_texts", "unquoted"]
+__all__ = [
+    "NO",
+    "QUOTED",
+    "YES",
+    "assign",
+    "divide",
+    "is_own_function",
+    "split_pieces",
+    "split_texts",
+    "unquoted",
+]
 
 YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 WORDS = {word for word in (*YES, *NO) if word.isalpha()}  # settings, though they begin like a name
@@ -62,6 +72,12 @@ def divide(text: str) -> tuple[str, str | None]:
         return text.strip(), None
     name, in_brackets, behind_colon = match.groups()
     return name, in_brackets if behind_colon is None else behind_colon
+
+
+def is_own_function(text: str) -> bool:
+    """Whether a text names a function by its module: my_module.mine:3."""
+    name, _ = divide(text)
+    return bool(re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name))
 
 
 def assign(settings: str, names: Sequence[str]) -> dict[str, str]:

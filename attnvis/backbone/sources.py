@@ -253,10 +253,7 @@ def load_backbone(name: str, **settings: Any) -> Backbone:
 def load_once(name: str, settings: tuple[tuple[str, Any], ...]) -> Backbone:
     config = config_of(name)
     if config is None:
-        raise ValueError(
-            f"unknown backbone {name!r}; "
-            f"there are {', '.join(catalogue.options('backbone'))} and their members, such as resnet18"
-        )
+        raise ValueError(catalogue.unknown_backbone(name))
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in settings}
     return from_config(config | given)
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attnvis import catalogue
@@ -11,6 +11,13 @@ from attnvis.cli.commands.registry import COMMANDS
 from attnvis.cli.config import settings_of
 
 __all__ = ["manual", "overview"]
+
+STAGES = ("query", "scaling", "normalise")
+EXAMPLES = {  # as pages and panels print them
+    "query": "query=class:tabby, query=point:120,80, query=tabby",
+    "scaling": "scaling=temperature:2",
+    "normalise": "normalise=top_k:5",
+}
 
 
 def overview() -> str:
@@ -58,19 +65,35 @@ def group_lines(group: str, default: str, command: Command) -> list[str]:
     for option in options:
         lines.append(f"  {option:{width}}{catalogue.sentence(f'{group}/{option}')}")
         settings = settings_of(group, option)
-        if group in ("query", "scaling", "normalise") and settings:
+        if group in STAGES and settings:
             values = ", ".join(f"{key}={show(value)}" for key, value in settings.items())
             lines.append(f"  {'':{width}}  {values}")
+    if group in STAGES:
+        several = ", several query=class,mean" if group == "query" and not command.single else ""
+        lines.append(f"  in one word: {EXAMPLES[group]}{several}; see docs/queries.md")
     if group == "backbone":
         lines.append(
             "  a network's name will do: backbone=resnet18 is backbone=resnet backbone.name=resnet18"
         )
-    common = {"backbone": ["_common", *options], "render": [default], "logger": [default]}.get(group, [])
-    # each once, in order
-    shared = dict.fromkeys(line for name in common for _, line in commented(f"{group}/{name}", f"{group}."))
+    common = {"backbone": ["_common"], "render": [default], "logger": [default]}.get(group, [])
+    shared = [line for name in common for _, line in commented(f"{group}/{name}", f"{group}.")]
     if shared:
         lines += [f"  every {group} also takes:", *(f"    {line}" for line in shared)]
+    if group == "backbone":
+        lines += ["  some also take:", *(f"    {line}" for line in lines_of_some(group, options))]
     return [*lines, ""]
+
+
+def lines_of_some(group: str, options: Sequence[str]) -> Iterator[str]:
+    """Settings that not every option of a group has, each with whose it is."""
+    owners: dict[str, list[str]] = {}
+    for option in options:
+        for _, line in commented(f"{group}/{option}", f"{group}."):
+            owners.setdefault(line, []).append(option)
+    for line, those in owners.items():
+        others = [option for option in options if option not in those]
+        few = len(those) <= len(others)
+        yield f"{line}  ({', '.join(those) if few else 'all but ' + ', '.join(others)})"
 
 
 def options_for(group: str, command: Command) -> list[str]:

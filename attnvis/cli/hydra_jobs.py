@@ -187,7 +187,7 @@ def kept_words(command: Command) -> str:
     return "; nothing was done yet"
 
 
-def output_folder(settings: "DictConfig") -> Path:
+def output_folder(settings: Any) -> Path:
     """Where a job's files go.  Hydra has filled in what varies: a ${...} that is left is part of a name."""
     from omegaconf import OmegaConf
 

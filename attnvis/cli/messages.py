@@ -115,6 +115,8 @@ def explain_unknown_setting(key: str, verb: str) -> str:
 
 def explain_unknown_option(group: str, option: str) -> str:
     """An option that its group does not have."""
+    if group == "backbone":
+        return catalogue.unknown_backbone(option)
     offered = catalogue.options(group) if group in catalogue.groups() else []
     if catalogue.is_shared(group):
         return f"{group} must be {KINDS[dict]}, not {option!r}"

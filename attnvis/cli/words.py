@@ -8,7 +8,15 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attnvis import catalogue
-from attnvis.attention.grammar import QUOTED, assign, divide, split_pieces, split_texts, unquoted
+from attnvis.attention.grammar import (
+    QUOTED,
+    assign,
+    divide,
+    is_own_function,
+    split_pieces,
+    split_texts,
+    unquoted,
+)
 from attnvis.cli.commands.command import Command
 from attnvis.cli.config import hint, leaves, settings_of
 from attnvis.cli.messages import fail
@@ -40,7 +48,7 @@ FOLDERS = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")  # that `--resume` g
 # Settings that are texts: names of files and folders, of classes, of a run.  What they hold is taken as it
 # stands, whatever it means to Hydra: =, brackets, quotes, blanks, ${...}.
 ONE_TEXT = frozenset(
-    {"run", "clip", "cache.folder", "hydra.run.dir", "hydra.sweep.dir", "name"}
+    {"run", "clip", "folder", "cache.folder", "hydra.run.dir", "hydra.sweep.dir", "name"}
     | {f"logger.{key}" for key in ("project", "entity", "group", "notes")}
 )
 SEVERAL_TEXTS = frozenset({"backbone.weights", "query.name"})  # commas make several jobs, where there can be
@@ -399,9 +407,11 @@ def stage(group: str, text: str) -> functools.partial:
     from attnvis.attention.spec import functions
 
     try:
-        return parse(text) if group == "query" else functions(group, [text])[text]
+        function = parse(text) if group == "query" else functions(group, [text])[text]
     except ValueError as error:
         fail(str(error), code=2)
+    assert isinstance(function, functools.partial)  # as they make every function of a text
+    return function
 
 
 def stage_text(group: str, text: str) -> str:
@@ -412,7 +422,7 @@ def stage_text(group: str, text: str) -> str:
     from attnvis.attention.spec import format_function
 
     name, settings = divide(text)
-    if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name):
+    if is_own_function(text):
         return text
     function = stage(group, text)
     is_class_alone = settings is None and name not in catalogue.options(group)
@@ -515,5 +525,5 @@ def register_backbones(names: Iterable[str]) -> None:
 def quoted(text: str) -> str:
     """As one string of Hydra's grammar, whatever it holds; ${...} in it is no variable."""
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    text = re.sub(r"(\\+)$", r"\1\1", text)  # backslashes before the closing quote
+    text = re.sub(r"(\\+)\Z", r"\1\1", text)  # backslashes before the closing quote
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"

@@ -110,3 +110,36 @@ def test_a_setting_that_a_verb_shares_is_shown_as_the_verb_has_it(attnvis):
     assert {line for line in run if "cache.limit=" in line} == {
         line for line in sweep if "cache.limit=" in line
     }
+
+
+def test_help_says_whose_a_setting_is(attnvis):
+    """By the configs themselves: what is shown as an option's stands in its file."""
+    lines = attnvis("run", "--help").out.splitlines()
+    first, last = lines.index("  some also take:"), lines.index("query=...  (default mean)")
+    options = {
+        file.stem: yaml.safe_load(file.read_text())
+        for file in (ROOT / "configs/backbone").glob("[a-z]*.yaml")
+    }
+    shown = 0
+    for line in filter(None, lines[first + 1 : last]):
+        key, value, owners = re.fullmatch(r" +backbone\.(\w+)=(.*?)  .*\((.*)\)", line).groups()
+        named = owners.removeprefix("all but ").split(", ")
+        having = named if named[0] == owners.split(", ")[0] else options.keys() - set(named)
+        for option in having:
+            assert options[option][key] == yaml.safe_load(value), (line, option)
+            shown += 1
+    weighted = [option for option, settings in options.items() if "weights" in settings]
+    assert shown >= len(weighted) and sum("backbone.weights=" in line for line in lines) == 4
+
+
+def test_help_shows_how_a_stage_is_typed_in_one_word(attnvis):
+    for verb in ("run", "sweep", "video"):
+        text = attnvis(verb, "--help").out
+        for typed in (
+            "query=class:tabby",
+            "query=point:120,80",
+            "scaling=temperature:2",
+            "normalise=top_k:5",
+        ):
+            assert typed in text, (verb, typed)
+        assert ("query=class,mean" in text.partition("settings:")[0]) == (verb != "video")

@@ -44,10 +44,10 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("run cat.png qurey=mean", "no setting 'qurey'", "did you mean query"),
         ("run cat.png query=claas", "unknown class 'claas'", "Or the query class?"),
         ("run cat.png scaling=temprature", "unknown scaling 'temprature'", "did you mean temperature?"),
-        ("run cat.png backbone=vit_b_16", "backbone has no option 'vit_b_16'", "resnet"),
+        ("run cat.png backbone=vit_b_16", "unknown backbone 'vit_b_16'", "resnet"),
         (
             "run cat.png backbone=efficentnet_lite",
-            "backbone has no option 'efficentnet_lite'",
+            "unknown backbone 'efficentnet_lite'",
             "did you mean efficientnet_lite",
         ),
         ("run cat.png bacth_size=4", "no setting 'bacth_size'", "did you mean batch_size"),

@@ -6,7 +6,7 @@ Texts are `class:tabby`, `point:120,80` and the like; `several` asks many at onc
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,7 @@ def as_query(question: Question) -> QueryFunction:
     """
     if isinstance(question, str):
         return parse(question)
-    if isinstance(question, Integral) and not isinstance(question, bool):
+    if isinstance(question, int | np.integer) and not isinstance(question, bool):
         return partial(class_, name=int(question))
     if isinstance(question, Tensor | np.ndarray):
         return own_vectors(torch.as_tensor(question))

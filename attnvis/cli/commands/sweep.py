@@ -260,11 +260,12 @@ def named(kind: str, text: str, trusted: list[str]) -> Any:
     """
     from pkgutil import resolve_name
 
+    from attnvis.attention.grammar import divide, is_own_function
     from attnvis.attention.query.language import parse
     from attnvis.attention.spec import functions, parse_function
 
-    name = text.partition(":")[0]
-    if "." in name:
+    if is_own_function(text):
+        name, _ = divide(text)
         vet(name, kind, trusted)
         return parse_function(text, {name: resolve_name(name)}, kind)
     return parse(text) if kind == "query" else functions(kind, [text])[text]
