@@ -342,9 +342,12 @@ def jobs_of(config: "DictConfig") -> list[list[str]]:
     """The overrides of each job of several."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
 
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    parsed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    typed = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # a name may hold ${...}
+    assert isinstance(typed, list)
+    parsed = OverridesParser.create().parse_overrides([*params, *map(str, typed)])
     return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
 
 
