@@ -23,7 +23,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from attnvis.backbone.backbone import Backbone
-from attnvis.files import check_regular, default_folder, read_bytes, write_bytes
+from attnvis.files import (
+    LONG_AGO,
+    check_regular,
+    default_folder,
+    read_bytes,
+    remove_parts,
+    write_bytes,
+)
 from attnvis.geometry import as_placement
 from attnvis.types import Batch, Features, Head, Preprocessing, Provenance
 
@@ -149,6 +156,7 @@ class Cached:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             write_bytes(folder / "about.json", content)
+        remove_parts(folder, age=LONG_AGO)  # of processes that were killed
         return folder
 
     def photo_file(self, batch: Batch, index: int) -> Path:
