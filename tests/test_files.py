@@ -74,7 +74,12 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(tmp_path):
 
 def test_who_holds_a_folder_removes_what_killed_ones_left_and_nothing_else(tmp_path):
     kept = [".notes.part", "a.part", ".12-xyz.part", "0/.12-0123456789abcdef.part", "victim/mine"]
-    gone = [".index-77.part", ".12-0123456789abcdef.part", ".12-0123456789abcdef.part.mp4", "maps/.12-0123456789abcdef.part"]
+    gone = [
+        ".index-77.part",
+        ".12-0123456789abcdef.part",
+        ".12-0123456789abcdef.part.mp4",
+        "maps/.12-0123456789abcdef.part",
+    ]
     out = tmp_path / "out"
     for name in [*kept, *gone]:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +119,7 @@ class TellsNoNumber(OSError):
     ],
 )
 def test_an_error_without_a_name_gets_that_of_the_file(tmp_path, error, number, words):
-    with pytest.raises(OSError) as raised, files.naming(tmp_path / "rows.parquet"):
+    with pytest.raises(OSError, match=r"rows\.parquet") as raised, files.naming(tmp_path / "rows.parquet"):
         raise error
     assert (raised.value.errno, raised.value.strerror) == (number, words)
     assert raised.value.filename == str(tmp_path / "rows.parquet")
@@ -140,7 +145,7 @@ def test_room_is_asked_for_and_given_back(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
     try:
         files.check_room(tmp_path / "a.mp4", 4000, 1000)
-        with pytest.raises(OSError) as raised:
+        with pytest.raises(OSError, match=r"a\.mp4") as raised:
             files.check_room(tmp_path / "a.mp4", 4000, 1001)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

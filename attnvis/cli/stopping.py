@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 __all__ = ["Stopped", "check_stop", "ended_in_order"]
 
@@ -35,7 +36,7 @@ def ended_in_order() -> Iterator[None]:
 
     What is ignored (nohup) stays ignored.  Raises Stopped inside the block.
     """
-    before = {}
+    before: dict[signal.Signals, Any] = {}
     signs = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         signs = []  # Python lets only the main thread listen

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from attnvis.data.video import opened
-from attnvis.files import check_room, part_name
+from attnvis.files import check_room, naming, part_name
 
 __all__ = ["CODECS", "VideoWriter"]
 
@@ -104,7 +104,8 @@ class VideoWriter:
         self.writer = self.last = None
         arrived = playable_frames(self.part)
         if arrived:
-            self.part.replace(self.path)
+            with naming(self.path):
+                self.part.replace(self.path)
         self.part.unlink(missing_ok=True)
         if arrived < self.count:
             lacking = f"{self.count - arrived} of {self.count} frames did not arrive in the file"

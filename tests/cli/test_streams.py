@@ -90,7 +90,7 @@ def test_closed_streams_end_nothing_and_say_nothing_wrong(here, closed):
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=lambda: [os.close(number) for number in closed],  # noqa: PLW1509
+        preexec_fn=lambda: [os.close(number) for number in closed],
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert bool(ended.stdout) == (1 not in closed)
@@ -104,7 +104,7 @@ def test_no_file_of_a_run_takes_the_number_of_a_closed_stream(here, closed):
         [*DOOR, "run", "cat.png", *SMALL.split()],
         capture_output=True,
         check=False,
-        preexec_fn=lambda: [os.close(number) for number in closed],  # noqa: PLW1509
+        preexec_fn=lambda: [os.close(number) for number in closed],
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert [row["status"] for row in records()] == ["done"]

@@ -101,7 +101,11 @@ def test_what_an_edit_list_hides_is_not_missing(tmp_path):
 
 def test_an_mp4_shows_as_long_as_its_track_of_pictures_says(tmp_path):
     assert shown_seconds(mp4(tmp_path / "clip.mp4")) == pytest.approx(2.0)
-    for name, content in (("a.mkv", matroska(EVEN, 2000)), ("b.mp4", boxed(b"ftyp", b"isom" * 3)), ("c", b"")):
+    for name, content in (
+        ("a.mkv", matroska(EVEN, 2000)),
+        ("b.mp4", boxed(b"ftyp", b"isom" * 3)),
+        ("c", b""),
+    ):
         assert shown_seconds(made(tmp_path / name, content)) is None
 
 
@@ -155,4 +159,3 @@ def test_frames_have_the_times_of_the_container(tmp_path):
 )
 def test_the_pace_is_the_fewest_turns_that_leave_each_frame_its_own(times, rate, pace):
     assert pace_of(times, rate) == pytest.approx(pace)
-

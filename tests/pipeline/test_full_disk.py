@@ -57,7 +57,8 @@ def told(ended):
 
 
 RUN_FILES = [
-    ("run.json", 0), ("records.csv", 0), ("overlays/1", 0), ("maps/0", 0), ("index.html", 0), ("plan.json", 1),
+    ("run.json", 0), ("records.csv", 0), ("overlays/1", 0), ("maps/0", 0), ("index.html", 0),
+    ("plan.json", 1),
 ]  # fmt: skip
 
 
@@ -81,8 +82,7 @@ def test_a_quota_and_the_largest_file_are_told_like_a_full_disk(number):
         "or choose another place with hydra.run.dir=FOLDER, and type the command again"
     )
     assert format_error(error, resume="attnvis run --resume out") == (
-        f"no room for out/a.jpg ({os.strerror(number)}); make room, "
-        "then go on with attnvis run --resume out"
+        f"no room for out/a.jpg ({os.strerror(number)}); make room, then go on with attnvis run --resume out"
     )
 
 

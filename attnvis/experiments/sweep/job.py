@@ -79,7 +79,7 @@ class JobWriter:
         if isinstance(error, KeyboardInterrupt):
             reason = "it was stopped"
         elif isinstance(error, OSError) and is_full(error):
-            reason = f"{no_room(str(error.filename or ''), error.strerror)}; make room"
+            reason = f"{no_room(str(error.filename or ''), str(error.strerror))}; make room"
             self.part.unlink(missing_ok=True)  # this is some, and of no use
         with contextlib.suppress(OSError):  # the first trouble is the one to tell
             self.end("failed", reason or kind.__name__)
@@ -138,5 +138,6 @@ class GridWriter:
             return
         self.rows.flush()
         self.rows.close()
-        self.job.part.replace(self.job.folder / "rows.parquet")
+        with naming(self.job.folder / "rows.parquet"):
+            self.job.part.replace(self.job.folder / "rows.parquet")
         save(self.job.folder, "curves.safetensors", safetensors.numpy.save(self.arrays()))
