@@ -30,9 +30,8 @@ def main(verb: str | None = None) -> None:
         out.flush()
         # who reads on no more (`attnvis backbones | head -1`) has had enough: no failure
         if out.error and not isinstance(out.error, BrokenPipeError):
-            note(
-                f"could not print ({out.error.strerror}); only these words are missing, no file of the command"
-            )
+            why = out.error.strerror
+            note(f"could not print ({why}); only these words are missing, no file of the command")
             status = status or 1
     if status:
         sys.exit(status)

@@ -1,4 +1,4 @@
-"""Ctrl-C, a kill and a closed terminal in, one exception out, which nothing that a library catches can lose."""
+"""Ctrl-C, a kill and a closed terminal in, one exception out, which no library that catches it can lose."""
 
 import signal
 import threading

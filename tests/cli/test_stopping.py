@@ -115,12 +115,17 @@ def test_a_stop_that_a_library_catches_is_not_lost(attnvis, material, monkeypatc
 
 def test_signals_are_as_they_were_afterwards_and_a_second_one_is_not_heard():
     before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    with pytest.raises(Stopped), ended_in_order():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        except Stopped:
-            os.kill(os.getpid(), signal.SIGTERM)  # while the page is written
-            os.kill(os.getpid(), signal.SIGHUP)
-            check_stop()
+
+    def stopped_again_and_again():
+        with ended_in_order():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except Stopped:
+                os.kill(os.getpid(), signal.SIGTERM)  # while the page is written
+                os.kill(os.getpid(), signal.SIGHUP)
+                check_stop()
+
+    with pytest.raises(Stopped, match="SIGTERM"):
+        stopped_again_and_again()
     assert {sign: signal.getsignal(sign) for sign in before} == before
     check_stop()
