@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from attnvis.data.video import opened
+from attnvis.data.video import opened, unicode_name
 from attnvis.files import check_room, naming, part_name
 
 __all__ = ["CODECS", "VideoWriter"]
@@ -76,9 +76,10 @@ class VideoWriter:
         """Codecs of mp4 want even sides; OpenCV would cut a row off."""
         self.part.parent.mkdir(parents=True, exist_ok=True)
         for codec in ("avc1", "mp4v") if self.wanted == "auto" else (self.wanted,):
-            writer = cv2.VideoWriter(
-                str(self.part.absolute()), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), self.rate, size
-            )
+            with unicode_name(self.part.parent) as folder:
+                name = f"{folder}/{self.part.name}"
+                code = cv2.VideoWriter.fourcc(*codec)
+                writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, code, self.rate, size)
             if writer.isOpened():
                 self.codec = codec
                 return writer
