@@ -143,8 +143,10 @@ def format_error(error: BaseException, resume: str = "", place: str = "hydra.run
     if is_full(error):
         onwards = f"then go on with {resume}" if resume else f"or {elsewhere}, and type the command again"
         return f"{no_room(file, error.strerror)}; make room, {onwards}"
-    if cwd_is_gone() and not os.path.isabs(name):
+    if isinstance(error, FileNotFoundError) and cwd_is_gone():
         return GONE
+    if isinstance(error, FileNotFoundError) and file:
+        return f"{file} is not there, or no longer; if it was deleted meanwhile, type the command again"
     return f"could not write or read{f' {file}' if file else ''}: {error.strerror}; {elsewhere}"
 
 

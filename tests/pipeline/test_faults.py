@@ -172,7 +172,19 @@ def test_a_folder_that_disappears_meanwhile_is_one_line(here):
     with under_way("album") as process:
         shutil.rmtree("out")
     code, _, err = ended(process)
-    assert code == 1 and len(err) == 1 and "records.csv: No such file or directory" in err[0]
+    assert code == 1 and len(err) == 1 and err[0].startswith("attnvis: out/records.csv is not there, or no ")
+
+
+@pytest.mark.slow
+def test_a_working_folder_that_disappears_meanwhile_is_one_line(here):
+    album(20)
+    Path("inside").mkdir()
+    os.chdir("inside")
+    with under_way("../album") as process:
+        os.chdir(here)
+        shutil.rmtree("inside")
+    code, _, err = ended(process)
+    assert code == 1 and len(err) == 1 and "the folder you are in was deleted" in err[0]
 
 
 @contextmanager
