@@ -63,11 +63,19 @@ class VideoRun:
         self.sums = dict.fromkeys(MEANS, 0.0)
         self.attended = 0
         self.lock = locked(folder)
-        self.writer.path.unlink(missing_ok=True)  # of an earlier run in this folder, as the numbers are
-        self.settings = plan.record()
+        try:
+            self.settings = plan.record()
+            self.begin()
+        except BaseException:
+            self.lock.close()
+            raise
+
+    def begin(self) -> None:
+        """What is there before the first frame; what an earlier run in this folder left is removed."""
+        self.writer.path.unlink(missing_ok=True)
         self.write_record()
-        save(folder, "legend.png", overlays.encode(panels.colour_bar(self.style, margin=16), "png"))
-        self.rows = open_new(folder / "numbers.csv", "w", newline="", encoding="utf-8")
+        save(self.folder, "legend.png", overlays.encode(panels.colour_bar(self.style, margin=16), "png"))
+        self.rows = open_new(self.folder / "numbers.csv", "w", newline="", encoding="utf-8")
         self.table = csv.DictWriter(self.rows, COLUMNS, restval="")
         self.table.writeheader()
 
