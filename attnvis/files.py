@@ -7,6 +7,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ except ImportError:  # Windows: two runs in one folder are not told from one ano
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "LONG_AGO",
     "Held",
     "Lock",
     "check_regular",
@@ -33,6 +35,7 @@ __all__ = [
     "open_new",
     "part_name",
     "read_bytes",
+    "remove_parts",
     "save",
     "slug",
     "unique",
@@ -44,7 +47,8 @@ MOST = 1 << 32  # bytes of a file that is read; what we write is far smaller
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, for this user, in one file
 IN_WORDS = re.compile(r"\[errno (\d+)\]", re.IGNORECASE)  # as Arrow tells it
 ONLY_OURS = os.O_NOFOLLOW | os.O_CLOEXEC if hasattr(os, "O_NOFOLLOW") else 0
-PART = re.compile(r"\.\d+-[0-9a-f]{16}\.part(\.\w+)?")  # `part_name`
+PART = re.compile(r"\.(\d+-[0-9a-f]{16}|index-\d+)\.part(\.\w+)?")  # `part_name`, and that of version 0.1
+LONG_AGO = 24 * 3600.0  # seconds since a part was written to: nobody writes to it any more
 WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)  # a pipe without a writer holds nobody up
 
 
@@ -252,12 +256,24 @@ def tidy(folder: Path) -> None:
 
     The folders of a sweep's jobs, which are numbers, are held by their jobs.
     """
+    remove_parts(folder)
     with suppress(OSError):
-        below = [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
-        for place in [str(folder), *(path for path in below if not Path(path).name.isdigit())]:
-            for entry in os.scandir(place):
-                if PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                    os.unlink(entry.path)
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False) and not entry.name.isdigit():
+                remove_parts(Path(entry.path))
+
+
+def remove_parts(folder: Path, age: float = 0.0) -> None:
+    """Removes the parts of files in a folder that were last written to so many seconds ago.
+
+    Where nobody holds the folder, as in a cache that many share, only `LONG_AGO` is safe.
+    """
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if not PART.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                continue
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime >= age:
+                os.unlink(entry.path)
 
 
 def check_regular(path: Path, most: int = MOST) -> os.stat_result:

@@ -1,9 +1,11 @@
 """Files that are whole or not there, folders that one process holds, and links that nobody follows."""
 
+import errno
 import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -72,7 +74,12 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(tmp_path):
 
 def test_who_holds_a_folder_removes_what_killed_ones_left_and_nothing_else(tmp_path):
     kept = [".notes.part", "a.part", ".12-xyz.part", "0/.12-0123456789abcdef.part", "victim/mine"]
-    gone = [".12-0123456789abcdef.part", ".12-0123456789abcdef.part.mp4", "maps/.12-0123456789abcdef.part"]
+    gone = [
+        ".index-77.part",
+        ".12-0123456789abcdef.part",
+        ".12-0123456789abcdef.part.mp4",
+        "maps/.12-0123456789abcdef.part",
+    ]
     out = tmp_path / "out"
     for name in [*kept, *gone]:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +90,77 @@ def test_who_holds_a_folder_removes_what_killed_ones_left_and_nothing_else(tmp_p
     files.locked(out).close()
     assert all((out / name).exists() for name in kept) and outside.exists()
     assert not any((out / name).exists() for name in gone)
+
+
+def test_in_a_folder_that_nobody_holds_only_old_parts_are_removed(tmp_path):
+    old, new = files.part_name(tmp_path / "a"), files.part_name(tmp_path / "b")
+    for part, hours in ((old, 25), (new, 23)):
+        part.write_text("x")
+        os.utime(part, times=(0, time.time() - 3600 * hours))
+    files.remove_parts(tmp_path, age=files.LONG_AGO)
+    assert not old.exists() and new.exists()
+
+
+class TellsNoNumber(OSError):
+    """What Arrow raises."""
+
+
+@pytest.mark.parametrize(
+    "error, number, words",
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), errno.ENOSPC, "No space left on device"),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        (
+            TellsNoNumber("Error writing bytes to file. Detail: [errno 28] No space left on device"),
+            errno.ENOSPC,
+            "No space left on device",
+        ),
+        (TellsNoNumber("something  else"), errno.EIO, "something else"),
+    ],
+)
+def test_an_error_without_a_name_gets_that_of_the_file(tmp_path, error, number, words):
+    with pytest.raises(OSError, match=r"rows\.parquet") as raised, files.naming(tmp_path / "rows.parquet"):
+        raise error
+    assert (raised.value.errno, raised.value.strerror) == (number, words)
+    assert raised.value.filename == str(tmp_path / "rows.parquet")
+    assert files.is_full(raised.value) == (number != errno.EIO)
+
+
+def test_an_error_keeps_the_name_of_another_file_but_not_that_of_a_part(tmp_path):
+    for name, shown in (("other.jpg", "other.jpg"), (files.part_name(tmp_path / "a.jpg").name, "a.jpg")):
+        with pytest.raises(PermissionError) as raised, files.naming(tmp_path / "a.jpg"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / name))
+        assert raised.value.filename == str(tmp_path / shown)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are Unix'")
+def test_room_is_asked_for_and_given_back(tmp_path):
+    import resource
+
+    files.check_room(tmp_path / "a.mp4", 0, 1 << 20)
+    with pytest.raises(OSError, match=r"a\.mp4") as raised:
+        files.check_room(tmp_path / "a.mp4", 0, 1 << 55)  # 32 petabytes
+    assert files.is_full(raised.value)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        files.check_room(tmp_path / "a.mp4", 4000, 1000)
+        with pytest.raises(OSError, match=r"a\.mp4") as raised:
+            files.check_room(tmp_path / "a.mp4", 4000, 1001)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.errno == errno.EFBIG
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_no_bytes_can_be_set_aside_the_free_ones_count(tmp_path, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unknown, raising=False)
+    files.check_room(tmp_path / "a.mp4", 0, 1)
+    with pytest.raises(OSError, match="No space left"):
+        files.check_room(tmp_path / "a.mp4", 0, 1 << 60)
 
 
 def hold_and_count(folder, times):

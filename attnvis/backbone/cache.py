@@ -23,7 +23,7 @@ from safetensors.torch import save
 
 from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.tensor_file import UNREADABLE, read_tensors
-from attnvis.files import default_folder, read_bytes, write_bytes
+from attnvis.files import LONG_AGO, default_folder, read_bytes, remove_parts, write_bytes
 from attnvis.geometry import as_placement
 from attnvis.types import Batch, Features, Head, Placement, Preprocessing, Provenance
 
@@ -171,6 +171,7 @@ class Cached:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             write_bytes(folder / "about.json", content)
+        remove_parts(folder, age=LONG_AGO)  # of processes that were killed
         return folder
 
     def photo_file(self, batch: Batch, index: int) -> Path:

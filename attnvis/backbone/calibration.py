@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from attnvis.files import default_folder, read_bytes, write_bytes
+from attnvis.files import LONG_AGO, default_folder, read_bytes, remove_parts, write_bytes
 from attnvis.geometry import Shift
 from attnvis.metrics.intervals import FEWEST_OF_MEANS, mean_interval
 from attnvis.types import Batch, Features
@@ -319,5 +319,6 @@ def store_calibration(calibration: Calibration) -> Path:
     """Writes it where placement=calibrated looks for it; gives the file."""
     path = calibration_file(calibration.digest, calibration.layer)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_parts(path.parent, age=LONG_AGO)  # of processes that were killed
     write_bytes(path, calibration.text)
     return path

@@ -2,17 +2,14 @@
 
 import os
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from attnvis.cli.commands.registry import COMMANDS
 from attnvis.cli.config import hint
 from attnvis.cli.help import manual, overview
 from attnvis.cli.hydra_jobs import kept_words, launch
 from attnvis.cli.messages import GONE, cwd_is_gone, fail, note
+from attnvis.cli.stopping import Stopped, ended_in_order
 from attnvis.cli.streams import heard
 from attnvis.cli.words import resumed, to_overrides
 from attnvis.opencv import clash
@@ -34,7 +31,8 @@ def main(verb: str | None = None) -> None:
         out.flush()
         # who reads on no more (`attnvis backbones | head -1`) has had enough: no failure
         if out.error and not isinstance(out.error, BrokenPipeError):
-            note(f"could not print ({out.error.strerror}); only these words are missing, no file of the command")
+            why = out.error.strerror
+            note(f"could not print ({why}); only these words are missing, no file of the command")
             status = status or 1
     if status:
         sys.exit(status)
@@ -70,42 +68,9 @@ def enter(verb: str | None, words: list[str]) -> None:
         if status:
             sys.exit(status)
     except Stopped as stop:
-        fail(f"stopped by {stop.sign.name}{kept_words(command)}", code=128 + stop.sign)
+        fail(f"{stop.words}{kept_words(command)}", code=128 + stop.sign)
     except KeyboardInterrupt:
         fail(f"stopped{kept_words(command)}", code=130)
     finally:
         os.environ.pop("ATTNVIS_COMMAND", None)
         os.environ.pop("ATTNVIS_PROCESS", None)
-
-
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C by other means."""
-
-    def __init__(self, sign: signal.Signals) -> None:
-        super().__init__(sign.name)
-        self.sign = sign
-
-
-@contextmanager
-def ended_in_order() -> Iterator[None]:
-    """A kill, or a terminal that is closed, ends a run as Ctrl-C does: with its page.
-
-    What is ignored (nohup) stays ignored.  Raises Stopped inside the block.
-    """
-
-    def stop(number: int, frame: object) -> None:
-        for sign in changed:
-            signal.signal(sign, signal.SIG_IGN)  # a second one would cut the page short
-        raise Stopped(signal.Signals(number))
-
-    signs = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        signs = []  # Python lets only the main thread listen
-    changed = [sign for sign in signs if signal.getsignal(sign) is signal.SIG_DFL]
-    for sign in changed:
-        signal.signal(sign, stop)
-    try:
-        yield
-    finally:
-        for sign in changed:
-            signal.signal(sign, signal.SIG_DFL)

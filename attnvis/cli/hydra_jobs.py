@@ -27,6 +27,7 @@ from attnvis.cli.messages import (
     seen_from_here,
     visible,
 )
+from attnvis.cli.stopping import check_stop
 from attnvis.cli.words import quoted
 from attnvis.files import Held, Lock, is_full, locked
 
@@ -60,10 +61,12 @@ def launch(command: Command, overrides: list[str]) -> int:
             raise
         fail("the settings are nested deeper than can be read; give them flatter")
     except (HydraException, OmegaConfBaseException) as error:
+        check_stop()
         if debugging:
             raise
         fail(explain_hydra_error(error, command.name))
     except (ValueError, OSError) as error:
+        check_stop()
         if debugging or isinstance(error, BrokenPipeError):
             raise
         fail(format_error(error))
@@ -154,6 +157,7 @@ class Task:
         except (BrokenPipeError, Held):
             raise
         except Exception as error:
+            check_stop()
             foreseen = isinstance(error, ValueError | OSError)
             if self.debugging or not (comparison or foreseen):
                 raise
@@ -284,6 +288,7 @@ def attempt(
     except (HydraException, OmegaConfBaseException):
         raise  # nothing was started
     except Exception as error:
+        check_stop()
         if debugging:
             raise
         if is_full(error):

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from attnvis import catalogue
 from attnvis.cli.config import KINDS, hint, leaves, settings_of
+from attnvis.cli.stopping import check_stop
 from attnvis.files import default_folder, is_full, no_room
 
 __all__ = [
@@ -41,10 +42,15 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 
 def progress(items: Iterable[Any], total: int | None) -> Iterable[Any]:
-    """The items, counted by a bar in the terminal; where stderr is no terminal, by none."""
+    """The items, counted by a bar in the terminal; where stderr is no terminal, by none.
+
+    Raises Stopped between two of them.
+    """
     from tqdm import tqdm
 
-    return tqdm(items, total=total, unit="photo", disable=not sys.stderr.isatty(), leave=False)
+    for item in tqdm(items, total=total, unit="photo", disable=not sys.stderr.isatty(), leave=False):
+        check_stop()
+        yield item
 
 
 def visible(text: str) -> str:
@@ -139,8 +145,10 @@ def format_error(error: BaseException, resume: str = "", place: str = "hydra.run
     if is_full(error):
         onwards = f"then go on with {resume}" if resume else f"or {elsewhere}, and type the command again"
         return f"{no_room(file, error.strerror)}; make room, {onwards}"
-    if cwd_is_gone() and not os.path.isabs(name):
+    if isinstance(error, FileNotFoundError) and cwd_is_gone():
         return GONE
+    if isinstance(error, FileNotFoundError) and file:
+        return f"{file} is not there, or no longer; if it was deleted meanwhile, type the command again"
     return f"could not write or read{f' {file}' if file else ''}: {error.strerror}; {elsewhere}"
 
 

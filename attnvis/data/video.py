@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from attnvis.data.containers import is_intact, shown_seconds
 from attnvis.data.paths import SUFFIXES
 from attnvis.data.preprocessing import resample
 
-__all__ = ["Clip", "Frame", "examine", "frames", "missing_part", "pace_of"]
+__all__ = ["Clip", "Frame", "examine", "frames", "missing_part", "pace_of", "unicode_name"]
 
 USUAL_RATE = 25.0  # frames a second of a file that does not say how many it has
 PACES = (24.0, 25.0, 30.0, 50.0, 60.0, 100.0, 120.0)  # frames a second that players show well
@@ -124,8 +125,8 @@ def crowded(times: Sequence[float], pace: float) -> float:
 @contextlib.contextmanager
 def opened(path: Path, settings: Sequence[int] = ()) -> Iterator[cv2.VideoCapture]:
     """A video to read from until the block ends, its frames upright.  Raises ValueError where it is none."""
-    name = str(path.absolute())  # absolute: `a:b.mp4` is a file, no protocol
-    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, settings)
+    with unicode_name(path) as name:
+        capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, settings)
     try:
         if not capture.isOpened():
             raise ValueError(
@@ -136,6 +137,26 @@ def opened(path: Path, settings: Sequence[int] = ()) -> Iterator[cv2.VideoCaptur
         yield capture
     finally:
         capture.release()
+
+
+@contextlib.contextmanager
+def unicode_name(path: Path) -> Iterator[str]:
+    """A name by which OpenCV can open a file or a folder; one that is no Unicode would end the process.
+
+    It is absolute: `a:b.mp4` is a file, no protocol.
+    """
+    name = os.fsencode(path.absolute())
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if text:
+        yield text
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = os.path.join(folder, "video")
+        os.symlink(name, link)
+        yield link
 
 
 def frames(clip: Clip, start: float = 0.0, stop: float = math.inf) -> Iterator[Frame]:

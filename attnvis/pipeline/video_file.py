@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from attnvis.data.video import opened
-from attnvis.files import check_room, part_name
+from attnvis.data.video import opened, unicode_name
+from attnvis.files import check_room, naming, part_name
 
 __all__ = ["CODECS", "VideoWriter"]
 
@@ -76,9 +76,10 @@ class VideoWriter:
         """Codecs of mp4 want even sides; OpenCV would cut a row off."""
         self.part.parent.mkdir(parents=True, exist_ok=True)
         for codec in ("avc1", "mp4v") if self.wanted == "auto" else (self.wanted,):
-            writer = cv2.VideoWriter(
-                str(self.part.absolute()), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), self.rate, size
-            )
+            with unicode_name(self.part.parent) as folder:
+                name = f"{folder}/{self.part.name}"
+                code = cv2.VideoWriter.fourcc(*codec)
+                writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, code, self.rate, size)
             if writer.isOpened():
                 self.codec = codec
                 return writer
@@ -104,7 +105,8 @@ class VideoWriter:
         self.writer = self.last = None
         arrived = playable_frames(self.part)
         if arrived:
-            self.part.replace(self.path)
+            with naming(self.path):
+                self.part.replace(self.path)
         self.part.unlink(missing_ok=True)
         if arrived < self.count:
             lacking = f"{self.count - arrived} of {self.count} frames did not arrive in the file"

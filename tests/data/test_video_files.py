@@ -1,6 +1,9 @@
 """Which video files are whole, when their frames are to be shown, and at what pace."""
 
+import os
 import struct
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,6 +12,7 @@ from fake_videos import avi, element, jpeg, matroska
 
 from attnvis.data.containers import is_intact, shown_seconds
 from attnvis.data.video import examine, frames, missing_part, pace_of
+from attnvis.pipeline.video_file import VideoWriter
 
 EVEN = [100 * number for number in range(20)]
 UNEVEN = EVEN[:10] + [1000 + 500 * number for number in range(10)]  # milliseconds
@@ -101,7 +105,11 @@ def test_what_an_edit_list_hides_is_not_missing(tmp_path):
 
 def test_an_mp4_shows_as_long_as_its_track_of_pictures_says(tmp_path):
     assert shown_seconds(mp4(tmp_path / "clip.mp4")) == pytest.approx(2.0)
-    for name, content in (("a.mkv", matroska(EVEN, 2000)), ("b.mp4", boxed(b"ftyp", b"isom" * 3)), ("c", b"")):
+    for name, content in (
+        ("a.mkv", matroska(EVEN, 2000)),
+        ("b.mp4", boxed(b"ftyp", b"isom" * 3)),
+        ("c", b""),
+    ):
         assert shown_seconds(made(tmp_path / name, content)) is None
 
 
@@ -156,3 +164,19 @@ def test_frames_have_the_times_of_the_container(tmp_path):
 def test_the_pace_is_the_fewest_turns_that_leave_each_frame_its_own(times, rate, pace):
     assert pace_of(times, rate) == pytest.approx(pace)
 
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems want Unicode")
+@pytest.mark.parametrize("name", [b"\xff\xfe.mkv", "\u043a\u043e\u0442 \U0001f408.mkv".encode(), b"a:b.mkv"])
+def test_a_video_may_have_any_name(tmp_path, name):
+    """OpenCV ends the process for a name that is no Unicode."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    path.write_bytes(matroska(EVEN, 2000))
+    assert judged(path) == (20, "")
+    folder = tmp_path / os.fsdecode(b"\xff\xfe")
+    folder.mkdir()
+    movie = VideoWriter(folder / "overlay.mp4", 10.0)
+    for frame in frames(examine(path)):
+        movie.add(frame.pixels)
+    movie.close()
+    assert [entry.name for entry in folder.iterdir()] == ["overlay.mp4"]
+    assert judged(folder / "overlay.mp4") == (20, "")

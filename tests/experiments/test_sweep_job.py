@@ -400,8 +400,8 @@ def test_done_failed_killed_and_never_started_jobs_are_told_apart(tmp_path):
     ].overrides == "backbone.layer=stage9"
     assert [part.reason for part in sweep.missing] == [
         "no layer stage9",
-        "it was started and never ended: killed, or out of memory",
-        "it was never started",
+        "it was started and never ended: killed, out of memory, or out of room",
+        "it was never started, or could not write",
     ]
     each = len(QUERIES) * len(SETTINGS)
     assert sweep.table["seed"].to_pylist() == ["0"] * P * each + ["1"] * 2 * each

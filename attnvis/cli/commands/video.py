@@ -11,6 +11,7 @@ from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import check_logger, provenance, shout
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import note, short_path, visible
+from attnvis.cli.stopping import check_stop
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -89,6 +90,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
             )
             with contextlib.closing(chunks):
                 for chunk in chunks:
+                    check_stop()
                     bar.update(len(chunk))
             tracker.log_numbers({"frames": run.drawn} | run.means)
     except (KeyboardInterrupt, OSError):

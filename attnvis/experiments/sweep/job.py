@@ -88,7 +88,7 @@ class JobWriter:
         if isinstance(error, KeyboardInterrupt):
             reason = "it was stopped"
         elif isinstance(error, OSError) and is_full(error):
-            reason = f"{no_room(str(error.filename or ''), error.strerror)}; make room"
+            reason = f"{no_room(str(error.filename or ''), str(error.strerror))}; make room"
             self.part.unlink(missing_ok=True)  # this is some, and of no use
         with contextlib.suppress(OSError):  # the first trouble is the one to tell
             self.end("failed", reason or kind.__name__, mistake=is_mistake(error))
@@ -152,7 +152,8 @@ class GridWriter:
             return
         self.rows.flush()
         self.rows.close()
-        self.job.part.replace(self.job.folder / "rows.parquet")
+        with naming(self.job.folder / "rows.parquet"):
+            self.job.part.replace(self.job.folder / "rows.parquet")
         folder = self.job.folder
         save(folder, "curves.safetensors", safetensors.numpy.save(self.arrays()))
         names = (*FILES, *(tile.file for tile in self.sheets.tiles), *self.sheets.files)
