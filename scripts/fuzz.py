@@ -250,7 +250,8 @@ def spoil_maps(files: dict[str, bytes], dice: random.Random) -> Damage:
         return Damage("bytes")
     if kind < 0.5:
         return Damage(damage(Path("out"), list(files)[:1], Path("outside/victim").absolute(), dice))
-    metadata, tensors = metadata_of(whole), dict(sorted(load(whole).items()))
+    metadata: Any = metadata_of(whole)
+    tensors: dict[str, Any] = dict(sorted(load(whole).items()))
     if dice.random() < 0.7:
         metadata = damage_json(metadata, dice)
     if dice.random() < 0.5:
@@ -332,7 +333,7 @@ def small_network() -> Any:
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(3, 5, 17, stride=16)
     net = torch.nn.Sequential(conv, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(5, 3))
-    engine = {"device": "cpu", "precision": "fp32", "engine": "eager"}
+    engine: dict[str, Any] = {"device": "cpu", "precision": "fp32", "engine": "eager"}
     return build_backbone(net, stages={"last": "0"}, head="linear:3", size=65, name="small", **engine)
 
 
@@ -402,7 +403,7 @@ def read_cache(made: Any) -> Any:
     for complaint in complaints:
         print(f"attnvis: {complaint}", file=sys.stderr)
     return [
-        (layer.grid, layer.placements, layer.names, layer.tokens.tolist(), layer.logits.tolist())
+        (layer.grid, layer.placements, layer.names, layer.tokens.tolist(), str(layer.logits))
         for layer in features
     ]
 
@@ -477,7 +478,7 @@ def make_album() -> None:
 
 @cache
 def prepared() -> None:
-    """The network is loaded once; a sweep's page, which takes seconds to draw, is drawn once in a while."""
+    """The network is loaded once; a sweep's page, which takes seconds to draw, is not drawn."""
     import torch
 
     from attnvis import backbone, catalogue
@@ -485,19 +486,16 @@ def prepared() -> None:
 
     torch.set_num_threads(1)
     os.environ["WANDB_MODE"] = "disabled"
-    backbone.efficientnet_lite = cache(backbone.efficientnet_lite)
-    draw_page = page.write_comparison
+    load = cache(backbone.efficientnet_lite)
+    setattr(backbone, "efficientnet_lite", load)  # noqa: B010 - in the place of a function
 
-    def write_comparison(results: Any) -> Path:
-        return draw_page(results) if DRAWING else results.folder / "index.html"
+    def write_comparison(sweep: Any) -> Path:
+        return sweep.folder / "index.html"
 
     page.write_comparison = write_comparison
     from hydra import initialize_config_dir
 
     initialize_config_dir(str(catalogue.config_folder()), version_base="1.3")
-
-
-DRAWING: list[bool] = []  # whether pages of sweeps are drawn
 
 
 @cache
@@ -570,10 +568,8 @@ def make_run() -> Any:
 
 
 def spoil_run(names: list[str], dice: random.Random) -> Damage:
-    try:
-        from attnvis.pipeline.records import row_seal
-    except ImportError:  # an earlier version
-        row_seal = None
+    from attnvis.pipeline.records import row_seal
+
     kind = dice.random()
     if kind < 0.15:
         return Damage(damage(Path("out"), names, Path("outside/victim").absolute(), dice))
@@ -585,7 +581,7 @@ def spoil_run(names: list[str], dice: random.Random) -> Damage:
         return spoil_json(path, dice, 0.35 * dice.random() + 0.65 * (dice.random() < 0.7), (), names)
     if path.suffix == ".csv" and dice.random() < 0.7:
         forged = dice.random() < 0.3
-        seal = (lambda row: row_seal(Path("out"), row)) if forged and row_seal else None
+        seal = (lambda row: row_seal(Path("out"), row)) if forged else None
         text = path.read_text("utf-8")
         path.write_text(damage_table(text, dice, seal), "utf-8", errors="replace")
         return Damage("forged rows" if seal else "rows", bool(seal))
@@ -627,7 +623,6 @@ def answer_of(call: Callable[[], int], folder: str) -> Any:
 
 def make_plan() -> list[str]:
     from attnvis.pipeline.plan import RunPlan
-    from attnvis.pipeline.resume import FolderPlan, planned_photos
     from attnvis.render import Style
     from attnvis.types import Provenance
 
@@ -636,7 +631,6 @@ def make_plan() -> list[str]:
     config = {"scaling": {"_target_": "x.inv_d"}, "seed": 0}
     plan = RunPlan(tuple(paths), Style(), Provenance(), config=config).for_folder()
     plan.expecting(0, 2).expecting(1, 3).write(Path("out"))
-    assert isinstance(plan, FolderPlan) and planned_photos(paths)
     return ["plan.json"]
 
 
@@ -700,7 +694,9 @@ def damage_parquet(path: Path, dice: random.Random) -> str:
             table = table.set_column(number, name, pa.nulls(table.num_rows, column.type))
         case _:
             values = column.to_pylist()
-            strange = ["x", "../x", "\x1b[31m"] if pa.types.is_string(column.type) else [0, -1, 10**6]
+            strange: list[Any] = (
+                ["x", "../x", "\x1b[31m"] if pa.types.is_string(column.type) else [0, -1, 10**6]
+            )
             if pa.types.is_floating(column.type):
                 strange += [float("nan"), float("inf"), 1e300, values[0] + 1 if values[0] else 1.0]
             values[dice.randrange(len(values))] = dice.choice(strange)
@@ -712,7 +708,6 @@ def damage_parquet(path: Path, dice: random.Random) -> str:
 def read_sweep(_: Any) -> Any:
     from attnvis.experiments.sweep.folder import read_sweep as read
 
-    DRAWING[:] = []
     command("sweep", ["--resume", "out"])
     sweep = read(Path("out"))
     curves = [
@@ -879,7 +874,7 @@ def fuzz(name: str, seed: int, numbers: list[int], patience: float, minutes: flo
                 current = number
             elif verdict == "ends":
                 left = []
-            elif current is None:
+            elif current is None or number is None:
                 raise RuntimeError(f"{name}: the true one could not be made or read: {text}")
             else:
                 found[verdict].append(number)

@@ -170,7 +170,7 @@ def checked_scores(entry: Mapping[str, Any]) -> None:
         raise ValueError("its margin is no share")
     if score is None:
         return
-    known = ClassScore(**score)
+    known: Any = ClassScore(**score)
     counts_and_numbers = (known.index, known.rank, known.probability, known.logit)
     if (
         not isinstance(known.name, str)
