@@ -621,7 +621,8 @@ def killed_always_is_named_and_resumed(process, tired, launcher):
     assert ended.returncode == 1 and all(line.startswith("attnvis: ") for line in lines), ended.stderr
     named = [line for line in lines if line.startswith("attnvis: job ")]
     assert named == [
-        "attnvis: job 1 (seed=1) missing: it was started and never ended: killed, out of memory, or out of room"
+        "attnvis: job 1 (seed=1) missing: "
+        "it was started and never ended: killed, out of memory, or out of room"
     ]
     assert lines[-1].endswith("attnvis sweep --resume out trust=my_tired") and len(lines) <= 6, ended.stderr
     assert [Path(f"out/{number}/job.json").exists() for number in range(3)] == [True, False, True]

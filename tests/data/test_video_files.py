@@ -30,7 +30,14 @@ def made(path, content):
     return path
 
 
+def written_live(content):
+    """Its segment does not say how long it is."""
+    at = content.index(bytes.fromhex("18538067")) + 4
+    return content[:at] + b"\x01" + b"\xff" * 7 + content[at + 8 :]
+
+
 WHOLE = {
+    "varying times, written live": lambda path: made(path, written_live(matroska(UNEVEN, 5600))),
     "varying times": lambda path: made(path, matroska(UNEVEN, 5600)),
     "even times": lambda path: made(path, matroska(EVEN, 2000)),
     "longer sound": lambda path: made(path, matroska(EVEN, 10_000)),
