@@ -295,6 +295,15 @@ def test_rows_that_hold_no_numbers_or_bytes_that_are_no_text_are_done_again(attn
     assert sorted(rows(), key=lambda row: row["index"]) == whole
 
 
+@pytest.mark.parametrize("name", ["records.csv", "plan.json"])
+def test_a_folder_without_its_table_or_its_plan_ends_as_an_undisturbed_one(attnvis, photos, name):
+    assert attnvis("run", *PHOTOS[:2], *WORDS).code == 0
+    whole, files, planned = rows(), contents(), plan()
+    Path("out", name).unlink()
+    assert attnvis("run", "--resume", "out").code == 0
+    assert rows() == whole and contents() == files and plan() == planned
+
+
 def test_a_changed_digit_of_a_row_and_a_changed_bit_of_a_picture_are_made_anew(attnvis, photos):
     assert attnvis("run", *PHOTOS, *WORDS).code == 0
     whole, files = rows(), contents()
