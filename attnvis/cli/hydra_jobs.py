@@ -213,8 +213,10 @@ def end_with_parent() -> None:
 
     Else it would go on writing into a folder that somebody goes on with.  Slurm's jobs have other parents.
     """
-    parent = os.getppid()
-    if os.environ.get("ATTNVIS_PROCESS") != str(parent) or WATCHED:
+    parent, begun_by = os.getppid(), os.environ.get("ATTNVIS_PROCESS", "")
+    if is_orphan(begun_by):
+        os._exit(1)  # it was killed while this worker started
+    if begun_by != str(parent) or WATCHED:
         return
     WATCHED.append(parent)
 
@@ -224,6 +226,19 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def is_orphan(begun_by: str) -> bool:
+    """Whether the process of the command line, which had this number, has ended.  Slurm's jobs outlive it."""
+    if not begun_by or any(name.startswith(("SLURM_", "SUBMITIT_")) for name in os.environ):
+        return False
+    try:
+        os.kill(int(begun_by), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, OSError):
+        return False
+    return False
 
 
 # ---------------------------------------------------------------------------------- jobs that are compared

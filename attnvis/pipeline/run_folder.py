@@ -134,7 +134,7 @@ class RunWriter:
                 require_own_files(self.folder, files=[name])
             (self.folder / name).unlink(missing_ok=True)
         stems = tuple(f"{self.stems[index]}." for index in self.left)
-        rows = rows_by_photo(self.folder, len(self.stems))
+        rows = rows_by_photo(self.folder, len(self.stems)) if finished else {}
         kept = {row[kind] for index in finished for row in rows[index] for kind in ("overlay", "panel")}
         for path in (path for kind in ("overlays", "panels") for path in (self.folder / kind).glob("*")):
             name = str(path.relative_to(self.folder))

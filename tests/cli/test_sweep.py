@@ -485,6 +485,23 @@ def test_a_sweep_of_before_plans_named_photos_is_gone_on_with_and_that_is_said(s
     assert digests("out") == now(*PHOTOS), "the rows say that they are another photo's"
 
 
+def test_no_plan_of_a_folder_chooses_where_a_log_goes(sweep, done, monkeypatch):
+    from attnvis.pipeline import tracking
+
+    modes = []
+
+    class Recording(tracking.Tracker):
+        def __init__(self, folder, logger, **more):
+            modes.append(logger["mode"])
+            super().__init__(folder, logger, **more)
+
+    monkeypatch.setattr(tracking, "Tracker", Recording)
+    told = json.loads(Path("out/plan.json").read_text())
+    told["logger"] = {"mode": "online", "project": "theirs", "entity": "theirs"}
+    Path("out/plan.json").write_text(json.dumps(sealed(told)))
+    assert sweep("--resume", "out").code == 0 and modes == ["disabled"]
+
+
 def test_two_sweeps_do_not_write_into_one_folder_at_the_same_time(sweep, done):
     before = {path: path.read_bytes() for path in Path("out").rglob("*.json")}
     lock = files.locked(Path("out"))

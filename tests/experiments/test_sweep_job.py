@@ -477,3 +477,12 @@ def test_a_failed_or_killed_job_is_not_finished_and_can_be_done_again(tmp_path):
 def test_settings_are_named_as_typed_and_softmax_goes_without_saying():
     assert setting_name("temperature:2", "softmax") == "temperature:2"
     assert setting_name("cosine:0.07", "sparsemax") == "cosine:0.07 sparsemax"
+
+
+def test_pictures_of_an_earlier_try_are_removed_and_those_of_nobody_are_not(tmp_path):
+    (tmp_path / "sheets").mkdir()
+    (tmp_path / "sheets/mine.jpg").write_bytes(b"mine")
+    JobWriter(tmp_path, {}).end("failed")  # a folder that was no job's before
+    assert (tmp_path / "sheets/mine.jpg").exists()
+    JobWriter(tmp_path, {}).end("failed")  # now it is: its photos may have been others
+    assert not list((tmp_path / "sheets").iterdir())

@@ -229,6 +229,10 @@ def test_photos_that_changed_vanished_and_came_are_named_and_no_row_is_another_p
             Path("fresh") / row["overlay"]
         ).read_bytes()
     assert attnvis("run", "--resume", "out").err.count("\n") == 2, "the new digests are planned now"
+    drawn = {str(path.relative_to("out")) for path in Path("out/overlays").iterdir()}
+    assert drawn == {
+        row["overlay"] for row in rows()
+    }  # names hold labels: none of an earlier photo's is left
 
 
 def again(folder):
@@ -291,6 +295,33 @@ def test_rows_that_hold_no_numbers_or_bytes_that_are_no_text_are_done_again(attn
     assert sorted(rows(), key=lambda row: row["index"]) == whole
 
 
+@pytest.mark.parametrize("name", ["records.csv", "plan.json"])
+def test_a_folder_without_its_table_or_its_plan_ends_as_an_undisturbed_one(attnvis, photos, name):
+    assert attnvis("run", *PHOTOS[:2], *WORDS).code == 0
+    whole, files, planned = rows(), contents(), plan()
+    Path("out", name).unlink()
+    assert attnvis("run", "--resume", "out").code == 0
+    assert rows() == whole and contents() == files and plan() == planned
+
+
+def test_a_changed_digit_of_a_row_and_a_changed_bit_of_a_picture_are_made_anew(attnvis, photos):
+    assert attnvis("run", *PHOTOS, *WORDS).code == 0
+    whole, files = rows(), contents()
+    number = whole[1]["perplexity"]
+    other = number[:-1] + str((int(number[-1]) + 1) % 10)
+    table = Path("out/records.csv")
+    table.write_text(table.read_text().replace(number, other))
+    assert [row["perplexity"] for row in rows()][1] == other
+    picture = Path("out", whole[3]["overlay"])
+    content = bytearray(picture.read_bytes())
+    content[len(content) // 2] ^= 4
+    picture.write_bytes(content)
+    assert attnvis("run", "--resume", "out").code == 0
+    assert (
+        rows() == whole and contents() == files
+    )  # in the order of the photos, as if it had not been stopped
+
+
 @pytest.mark.parametrize(
     "damage", [b"", b"{", b"[]", b'{"format": 1, "verb": "run", "photos": 3}', b"[" * 99999]
 )
@@ -319,7 +350,8 @@ def test_a_run_is_not_gone_on_with_under_other_settings(attnvis, photos):
     assert len(rows()) == 5
 
 
-def test_a_run_of_which_hydras_folder_became_a_link_is_not_gone_on_with(attnvis, photos):
+def test_links_that_somebody_planted_in_the_folder_are_not_followed(attnvis, photos):
+    """Into a fresh folder, by every verb: test_planted.py."""
     assert attnvis("run", *PHOTOS, *WORDS).code == 0
     Path("out/.hydra").rename("elsewhere")
     Path("out/.hydra").symlink_to(Path("elsewhere").absolute())
