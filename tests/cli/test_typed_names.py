@@ -128,7 +128,9 @@ def test_a_list_in_quotes_arrives_as_it_was_typed(texts):
 
 
 @given(text=TEXTS | SIGNS)
-@settings(max_examples=200, deadline=None)
+@example(text="${oc.env:HOME}")
+@example(text="a\\${b} ${c}\\")
+@settings(max_examples=100, deadline=None)
 def test_what_a_config_names_is_built_with_the_names_as_they_are(text):
     cfg = OmegaConf.create(
         {"query": {"_target_": "attnvis.attention.query.class_", "_partial_": True}, "trust": []}
