@@ -64,4 +64,4 @@ def distributions() -> dict[str, Distribution]:
 
 def owns_cv2(wheel: Distribution) -> bool:
     """Whether the wheel's list of files has the module."""
-    return any(str(file) == "cv2/__init__.py" for file in wheel.files or ())
+    return "cv2/__init__.py," in (wheel.read_text("RECORD") or "")
