@@ -49,7 +49,7 @@ FOLDERS = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")  # that `--resume` g
 # stands, whatever it means to Hydra: =, brackets, quotes, blanks, ${...}.
 ONE_TEXT = frozenset(
     {"run", "clip", "folder", "cache.folder", "hydra.run.dir", "hydra.sweep.dir", "name"}
-    | {f"logger.{key}" for key in ("project", "entity", "group", "notes")}
+    | {f"logger.{key}" for key in ("project", "entity", "group", "name", "job_type", "notes", "id", "dir")}
 )
 SEVERAL_TEXTS = frozenset({"backbone.weights", "query.name"})  # commas make several jobs, where there can be
 LISTS_OF_TEXTS = frozenset({"images"})  # [one,two]; commas make several jobs behind -m
