@@ -66,6 +66,7 @@ class Photo:
     size: tuple[int, int]  # (height, width) of the upright original
     digest: str  # of the file's bytes, or of the pixels where there is no file
     path: Path | None = None
+    notes: tuple[str, ...] = ()  # what was done to the file's own picture: "kind", or "kind: details"
 
 
 @dataclass(frozen=True)
