@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["ENOUGH", "OTHER_KINDS", "PHOTO_KINDS", "photo_kind", "say_other_kind"]
+__all__ = ["ENOUGH", "photo_kind", "say_other_kind"]
 
 ENOUGH = 32  # bytes that tell a kind
 
@@ -18,7 +18,7 @@ PHOTO_KINDS = {
     "PNM": rb"P[1-6][\s#]",
     "PFM": rb"P[fF]\s",
 }
-OTHER_KINDS = {  # what people give instead, and what helps
+UNREAD_PHOTOS = {
     "a JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ",
     "a JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
     "a PAM": rb"P7\s",
@@ -28,8 +28,10 @@ OTHER_KINDS = {  # what people give instead, and what helps
     "a Radiance HDR": rb"#\?(?:RADIANCE|RGBE)",
     "an icon": rb"\0\0[\x01\x02]\0",
     "a FITS file": rb"SIMPLE  =",
-    "a NumPy array": rb"\x93NUMPY",
     "an SVG": rb"\s*(?:<\?xml[^>]*>\s*)?<svg",
+}
+OTHER_FILES = {  # what people give instead
+    "a NumPy array": rb"\x93NUMPY",
     "a web page": rb"\s*<(?:!doctype html|html)",
     "a PDF": rb"%PDF",
     "PostScript": rb"%!PS|\xc5\xd0\xd3\xc6",
@@ -48,7 +50,9 @@ ADVICE = {
 PHOTO = re.compile(
     b"|".join(b"(?P<%b>%b)" % (name.encode(), mark) for name, mark in PHOTO_KINDS.items()), re.DOTALL
 )
-OTHERS = {name: re.compile(mark, re.DOTALL | re.IGNORECASE) for name, mark in OTHER_KINDS.items()}
+MARKS = {
+    name: re.compile(mark, re.DOTALL | re.IGNORECASE) for name, mark in (UNREAD_PHOTOS | OTHER_FILES).items()
+}
 
 
 def photo_kind(beginning: bytes) -> str | None:
@@ -59,7 +63,10 @@ def photo_kind(beginning: bytes) -> str | None:
 
 def say_other_kind(beginning: bytes) -> str:
     """What begins so, if it is no photo that is read, and what to do."""
-    for name, mark in OTHERS.items():
+    for name, mark in MARKS.items():
         if mark.match(beginning):
-            return f"is no photo but {name}; " + ADVICE.get(name, "save it as JPEG, PNG or TIFF")
+            advice = ADVICE.get(name, "save it as JPEG, PNG or TIFF")
+            if name in UNREAD_PHOTOS:
+                return f"is {name}, which is not read here; {advice}"
+            return f"is no photo but {name}; {advice}"
     return f"is no photo: it begins with {beginning[:8]!r}; save it as JPEG, PNG, WebP, TIFF, GIF or BMP"
