@@ -386,32 +386,43 @@ class Levels:
 
 
 def decode_tiff(data: bytes, request: Request) -> Decoded:
-    """Raises EOFError for a file that is cut off, unless it is to be taken all the same."""
+    """By PIL where it has it right, else by our own reader.
+
+    Raises EOFError for a file that is cut off, unless it is to be taken all the same.
+    """
     first = tiff.read_directory(data)
     check_pixels(first.size[0] * first.size[1])
-    note = "first of several pages" if tiff.pages(data, first) > 1 else ""
-    takes_part = request.truncated == "take" and first.compression in tiff.BYTE_CODECS
-    if not tiff.is_unusual(first):
-        try:
-            return with_notes(decode_usual(data, "TIFF", request), note)
-        except UnidentifiedImageError:
-            layout = (
-                f"photometric {first.photometric}, {first.channels} x {first.bits} bits, "
-                f"compression {first.compression}"
-            )
+    is_unusual, is_known = tiff.is_unusual(first), first.compression in tiff.BYTE_CODECS
+    takes_part = request.truncated == "take" and is_known
+    try:
+        if is_unusual:
+            decoded = read_tiff(data, first, request.depth, takes_part=takes_part)
+        else:
+            decoded = decode_usual(data, "TIFF", request)
+    except UnidentifiedImageError:
+        if not is_known or first.photometric == tiff.YCBCR:
+            layout = f"photometric {first.photometric}, {first.channels} x {first.bits} bits"
             raise PhotoError(
-                f"is a TIFF of a layout that is not read here ({layout}); save it as plain RGB"
+                f"is a TIFF of {layout} in compression {first.compression}, which is not read here; "
+                "save it as plain RGB"
             ) from None
-        except (EOFError, OSError) as error:
-            if not takes_part:
-                raise EOFError(str(error)) from None
+        decoded = read_tiff(data, first, request.depth, takes_part=takes_part)
+    except (EOFError, OSError) as error:
+        if is_unusual or not takes_part or first.photometric == tiff.YCBCR:
+            raise EOFError(str(error)) from None
+        decoded = read_tiff(data, first, request.depth, takes_part=True)
+    return with_notes(decoded, "first of several pages" if tiff.has_more_pages(data, first) else "")
+
+
+def read_tiff(data: bytes, first: tiff.Directory, depth: int | str, takes_part: bool) -> Decoded:
+    """By our own reader.  Raises EOFError for a file that is cut off, unless `takes_part`."""
     samples, is_there = tiff.read_samples(data, first, take_part=takes_part)
-    pixels, notes = tiff_pixels(first, samples, request.depth)
+    pixels, notes = tiff_pixels(first, samples, depth)
     if not is_there.all():
         pixels[~is_there] = GREY
         notes.append(f"cut short: {1 - is_there.mean():.0%} of it is missing and grey")
     pixels = upright(pixels, first.get(274, 1))
-    return with_notes(Decoded(pixels, pixels.shape[:2]), note, *notes, tiff_aspect_note(first))
+    return with_notes(Decoded(pixels, pixels.shape[:2]), *notes, tiff_aspect_note(first))
 
 
 def tiff_aspect_note(directory: tiff.Directory) -> str:

@@ -9,6 +9,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,7 +124,8 @@ class Directory:
 def read_directory(data: bytes, offset: int | None = None) -> Directory:
     """The fields of the first picture, or of that at `offset`.
 
-    Raises EOFError where the file ends before them, ValueError where they are none.
+    A field that cannot be read is left out: an odd remark of a camera does not make a photo unreadable.
+    Raises EOFError where the file ends before the fields, ValueError where they are none.
     """
     order = "<" if data[:2] == b"II" else ">"
     is_big = data[2:4] in (b"+\0", b"\0+")
@@ -138,27 +140,31 @@ def read_directory(data: bytes, offset: int | None = None) -> Directory:
     for number in range(count):
         at = offset + head + entry * number
         tag, kind, length = unpack(f"{order}HH{word}", data, at)
-        if kind not in TYPES:
+        if kind not in TYPES or length > len(data):
             continue
-        code = TYPES[kind]
-        unit = struct.calcsize("=" + code)
-        place = at + 4 + size
-        if length * unit > size:
-            (place,) = unpack(order + word, data, place)
-        if length * unit > len(data):
-            raise EOFError(f"field {tag} is longer than the file")
-        if code == "s":
-            fields[tag] = (data[place : place + length],)
-        else:
-            values = unpack(f"{order}{length * len(code)}{code[0]}", data, place)
-            if len(code) == 2:
-                values = tuple(
-                    top / bottom if bottom else 0.0
-                    for top, bottom in zip(values[::2], values[1::2], strict=False)
-                )
-            fields[tag] = values
-    (following,) = unpack(order + word, data, offset + head + entry * count)
-    return Directory(order, fields, following)
+        with suppress(EOFError):
+            fields[tag] = read_field(data, order, word, kind, length, place=at + 4 + size)
+    with suppress(EOFError):
+        (following,) = unpack(order + word, data, offset + head + entry * count)
+        return Directory(order, fields, following)
+    return Directory(order, fields, 0)
+
+
+def read_field(data: bytes, order: str, word: str, kind: int, length: int, place: int) -> tuple:
+    """The values of one field, which stand at `place` or where that points to.  Raises EOFError."""
+    code = TYPES[kind]
+    size = length * struct.calcsize("=" + code)
+    if size > struct.calcsize(word):
+        (place,) = unpack(order + word, data, place)
+    if place + size > len(data):
+        raise EOFError("it ends before its fields do")
+    if code == "s":
+        return (data[place : place + length],)
+    values = unpack(f"{order}{length * len(code)}{code[0]}", data, place)
+    if len(code) == 1:
+        return values
+    pairs = zip(values[::2], values[1::2], strict=True)
+    return tuple(top / bottom if bottom else 0.0 for top, bottom in pairs)
 
 
 def unpack(layout: str, data: bytes, offset: int) -> tuple:
@@ -169,14 +175,14 @@ def unpack(layout: str, data: bytes, offset: int) -> tuple:
         raise EOFError("it ends before its fields do") from None
 
 
-def pages(data: bytes, first: Directory) -> int:
-    """2 where the file holds another picture that is no smaller copy or mask of the first, else 1."""
+def has_more_pages(data: bytes, first: Directory) -> bool:
+    """Whether the file holds another picture that is no smaller copy or mask of the first."""
     if not first.following:
-        return 1
+        return False
     try:
-        return 1 if read_directory(data, first.following).get(254, 0) & 5 else 2
+        return not read_directory(data, first.following).get(254, 0) & 5
     except (EOFError, ValueError):
-        return 1
+        return False
 
 
 def is_unusual(directory: Directory) -> bool:

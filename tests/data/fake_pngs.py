@@ -1,4 +1,4 @@
-"""PNGs written by hand, chunk by chunk, of every depth, colour type and colour space; ICC profiles likewise."""
+"""PNGs written by hand, chunk by chunk: every depth, colour type and colour space; and ICC profiles."""
 
 import struct
 import zlib
@@ -185,7 +185,7 @@ def packed(case: Case, row: np.ndarray) -> bytes:
     return int(text, 2).to_bytes(len(text) // 8, "big")
 
 
-# ------------------------------------------------------------------------------------------------ ICC profiles
+# ----------------------------------------------------------------------------------------------- ICC profiles
 
 
 def fixed(*numbers: float) -> bytes:

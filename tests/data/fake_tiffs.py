@@ -1,4 +1,4 @@
-"""TIFFs written by hand, field by field, of every depth and layout: what they show is known by construction."""
+"""TIFFs written by hand: every depth and layout: what they show is known by construction."""
 
 import struct
 import zlib

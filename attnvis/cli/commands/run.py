@@ -34,7 +34,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     torch.manual_seed(cfg.seed)
     backbone = remembered(build(cfg, "backbone"), plain(cfg.cache), say=note)
     method = AttentionMethod(backbone, query, scaling, normalise)
-    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     workers = thread_count(cfg.workers, len(paths))
     backbone.prepare(len(paths), workers, sample(paths, preprocessing))
     plan = RunPlan(

@@ -138,7 +138,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
     paths = photos(settings["images"])
     torch.manual_seed(cfg.seed)
     backbone = remembered(build(cfg, "backbone"), settings["cache"], say=note)
-    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     warnings = backbone.warnings_at(preprocessing)
     shout(warnings)
     if len(backbone.layers) > 1:
