@@ -123,6 +123,7 @@ class Provenance:
     seed: str = ""
     class_size: str = ""  # what is to be said of class scores at this size
     command: str = ""
+    passed_over: str = ""  # what the folders held that is no photo, by kind
     redrawn_from: str = ""
 
     def entries(self) -> dict[str, str]:

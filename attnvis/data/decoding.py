@@ -198,13 +198,15 @@ def check_pixels(count: int) -> None:
         raise Image.DecompressionBombError  # PIL raises it too, unless told otherwise
 
 
-def decode_usual(data: bytes, kind: str, request: Request, colours: Colours | None = None) -> Decoded:
+def decode_usual(
+    data: bytes, kind: str, request: Request, colours: Colours | None = None, by_pil: bool = False
+) -> Decoded:
     """By OpenCV where it is quicker than PIL and right, else by PIL."""
     header = open_header(data, kind)
     icc = header.info.get("icc_profile") or b""
     if colours is None and icc:
         colours = lambda pixels: by_profile(pixels, icc)  # noqa: E731
-    quick = decode_opencv(header, data, kind=kind, short=request.short)
+    quick = None if by_pil else decode_opencv(header, data, kind=kind, short=request.short)
     if quick is None:
         decoded = decode_pil(data, kind, colours=colours)
     else:
@@ -245,7 +247,7 @@ def decode_jpeg(data: bytes, request: Request) -> Decoded:
         raise PhotoError(
             f"is a JPEG {jpeg.unread}, which is not read here; save it as an ordinary JPEG or as PNG"
         )
-    return with_notes(decode_usual(data, "JPEG", request), note)
+    return with_notes(decode_usual(data, "JPEG", request, by_pil=bool(note)), note)  # OpenCV would complain
 
 
 def decode_png(data: bytes, request: Request) -> Decoded:

@@ -46,7 +46,7 @@ class PhotoDrawer:
                     answer.cells,
                     self.style,
                     title=f"{photo.name}: {answer.label}",
-                    lines=list(self.lines(answer)),
+                    lines=list(self.lines(answer, photo)),
                     mark=answer.mark,
                     field=answer.field,
                     placement=answer.placement,
@@ -58,7 +58,7 @@ class PhotoDrawer:
     def save(self, name: str, picture: UInt8[np.ndarray, "H W 3"]) -> None:
         save(self.folder, name, overlays.encode(picture, self.style.format, self.style.quality))
 
-    def lines(self, answer: Answer) -> Iterator[Line]:
+    def lines(self, answer: Answer, photo: Photo) -> Iterator[Line]:
         """What stands beside one map: the question, the network, the numbers, and what to beware of."""
         yield "query", answer.query
         if answer.class_score:
@@ -70,6 +70,8 @@ class PhotoDrawer:
         yield from number_lines(answer)
         if self.style.field and answer.field:
             yield "outline", outline_text(answer.field, answer.placement.seen)
+        for photo_note in photo.notes:
+            yield "photo", photo_note
         for warning in (*self.warnings, *answer.warnings):
             yield "warning", warning
 

@@ -21,7 +21,7 @@ NUMBERS = (
     *DESCRIPTIONS,
 )
 COLUMNS = (
-    *("index", "photo", "path", "digest", "height", "width", "status", "reason"),
+    *("index", "photo", "path", "digest", "height", "width", "status", "reason", "photo_note"),
     *("query", "label", "layer", "weights", "scaling", "normalise"),
     *("patches", "rows", "columns", "placement", "predicted", "probability"),
     *CLASS,

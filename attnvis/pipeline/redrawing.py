@@ -1,7 +1,7 @@
 """A finished run's folder in, the same photos drawn in another style out, without the network."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ def redraw_rows(
     record |= provenance.entries() | {"style": asdict(style)}
     save(target, "run.json", json.dumps(record, indent=1).encode())
     scaling = setting_text(config.get("scaling", {}))
+    preprocess = config.get("preprocess", {})
+    reading = {key: preprocess[key] for key in ("depth", "truncated") if key in preprocess}
     drawer = PhotoDrawer(target, style, provenance, scaling, warnings)
     records, table = open_records(target / "records.csv")
     with records:
@@ -60,7 +62,7 @@ def redraw_rows(
             try:
                 if not is_whole(source, name):
                     raise ValueError(f"{source / name} is gone, empty or no file; run again to make it")
-                drawn = redraw_photo(drawer, source / name, photo_rows)
+                drawn = redraw_photo(drawer, source / name, photo_rows, reading=reading)
             except (ValueError, FileNotFoundError) as error:
                 failed = {"status": "failed", "reason": str(error), "map": "", "overlay": "", "panel": ""}
                 table.writerows(row | failed for row in photo_rows)
@@ -93,8 +95,8 @@ def by_map(rows: list[Row]) -> dict[str, list[Row]]:
     return photos
 
 
-def redraw_photo(drawer: PhotoDrawer, maps: Path, rows: list[Row]) -> list[Row]:
-    """The new rows of one photo.
+def redraw_photo(drawer: PhotoDrawer, maps: Path, rows: list[Row], reading: Mapping[str, Any]) -> list[Row]:
+    """The new rows of one photo; reading: how the run read it, as `load` takes it.
 
     Raises ValueError, or FileNotFoundError, where its maps or its pixels are not what they were.
     """
@@ -102,7 +104,7 @@ def redraw_photo(drawer: PhotoDrawer, maps: Path, rows: list[Row]) -> list[Row]:
     if len(answers) != len(rows):
         raise ValueError(f"{maps} holds {len(answers)} maps for {len(rows)} rows; run again to make it")
     path = Path(rows[0]["path"])
-    photo = load(path, name=rows[0]["photo"])
+    photo = load(path, name=rows[0]["photo"], **reading)
     owner = map_photo(maps)
     if owner is None or owner[0] != rows[0]["digest"]:
         raise ValueError(f"{maps} holds another photo's maps; run again to make it")

@@ -11,6 +11,7 @@ Files come first: a dead network costs nothing.
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,7 @@ class RunWriter:
         self.folder, self.plan = folder, plan
         self.failed = 0
         self.reasons: dict[str, int] = {}
+        self.photo_notes: Counter[str] = Counter()  # what was done to photos -> how many
         names = dict[str, int]()
         self.stems = [unique(slug(path.stem), names) for path in plan.paths]
         self.drawer = PhotoDrawer(folder, plan.style, plan.provenance, plan.scaling, plan.warnings)
@@ -113,6 +115,8 @@ class RunWriter:
         self.write_rows(outcome.made)
         for row, answer in zip(outcome.made, outcome.answers, strict=True):
             self.tracker.log(row, answer)
+        if outcome.photo is not None:
+            self.photo_notes.update(outcome.photo.notes)
         self.done += 1
 
     def expect(self, index: int, rows: int) -> None:
@@ -145,6 +149,7 @@ class RunWriter:
             "height": height,
             "width": width,
             "status": "done",
+            "photo_note": "; ".join(photo.notes),
             "weights": weights,
             "scaling": self.plan.scaling,
             "normalise": self.plan.normalise,

@@ -5,15 +5,16 @@ tensor per query.
 """
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command, Comparison
-from attnvis.cli.commands.common import command_line, listed, photos, shout
+from attnvis.cli.commands.common import command_line, listed, photos, shout, survey_photos
 from attnvis.cli.config import build, plain, vet
-from attnvis.cli.messages import complain, note, progress, visible
+from attnvis.cli.messages import complain, note, print_photo_notes, progress, visible
 from attnvis.cli.words import divided
 
 if TYPE_CHECKING:
@@ -96,9 +97,12 @@ def planned_sweep(folder: Path, images: "Iterable[Any]") -> dict[str, list[dict[
         if key in planned:
             continue
         try:
-            now = planned_photos(photos(setting))
+            listing = survey_photos(setting)
         except PhotoError:
             continue  # the job says so itself
+        if text := str(listing):
+            note(visible(text))
+        now = planned_photos(listing.paths)
         planned[key] = [asdict(photo) for photo in now]
         if changes := changes_in_words(differences((begun or {}).get(key, now), now)):
             note(visible(f"since the sweep began {changes}; what was measured otherwise is measured again"))
@@ -185,8 +189,13 @@ def scale(inputs: Inputs) -> dict[str, float]:
         style=build(inputs.cfg, "render"),
     ) as writer:
         outcomes = stream(inputs.paths, grid, inputs.preprocessing, batch_size=inputs.cfg.batch_size)
+        notes = Counter[str]()
         for outcome in progress(outcomes, len(inputs.paths)):
+            if outcome.photo is not None:
+                notes.update(outcome.photo.notes)
             writer.add(outcome)
+    inputs.job.update(photo_notes=dict(notes))
+    print_photo_notes(notes)
     return writer.rows.medians()
 
 
