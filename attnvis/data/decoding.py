@@ -225,6 +225,7 @@ def aspect_note(header: Image.Image) -> str:
     across, down = header.info.get("dpi") or header.info.get("aspect") or (1, 1)
     if header.info.get("jfif_unit") == 0:
         across, down = header.info.get("jfif_density", (1, 1))
+    across, down = float(across), float(down)
     if not (across > 0 and down > 0) or 0.99 < across / down < 1.01:
         return ""
     return f"pixels not square: taken as square, though the file says {down / across:.3g} : 1"
@@ -255,14 +256,13 @@ def decode_png(data: bytes, request: Request) -> Decoded:
     png = read_png(data, take_part=request.truncated == "take")
     check_pixels(png.size[0] * png.size[1])
     colours: Colours | None = None
-    encoding = png.encoding
+    encoding, icc = png.encoding, png.icc_profile
     if encoding is not None:
         colours = lambda pixels: encoded_to_srgb(pixels, encoding)  # noqa: E731
+    elif icc:
+        colours = lambda pixels: by_profile(pixels, icc)  # noqa: E731
     header = open_header(png.data, "PNG")
     if png.depth == 16 and not getattr(header, "is_animated", False):
-        icc = header.info.get("icc_profile") or b""
-        if colours is None and icc:
-            colours = lambda pixels: by_profile(pixels, icc)  # noqa: E731
         decoded = decode_deep_png(png.data, header, depth=request.depth, colours=colours)
     else:
         decoded = decode_usual(png.data, "PNG", request, colours=colours)

@@ -12,6 +12,7 @@ __all__ = ["Png", "read_png"]
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXTS = (b"zTXt", b"iTXt", b"tEXt")
 MOST_TEXT = 1 << 20  # bytes of one text, as PIL has it
+MOST_PROFILE = 1 << 24  # bytes
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
@@ -24,6 +25,7 @@ class Png:
     depth: int
     colour: int  # 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGB and alpha
     chunks: dict[bytes, bytes]  # the first small one of each kind
+    icc_profile: bytes = b""
     missing_rows: int = 0  # at the bottom: the file ended before them
 
     @property
@@ -60,7 +62,7 @@ def read_png(data: bytes, take_part: bool) -> Png:
     width, height, depth, colour, _, _, interlace = struct.unpack_from(">IIBBBBB", data, 16)
     firsts: dict[bytes, bytes] = {}
     kept: list[tuple[int, int]] = []  # pieces of the file that decoders shall see
-    is_whole, has_large_text = False, False
+    is_whole, hinders, icc = False, False, b""
     end = len(SIGNATURE)
     for name, start, length, is_intact in walk(data):
         if not is_intact:
@@ -72,10 +74,11 @@ def read_png(data: bytes, take_part: bool) -> Png:
         body = data[start : start + min(length, 1 << 16)]
         if length <= 1 << 16:
             firsts.setdefault(name, body)
-        elif name == b"iCCP":
-            firsts.setdefault(name, b"")
-        if name in TEXTS and is_large(name, data[start : start + length]):
-            has_large_text = True
+        if name == b"iCCP":
+            firsts[name], icc = b"", unpacked(data[start : start + length])
+            hinders = True  # libpng complains on stderr of profiles that viewers take
+        elif name in TEXTS and is_large(name, data[start : start + length]):
+            hinders = True
         else:
             kept.append((start - 8, start + length + 4))
         end = start + length + 4
@@ -86,13 +89,13 @@ def read_png(data: bytes, take_part: bool) -> Png:
         raise EOFError("it has no IEND chunk")
     if not any(data[first + 4 : first + 8] == b"IDAT" for first, _ in kept) and is_whole:
         raise EOFError("it has no pixels")
-    size, facts = (height, width), (depth, colour, firsts)
+    size, facts = (height, width), (depth, colour, firsts, icc)
     if is_whole:
         names = [data[first + 4 : first + 8] for first, _ in kept]
         has_late_exif = b"eXIf" in names and names.index(b"eXIf") > names.index(b"IDAT")
         if has_late_exif:  # before the pixels, where PIL looks
             kept.insert(1, kept.pop(names.index(b"eXIf")))
-        if has_large_text or has_late_exif:
+        if hinders or has_late_exif:
             data = SIGNATURE + b"".join(data[first:last] for first, last in kept)
         return Png(data, size, *facts)
     if interlace:
@@ -113,6 +116,14 @@ def walk(data: bytes) -> Iterator[tuple[bytes, int, int, bool]]:
         checksum = zlib.crc32(memoryview(data)[at + 4 : end])
         yield name, start, length, data[end : end + 4] == checksum.to_bytes(4, "big")
         at = end + 4
+
+
+def unpacked(body: bytes) -> bytes:
+    """The ICC profile in an iCCP chunk; some bytes that are none where it is damaged."""
+    try:
+        return zlib.decompressobj().decompress(body.split(b"\0", 1)[1][1:], MOST_PROFILE)
+    except (IndexError, zlib.error):
+        return b"damaged"
 
 
 def is_large(name: bytes, body: bytes) -> bool:

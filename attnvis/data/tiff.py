@@ -27,6 +27,7 @@ MOST_SAMPLE_BYTES = 1 << 31
 
 NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 BYTE_CODECS = (NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD)  # those that know of bytes only
+PICTURE_CODECS = (2, 3, 4, 6, 7)  # CCITT and JPEG, which PIL reads
 PREDICTED = (LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)
 UINT, INT, FLOAT = 1, 2, 3
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
@@ -202,13 +203,15 @@ def is_unusual(directory: Directory) -> bool:
             "save it as RGB"
         )
     usual = directory.bits == 8 and directory.sample_format == UINT and not directory.is_planar
-    if directory.compression not in BYTE_CODECS:
-        if not (usual or directory.bits == 1) or directory.is_planar:
-            raise PhotoError(
-                f"is a TIFF of {directory.bits} bits in compression {directory.compression}, which is not "
-                "read here; save it without compression, or with LZW or deflate"
-            )
+    is_picture = directory.compression in PICTURE_CODECS and not directory.is_planar
+    if is_picture and (usual or directory.bits == 1):
         return False
+    if directory.compression not in BYTE_CODECS:
+        raise PhotoError(
+            f"is a TIFF of {directory.bits} bits in compression {directory.compression}"
+            f"{', planes apart' * directory.is_planar}, which is not read here; "
+            "save it without compression, or with LZW or deflate"
+        )
     if photometric == YCBCR:
         return False
     extras = directory.channels - directory.colours
