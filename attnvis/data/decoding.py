@@ -377,8 +377,9 @@ class Levels:
 
     def to_unit(self, samples: np.ndarray) -> np.ndarray:
         """In [0, 1]."""
-        kind = np.float32 if samples.dtype.itemsize <= 2 else np.float64
-        return ((samples.astype(kind) - self.black) / (self.white - self.black)).clip(0, 1)
+        exact = np.float32 if samples.dtype.itemsize <= 2 else np.float64
+        numbers: np.ndarray = samples.astype(exact)
+        return np.clip((numbers - exact(self.black)) / exact(self.white - self.black), 0, 1)
 
     def to_eight(self, samples: np.ndarray) -> UInt8[np.ndarray, "..."]:
         if samples.dtype == np.uint16:
@@ -580,7 +581,8 @@ class PnmHeader:
 
 def pnm_header(data: bytes, count: int) -> PnmHeader:
     """The first words of a Netpbm file, without comments.  Raises EOFError where there are fewer."""
-    words, at = [], 0
+    words: list[bytes] = []
+    at = 0
     while len(words) < count:
         while data[at : at + 1].isspace() or data[at : at + 1] == b"#":
             at = data.find(b"\n", at) + 1 if data[at : at + 1] == b"#" else at + 1

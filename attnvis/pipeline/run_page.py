@@ -29,6 +29,7 @@ THUMBNAIL = 360  # the longest side, in pixels
 CARDS = 200  # rows with a thumbnail; the page of a long run stays one that a browser opens
 SHOWN = (  # not repeated under "all numbers"
     "photo",
+    "photo_note",
     "query",
     "label",
     "status",
