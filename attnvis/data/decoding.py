@@ -245,9 +245,8 @@ def decode_jpeg(data: bytes, request: Request) -> Decoded:
         request = replace(request, short=None)  # the file alone would not give the same pixels again
         note = "cut short: what is missing is grey"
     if jpeg.unread:
-        raise PhotoError(
-            f"is a JPEG {jpeg.unread}, which is not read here; save it as an ordinary JPEG or as PNG"
-        )
+        noun = jpeg.unread if jpeg.unread.startswith("JPEG") else f"{jpeg.unread} JPEG"
+        raise PhotoError(f"is a {noun}, which is not read here; save it as an ordinary JPEG or as PNG")
     return with_notes(decode_usual(data, "JPEG", request, by_pil=bool(note)), note)  # OpenCV would complain
 
 
@@ -623,7 +622,8 @@ def decode_opencv(header: Image.Image, data: bytes, kind: str, short: int | None
     """By OpenCV, half again as fast as PIL; None for what it gets wrong or cannot read."""
     is_plain = header.mode in ("1", "L", "P", "RGB") and not header.has_transparency_data
     is_animated = kind != "JPEG" and getattr(header, "is_animated", False)
-    if kind not in OPENCV_KINDS or not is_plain or is_animated:
+    has_16_bits = kind == "BMP" and data[28:29] == b"\x10"  # OpenCV makes 248 of white
+    if kind not in OPENCV_KINDS or not is_plain or is_animated or has_16_bits:
         return None
     reduction = reduction_for(min(header.size), short) if kind == "JPEG" and short is not None else 1
     try:

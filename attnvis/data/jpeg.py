@@ -6,10 +6,10 @@ from dataclasses import dataclass
 __all__ = ["Jpeg", "read_jpeg"]
 
 MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
-FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 ... SOF15
+FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 ... SOF15, and SOF55
 UNREAD = {
     0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical", 0xCB: "lossless",
-    0xCD: "hierarchical", 0xCE: "hierarchical", 0xCF: "hierarchical",
+    0xCD: "hierarchical", 0xCE: "hierarchical", 0xCF: "hierarchical", 0xF7: "JPEG-LS",
 }  # fmt: skip
 
 
@@ -23,10 +23,10 @@ class Jpeg:
 
     @property
     def unread(self) -> str:
-        """What no decoder here reads of it; "" where nothing is known to hinder."""
+        """What kind it is that no decoder here reads: lossless; "" where nothing is known to hinder."""
         if self.frame in UNREAD:
             return UNREAD[self.frame]
-        return f"of {self.bits} bits" if self.frame and self.bits != 8 else ""
+        return f"{self.bits}-bit" if self.frame and self.bits != 8 else ""
 
 
 def read_jpeg(data: bytes) -> Jpeg:

@@ -21,6 +21,8 @@ PHOTO_KINDS = {
 UNREAD_PHOTOS = {
     "a JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ",
     "a JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+    "a JPEG XR": rb"II\xbc",
+    "a QOI": rb"qoif",
     "a PAM": rb"P7\s",
     "a Photoshop file": rb"8BPS",
     "a camera's raw file": rb"II\*\0.{4}CR|FUJIFILMCCD|IIR[OS]|IIU\0|\0MRM|....ftypcrx",

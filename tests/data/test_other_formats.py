@@ -112,8 +112,19 @@ def frame(code: int, bits: int) -> bytes:
 
 
 def test_jpegs_of_other_kinds_are_not_called_damaged():
-    assert "is a JPEG lossless, which is not read here" in load_error(frame(0xC3, 8))
-    assert "is a JPEG of 12 bits, which is not read here" in load_error(frame(0xC1, 12))
+    assert "is a lossless JPEG, which is not read here" in load_error(frame(0xC3, 8))
+    assert "is a 12-bit JPEG, which is not read here" in load_error(frame(0xC1, 12))
+
+
+def test_a_jpeg_ls_is_called_that():
+    assert "is a JPEG-LS, which is not read here" in load_error(frame(0xF7, 8))
+
+
+def test_a_bmp_of_16_bits_has_white_and_every_level():
+    levels = np.arange(32, dtype=np.uint16)
+    head = struct.pack("<IiiHHIIiiII", 40, 32, 1, 1, 16, 0, 64, 2835, 2835, 0, 0)
+    data = b"BM" + struct.pack("<IHHI", 54 + 64, 0, 0, 54) + head + (levels * 0x421).astype("<u2").tobytes()
+    assert largest_difference(load(data).pixels[0, :, 0], np.rint(levels * 255 / 31)) <= 1
 
 
 @pytest.mark.parametrize("tail", [b"", b"\xff", bytes(512)])
