@@ -45,6 +45,7 @@ REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+MOST_DEEP_PIXELS = 1 << 26  # of a colour PNG of 16 bits that is rounded: OpenCV takes 16 bytes for each
 STRIP = 1 << 22  # pixels that are converted at a time: what lies between is several times the photo
 
 # What goes wrong comes back as a PhotoError, once.  And PIL warns of bombs from half of MOST_PIXELS on.
@@ -261,10 +262,14 @@ def decode_png(data: bytes, request: Request) -> Decoded:
     elif icc:
         colours = lambda pixels: by_profile(pixels, icc)  # noqa: E731
     header = open_header(png.data, "PNG")
-    if png.depth == 16 and not getattr(header, "is_animated", False):
+    is_huge = png.colour != 0 and png.size[0] * png.size[1] > MOST_DEEP_PIXELS
+    if is_huge and png.depth == 16 and request.depth != "file":
+        raise PhotoError(f"has too many pixels for preprocess.depth={request.depth}; shrink it first")
+    if png.depth == 16 and not is_huge and not getattr(header, "is_animated", False):
         decoded = decode_deep_png(png.data, header, depth=request.depth, colours=colours)
     else:
         decoded = decode_usual(png.data, "PNG", request, colours=colours)
+        decoded = with_notes(decoded, "16 bits cut to 8" if png.depth == 16 else "")
     if png.missing_rows:
         share = png.missing_rows / png.size[0]
         decoded.pixels[missing_part(png.missing_rows, orientation_of(header))] = GREY

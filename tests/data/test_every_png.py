@@ -74,6 +74,15 @@ def test_a_png_of_twelve_bits_is_said_and_can_be_brightened():
         assert load(data, depth=12).pixels[::28, ::36, 0].ravel().tolist() == [0, 85, 169, 254]
 
 
+def test_a_huge_png_of_16_bits_is_cut_to_8_which_is_said(monkeypatch):
+    monkeypatch.setattr("attnvis.data.decoding.MOST_DEEP_PIXELS", 100)
+    for colour in (2, 4, 6):
+        photo = load(write_png(Case(colour, 16)))
+        assert "16 bits cut to 8" in photo.notes
+        assert largest_difference(photo.pixels, quadrants(shown_corners(Case(colour, 16)))) <= 2
+    assert "preprocess.depth=12" in load_error(write_png(Case(2, 16)), depth=12)
+
+
 def test_pixels_that_are_not_square_are_said():
     more = chunk(b"pHYs", struct.pack(">IIB", 1, 2, 0))
     (note,) = load(write_png(Case(), more=more)).notes
