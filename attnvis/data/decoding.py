@@ -168,7 +168,7 @@ def decode(data: bytes, name: str, request: Request) -> Decoded:
             f"{name} claims more than {MOST_PIXELS:,} pixels; if it is genuine, shrink it first"
         ) from None
     except PhotoError as error:
-        joint = " " if str(error).startswith(("is ", "holds ", "begins ")) else ": "
+        joint = " " if str(error).startswith(("is ", "has ", "holds ", "begins ")) else ": "
         raise PhotoError(f"{name}{joint}{error}") from None
     except MemoryError:
         raise PhotoError(f"{name} does not fit into memory; shrink it, or close other programs") from None

@@ -71,6 +71,18 @@ def test_what_is_cut_short_fails_alone_unless_it_is_asked_for(attnvis, album):
     assert [row["photo"] for row in records() if row["status"] == "failed"] == ["cut.jpg"]
 
 
+def test_a_sweep_says_it_too(attnvis, album):
+    small = ["preprocess.size=96", "sheets=0", "logger.mode=disabled", "hydra.run.dir=out", "cache.use=false"]
+    ended = attnvis("sweep", "album", "query=mean", "scaling=none", "preprocess.truncated=take", *small)
+    assert ended.code == 0
+    assert "3 files passed over: 2 .mov, 1 .txt" in ended.err and "2 photos: only 12 of 16 bits" in ended.err
+    assert json.loads(Path("out/job.json").read_text())["photo_notes"] == {
+        "only 12 of 16 bits used, so it is dark: preprocess.depth=12 brightens it": 2,
+        "cut short: what is missing is grey": 1,
+        "transparency on white": 1,
+    }
+
+
 def test_plain_photos_are_not_spoken_of(attnvis, cat):
     ended = attnvis("run", "cat.png", "logger.mode=disabled")
     assert ended.code == 0 and ended.err == "" and records()[0]["photo_note"] == ""
