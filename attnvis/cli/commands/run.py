@@ -76,8 +76,8 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, .
 
     Raises PhotoError where none is meant, ValueError for a folder whose plan is damaged.
     """
-    from attnvis.pipeline.resume import FolderPlan, planned_photos, renewed
-    from attnvis.types import PhotoError
+    from attnvis.pipeline.resume import FolderPlan, planned_photos, read_json, renewed
+    from attnvis.types import PhotoError, Provenance
 
     begun = FolderPlan.read(folder, "run") if cfg.resume else None
     if begun is None:
@@ -91,14 +91,16 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, .
         return planned_photos(listing.paths), str(listing)
     named, passed_over = [], ""
     with contextlib.suppress(PhotoError):  # all of them may be gone
-        listing = survey_photos(plain(cfg.images))
-        named, passed_over = listing.paths, str(listing)
+        named = survey_photos(plain(cfg.images)).paths
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # as it was when the run began: now its own files lie there
+        passed_over = Provenance.from_entries(read_json(folder / "run.json")).passed_over
     drawn = folder.absolute()  # `attnvis run .` finds what it drew itself
     others = [path for path in named if not path.absolute().is_relative_to(drawn)]
     planned, remarks = renewed(begun.photos, others)
     for remark in remarks:
         note(visible(remark))
-    note_passed_over(passed_over)
     return planned, passed_over
 
 
