@@ -73,6 +73,7 @@ class Photo:
     size: tuple[int, int]  # (height, width) of the upright original
     digest: str  # of the file's bytes, or of the pixels where there is no file
     path: Path | None = None
+    notes: tuple[str, ...] = ()  # what was done to the file's own picture: "kind", or "kind: details"
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,25 @@ class Preprocessing:
     multiple: int = 32
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    # of photos of more than 8 bits.  file: black and white are those of the file's type; a number of bits:
+    # white is 2^depth - 1; used: the photo's smallest value is black, its largest white
+    depth: int | str = "file"
+    truncated: str = "refuse"  # refuse | take: what a file without its end still holds, the rest grey
 
-    def changed(self, fit: str, size: int | None) -> "Preprocessing":
-        """With the user's fit, and the user's size if there is one."""
-        return replace(self, fit=fit, size=self.size if size is None else size)
+    def __post_init__(self) -> None:
+        """Raises ValueError for a depth or a way with truncated files that is none."""
+        is_number = isinstance(self.depth, int) and not isinstance(self.depth, bool)
+        if not (self.depth in ("file", "used") or (is_number and 8 <= int(self.depth) <= 32)):
+            raise ValueError(f"depth {self.depth!r}; give file, used, or a number of bits from 8 to 32")
+        if self.truncated not in ("refuse", "take"):
+            raise ValueError(f"truncated {self.truncated!r}; give refuse or take")
+
+    def changed(
+        self, fit: str, size: int | None, depth: int | str = "file", truncated: str = "refuse"
+    ) -> "Preprocessing":
+        """With the user's fit and ways of reading, and the user's size if there is one."""
+        size = self.size if size is None else size
+        return replace(self, fit=fit, size=size, depth=depth, truncated=truncated)
 
 
 @dataclass(frozen=True)
@@ -114,6 +130,7 @@ class Provenance:
     seed: str = ""
     class_size: str = ""  # what is to be said of class scores at this size
     command: str = ""
+    passed_over: str = ""  # what the folders held that is no photo, by kind
     redrawn_from: str = ""
 
     def entries(self) -> dict[str, str]:

@@ -20,6 +20,7 @@ __all__ = [
     "fail",
     "format_error",
     "note",
+    "print_photo_notes",
     "print_summary",
     "progress",
     "seen_from_here",
@@ -75,6 +76,17 @@ def complain(reasons: Mapping[str, int]) -> None:
     commonest = sorted(reasons.items(), key=lambda item: -item[1])[:10]
     for reason, count in commonest:
         note(visible(reason) + (f" ({count} photos)" if count > 1 else ""))
+
+
+def print_photo_notes(notes: Mapping[str, int]) -> None:
+    """What was done to photos, one line for each kind, in full where all of a kind read the same."""
+    kinds: dict[str, dict[str, int]] = {}
+    for text, count in notes.items():
+        kinds.setdefault(text.partition(":")[0], {})[text] = count
+    for kind, texts in kinds.items():
+        count = sum(texts.values())
+        text = kind if len(texts) > 1 else next(iter(texts))
+        note(visible(f"{count} photo{'s' * (count != 1)}: {text}"))
 
 
 def print_summary(done: int, reasons: dict[str, int], folder: Path) -> int:

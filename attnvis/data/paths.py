@@ -5,15 +5,18 @@ import glob
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
 from attnvis.data.lists import ADDRESS, MOST_LIST, listed_paths
+from attnvis.data.signatures import ENOUGH, photo_kind
 from attnvis.types import PhotoError
 
-__all__ = ["find"]
+__all__ = ["Listing", "find", "survey"]
 
 SAMPLES = {  # photos that scikit-image ships in its wheel
     "cat": "chelsea.png",
@@ -24,24 +27,60 @@ SAMPLES = {  # photos that scikit-image ships in its wheel
     "camera": "camera.png",
 }
 NAMES = {Path(file).stem: file for file in SAMPLES.values()} | SAMPLES
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".avif", ".heic", ".heif", ".hif"),
+    *(".jpe", ".jfif", ".apng", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+)
 
+MOST_KINDS = 8  # that are named of what was passed over
 MOST_PIXELS = 178_956_970  # where PIL sees a decompression bomb: 512 MiB of RGB
 MOST_BYTES = 8 * MOST_PIXELS  # of a file: so many pixels of four 16-bit channels each, uncompressed
 
 
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The files that were meant, and what folders and globs held beside them."""
+
+    paths: list[Path]
+    passed_over: Counter[str]  # by kind: .mov, hidden, link to a folder, no suffix
+
+    def __str__(self) -> str:
+        """`3 files passed over: 2 .mov, 1 .txt`; "" where none was."""
+        return passed_over_text(self.passed_over)
+
+
+def passed_over_text(kinds: Counter[str]) -> str:
+    count = kinds.total()
+    if not count:
+        return ""
+    parts = [
+        f"{number} {kind}" for kind, number in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    rest = len(parts) - MOST_KINDS
+    if rest > 0:
+        parts = [*parts[:MOST_KINDS], f"{rest} more kinds"]
+    return f"{count} {'file' if count == 1 else 'files'} passed over: {', '.join(parts)}"
+
+
 def find(images: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files meant, as `survey` lists them.  Raises PhotoError as that does."""
+    return survey(images).paths
+
+
+def survey(images: str | Path | Sequence[str | Path]) -> Listing:
     """The files meant by a photo, a folder, a glob, a .txt with one path a line, or a list of these.
 
-    Folders are searched to the bottom.  "samples" means scikit-image's photos and "samples/cat" one of them;
-    a folder of that name is "./samples".  Sorted within each item; a file named twice comes once.  A missing
-    file among others is left to `load`, which fails for it alone.  Raises PhotoError where nothing is meant,
-    and for a missing file that is alone.
+    Folders are searched to the bottom for what looks like a photo: by its suffix, or without one by its
+    first bytes.  "samples" means scikit-image's photos and "samples/cat" one of them; a folder of that name
+    is "./samples".  Sorted within each item; a file named twice comes once.  A missing file among others is
+    left to `load`, which fails for it alone.  Raises PhotoError where nothing is meant, and for a missing
+    file that is alone.
     """
     items = [images] if isinstance(images, str | Path) else list(images)
     files: dict[str, Path] = {}
+    passed_over: dict[str, str] = {}  # a file -> its kind
     for item in items:
-        for path in expand(item):
+        for path in expand(item, passed_over):
             files.setdefault(os.path.abspath(path), path)
     paths = list(files.values())
     if not paths:
@@ -50,11 +89,12 @@ def find(images: str | Path | Sequence[str | Path]) -> list[Path]:
         )
     if len(paths) == 1 and not os.path.exists(os.path.abspath(paths[0])):
         raise missing_error(paths[0])
-    return paths
+    kinds = Counter(kind for file, kind in passed_over.items() if file not in files)
+    return Listing(paths, kinds)
 
 
-def expand(item: str | Path) -> list[Path]:
-    """The files that one item stands for.
+def expand(item: str | Path, passed_over: dict[str, str]) -> list[Path]:
+    """The files that one item stands for; what it holds beside photos goes into `passed_over`.
 
     An item that is nothing else is a file's name, which need not exist.  Raises PhotoError where a folder, a
     glob or a list has no photos, a sample is unknown, or the name is empty.
@@ -77,16 +117,16 @@ def expand(item: str | Path) -> list[Path]:
         )
     path = Path(text)
     if os.path.isdir(path):
-        return sorted_paths(photos_below(text), f"no photos in the folder {path}")
+        return sorted_paths(photos_below(text, passed_over), f"no photos in the folder {path}", passed_over)
     if os.path.isfile(path):
         return read_list(path) if path.suffix.lower() == ".txt" else [path]
     if glob.has_magic(text):
-        return sorted_paths(photos_matching(text), f"no photos match {text}")
+        return sorted_paths(photos_matching(text, passed_over), f"no photos match {text}", passed_over)
     return [path]
 
 
 def walk(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
-    """A folder and the visible ones below it, each with its visible entries or why it cannot be opened.
+    """A folder and the visible ones below it, each with its entries or why it cannot be opened.
 
     Links to folders are not followed, so a loop of links ends; and nothing recurses, so folders may lie
     deeper than Python calls.
@@ -96,15 +136,19 @@ def walk(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
         folder = folders.pop()
         try:
             with os.scandir(folder) as entries:
-                visible = [entry for entry in entries if not entry.name.startswith(".")]
+                inside = list(entries)
         except OSError as error:
             yield folder, error
             continue
-        yield folder, visible
-        folders += [entry.path for entry in visible if entry.is_dir(follow_symlinks=False)]
+        yield folder, inside
+        folders += [
+            entry.path
+            for entry in inside
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+        ]
 
 
-def photos_below(root: str) -> Iterator[str]:
+def photos_below(root: str, passed_over: dict[str, str]) -> Iterator[str]:
     """The photos of a folder, to the bottom.
 
     A folder in it that cannot be opened is given too: it fails alone, with a reason.  Raises PhotoError where
@@ -113,7 +157,7 @@ def photos_below(root: str) -> Iterator[str]:
     for folder, entries in walk(root):
         if not isinstance(entries, OSError):
             for entry in entries:
-                if looks_like_a_photo(entry.path) and not os.path.isdir(entry.path):
+                if is_photo(entry.path, passed_over):
                     yield entry.path
         elif folder == root:
             raise PhotoError(
@@ -123,20 +167,54 @@ def photos_below(root: str) -> Iterator[str]:
             yield folder
 
 
-def photos_matching(pattern: str) -> Iterator[str]:
-    """The photos that a glob means.
+def photos_matching(pattern: str, passed_over: dict[str, str], is_searched: bool = False) -> Iterator[str]:
+    """The photos that a glob means; `is_searched`: the folders that match too are searched by the caller.
 
     Like a folder, ** does not follow links, of which glob.iglob would go round a loop for ever.
     """
     before, *after = re.split(r"(?:^|(?<=/))(?:\*\*(?:/+|$))+", pattern, maxsplit=1)  # at the first **
     if not after:
         for path in glob.iglob(pattern):
-            if looks_like_a_photo(path) and not os.path.isdir(path):
+            if is_photo(path, passed_over):
                 yield path
+            elif os.path.isdir(path) and not is_searched:
+                passed_over.setdefault(os.path.abspath(path), "folder")
         return
     for root in glob.iglob(before) if before else ["."]:
         for folder, _ in walk(root):
-            yield from photos_matching(os.path.join(glob.escape(folder), after[0] or "*"))
+            inner = os.path.join(glob.escape(folder), after[0] or "*")
+            yield from photos_matching(inner, passed_over, is_searched=True)
+
+
+def is_photo(path: str, passed_over: dict[str, str]) -> bool:
+    """Whether a path of a folder is a photo to be drawn; what is none, and no plain folder, is noted."""
+    name = os.path.basename(path)
+    is_folder = os.path.isdir(path)
+    if name.startswith("."):
+        kind = "hidden folder" if is_folder else "hidden"
+    elif is_folder:
+        if not os.path.islink(path):
+            return False  # it is searched itself
+        kind = "link to a folder"
+    elif looks_like_a_photo(path):
+        return True
+    else:
+        suffix = os.path.splitext(name)[1].lower()
+        if not suffix and begins_like_a_photo(path):
+            return True
+        kind = suffix if suffix.isprintable() and suffix else "without a suffix"
+    passed_over[os.path.abspath(path)] = kind
+    return False
+
+
+def begins_like_a_photo(path: str) -> bool:
+    """Whether a file's first bytes are a photo's.  Opens no pipe and no device."""
+    try:
+        check_regular(Path(path), os.stat(path))
+        with open(path, "rb", opener=open_without_waiting) as file:
+            return photo_kind(file.read(ENOUGH)) is not None
+    except (OSError, ValueError):
+        return False
 
 
 def looks_like_a_photo(path: str) -> bool:
@@ -144,14 +222,16 @@ def looks_like_a_photo(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
-def sorted_paths(photos: Iterable[str], complaint: str) -> list[Path]:
+def sorted_paths(photos: Iterable[str], complaint: str, passed_over: dict[str, str]) -> list[Path]:
     """Each path once, folder by folder.
 
-    Raises PhotoError, which begins with `complaint`, where there are none.
+    Raises PhotoError, which begins with `complaint` and names what there is instead, where there are none.
     """
     paths = [Path(path) for path in sorted(set(photos), key=lambda path: path.split(os.sep))]
     if not paths:
-        raise PhotoError(f"{complaint}; looked for {' '.join(SUFFIXES)}")
+        others = passed_over_text(Counter(passed_over.values()))
+        also = f" ({others})" if others else ""
+        raise PhotoError(f"{complaint}{also}; looked for {' '.join(SUFFIXES)}")
     return paths
 
 

@@ -151,7 +151,12 @@ def sample(paths: list[Path], preprocessing: Preprocessing, count: int = 8) -> B
         if len(photos) == count:
             break
         with contextlib.suppress(PhotoError):
-            photo = load(path, short=preprocessing.size)
+            photo = load(
+                path,
+                short=preprocessing.size,
+                depth=preprocessing.depth,
+                truncated=preprocessing.truncated,
+            )
             if not photos or shape_key(photo, preprocessing) == shape_key(photos[0], preprocessing):
                 photos.append(photo)
     return collate(photos, preprocessing) if photos else None

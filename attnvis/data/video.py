@@ -65,7 +65,7 @@ def examine(path: Path) -> Clip:
         raise ValueError(f"no such video: {path}; see what lies in {path.parent.absolute()}")
     if not path.is_file():
         raise ValueError(f"{path} is no video file; give one file, such as clip.mp4")
-    if path.suffix.lower() in set(SUFFIXES) - {".gif"}:
+    if path.suffix.lower() in set(SUFFIXES) - {".gif", ".apng"}:
         raise ValueError(f"{path} is a photo, not a video; draw it with attnvis run {path}")
     with opened(path) as capture:
         rate = capture.get(cv2.CAP_PROP_FPS)

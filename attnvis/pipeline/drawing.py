@@ -52,7 +52,7 @@ class PhotoDrawer:
                     answer.cells,
                     self.style,
                     title=f"{photo.name}: {answer.label}",
-                    lines=list(self.lines(answer)),
+                    lines=list(self.lines(answer, photo)),
                     mark=answer.mark,
                     field=answer.field,
                     placement=answer.placement,
@@ -67,7 +67,7 @@ class PhotoDrawer:
         save(self.folder, name, encoded)
         return encoded
 
-    def lines(self, answer: Answer) -> Iterator[Line]:
+    def lines(self, answer: Answer, photo: Photo) -> Iterator[Line]:
         """What stands beside one map: the question, the network, the numbers, and what to beware of."""
         yield "query", answer.query
         if answer.class_score:
@@ -79,6 +79,8 @@ class PhotoDrawer:
         yield from number_lines(answer)
         if self.style.field and answer.field:
             yield "outline", outline_text(answer.field, answer.placement.seen)
+        for photo_note in photo.notes:
+            yield "photo", photo_note
         for warning in (*self.warnings, *answer.warnings):
             yield "warning", warning
 

@@ -37,7 +37,7 @@ NUMBERS = (
 )
 EVERY = ("height", "width", "patches", "rows", "columns", "perplexity", "max_times_uniform")
 COLUMNS = (
-    *("index", "photo", "path", "digest", "height", "width", "status", "reason"),
+    *("index", "photo", "path", "digest", "height", "width", "status", "reason", "photo_note"),
     *("query", "label", "layer", "weights", "scaling", "normalise"),
     *("patches", "rows", "columns", "placement", "predicted", "probability"),
     *CLASS,

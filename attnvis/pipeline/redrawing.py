@@ -46,6 +46,11 @@ class SourceRun:
             raise ValueError(f"{folder} kept no maps to draw from; run again with maps=true")
         return cls(folder, record, photos)
 
+    def reading(self) -> dict[str, Any]:
+        """How the run read its photos, as `load` takes it."""
+        preprocess = self.record["config"].get("preprocess", {})
+        return {key: preprocess[key] for key in ("depth", "truncated") if key in preprocess}
+
     def paths(self) -> tuple[Path, ...]:
         return tuple(Path(rows[0]["path"]) for rows in self.photos)
 
@@ -178,7 +183,7 @@ def redraw_photo(
     if not is_whole(source.folder, before[0]["map"]):
         raise ValueError(f"{maps} is gone, empty or no file; run again to make it")
     answers = read_answers(maps, before)
-    photo = load(Path(before[0]["path"]), name=before[0]["photo"])
+    photo = load(Path(before[0]["path"]), name=before[0]["photo"], **source.reading())
     if photo.digest != before[0]["digest"]:
         raise ValueError(f"{photo.name} is not the photo that {maps} was made from; its bytes have changed")
     if any(answer.placement.size != photo.size for answer in answers):

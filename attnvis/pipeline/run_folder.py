@@ -11,6 +11,7 @@ Files come first: a dead network costs nothing.
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,7 @@ class RunWriter:
         self.folder, self.plan = folder, plan
         self.failed = 0
         self.reasons: dict[str, int] = {}
+        self.photo_notes: Counter[str] = Counter()  # what was done to photos -> how many
         names = dict[str, int]()
         self.stems = [unique(slug(path.stem), names) for path in plan.paths]
         self.drawer = PhotoDrawer(folder, plan.style, plan.provenance, plan.scaling, plan.warnings)
@@ -172,6 +174,8 @@ class RunWriter:
         self.expect(self.left[outcome.index], len(outcome.made))
         self.write_rows(outcome.made)
         self.tracker.log(outcome.made, outcome.answers)
+        if outcome.photo is not None:
+            self.photo_notes.update(outcome.photo.notes)
         self.done += 1
 
     def expect(self, index: int, rows: int) -> None:
@@ -204,6 +208,7 @@ class RunWriter:
             "height": height,
             "width": width,
             "status": "done",
+            "photo_note": "; ".join(photo.notes),
             "weights": weights,
             "scaling": self.plan.scaling,
             "normalise": self.plan.normalise,

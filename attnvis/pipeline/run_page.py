@@ -29,6 +29,7 @@ __all__ = ["CARDS", "write_page"]
 CARDS = 200  # rows with a thumbnail; the page of a long run stays one that a browser opens
 SHOWN = (  # not repeated under "all numbers"
     "photo",
+    "photo_note",
     "query",
     "label",
     "status",

@@ -84,7 +84,8 @@ class Worker(Generic[T]):
 
     def read(self, index: int, path: Path) -> Photo | Outcome[T]:
         try:
-            return load(path, short=self.preprocessing.size)
+            how = self.preprocessing
+            return load(path, short=how.size, depth=how.depth, truncated=how.truncated)
         except PhotoError as error:
             return Outcome(index, path, error=str(error))
 

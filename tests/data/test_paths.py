@@ -9,7 +9,7 @@ from fake_pictures import load_error
 from PIL import Image
 
 from attnvis.data.decoding import load
-from attnvis.data.paths import find
+from attnvis.data.paths import find, survey
 from attnvis.types import PhotoError
 
 
@@ -131,3 +131,61 @@ def test_a_dangling_link_in_a_folder_is_found_and_fails_alone(tmp_path):
     assert find(tmp_path) == [tmp_path / "gone.jpg", tmp_path / "here.png"]
     with pytest.raises(PhotoError, match="no such photo"):
         load(tmp_path / "gone.jpg")
+
+
+# What folders hold beside photos
+
+
+def test_what_a_folder_passes_over_is_counted_by_kind(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg")
+    (tmp_path / "deep").mkdir()
+    for name in ("a.mov", "b.MOV", "deep/c.txt", ".DS_Store", "README", "deep/clip.mov"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / ".thumbnails").mkdir()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "deep", target_is_directory=True)
+    listing = survey(tmp_path)
+    assert listing.paths == [tmp_path / "photo.jpg"]
+    assert listing.passed_over == {
+        ".mov": 3, ".txt": 1, "hidden": 1, "hidden folder": 1, "link to a folder": 1, "without a suffix": 1,
+    }  # fmt: skip
+    kinds = "3 .mov, 1 .txt, 1 hidden, 1 hidden folder, 1 link to a folder, 1 without a suffix"
+    assert str(listing) == f"8 files passed over: {kinds}"
+    assert str(survey(tmp_path / "photo.jpg")) == str(survey([tmp_path / "photo.jpg"])) == ""
+
+
+def test_many_kinds_are_named_in_one_line(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg")
+    for number in range(20):
+        (tmp_path / f"x.s{number:02}").touch()
+    text = str(survey(tmp_path))
+    assert text.startswith("20 files passed over: 1 .s00, 1 .s01, ") and text.endswith(", 12 more kinds")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x.jfif", "x.JPE", "x.heic", "x.HEIF", "x.avif", "x.ppm", "x.pgm", "x.pbm", "x.pfm", "x.dib", "x.apng"],
+)
+def test_photos_of_rarer_suffixes_are_found_in_folders(name, tmp_path):
+    (tmp_path / name).touch()
+    assert find(tmp_path) == [tmp_path / name]
+
+
+def test_a_file_without_a_suffix_is_a_photo_by_its_first_bytes(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo", "PNG")
+    (tmp_path / "notes").write_text("hello")
+    os.mkfifo(tmp_path / "pipe")  # is not waited for
+    listing = survey(tmp_path)
+    assert listing.paths == [tmp_path / "photo"] and listing.passed_over == {"without a suffix": 2}
+
+
+def test_a_glob_counts_what_it_passes_over_too(album):
+    (album / "clip.mov").touch()
+    one_level, all_levels = survey("*").passed_over, survey("**/*").passed_over
+    assert one_level[".mov"] == all_levels[".mov"] == 1
+    assert one_level["folder"] == sum(path.is_dir() and path.name[0] != "." for path in album.iterdir())
+    assert all_levels["folder"] == 0  # they are searched
+
+
+def test_a_folder_without_photos_says_what_it_holds(tmp_path):
+    (tmp_path / "clip.mov").touch()
+    assert "(1 file passed over: 1 .mov); looked for .jpg" in find_error(tmp_path)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import photos
+from attnvis.cli.commands.common import survey_photos
 from attnvis.cli.config import build, plain
-from attnvis.cli.messages import complain, progress
+from attnvis.cli.messages import complain, note, progress, visible
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,7 +30,10 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.backbone.calibration import store_calibration
     from attnvis.pipeline.calibrating import flip_test, flip_test_of_chance, held
 
-    paths = photos(plain(cfg.images))
+    listing = survey_photos(plain(cfg.images))
+    if text := str(listing):
+        note(visible(text))
+    paths = listing.paths
     if len(paths) > cfg.most:
         indices = np.random.default_rng(cfg.seed).choice(len(paths), cfg.most, replace=False)
         paths = [paths[index] for index in sorted(indices)]

@@ -11,10 +11,20 @@ from attnvis.cli.messages import note
 if TYPE_CHECKING:
     from attnvis.backbone.backbone import Backbone
     from attnvis.backbone.cache import Cached
+    from attnvis.data.paths import Listing
     from attnvis.pipeline.logger import LoggerSettings
     from attnvis.types import Preprocessing, Provenance
 
-__all__ = ["check_logger", "command_line", "listed", "photos", "provenance", "shout", "thread_count"]
+__all__ = [
+    "check_logger",
+    "command_line",
+    "listed",
+    "photos",
+    "provenance",
+    "shout",
+    "survey_photos",
+    "thread_count",
+]
 
 
 def thread_count(workers: int | str, photos: int) -> int:
@@ -32,9 +42,14 @@ def thread_count(workers: int | str, photos: int) -> int:
 
 def photos(images: Any) -> list[Path]:
     """The files that the setting `images` names.  Raises PhotoError where it names none."""
-    from attnvis.data.paths import find
+    return survey_photos(images).paths
 
-    return find(listed(images) if isinstance(images, list) else str(images))
+
+def survey_photos(images: Any) -> "Listing":
+    """The same, and what the folders among them hold beside photos."""
+    from attnvis.data.paths import survey
+
+    return survey(listed(images) if isinstance(images, list) else str(images))
 
 
 def listed(value: Any) -> list[str]:

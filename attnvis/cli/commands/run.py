@@ -1,12 +1,14 @@
 """`attnvis run`: photos in, heatmaps out."""
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import check_logger, photos, provenance, shout, thread_count
+from attnvis.cli.commands.common import check_logger, provenance, shout, survey_photos, thread_count
 from attnvis.cli.config import build, plain
-from attnvis.cli.messages import note, print_summary, progress, visible
+from attnvis.cli.messages import note, print_photo_notes, print_summary, progress, visible
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,20 +30,22 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.pipeline.streaming import stream
 
     check_logger(plain(cfg.logger), cfg.name)
-    planned = plan_photos(cfg, folder)
+    planned, passed_over = plan_photos(cfg, folder)
     paths = [Path(photo.path) for photo in planned]
     style = build(cfg, "render")
     query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
     torch.manual_seed(cfg.seed)
     backbone = remembered(build(cfg, "backbone"), plain(cfg.cache), say=note)
     method = AttentionMethod(backbone, query, scaling, normalise)
-    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     workers = thread_count(cfg.workers, len(paths))
     backbone.prepare(len(paths), workers, sample(paths, preprocessing))
     plan = RunPlan(
         paths=tuple(paths),
         style=style,
-        provenance=provenance(backbone, preprocessing, seed=cfg.seed),
+        provenance=replace(
+            provenance(backbone, preprocessing, seed=cfg.seed), passed_over=visible(passed_over)
+        ),
         config=plain(cfg),
         warnings=backbone.warnings_at(preprocessing),
         logger=plain(cfg.logger),
@@ -62,16 +66,19 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         )
         for outcome in progress(outcomes, len(left)):
             results.record(outcome)
+    print_photo_notes(results.photo_notes)
     return print_summary(results.done, results.reasons, folder)
 
 
-def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[PlannedPhoto, ...]":
-    """The photos of a run by their content; a run that goes on has those with which it was begun.
+def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, ...], str]":
+    """The photos of a run by their content, and what was passed over.
+
+    A run that goes on has the photos with which it was begun.
 
     Raises PhotoError where none is meant, ValueError for a folder whose plan is damaged.
     """
-    from attnvis.pipeline.resume import FolderPlan, planned_photos, renewed
-    from attnvis.types import PhotoError
+    from attnvis.pipeline.resume import FolderPlan, planned_photos, read_json, renewed
+    from attnvis.types import PhotoError, Provenance
 
     begun = FolderPlan.read(folder, "run") if cfg.resume else None
     if begun is None:
@@ -80,17 +87,27 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[PlannedPhoto, ...]":
                 f"{visible(str(folder))} has no plan.json, as folders of earlier versions: "
                 "how many rows a photo has is guessed from the others"
             )
-        return planned_photos(photos(plain(cfg.images)))
-    try:
-        named = photos(plain(cfg.images))
-    except PhotoError:
-        named = []  # all of them may be gone
+        listing = survey_photos(plain(cfg.images))
+        note_passed_over(str(listing))
+        return planned_photos(listing.paths), str(listing)
+    named, passed_over = [], ""
+    with contextlib.suppress(PhotoError):  # all of them may be gone
+        named = survey_photos(plain(cfg.images)).paths
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # as it was when the run began: now its own files lie there
+        passed_over = Provenance.from_entries(read_json(folder / "run.json")).passed_over
     drawn = folder.absolute()  # `attnvis run .` finds what it drew itself
     others = [path for path in named if not path.absolute().is_relative_to(drawn)]
     planned, remarks = renewed(begun.photos, others)
     for remark in remarks:
         note(visible(remark))
-    return planned
+    return planned, passed_over
+
+
+def note_passed_over(text: str) -> None:
+    if text:
+        note(visible(text))
 
 
 COMMAND = Command(

@@ -5,6 +5,7 @@ tensor per query.
 """
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command, Comparison
-from attnvis.cli.commands.common import check_logger, command_line, listed, photos, shout
+from attnvis.cli.commands.common import check_logger, command_line, listed, photos, shout, survey_photos
 from attnvis.cli.config import build, plain, vet
-from attnvis.cli.messages import complain, note, progress, visible
+from attnvis.cli.messages import complain, note, print_photo_notes, progress, visible
 from attnvis.cli.words import divided
 from attnvis.files import file_digest
 
@@ -114,9 +115,12 @@ def planned_sweep(folder: Path, images: "Iterable[Any]") -> dict[str, list[dict[
         if key in planned:
             continue
         try:
-            now = planned_photos(photos(setting))
+            listing = survey_photos(setting)
         except PhotoError:
             continue  # the job says so itself
+        if text := str(listing):
+            note(visible(text))
+        now = planned_photos(listing.paths)
         planned[key] = [asdict(photo) for photo in now]
         if changes := changes_in_words(differences((begun or {}).get(key, now), now)):
             note(visible(f"since the sweep began {changes}; what was measured otherwise is measured again"))
@@ -156,7 +160,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
     paths = photos(settings["images"])
     torch.manual_seed(cfg.seed)
     backbone = remembered(build(cfg, "backbone"), settings["cache"], say=note)
-    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     warnings = backbone.warnings_at(preprocessing)
     shout(warnings)
     if len(backbone.layers) > 1:
@@ -225,8 +229,13 @@ def scale(inputs: Inputs) -> None:
         style=build(inputs.cfg, "render"),
     ) as writer:
         outcomes = stream(inputs.paths, grid, inputs.preprocessing, batch_size=inputs.cfg.batch_size)
+        notes = Counter[str]()
         for outcome in progress(outcomes, len(inputs.paths)):
+            if outcome.photo is not None:
+                notes.update(outcome.photo.notes)
             writer.add(outcome)
+    inputs.job.update(photo_notes=dict(notes))
+    print_photo_notes(notes)
 
 
 def recognise(inputs: Inputs) -> dict[str, float]:

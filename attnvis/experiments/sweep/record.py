@@ -46,6 +46,7 @@ class JobRecord:
     settings: tuple[tuple[str, str], ...] = ()  # (scaling, normaliser)
     sharpness: tuple[float, ...] = ()  # shares of the patches for which a temperature is wanted
     failures: tuple[Failure, ...] = ()
+    photo_notes: Mapping[str, int] = field(default_factory=dict)  # what was done to photos -> to how many
     tiles: tuple[Tile, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)  # that the job left, with their digests
     seconds: float = 0.0
@@ -55,6 +56,8 @@ class JobRecord:
     def to_json(self) -> str:
         values = asdict(self)
         provenance = values.pop("provenance")
+        if not self.photo_notes:
+            del values["photo_notes"]
         return json.dumps(sealed(values | provenance), indent=1)
 
     @classmethod
@@ -79,6 +82,8 @@ def typed(known: dict[str, Any]) -> dict[str, Any]:
     known["reason"] = str(known.get("reason", ""))
     known["mistake"] = known.get("mistake") is True
     known["asked"] = dict(known.get("asked", {}))
+    notes = dict(known.get("photo_notes", {}))
+    known["photo_notes"] = {str(text): int(count) for text, count in notes.items()}
     known["axes"] = {str(name): str(value) for name, value in dict(known.get("axes", {})).items()}
     known["done"], known["passes"] = int(known.get("done", 0)), int(known.get("passes", 0))
     known["seconds"] = float(known.get("seconds", 0))
