@@ -210,7 +210,7 @@ def is_photo(path: str, passed_over: dict[str, str]) -> bool:
 def begins_like_a_photo(path: str) -> bool:
     """Whether a file's first bytes are a photo's.  Opens no pipe and no device."""
     try:
-        check_regular(Path(path), os.stat(path))
+        check_regular(Path(path), os.stat(path), most=MOST_BYTES, noun="photo")
         with open(path, "rb", opener=open_without_waiting) as file:
             return photo_kind(file.read(ENOUGH)) is not None
     except (OSError, ValueError):

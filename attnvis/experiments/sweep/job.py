@@ -23,7 +23,7 @@ from attnvis.experiments.sweep.curves import QueryCurves
 from attnvis.experiments.sweep.record import Failure, JobRecord
 from attnvis.experiments.sweep.rows import RowTable
 from attnvis.experiments.sweep.sheets import SheetWriter
-from attnvis.files import file_digest, is_full, no_room, open_new, save, unique
+from attnvis.files import file_digest, is_full, naming, no_room, open_new, save, unique
 from attnvis.methods.settings import PhotoResult
 from attnvis.pipeline.resume import require_own_files
 from attnvis.pipeline.streaming import Outcome
