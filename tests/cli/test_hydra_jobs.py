@@ -1,6 +1,9 @@
 """Several jobs of one command."""
 
+import pytest
 from conftest import records
+
+from attnvis.cli import hydra_jobs
 
 
 def test_a_sweep_has_a_folder_for_each_choice_and_outlives_one_that_fails(attnvis, cat):
@@ -16,3 +19,22 @@ def test_a_sweep_has_a_folder_for_each_choice_and_outlives_one_that_fails(attnvi
     assert ended.code == 1 and ended.err.count("unknown class 'nosuchclass'") == 2
     done = {(row["label"], row["scaling"]) for number in (0, 1) for row in records(f"out/{number}")}
     assert done == {("tabby", "none"), ("tabby", "cosine(tau=0.07)")}
+
+
+def test_a_help_that_is_made_when_shown_is_let_be_inside_the_block_only(monkeypatch):
+    """As argparse of Python 3.14 checks: what is no text is badly formed, and texts stay checked."""
+    import argparse
+
+    def strict(parser, action):
+        if not isinstance(action.help, str) or "%(" in action.help:
+            raise ValueError("badly formed help string")
+
+    monkeypatch.setattr(argparse.ArgumentParser, "_check_help", strict, raising=False)
+    parser = argparse.ArgumentParser()
+    lazy, bad = (argparse.Action([], "x", help=text) for text in (object(), "%(nothing"))
+    with hydra_jobs.help_made_when_shown():
+        parser._check_help(lazy)
+        with pytest.raises(ValueError, match="badly formed"):
+            parser._check_help(bad)
+    with pytest.raises(ValueError, match="badly formed"):
+        parser._check_help(lazy)
