@@ -317,7 +317,7 @@ def test_run_redraw_python_and_video_draw_one_picture(attnvis, cat, monkeypatch,
         # a weight that differs in its last digit may round to the next colour
         assert np.abs(drawn - expected).max() <= 1, folder
     frames = []
-    monkeypatch.setattr(video_file.VideoWriter, "add", lambda movie, picture: frames.append(picture))
+    monkeypatch.setattr(video_file.VideoWriter, "add", lambda movie, picture, turn: frames.append(picture))
     look = video.FrameAttention(answer, answer.attention.weights.flatten().double().numpy())
     with video_run.VideoRun(
         here / "film",

@@ -307,7 +307,7 @@ def is_plausible(calibration: Calibration) -> bool:
     words: tuple[Any, ...] = (calibration.backbone, calibration.layer, calibration.digest)
     return (
         all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
-        and all(type(count) is int and count >= 0 for count in counts)
+        and all(type(count) is int and 0 <= count < 2**53 for count in counts)
         and calibration.photos > 0
         and low <= high
         and all(abs(value) <= 1 for value in correlations)

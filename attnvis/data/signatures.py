@@ -71,4 +71,4 @@ def say_other_kind(beginning: bytes) -> str:
             if name in UNREAD_PHOTOS:
                 return f"is {name}, which is not read here; {advice}"
             return f"is no photo but {name}; {advice}"
-    return f"is no photo: it begins with {beginning[:8]!r}; save it as JPEG, PNG, WebP, TIFF, GIF or BMP"
+    return "is no photo of a kind that is read; save it as JPEG, PNG, WebP, TIFF, GIF or BMP"

@@ -212,7 +212,7 @@ def test_an_unknown_class_suggests_names_with_the_word_first():
     (features,) = sources.load_backbone("efficientnet_lite0", precision="fp32")(
         collate([picture(97, 97)], Preprocessing(97))
     )
-    with pytest.raises(ValueError, match="did you mean tiger cat, persian cat, siamese cat"):
+    with pytest.raises(ValueError, match="did you mean tiger cat, Persian cat, Siamese cat"):
         class_(features, "cat")
 
 

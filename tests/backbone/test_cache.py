@@ -555,13 +555,13 @@ def test_processes_that_write_one_entry_at_once_find_each_others(tmp_path):
 def test_an_entry_that_is_evicted_while_it_is_asked_for_is_computed(tmp_path, monkeypatch):
     cached = Cached(fake(), tmp_path)
     cached(photos(0))
-    opened = cache.safe_open
+    read = cache.read_tensors
 
-    def evicted(path, framework):
+    def evicted(path, *arguments, **options):
         Path(path).unlink(missing_ok=True)
-        return opened(path, framework)
+        return read(path, *arguments, **options)
 
-    monkeypatch.setattr(cache, "safe_open", evicted)
+    monkeypatch.setattr(cache, "read_tensors", evicted)
     same(cached(photos(0)), fake()(photos(0)))
     monkeypatch.undo()
     cached(photos(0))

@@ -110,7 +110,11 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("run cat.png --multi", "no flag --multi", "see attnvis run --help"),
         ("run -dash.png", "no flag -dash.png", "./-dash.png"),
         ("run cat.png --resume out", "--resume FOLDER comes first", "attnvis run --resume FOLDER"),
-        ("redraw --resume", "no flag --resume", "see attnvis redraw --help"),
+        (
+            "redraw --resume",
+            "--resume takes the folder of a redraw and nothing else",
+            "attnvis redraw --resume",
+        ),
         ("redraw out -cd", "-cd needs a word behind it", "-cd FOLDER"),
         ("run cat.png images=dog.png", "'cat.png' and images=... were both given", "give one of them"),
         ("run cat.png hydra.run.dir=cat.png/below", "cat.png/below", "choose another place"),

@@ -491,9 +491,9 @@ def test_no_plan_of_a_folder_chooses_where_a_log_goes(sweep, done, monkeypatch):
     modes = []
 
     class Recording(tracking.Tracker):
-        def __init__(self, folder, logger, **more):
+        def __init__(self, folder, logger, *others, **more):
             modes.append(logger["mode"])
-            super().__init__(folder, logger, **more)
+            super().__init__(folder, logger, *others, **more)
 
     monkeypatch.setattr(tracking, "Tracker", Recording)
     told = json.loads(Path("out/plan.json").read_text())

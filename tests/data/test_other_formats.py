@@ -92,7 +92,7 @@ def test_netpbm_that_ends_early_is_truncated():
         (b"PK\3\4", "is no photo but an archive; unpack it"),
         (b"\x93NUMPY\1\0", "is no photo but a NumPy array; give the array to attnvis.explain"),
         (b"version https://git-lfs.github.com/spec/v1", "is no photo but a Git LFS pointer"),
-        (b"hello, world", "is no photo: it begins with b'hello, w'"),
+        (b"hello, world", "is no photo of a kind that is read"),
     ],
 )
 def test_what_is_no_photo_that_is_read_is_called_what_it_is(beginning, reason):

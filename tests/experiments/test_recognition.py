@@ -316,7 +316,7 @@ def test_the_class_is_read_from_the_name_of_the_file_or_of_its_folder(path, trut
         ("photos/n02012849/a.jpg", "does not say its class"),
         ("photos/17.jpg", "does not say its class"),
         ("photos/4/0001_a.jpg", "names two classes, 1 and 4"),
-        ("11_a.jpg", "class index 11 is beyond the 11 classes"),
+        ("11_a.jpg", "class index 11 is not among the 11 classes"),
     ],
 )
 def test_a_name_that_tells_no_class_or_two_is_refused_with_advice(path, words):

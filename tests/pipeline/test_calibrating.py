@@ -39,7 +39,7 @@ def test_a_calibration_that_is_stopped_stores_nothing_and_says_so(attnvis, own_c
     monkeypatch.setattr(calibrating, "flip_test", lambda *_, **__: ([], {}))
     ended = attnvis("calibrate", "a.png", "preprocess.size=96")
     assert ended.code == 130
-    assert ended.err == "attnvis: stopped; nothing is stored, and a calibration begins anew\n"
+    assert ended.err == "attnvis: stopped; stored is what was said to be, and nothing else\n"
     assert not [path for path in calibration_file("", "").parent.rglob("*") if path.is_file()]
 
 

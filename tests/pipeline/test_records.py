@@ -48,7 +48,7 @@ def test_every_text_is_read_back_as_it_was(text):
 
 
 def test_a_table_keeps_numbers_and_gives_back_its_texts(tmp_path):
-    row = {"index": 0, "photo": "=1+1.jpg", "path": "-a/=1+1.jpg", "label": "@me", "status": "done"}
+    row = {"index": 0, "photo": "=1+1.jpg", "path": "-a/=1+1.jpg", "label": "@me", "status": "failed"}
     file, table = open_records(tmp_path / "records.csv")
     with file:
         table.writerow(row | {"sign_margin": -0.5, "probability": 0.25})

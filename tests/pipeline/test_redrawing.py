@@ -95,7 +95,7 @@ def test_maps_of_before_they_held_predictions_are_drawn_with_the_records(
     assert attnvis("run", "0.png").code == 0
     lines = []
     spoken = PhotoDrawer.lines
-    monkeypatch.setattr(PhotoDrawer, "lines", lambda self, answer: lines.extend(spoken(self, answer)) or [])
+    monkeypatch.setattr(PhotoDrawer, "lines", lambda self, *of: lines.extend(spoken(self, *of)) or [])
     assert redraw("out", "again").code == 0
     (predicted,) = [text for name, text in lines if name == "predicted"]
     assert predicted.startswith(records("out")[0]["predicted"])

@@ -37,7 +37,6 @@ class JobRecord:
 
     status: str  # done | failed; missing where there is no job.json
     reason: str = ""
-    mistake: bool = False  # its settings allow no result: it would fail again
     asked: Mapping[str, Any] = field(default_factory=dict)  # the config, but for what changes no number
     axes: Mapping[str, str] = field(default_factory=dict)  # folder.AXES
     done: int = 0  # photos
@@ -46,6 +45,7 @@ class JobRecord:
     settings: tuple[tuple[str, str], ...] = ()  # (scaling, normaliser)
     sharpness: tuple[float, ...] = ()  # shares of the patches for which a temperature is wanted
     failures: tuple[Failure, ...] = ()
+    mistake: bool = False  # its settings allow no result: it would fail again
     photo_notes: Mapping[str, int] = field(default_factory=dict)  # what was done to photos -> to how many
     tiles: tuple[Tile, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)  # that the job left, with their digests
@@ -56,8 +56,9 @@ class JobRecord:
     def to_json(self) -> str:
         values = asdict(self)
         provenance = values.pop("provenance")
-        if not self.photo_notes:
-            del values["photo_notes"]
+        for name in ("mistake", "photo_notes"):  # said only where there is something to say
+            if not values[name]:
+                del values[name]
         return json.dumps(sealed(values | provenance), indent=1)
 
     @classmethod
