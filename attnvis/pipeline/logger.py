@@ -96,6 +96,8 @@ def logger_plan(settings: LoggerSettings, begun: Mapping[str, Any]) -> dict[str,
     values = {key: value for key, value in asdict(settings).items() if value and key != "remarks"}
     if settings.dir:
         values["dir"] = str(settings.dir)
+    if settings.mode == "disabled":
+        return values | {key: begun[key] for key in ("id",) if key in begun}
     values["id"] = settings.id or begun.get("id") or new_id()
     values["continues"] = bool(settings.id or begun.get("id"))
     return values

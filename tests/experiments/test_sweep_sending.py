@@ -80,7 +80,7 @@ def test_jobs_and_their_comparison_are_one_group_and_keep_their_ids(sweep, attnv
     config = runs[0]["config"]["update"]
     assert config["scalings"] == ["none", "cosine"] and sorted(config["size"]) == ["128", "96"]
     Path("out/1/job.json").unlink()
-    assert attnvis("sweep", "--resume", "out").code == 0
+    assert attnvis("sweep", "--resume", "out", "cache.folder=cache").code == 0
     again = [announced(folder) for folder in ("out", "out/0", "out/1")]
     assert [len(logs_of) for logs_of in again] == [2, 1, 2], "what was done is not sent twice"
     assert [[run["run_id"] for run in logs_of] for logs_of in again] == [[ids[0]] * 2, ids[1:2], ids[2:] * 2]
