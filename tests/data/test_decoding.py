@@ -313,7 +313,7 @@ def test_each_unreadable_file_has_its_own_reason(tmp_path, monkeypatch):
     text.write_text("hello, world")
     folder.mkdir()
     assert f"{empty} is empty" in load_error(empty)
-    assert "b'hello, w'" in load_error(text) and "JPEG, PNG" in load_error(text)
+    assert "no photo of a kind that is read" in load_error(text) and "JPEG, PNG" in load_error(text)
     assert f"{folder} is a folder" in load_error(folder)
     assert f"no such photo: {tmp_path / 'text.jpeg'}; did you mean text.jpg" in load_error(
         tmp_path / "text.jpeg"
