@@ -56,14 +56,14 @@ def start_run(
         finish_timeout_raises=True,
         x_transaction_log_flush_interval=1,
     )
-    chosen = {
+    chosen: dict[str, Any] = {
         "entity": settings.entity,
         "group": settings.group,
         "name": settings.name,
         "notes": settings.notes,
         "tags": list(settings.tags) or None,
     }
-    options = {
+    options: dict[str, Any] = {
         "mode": mode,
         "dir": str(place),
         "config": config,
