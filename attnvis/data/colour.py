@@ -1,20 +1,20 @@
 """Colours in, sRGB out: by a file's ICC profile, by what a PNG says of its colours, from CMYK and L*a*b*."""
 
 import io
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageCms
 
-__all__ = ["Encoding", "by_profile", "cmyk_to_rgb", "encoded_to_srgb", "lab_to_rgb"]
+from attnvis.data.pixels import Colours, Pixels, strips
 
-Pixels = UInt8[np.ndarray, "h w 3"]
+__all__ = ["Encoding", "by_profile", "cmyk_to_rgb", "colours_of", "encoded_colours", "lab_to_rgb"]
 
-ROWS = 1 << 20  # pixels that are worked on at a time: floats take five times a photo's room
 # Of a profile: how far a colour may move, in levels of 255, and the profile still be called sRGB's own.
-SAME = 2
+SAME_LEVELS = 2
 MODES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
 
 # CIE xy of red, green, blue and white by the code points of ITU-T H.273
@@ -32,19 +32,25 @@ PRIMARY_NAMES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
 # ----------------------------------------------------------------------------------------------- ICC profiles
 
 
-@lru_cache(maxsize=32)
-def transform(icc: bytes) -> tuple[str, str, ImageCms.ImageCmsTransform | None] | None:
-    """A profile's own name, the mode of pixels it is for, and the way to sRGB; None as the way: it is sRGB.
+@dataclass(frozen=True)
+class Profile:
+    """What an ICC profile says of itself."""
 
-    None where the profile cannot be read, or is for something else than RGB, grey and CMYK.
-    """
+    name: str
+    mode: str  # PIL's, of the pixels that it is for
+    to_srgb: ImageCms.ImageCmsTransform | None  # None: it is sRGB
+
+
+@lru_cache(maxsize=32)
+def read_profile(icc: bytes) -> Profile | None:
+    """None where the profile cannot be read, or is for something else than RGB, grey and CMYK."""
     mode = MODES.get(icc[16:20])
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         name = " ".join(ImageCms.getProfileDescription(profile).split())
         if mode is None:
             return None
-        way = ImageCms.buildTransform(
+        to_srgb = ImageCms.buildTransform(
             profile, ImageCms.createProfile("sRGB"), mode, "RGB", ImageCms.Intent.PERCEPTUAL
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
@@ -53,11 +59,16 @@ def transform(icc: bytes) -> tuple[str, str, ImageCms.ImageCmsTransform | None] 
         levels = np.arange(0, 256, 51, dtype=np.uint8)
         colours = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
         swatch = Image.fromarray(np.ascontiguousarray(colours if mode == "RGB" else colours[..., 0]))
-        shown = np.asarray(ImageCms.applyTransform(swatch, way)).astype(int)
+        converted = np.asarray(ImageCms.applyTransform(swatch, to_srgb)).astype(int)
         plain = np.asarray(swatch.convert("RGB")).astype(int)
-        if np.abs(shown - plain).max() <= SAME:
-            return name, mode, None
-    return name or "an unnamed profile", mode, way
+        if np.abs(converted - plain).max() <= SAME_LEVELS:
+            return Profile(name, mode, None)
+    return Profile(name or "an unnamed profile", mode, to_srgb)
+
+
+def colours_of(icc: bytes | None) -> Colours | None:
+    """By an ICC profile; None where there is none."""
+    return partial(by_profile, icc=icc) if icc else None
 
 
 def by_profile(pixels: Pixels, icc: bytes) -> tuple[Pixels, str]:
@@ -65,38 +76,37 @@ def by_profile(pixels: Pixels, icc: bytes) -> tuple[Pixels, str]:
 
     A grey profile is for grey pixels only, one of CMYK for none of these.
     """
-    found = transform(icc)
-    if found is None:
+    profile = read_profile(icc)
+    if profile is None:
         return pixels, "its ICC profile cannot be read: taken for sRGB"
-    name, mode, way = found
-    if way is None or mode == "CMYK":
+    if profile.to_srgb is None or profile.mode == "CMYK":
         return pixels, ""
-    if mode == "L":
+    if profile.mode == "L":
         grey = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-        table = np.asarray(ImageCms.applyTransform(grey, way))
-        return cv2.LUT(pixels, np.ascontiguousarray(table.reshape(1, 256, 3))), f"{name} to sRGB"
-    return np.asarray(ImageCms.applyTransform(Image.fromarray(pixels), way)), f"{name} to sRGB"
+        table = np.asarray(ImageCms.applyTransform(grey, profile.to_srgb))
+        return cv2.LUT(pixels, np.ascontiguousarray(table.reshape(1, 256, 3))), f"{profile.name} to sRGB"
+    converted = ImageCms.applyTransform(Image.fromarray(pixels), profile.to_srgb)
+    return np.asarray(converted), f"{profile.name} to sRGB"
 
 
 def cmyk_to_rgb(picture: Image.Image, icc: bytes) -> tuple[Pixels, str]:
     """A CMYK picture in sRGB: by its profile, else by the arithmetic of viewers, (1 - c) (1 - k)."""
-    found = transform(icc) if icc else None
-    if found and found[1] == "CMYK" and found[2] is not None:
-        return np.asarray(ImageCms.applyTransform(picture, found[2])), "CMYK to sRGB by its profile"
+    profile = read_profile(icc) if icc else None
+    if profile and profile.mode == "CMYK" and profile.to_srgb is not None:
+        return np.asarray(ImageCms.applyTransform(picture, profile.to_srgb)), "CMYK to sRGB by its profile"
     return np.asarray(picture.convert("RGB")), "CMYK without a profile: colours are approximate"
 
 
 # ----------------------------------------------------------------------------------------------- PNG's chunks
 
 
+@dataclass(frozen=True)
 class Encoding:
-    """What a PNG (or an AVIF) says of its colours: primaries and white as CIE xy, and a transfer.
+    """What a PNG (or an AVIF) says of its colours."""
 
-    transfer: "srgb", "linear", a power (light = value ** power), "pq", "hlg" or "bt709".
-    """
-
-    def __init__(self, primaries: tuple[float, ...], transfer: str | float, name: str) -> None:
-        self.primaries, self.transfer, self.name = primaries, transfer, name
+    primaries: tuple[float, ...]  # and white, as CIE xy
+    transfer: str | float  # srgb, linear, a power (light = value ** power), pq, hlg or bt709
+    name: str
 
     @classmethod
     def from_codes(cls, primaries: int, transfer: int) -> "Encoding | None":
@@ -105,11 +115,11 @@ class Encoding:
                                              14: "bt709", 15: "bt709", 16: "pq", 18: "hlg"}  # fmt: skip
         if primaries not in PRIMARIES or transfer not in transfers:
             return None
-        way = transfers[transfer]
+        curve = transfers[transfer]
         name = PRIMARY_NAMES.get(primaries, "")
-        if way in ("pq", "hlg"):
-            name = f"{name} HDR ({str(way).upper()})".strip()
-        return cls(PRIMARIES[primaries], way, name or "colours as the file says")
+        if curve in ("pq", "hlg"):
+            name = f"{name} HDR ({str(curve).upper()})".strip()
+        return cls(PRIMARIES[primaries], curve, name or "colours as the file says")
 
     @property
     def is_hdr(self) -> bool:
@@ -129,6 +139,11 @@ class Encoding:
         return values if self.transfer == "linear" else values ** float(self.transfer)
 
 
+def encoded_colours(encoding: Encoding | None) -> Colours | None:
+    """By what a file says of its colours; None where it says nothing."""
+    return None if encoding is None else partial(encoded_to_srgb, encoding=encoding)
+
+
 def encoded_to_srgb(pixels: Pixels, encoding: Encoding) -> tuple[Pixels, str]:
     """Pixels in sRGB, and what is to be said of that.  HDR stays as it is, which is said."""
     if encoding.is_srgb:
@@ -140,12 +155,11 @@ def encoded_to_srgb(pixels: Pixels, encoding: Encoding) -> tuple[Pixels, str]:
     table = to_srgb_levels(np.arange(4097) / 4096)
     if np.allclose(encoding.primaries, PRIMARIES[1], atol=0.005):
         return cv2.LUT(pixels, to_srgb_levels(light)), f"{encoding.name} to sRGB"
-    shown = np.empty_like(pixels)
-    step = max(1, ROWS // pixels.shape[1])
-    for top in range(0, len(pixels), step):
-        linear = light[pixels[top : top + step]] @ matrix.T
-        shown[top : top + step] = table[np.rint(linear.clip(0, 1) * 4096).astype(np.uint16)]
-    return shown, f"{encoding.name} to sRGB"
+    converted = np.empty_like(pixels)
+    for part in strips(pixels.shape[:2], most=1 << 20):  # floats take five times a photo's room
+        linear = light[pixels[part]] @ matrix.T
+        converted[part] = table[np.rint(linear.clip(0, 1) * 4096).astype(np.uint16)]
+    return converted, f"{encoding.name} to sRGB"
 
 
 def to_srgb_levels(light: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from attnvis.data.decoding import Pixels, full_pixels, load
+from attnvis.data.decoding import full_pixels, load
+from attnvis.data.pixels import Pixels
 from attnvis.types import Batch, Box, Photo, PhotoError, Preprocessing, View
 
 __all__ = ["collate", "preprocess", "shape_key"]

@@ -58,6 +58,17 @@ class Directory:
         return self.get(257, 0), self.get(256, 0)
 
     @property
+    def orientation(self) -> int:
+        """1 ... 8, as EXIF has it, or what else is written there."""
+        return self.get(274, 1)
+
+    @property
+    def resolution(self) -> tuple[float, float]:
+        """Pixels a length, across and down."""
+        across, down = (self.fields.get(tag, (1,))[0] for tag in (282, 283))
+        return float(across), float(down)
+
+    @property
     def channels(self) -> int:
         return self.get(277, 1)
 

@@ -19,7 +19,7 @@ from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.pipeline.maps import read_maps
 from attnvis.pipeline.records import read_numbers
-from attnvis.pipeline.tracking import MOST_PICTURES, MOST_ROWS, Tile, Tracker, histogram
+from attnvis.pipeline.tracking import MOST_PICTURES, MOST_ROWS, Tile, Tracker
 from attnvis.render import overlays
 
 __all__ = ["PhotoTracker", "keyed"]
@@ -56,9 +56,10 @@ class PhotoTracker(Tracker):
     """Photos: their numbers as they come; means, maps, a table, the page and the files at the end."""
 
     counts: dict[str, Int[np.ndarray, " 64"]]  # key -> its histogram
+    counted: set[int]  # the photos in it, by their places
 
     def begin(self) -> None:
-        self.counts, self.seen = {}, set[int]()
+        self.counts, self.counted = {}, set[int]()
         super().begin()
 
     def start(self, mode: str) -> Any:
@@ -80,7 +81,7 @@ class PhotoTracker(Tracker):
             for (key, row), answer in zip(keyed(rows), answers, strict=True):
                 numbers |= {f"{key}/{name}": row[name] for name in MEASURED if name in row}
                 self.count(key, answer)
-            self.seen.add(index)
+            self.counted.add(index)
             # a run that goes on counts on from where W&B has it
             self.run.log(numbers, step=None if self.continues else index, commit=True)
 
@@ -118,31 +119,31 @@ class PhotoTracker(Tracker):
 
     def remember(self, index: int, rows: Sequence[Row]) -> None:
         """The maps of a photo of an earlier part of the run, for the histograms."""
-        if index in self.seen or not all(row.get("map") for row in rows):
+        if index in self.counted or not all(row.get("map") for row in rows):
             return
         try:
             answers = read_maps(self.folder / rows[0]["map"])
         except (ValueError, OSError) as error:
             self.unsent.append(f"{rows[0]['photo']} is not in the histograms ({error})")
             return
-        self.seen.add(index)
+        self.counted.add(index)
         for (key, _), answer in zip(keyed(rows), answers, strict=False):
             self.count(key, answer)
 
     def log_maps(self, maps: Mapping[str, Mapping[int, Row]], places: int) -> None:
         """A list of each query, a photo at its place: grey where there is no map."""
-        shown = min(places, self.settings.pictures, MOST_PICTURES)
+        count = min(places, self.settings.pictures, MOST_PICTURES)
         failed = maps.get("", {})
         for key, rows in maps.items():
             if key:
-                tiles = [self.tile(rows.get(place), failed.get(place)) for place in range(shown)]
+                tiles = [self.tile(rows.get(place), failed.get(place)) for place in range(count)]
                 self.log_list(f"{key}/maps", tiles)
-        if 0 < shown < places:
+        if 0 < count < places:
             limit = f"logger.pictures={self.settings.pictures}"
-            if shown == MOST_PICTURES:
+            if count == MOST_PICTURES:
                 limit = f"a list at W&B has at most {MOST_PICTURES}"
             self.unsent.append(
-                f"the maps of the first {shown} of {places} photos were sent ({limit}); "
+                f"the maps of the first {count} of {places} photos were sent ({limit}); "
                 f"all are in {self.folder / 'overlays'}"
             )
 
@@ -173,14 +174,14 @@ class PhotoTracker(Tracker):
 
     def overlay(self, row: Row) -> Path | None:
         """The picture of a row, of as many photos as are to be sent."""
-        shown = row.get("overlay") and int(row["index"]) < self.settings.pictures
-        return self.folder / row["overlay"] if shown else None
+        if row.get("overlay") and int(row["index"]) < self.settings.pictures:
+            return self.folder / row["overlay"]
+        return None
 
     def log_histograms(self) -> None:
         """How often uniform the cells are, over all photos."""
-        with self.harmless():
-            for key, counts in self.counts.items():
-                self.run.log({f"{key}/log2_times_uniform": histogram(counts, EDGES)})
+        for key, counts in self.counts.items():
+            self.log_histogram(f"{key}/log2_times_uniform", counts, edges=EDGES)
 
 
 class Means:
@@ -223,14 +224,14 @@ def keyed(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
 
     "" for a photo that failed.
     """
-    taken: dict[str, int] = {}
+    names: dict[str, int] = {}
     layers = {row.get("layer") for row in rows}
     for row in rows:
         if not row.get("query"):
             yield "", row
             continue
         layer = f".{slug(str(row['layer']))}" if len(layers) > 1 else ""
-        yield unique(slug(row["query"]) + layer, taken), row
+        yield unique(slug(row["query"]) + layer, names), row
 
 
 def framed(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "S S 3"]:

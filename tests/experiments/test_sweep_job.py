@@ -1,11 +1,13 @@
 """A job keeps every number it measured, tells what became of it, and is read again whatever that was."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -99,6 +101,12 @@ def record_in(folder: Path) -> dict:
 
 def single(folder: Path) -> Sweep:
     return read_sweep(plan(folder, "", many=False))
+
+
+def rewritten(folder: Path, table: pa.Table) -> bytes:
+    """The rows of a job exchanged by these."""
+    pq.write_table(table, folder / "rows.parquet")
+    return (folder / "rows.parquet").read_bytes()
 
 
 # What a job keeps
@@ -447,6 +455,25 @@ def test_a_job_killed_while_it_is_done_anew_is_not_taken_for_the_one_before(tmp_
 
 
 # Whether it was done before
+
+
+@pytest.mark.parametrize(
+    "digest, reason", [("kept", "is not what was written"), ("renewed", "47 rows of 48"), ("none", "47 rows")]
+)
+def test_rows_that_are_not_a_jobs_own_are_refused_before_unfolding(tmp_path, monkeypatch, digest, reason):
+    """3 photos, 4 queries, 4 settings: 48 rows; a file of few bytes may unfold to many."""
+    run_job(tmp_path, measured())
+    content = rewritten(tmp_path, pq.read_table(tmp_path / "rows.parquet").slice(1))
+    record = record_in(tmp_path)
+    del record["seal"]  # whoever exchanges rows may write a record for them
+    if digest == "renewed":
+        record["files"]["rows.parquet"] = hashlib.sha256(content).hexdigest()
+    elif digest == "none":  # as earlier versions left it
+        record["files"] = {}
+    (tmp_path / "job.json").write_text(json.dumps(record))
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda *_: pytest.fail("it was unfolded"))
+    (part,) = single(tmp_path).parts
+    assert part.status == "missing" and reason in part.reason
 
 
 def test_a_job_is_finished_for_the_same_asked_config_and_no_other(tmp_path):

@@ -115,6 +115,33 @@ def test_what_failed_in_the_run_fails_in_its_redraw(attnvis, photos, redraw):
     assert [row["status"] for row in records("again")] == ["done", "failed", "done"]
 
 
+def test_rows_whose_cells_were_changed_are_not_drawn(attnvis, photos, redraw):
+    assert attnvis("run", *NAMES).code == 0
+    table = Path("out/records.csv")
+    predicted = records("out")[1]["predicted"]
+    lines = table.read_text().splitlines(keepends=True)
+    assert lines[2].count(predicted) == 1
+    table.write_text("".join([*lines[:2], lines[2].replace(predicted, "unicorn"), lines[3]]))
+    ended = redraw("out", "again")
+    assert ended.code == 1
+    assert "1.png: its rows in out/records.csv are not what was written; run again to make them" in ended.err
+    assert [row["status"] for row in records("again")] == ["done", "failed", "done"]
+    assert sorted(path.name for path in Path("again/maps").iterdir()) == ["0.safetensors", "2.safetensors"]
+
+
+def test_photos_that_the_table_lost_are_named(attnvis, photos, redraw):
+    assert attnvis("run", *NAMES).code == 0
+    table = Path("out/records.csv")
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(lines[:2]))
+    ended = redraw("out", "again")
+    assert ended.err == (
+        "attnvis: 2 photos have no row in out/records.csv (1.png, 2.png); "
+        "attnvis run --resume out does the rest\n"
+    )
+    assert [row["photo"] for row in records("again")] == ["0.png"]
+
+
 @pytest.mark.parametrize(
     "render", [{"_target_": "os.system", "colours": "viridis"}, {"colours": 3}, 7, {"high": -1}]
 )

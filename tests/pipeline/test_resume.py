@@ -295,6 +295,22 @@ def test_rows_that_hold_no_numbers_or_bytes_that_are_no_text_are_done_again(attn
     assert sorted(rows(), key=lambda row: row["index"]) == whole
 
 
+def test_a_row_that_has_a_class_and_no_probability_is_done_again(attnvis, photos):
+    """Its seal is gone too, as in folders of earlier versions: the row alone has to tell."""
+    assert attnvis("run", *PHOTOS, *WORDS).code == 0
+    whole, before = rows(), times()
+    assert whole[1]["predicted"] and whole[1]["probability"]
+    damaged = [row | {"seal": ""} for row in whole]
+    damaged[1]["probability"] = ""
+    with Path("out/records.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, whole[0])
+        table.writeheader()
+        table.writerows(damaged)
+    assert attnvis("run", "--resume", "out").code == 0
+    assert rows() == [whole[1] if row is damaged[1] else row for row in damaged]
+    assert {name.partition(".")[0] for name in before if times()[name] != before[name]} == {"1"}
+
+
 @pytest.mark.parametrize("name", ["records.csv", "plan.json"])
 def test_a_folder_without_its_table_or_its_plan_ends_as_an_undisturbed_one(attnvis, photos, name):
     assert attnvis("run", *PHOTOS[:2], *WORDS).code == 0

@@ -17,7 +17,7 @@ from fake_wandb import announced, fresh_wandb, history, inspect, logs, send, ser
 
 import attnvis
 from attnvis.metrics.diagnostics import DESCRIPTIONS
-from attnvis.pipeline import tracking
+from attnvis.pipeline import tracking, wandb_library
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_without_a_key_or_a_server_a_run_goes_on_offline(attnvis, photos, wandb,
     monkeypatch.setattr(
         wandb.util, "prompt_choices", lambda *_, **__: pytest.fail("a run must not stop to ask")
     )
-    monkeypatch.setattr(tracking, "PATIENCE", 2)
+    monkeypatch.setattr(wandb_library, "PATIENCE", 2)
     ended = attnvis("run", "a", "logger.mode=online")
     assert ended.code == 0 and "1 photo done" in ended.out
     assert (
@@ -263,7 +263,7 @@ def test_a_refused_artifact_is_said(attnvis, photos, wandb, monkeypatch):
 
 
 def test_a_lost_server_costs_a_line_and_what_it_advises_sends_all(attnvis, photos, wandb, monkeypatch):
-    monkeypatch.setattr(tracking, "LAST_PATIENCE", 1)
+    monkeypatch.setattr(wandb_library, "LAST_PATIENCE", 1)
     begin = tracking.Tracker.begin
 
     def begin_then_lose(self):
