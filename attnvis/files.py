@@ -8,8 +8,8 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -32,7 +32,9 @@ __all__ = [
     "locked",
     "naming",
     "no_room",
+    "open_checked",
     "open_new",
+    "open_regular",
     "part_name",
     "read_bytes",
     "remove_parts",
@@ -282,30 +284,38 @@ def check_regular(path: Path, most: int = MOST) -> os.stat_result:
     What is a pipe or a device is never opened: it would wait for ever, or set something off.
     """
     status = os.stat(path)
+    check_status(path, status, most)
+    return status
+
+
+def check_status(path: Path, status: os.stat_result, most: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path} is a folder, a pipe or a device, not a file; remove it")
     if status.st_size > most:
         raise ValueError(f"{path} has {status.st_size:,} bytes, which is more than it can have")
-    return status
 
 
 @contextmanager
-def opened(path: Path, most: int = MOST) -> Iterator[BinaryIO]:
-    """A file to read from.  Raises as `check_regular` does."""
-    check_regular(path, most)
+def open_checked(path: Path, check: Callable[[os.stat_result], None]) -> Iterator[BinaryIO]:
+    """A file to read from, opened without waiting; `check` raises for the status of one to be left alone."""
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | WITHOUT_WAITING)
 
+    check(os.stat(path))  # first: to open a device may set something off
     with open(path, "rb", opener=opener) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it may have become another meanwhile
-            raise ValueError(f"{path} is a folder, a pipe or a device, not a file; remove it")
+        check(os.fstat(file.fileno()))  # again: it may have become another meanwhile
         yield file
+
+
+def open_regular(path: Path, most: int = MOST) -> AbstractContextManager[BinaryIO]:
+    """A file to read from.  Raises as `check_regular` does."""
+    return open_checked(path, lambda status: check_status(path, status, most))
 
 
 def read_bytes(path: Path, most: int = MOST) -> bytes:
     """What a file holds.  Raises as `check_regular` does."""
-    with opened(path, most) as file:
+    with open_regular(path, most) as file:
         return file.read(os.fstat(file.fileno()).st_size)
 
 
@@ -315,7 +325,7 @@ def file_digest(path: Path) -> str:
     A file of holes can have any size, and takes as long to read.
     """
     try:
-        with opened(path) as file:
+        with open_regular(path) as file:
             hasher = hashlib.sha256()
             while block := file.read(1 << 20):
                 hasher.update(block)

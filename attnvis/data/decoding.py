@@ -19,7 +19,7 @@ from attnvis.data import netpbm, tiff
 from attnvis.data.colour import Encoding, colours_of, encoded_colours
 from attnvis.data.jpeg import read_jpeg
 from attnvis.data.levels import Levels
-from attnvis.data.paths import MOST_PIXELS, read_bytes
+from attnvis.data.paths import MOST_PIXELS, read_named
 from attnvis.data.pixels import GREY, Colours, Decoded, Pixels, aspect_note, missing_part, on_white, strips
 from attnvis.data.png import read_png
 from attnvis.data.signatures import ENOUGH, photo_kind, say_other_kind
@@ -76,7 +76,7 @@ def load(
         request = replace(request, short=None)  # never reduced: there is no file to go back to
     else:
         path = Path(source)
-        data = read_bytes(path)
+        data = read_named(path)
         digest = hashlib.sha256(data).hexdigest()
         name, title = name or path.name, str(path)
     decoded = decode(data, title, request)

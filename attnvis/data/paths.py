@@ -14,6 +14,7 @@ from pathlib import Path
 
 from attnvis.data.lists import ADDRESS, MOST_LIST, listed_paths
 from attnvis.data.signatures import ENOUGH, photo_kind
+from attnvis.files import open_checked, open_regular
 from attnvis.types import PhotoError
 
 __all__ = ["Listing", "find", "survey"]
@@ -210,8 +211,7 @@ def is_photo(path: str, passed_over: dict[str, str]) -> bool:
 def begins_like_a_photo(path: str) -> bool:
     """Whether a file's first bytes are a photo's.  Opens no pipe and no device."""
     try:
-        check_regular(Path(path), os.stat(path), most=MOST_BYTES, noun="photo")
-        with open(path, "rb", opener=open_without_waiting) as file:
+        with open_regular(Path(path), most=MOST_BYTES) as file:
             return photo_kind(file.read(ENOUGH)) is not None
     except (OSError, ValueError):
         return False
@@ -240,7 +240,7 @@ def read_list(path: Path) -> list[Path]:
 
     Raises PhotoError where the file cannot be read, names no photos, or is no list of them.
     """
-    return listed_paths(read_bytes(path, most=MOST_LIST, noun="list"), path, SUFFIXES)
+    return listed_paths(read_named(path, most=MOST_LIST, noun="list"), path, SUFFIXES)
 
 
 def sample_path(name: str) -> Path:
@@ -287,17 +287,14 @@ def suggest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(by_folded[folded] for folded in near)}?"
 
 
-def read_bytes(path: Path, most: int = MOST_BYTES, noun: str = "photo") -> bytes:
-    """A file's bytes.  Never waits for a pipe, never opens a device, never takes in more than `most`.
+def read_named(path: Path, most: int = MOST_BYTES, noun: str = "photo") -> bytes:
+    """The bytes of a file that a person named, at most so many.  Never waits for a pipe or opens a device.
 
     Raises PhotoError, nothing else.
     """
     try:
-        check_regular(path, os.stat(path), most, noun)  # first: to open a device may set something off
-        with open(path, "rb", opener=open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            check_regular(path, status, most, noun)  # again: it may have become another meanwhile
-            return file.read(status.st_size)
+        with open_checked(path, lambda status: check_named(path, status, most=most, noun=noun)) as file:
+            return file.read(os.fstat(file.fileno()).st_size)
     except FileNotFoundError:
         raise missing_error(path) from None
     except PermissionError:
@@ -311,7 +308,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES, noun: str = "photo") -> bytes
         raise PhotoError(f"{path} cannot be read ({reason}); check the name and the disk") from None
 
 
-def check_regular(path: Path, status: os.stat_result, most: int, noun: str) -> None:
+def check_named(path: Path, status: os.stat_result, most: int, noun: str) -> None:
     """Raises PhotoError unless this is the status of a regular file of at most so many bytes."""
     file_type = stat.S_IFMT(status.st_mode)
     if file_type == stat.S_IFDIR:
@@ -324,8 +321,3 @@ def check_regular(path: Path, status: os.stat_result, most: int, noun: str) -> N
             f"{path} has {status.st_size:,} bytes, which is more than any {noun}'s {most:,}; "
             "see whether it is one"
         )
-
-
-def open_without_waiting(name: str, flags: int) -> int:
-    """An opener for `open`: a pipe without a writer does not hold it up."""
-    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))

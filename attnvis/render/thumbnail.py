@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from PIL import Image
 
 __all__ = ["LONGEST_SIDE", "Thumbnail", "thumbnail"]
 
@@ -22,8 +23,6 @@ class Thumbnail:
 
 def thumbnail(encoded: bytes) -> Thumbnail | None:
     """The picture shrunk until it fits a square of LONGEST_SIDE; None for what is no whole picture."""
-    from PIL import Image  # `attnvis --help` need not wait for it
-
     try:
         with Image.open(io.BytesIO(encoded)) as whole:
             # a jpg is decoded reduced: to what still holds the thumbnail
