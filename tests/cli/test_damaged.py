@@ -74,7 +74,8 @@ def verdict(attnvis, verb, path, spoil):
     ended = attnvis(verb, "--resume", "out")
     if ended.code == 0 and left() == before:
         return "made anew"
-    if ended.code and str(path) in ended.complaint + f" out/{path.name}" and path.name in ended.complaint:
+    lines = ended.err.splitlines()
+    if ended.code and all(line.startswith("attnvis: ") for line in lines) and path.name in ended.err:
         return "refused"
     return f"wrong: {ended}"
 

@@ -7,6 +7,7 @@ tensor per query.
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from attnvis.cli.commands.common import check_logger, command_line, listed, phot
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, visible
 from attnvis.cli.words import divided
-from attnvis.files import file_digest
+from attnvis.files import file_digest, save
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -130,11 +131,16 @@ def planned_sweep(folder: Path, images: "Iterable[Any]") -> dict[str, list[dict[
 def record_failure(folder: Path, error: Exception, reason: str) -> None:
     """A job that could not even begin has a record in its folder like any other."""
     from attnvis.experiments.sweep.folder import read_record
-    from attnvis.experiments.sweep.job import JobWriter, is_mistake
+    from attnvis.experiments.sweep.job import is_mistake
+    from attnvis.experiments.sweep.record import JobRecord
 
     # a job that began told itself why it failed; "done" is what was asked here before
-    if read_record(folder).status != "failed":
-        JobWriter(folder, {}).end("failed", reason, mistake=is_mistake(error))
+    if read_record(folder).status == "failed":
+        return
+    record = JobRecord("failed", reason=reason, mistake=is_mistake(error))
+    with suppress(OSError, ValueError):  # `compare` names what stands in the record's way
+        folder.mkdir(parents=True, exist_ok=True)
+        save(folder, "job.json", record.to_json().encode())
 
 
 @dataclass(frozen=True)
