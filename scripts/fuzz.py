@@ -521,7 +521,7 @@ def command(verb: str, words: list[str]) -> int:
 
     from attnvis.cli import hydra_jobs
     from attnvis.cli.commands.registry import COMMANDS
-    from attnvis.cli.words import resumed
+    from attnvis.cli.resuming import resumed
 
     prepared()
     chosen = COMMANDS[verb]

@@ -9,9 +9,10 @@ from attnvis.cli.config import hint
 from attnvis.cli.help import manual, overview
 from attnvis.cli.hydra_jobs import kept_words, launch
 from attnvis.cli.messages import GONE, cwd_is_gone, fail, note
+from attnvis.cli.resuming import resumed
 from attnvis.cli.stopping import Stopped, ended_in_order
 from attnvis.cli.streams import heard
-from attnvis.cli.words import resumed, to_overrides
+from attnvis.cli.words import to_overrides
 from attnvis.opencv import clash
 
 __all__ = ["main"]

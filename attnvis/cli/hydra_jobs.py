@@ -27,8 +27,8 @@ from attnvis.cli.messages import (
     seen_from_here,
     visible,
 )
+from attnvis.cli.quoting import quoted
 from attnvis.cli.stopping import check_stop
-from attnvis.cli.words import quoted
 from attnvis.files import Held, Lock, is_full, locked
 
 if TYPE_CHECKING:

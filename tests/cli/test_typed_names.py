@@ -17,7 +17,10 @@ from omegaconf import OmegaConf
 from attnvis import catalogue
 from attnvis.cli import config
 from attnvis.cli.commands.registry import COMMANDS
-from attnvis.cli.words import LISTS_OF_TEXTS, ONE_TEXT, SEVERAL_TEXTS, quoted, resumed, to_overrides
+from attnvis.cli.quoting import TEXTS as TEXT_SETTINGS
+from attnvis.cli.quoting import quoted
+from attnvis.cli.resuming import resumed
+from attnvis.cli.words import to_overrides
 
 NAMES = [
     "epoch=9-step=100.ckpt",
@@ -232,13 +235,12 @@ def test_every_setting_that_names_a_file_is_in_the_table():
     ]
     pattern = r"^(\w+): [^#]*# .*(\bfiles?\b|\bfolder\b)"
     named = {(group, match[1]) for group, line in lines if (match := re.match(pattern, line))}
-    known = {"run", "sweep", "redraw", "video", "calibrate"}
-    keys = {key if group in known else f"{group}.{key}" for group, key in named}
-    table = ONE_TEXT | SEVERAL_TEXTS | LISTS_OF_TEXTS
+    verbs = {"run", "sweep", "redraw", "video", "calibrate"}
+    keys = {key if group in verbs else f"{group}.{key}" for group, key in named}
     assert (
-        keys - {"resume", "maps", "preprocess.depth", "preprocess.truncated"} <= table
+        keys - {"resume", "maps", "preprocess.depth", "preprocess.truncated"} <= TEXT_SETTINGS
         and {"images", "backbone.weights", "clip", "run"} <= keys
-    ), keys - table
+    ), keys - TEXT_SETTINGS
 
 
 def test_hydra_reads_a_quoted_text_as_that_text():

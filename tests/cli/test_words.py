@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from attnvis.cli.commands.common import photos
 from attnvis.cli.commands.registry import COMMANDS
-from attnvis.cli.words import resumed, to_overrides
+from attnvis.cli.resuming import resumed
+from attnvis.cli.words import to_overrides
 
 NAMES = [
     "a b.png",

@@ -17,6 +17,7 @@ from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import check_logger, command_line, listed, photos, shout, survey_photos
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, visible
+from attnvis.cli.resuming import divided
 from attnvis.cli.words import divided
 from attnvis.files import file_digest, save
 

@@ -1,0 +1,138 @@
+"""A folder in which a command was begun in, the words that go on with it out."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+from attnvis import catalogue
+from attnvis.cli.commands.command import Command
+from attnvis.cli.messages import fail
+from attnvis.cli.quoting import TEXTS
+from attnvis.cli.stages import is_in_words
+from attnvis.cli.words import all_settings, name_of, to_override, with_their_words
+
+__all__ = ["divided", "resumed"]
+
+# Of these a folder may say only what matches: other values would send or fetch something, or read or write
+# outside of it, and are typed again.
+WITHIN = {
+    "backbone.name": r"[\w.-]+",  # a name of torchvision or timm, not a place of a hub
+    "backbone.weights": r"[A-Za-z]\w*",  # DEFAULT, random, an enum name: no file
+    "cache.folder": "default",
+    "cache.limit": "20.0",  # a smaller one would empty the user's own cache
+    "logger.mode": "offline|disabled",
+    "logger.project": r"[\w.-]+",
+    "logger.group": r"[\w.-]+",
+}
+FOLDERS = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")  # that `--resume` gives itself
+
+
+def resumed(words: list[str], command: Command) -> list[str]:
+    """--resume FOLDER -> what was typed when that sweep or run was started, to go on in its folder.
+
+    Of what the folder says only settings of attnvis' own are taken: what could run code, or reach outside of
+    the folder, has to be typed again behind it.  Other words come back as they are.  Ends the process where
+    the folder is none of this command's, or something has to be typed again.
+    """
+    from attnvis.pipeline.resume import read_json
+
+    if words[:1] != ["--resume"] or not command.record:
+        return words
+    verb, example = command.name, f"outputs/{command.name}/<date>/<time>"
+    usage = f"--resume takes the folder of a {verb} and nothing else: attnvis {verb} --resume {example}"
+    if len(words) < 2:
+        fail(usage, code=2)
+    folder, typed_again = words[1], with_their_words(words[2:])
+    try:
+        record = read_json(Path(folder) / command.record)
+        program, *typed = shlex.split(record["command"])
+        if typed[:1] != [verb] or program != "attnvis":
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        if typed_again:
+            fail(usage, code=2)
+        is_there = os.path.lexists(Path(folder) / command.record)
+        state = f"its {command.record} is damaged or another's" if is_there else f"it has no {command.record}"
+        fail(f"{folder} is not the folder of a {verb}: {state}; give one such as {example}")
+    many = record.get("many") is True
+    typed, foreign = divided(typed[1:], command)
+    if len(typed_again) != len(set(map(name_of, typed_again)) & set(map(name_of, foreign))):
+        fail(usage, code=2)
+    lacking = [word for word in foreign if name_of(word) not in map(name_of, typed_again)]
+    if lacking:
+        fail(
+            f"{folder} was begun with {' '.join(lacking)}, which may run code or reach elsewhere; "
+            f"if you trust it, type it again: attnvis {verb} --resume {shlex.join([folder, *foreign])}"
+        )
+    # it stays the command of this run
+    os.environ["ATTNVIS_COMMAND"] = (
+        shlex.join(["attnvis", verb, *typed, *typed_again]) if typed_again else record["command"]
+    )
+    typed = [word for word in typed if not word.startswith(FOLDERS)]
+    kind = "sweep" if many else "run"  # what Hydra calls several jobs, and one
+    return [*typed, *typed_again, f"hydra.{kind}.dir={folder}", *command.resuming]
+
+
+def divided(words: list[str], command: Command) -> tuple[list[str], list[str]]:
+    """Words that a folder says were typed -> settings of attnvis' own, and what a person must type again."""
+    own: list[str] = []
+    foreign: list[str] = []
+    for word in with_their_words(words):
+        if word in ("-m", "--multirun") or word.startswith(FOLDERS):
+            own.append(word)
+        elif word.startswith("-"):
+            foreign.append(word)
+        elif "=" not in word or os.path.exists(word) or is_own_setting(word, command):
+            own.append(word)
+        else:
+            foreign.append(word)
+    return own, foreign
+
+
+def is_own_setting(word: str, command: Command) -> bool:
+    """Whether key=value gives values, and no code, to settings that attnvis' own configs have.
+
+    What is not known to be harmless is not: no setting of Hydra's, but for numbers of a launcher; no config
+    that is not ours; no `_target_`, no interpolation, nothing that is added or deleted; of files and servers
+    only those of `WITHIN`.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import OverrideType
+    from hydra.errors import HydraException
+
+    name, _, value = word.partition("=")
+    if is_in_words(name, value):
+        return True
+    (text,) = to_override(word, command, multirun=True, folders=())
+    if name not in TEXTS and ("_target_" in text or "${" in text):
+        return False
+    try:
+        override = OverridesParser.create().parse_override(text)
+        several = override.is_sweep_override()
+        values = list(override.sweep_string_iterator()) if several else [override.get_value_element_as_str()]
+    except (HydraException, AssertionError):
+        return False
+    key = override.key_or_group
+    if override.type != OverrideType.CHANGE or override.package is not None or key in ("trust", "logger.dir"):
+        return False
+    options = [value.strip("'\"") for value in values]
+    if key in catalogue.groups():
+        offered = {*catalogue.options(key), "null"}
+        return all(option in offered or is_network(key, option) for option in options)
+    if key.startswith("hydra.launcher."):
+        return all(re.fullmatch(r"-?\d+(\.\d+)?", option) for option in options)
+    if key in WITHIN and not all(stays_within(key, option) for option in options):
+        return False
+    return key in all_settings(command.name)
+
+
+def stays_within(key: str, value: str) -> bool:
+    """Whether a setting reaches nothing outside of the folder."""
+    return bool(re.fullmatch(WITHIN[key], value)) and not (
+        key == "backbone.weights" and os.path.exists(value)
+    )
+
+
+def is_network(group: str, option: str) -> bool:
+    return group == "backbone" and catalogue.family(option) is not None
