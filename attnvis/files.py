@@ -365,15 +365,15 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80] or "photo"
 
 
-def unique(name: str, taken: dict[str, int]) -> str:
+def unique(name: str, counts: dict[str, int]) -> str:
     """`name`, or name-2, name-3, ...; on file systems that ignore case too.
 
-    `taken` remembers how far each name has counted, and gains this one.
+    `counts` remembers how far each name has counted, and gains this one.
     """
     key = name.lower()
     candidate = name
-    while candidate.lower() in taken:
-        taken[key] += 1
-        candidate = f"{name}-{taken[key]}"
-    taken[candidate.lower()] = 1
+    while candidate.lower() in counts:
+        counts[key] += 1
+        candidate = f"{name}-{counts[key]}"
+    counts[candidate.lower()] = 1
     return candidate

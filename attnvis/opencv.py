@@ -1,6 +1,7 @@
 """What OpenCV's versions and wheels do differently: how they fall silent, and whose the folder cv2/ is."""
 
 import os
+from contextlib import suppress
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
 __all__ = ["clash", "installed", "silence"]
@@ -29,7 +30,7 @@ def installed() -> dict[str, str]:
     """The wheel that brought cv2 and its version, or `opencv` and its version where none did."""
     import cv2
 
-    return {name: found.version for name, found in distributions().items()} or {"opencv": cv2.__version__}
+    return {name: wheel.version for name, wheel in distributions().items()} or {"opencv": cv2.__version__}
 
 
 def clash() -> str:
@@ -38,28 +39,23 @@ def clash() -> str:
     All of them own the folder cv2/: what is installed last overwrites a part of what was there, and to remove
     one takes files of the other.  Conda names one OpenCV twice, but neither name owns files.
     """
-    found = distributions()
-    if len(found) < 2:
-        return ""
-    owners = {name: one.version for name, one in found.items() if owns_cv2(one)}
+    owners = {name: wheel.version for name, wheel in distributions().items() if owns_cv2(wheel)}
     if len(owners) < 2:
         return ""
-    listed = " and ".join(f"{name} {version}" for name, version in owners.items())
+    names_and_versions = " and ".join(f"{name} {version}" for name, version in owners.items())
     return (
-        f"{listed} are installed in one folder, cv2/, and overwrite one another; keep one: "
+        f"{names_and_versions} are installed in one folder, cv2/, and overwrite one another; keep one: "
         f"pip uninstall -y {' '.join(owners)} && pip install {next(iter(owners))}"
     )
 
 
 def distributions() -> dict[str, Distribution]:
     """Those of the wheels that are installed."""
-    found = {}
+    wheels = {}
     for name in WHEELS:
-        try:
-            found[name] = distribution(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            wheels[name] = distribution(name)
+    return wheels
 
 
 def owns_cv2(wheel: Distribution) -> bool:

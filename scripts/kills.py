@@ -57,11 +57,8 @@ COMMANDS = {
 }
 TURNS = [*("run", "redraw", "sweep", "video", "run", "redraw", "sweep", "video", "run", "sweep joblib")]
 RECORDS = {"sweep": "plan.json"}  # by which a folder can be gone on with; of other verbs run.json
-DIFFERS = (
-    "seconds",
-    "passes",
-    "seal",
-)  # of a job.json: how long it took, how many photos this process computed
+# of a job.json: how long it took, how many photos this process computed, and the digest of both
+DIFFERS = ("seconds", "passes", "seal")
 COUNTED = re.compile(rb"<b>[^<]*</b> (seconds|passes[^<]*)")  # the same on a sweep's page
 HYDRAS = (".hydra", "multirun.yaml")  # when it was typed, and that it was resumed
 LOADED = (  # before the first command
@@ -125,10 +122,10 @@ def change(place: Path, kind: str, what: str) -> None:
             exchange(maps / "02.safetensors", maps / "07.safetensors")
 
 
-def exchange(one: Path, other: Path) -> None:
-    content = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(content)
+def exchange(first: Path, second: Path) -> None:
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
 
 
 def changes(kind: str) -> list[str]:
@@ -213,8 +210,9 @@ def without_photo(left: dict[str, Any], photo: str) -> dict[str, Any]:
     return rest
 
 
-def different(one: dict[str, Any], other: dict[str, Any]) -> str:
-    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+def different(expected: dict[str, Any], left: dict[str, Any]) -> str:
+    """Which files are not the same; "" where all are."""
+    names = [name for name in {**expected, **left} if expected.get(name) != left.get(name)]
     return f"differ: {', '.join(names[:5])}" if names else ""
 
 
@@ -281,8 +279,8 @@ class Trials:
         if parts:
             return "wrong", f"left {parts[:3]}"
         if kind == "video" and what in ("rename", "delete"):
-            true = ended.code == 1 and "clip.avi" in ended.err and ended.err.count("\n") == 1
-            return ("refused", "") if true else ("wrong", f"exit code {ended.code}")
+            refused = ended.code == 1 and "clip.avi" in ended.err and ended.err.count("\n") == 1
+            return ("refused", "") if refused else ("wrong", f"exit code {ended.code}")
         keeps = goes_on and kind in ("run", "redraw") and what in ("rename", "delete", "add", "delete map")
         if not keeps or (kind == "redraw" and what == "add"):
             complaint = different(fresh, left)

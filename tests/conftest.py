@@ -78,7 +78,7 @@ def fake_backbone(
         heads=(head,),
         certificates=certify_all((head,), network, how.size),
         cells=CellGeometry(trunk, placement, (None,)),
-        engine=Engine(trunk, trunk, torch.device("cpu"), dtype),
+        engine=Engine(trunk, torch.device("cpu"), dtype, eager=trunk),
         preprocessing=how,
     )
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attnvis import geometry
 from attnvis.backbone.cells import CellGeometry
 from attnvis.backbone.cutting import CutNetwork, SelectLayer
-from attnvis.backbone.engines import Engine, make_engine
+from attnvis.backbone.engines import Engine
 from attnvis.backbone.heads import Certificate
 from attnvis.backbone.weights import draw_anew, relearn_statistics
 from attnvis.types import Batch, Features, Head, Preprocessing, Provenance
@@ -200,6 +200,6 @@ class Backbone:
             heads=none,
             certificates=none,
             cells=CellGeometry(self.cells.trunk, "rf", none),
-            engine=make_engine(network.trunk, self.device, self.dtype, "eager"),
+            engine=Engine(network.trunk, self.device, self.dtype, "eager"),
         )
         return control, unchanged

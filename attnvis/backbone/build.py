@@ -24,7 +24,7 @@ from attnvis.backbone.cutting import (
     stage_order,
     stages_by_stride,
 )
-from attnvis.backbone.engines import has_fast_bf16, make_engine, resolve_device
+from attnvis.backbone.engines import Engine, has_fast_bf16, resolve_device
 from attnvis.backbone.weights import digest, load_file
 from attnvis.geometry import Shift
 from attnvis.types import Head, Preprocessing
@@ -168,7 +168,7 @@ def assemble(
         heads=tuple(head and heads.to_device(head, target) for head in layer_heads),
         certificates=certificates,
         cells=CellGeometry(probed, placement, shifts),
-        engine=make_engine(network.trunk, target, dtype, engine, faster=faster),
+        engine=Engine(network.trunk, target, dtype, engine, faster=faster),
         preprocessing=source.preprocessing,
         step=source.step,
     )
@@ -206,10 +206,10 @@ def cut_network(source: SourceNetwork, layer: str | Sequence[str]) -> CutNetwork
 def all_stages(source: SourceNetwork, layer: str | Sequence[str]) -> dict[str, str]:
     """The stages that are known; where `layer` names others, also those that strides can tell."""
     if layer == "all":
-        wanted = set(STRIDES)
+        named = set(STRIDES)
     else:
-        wanted = set(STRIDES) & ({layer} if isinstance(layer, str) else set(layer))
-    if source.cut or wanted <= set(source.stages):
+        named = set(STRIDES) & ({layer} if isinstance(layer, str) else set(layer))
+    if source.cut or named <= set(source.stages):
         return dict(source.stages)
     return stages_by_stride(source.net, source.stages.get("last", "")) | dict(source.stages)
 

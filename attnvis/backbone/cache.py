@@ -22,14 +22,15 @@ import torch
 from safetensors.torch import save
 
 from attnvis.backbone.backbone import Backbone
-from attnvis.backbone.tensor_file import UNREADABLE, read_tensors
-from attnvis.files import LONG_AGO, default_folder, read_bytes, remove_parts, write_bytes
+from attnvis.backbone.tensor_file import UNREADABLE, read_tensors, tensors_digest
+from attnvis.files import LONG_AGO, default_folder, remove_parts, write_bytes
 from attnvis.geometry import as_placement
+from attnvis.json_files import read_json
 from attnvis.types import Batch, Features, Head, Placement, Preprocessing, Provenance
 
 __all__ = ["Cached", "Entry", "cache_folder", "clear", "entries", "remembered"]
 
-FORMAT = 3  # of the files; another number is another address
+FORMAT = 4  # of the files; another number is another address
 STORAGE = ("exact", "half")
 # Patterns of our own names: what else lies in the folder is somebody's.
 NETWORK = "[0-9a-f]" * 32
@@ -255,12 +256,7 @@ def content_digest(
     path: Path, layers: Sequence[Mapping[str, Any]], tensors: Mapping[str, torch.Tensor]
 ) -> str:
     """Of everything that a file holds, and of whose it is: another photo's under this name is none."""
-    hasher = hashlib.sha256(f"{path.parent.name}/{path.name}\n{json.dumps(layers)}".encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        hasher.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        hasher.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return hasher.hexdigest()
+    return tensors_digest(f"{path.parent.name}/{path.name}\n{json.dumps(layers)}", tensors)
 
 
 def read_features(path: Path) -> list[Features]:
@@ -320,17 +316,15 @@ def entries(folder: Path) -> Iterator[Entry]:
         if about.parent.is_symlink():
             continue
         sizes = [size for _, size, _ in files(about.parent, PICTURE)]
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            record = json.loads(read_bytes(about, most=1 << 20))
+        with contextlib.suppress(OSError, ValueError):
+            record = read_json(about, most=1 << 20)
             if is_own_record(record):
                 yield Entry(about.parent, record, len(sizes), sum(sizes))
 
 
-def is_own_record(record: Any) -> bool:
+def is_own_record(record: Mapping[str, Any]) -> bool:
     """Whether about.json says what a network's has to say, in words that a terminal can show."""
-    return isinstance(record, dict) and all(
-        isinstance(record.get(name), str) and record[name].isprintable() for name in SHOWN
-    )
+    return all(isinstance(record.get(name), str) and record[name].isprintable() for name in SHOWN)
 
 
 def files(folder: Path, pattern: str) -> list[tuple[float, int, Path]]:

@@ -5,10 +5,9 @@ centre by up to half a stride.  The flip test finds it: a cell that is drawn whe
 spot whether the photo is mirrored or not.
 """
 
-import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from attnvis.files import LONG_AGO, default_folder, read_bytes, remove_parts, write_bytes
+from attnvis.files import LONG_AGO, default_folder, remove_parts, write_bytes
 from attnvis.geometry import Shift
+from attnvis.json_files import read_json, sealed
 from attnvis.metrics.intervals import FEWEST_OF_MEANS, mean_interval
 from attnvis.types import Batch, Features
 
@@ -80,13 +80,7 @@ class Calibration:
     @property
     def text(self) -> bytes:
         """What its file holds."""
-        record = json.loads(json.dumps({"format": FORMAT} | asdict(self)))
-        return (json.dumps(record | {"seal": seal_of(record)}, indent=2) + "\n").encode()
-
-
-def seal_of(record: Mapping[str, Any]) -> str:
-    """A digest of what a file holds: no changed bit of it moves a cell."""
-    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
+        return (json.dumps(sealed({"format": FORMAT} | asdict(self)), indent=2) + "\n").encode()
 
 
 # ---------------------------------------------------------------------------------------------- the flip test
@@ -267,10 +261,7 @@ def read_calibration(digest: str, layer: str) -> Calibration | None:
     """
     path = calibration_file(digest, layer)
     try:
-        record = json.loads(read_bytes(path, most=1 << 20))
-        seal = record.pop("seal", None)  # files of earlier versions have none
-        if seal not in (None, seal_of(record)):
-            raise ValueError
+        record = read_json(path, most=1 << 20)
         if record.pop("format") != FORMAT or (record["digest"], record["layer"]) != (digest, layer):
             raise ValueError
         record["shift"] = float(record["shift"])
@@ -285,7 +276,7 @@ def read_calibration(digest: str, layer: str) -> Calibration | None:
         return calibration
     except FileNotFoundError:
         return None
-    except (OSError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError, RecursionError):
+    except (OSError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError):
         raise ValueError(
             f"{path} is not a calibration that this version reads; delete it and run attnvis calibrate again"
         ) from None

@@ -328,7 +328,7 @@ def resolve_layer(
         return stages[layer]
     if nodes and (layer in nodes or any(node.startswith(f"{layer}.") for node in nodes)):
         return layer
-    known = f"stages are {', '.join(stages)}" if stages else "give layer="
+    offer = f"stages are {', '.join(stages)}" if stages else "give layer="
     near = difflib.get_close_matches(layer, nodes or [], n=3, cutoff=0.4)
     more = f"; or a node such as {', '.join(near or nodes[-4:])}" if nodes else ""
-    raise ValueError(f"{name} has no layer {layer!r}; {known}{more}")
+    raise ValueError(f"{name} has no layer {layer!r}; {offer}{more}")

@@ -35,7 +35,6 @@ __all__ = [
     "compiled",
     "folded",
     "has_fast_bf16",
-    "make_engine",
     "resolve_device",
     "start",
 ]
@@ -51,12 +50,12 @@ CLOSE = 0.99  # correlation of attention at the 10th percentile of these photos
 
 
 class Engine:
-    """What runs a trunk: eager PyTorch, until `prepare` or the first pass starts what was wanted.
+    """What runs a trunk: eager PyTorch, until `prepare` or the first pass starts what the setting names.
 
-    trunk   images [B, 3, H, W] -> maps [B, D, h, w], layer by layer: as it was loaded, in float32
-    eager   the same function, ready to run in `dtype` on `device`
-    wanted  one of ENGINES; auto: by the number of photos
-    faster  a precision that `prepare` takes where photos agree; None: `dtype` whatever they do
+    trunk    images [B, 3, H, W] -> maps [B, D, h, w], layer by layer, in float32; it stays as it is
+    setting  one of ENGINES; auto: by the number of photos
+    faster   a precision that `prepare` takes where photos agree; None: `dtype` whatever they do
+    eager    the same function, ready to run in `dtype` on `device`; None: a copy of the trunk, folded
 
     Raises ValueError for an unknown engine.
     """
@@ -64,20 +63,20 @@ class Engine:
     def __init__(
         self,
         trunk: nn.Module,
-        eager: nn.Module,
         device: torch.device,
         dtype: torch.dtype,
-        wanted: str = "auto",
+        setting: str = "auto",
         faster: torch.dtype | None = None,
+        eager: nn.Module | None = None,
     ) -> None:
-        if wanted not in ENGINES:
-            raise ValueError(f"unknown engine {wanted!r}: {', '.join(ENGINES)}")
-        self.trunk, self.eager = trunk, eager
-        self.device, self.dtype, self.wanted = device, dtype, wanted
-        self.faster = faster
+        if setting not in ENGINES:
+            raise ValueError(f"unknown engine {setting!r}: {', '.join(ENGINES)}")
+        self.trunk, self.device, self.dtype = trunk, device, dtype
+        self.setting, self.faster = setting, faster
+        self.eager = on_device(folded(trunk), device, dtype) if eager is None else eager
         self.name, self.reason = "eager", ""  # what runs, and why; how well it agrees with eager float32
-        self.forward: Run = eager  # what runs: images in `dtype`, channels last in memory
-        self.ready = wanted in ("auto", "eager")
+        self.forward: Run = self.eager  # what runs: images in `dtype`, channels last in memory
+        self.ready = setting in ("auto", "eager")
         self.starting = threading.RLock()  # once, however many threads ask
 
     def run(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B D h w"], ...]:
@@ -102,7 +101,7 @@ class Engine:
         where that engine cannot run here.
         """
         with self.starting:
-            name, reason = choose(photos, self.device) if self.wanted == "auto" else (self.wanted, "")
+            name, reason = choose(photos, self.device) if self.setting == "auto" else (self.setting, "")
             reasons = [f"auto: {reason}"] if reason else []
             forward = None
             if self.faster is not None and images is not None and photos >= ENOUGH:
@@ -128,18 +127,14 @@ class Engine:
         agreement = self.compare(forward, self.faster, images=images, head=head)
         if not agreement.is_close:
             return None, f"precision auto: fp32, since in bf16 {agreement}"
-        if name == "eager":
-            self.eager = forward
-        else:
-            self.eager = channels_last_memory(self.eager.to(self.faster))
+        self.eager = forward if name == "eager" else on_device(self.eager, self.device, self.faster)
         self.dtype, self.faster = self.faster, None
         return forward, f"precision auto: bf16, {agreement}"
 
     def started(self, name: str, dtype: torch.dtype, workers: int) -> Any:
         """What runs the trunk in this precision."""
-        if name == "eager":
-            same = dtype == self.dtype
-            return self.eager if same else channels_last_memory(folded(self.trunk).to(self.device, dtype))
+        if (name, dtype) == ("eager", self.dtype):
+            return self.eager
         return start(name, folded(self.trunk), dtype, self.device, workers)
 
     def compare(
@@ -150,18 +145,6 @@ class Engine:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.reason})" if self.reason else self.name
-
-
-def make_engine(
-    trunk: nn.Module,
-    device: torch.device,
-    dtype: torch.dtype,
-    wanted: str = "auto",
-    faster: torch.dtype | None = None,
-) -> Engine:
-    """An engine for a trunk, whose own weights stay as they are.  Raises ValueError for an unknown engine."""
-    eager = channels_last_memory(folded(trunk).to(device, dtype))
-    return Engine(trunk, eager, device, dtype, wanted, faster=faster)
 
 
 def choose(photos: int, device: torch.device) -> tuple[str, str]:
@@ -183,14 +166,14 @@ def start(engine: str, trunk: nn.Module, dtype: torch.dtype, device: torch.devic
     """
     match engine:
         case "eager":
-            return trunk.to(device, dtype).to(memory_format=torch.channels_last)
+            return on_device(trunk, device, dtype)
         case "compile":
             if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
                 raise ValueError(
                     "engine compile needs a C++ compiler, and there is none; "
                     "install g++, or take engine=openvino or eager"
                 )
-            return compiled(trunk.to(device, dtype).to(memory_format=torch.channels_last))
+            return compiled(on_device(trunk, device, dtype))
         case "openvino":
             if device.type != "cpu":
                 raise ValueError(
@@ -199,6 +182,11 @@ def start(engine: str, trunk: nn.Module, dtype: torch.dtype, device: torch.devic
                 )
             return OpenVino(trunk, dtype, workers)
     raise ValueError(f"unknown engine {engine!r}: {', '.join(ENGINES)}")
+
+
+def on_device(trunk: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The trunk itself, moved to where it runs, its weights laid out as convolutions like them."""
+    return channels_last_memory(trunk.to(device, dtype))
 
 
 def compiled(trunk: nn.Module) -> Run:

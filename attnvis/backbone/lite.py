@@ -252,7 +252,7 @@ OUTER_LAYERS = {
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict with the packages' names (those of EfficientNet-PyTorch) -> our own names.
 
-    Those of `EfficientNetLite` stay as they are.      Raises ValueError for a name that is neither.
+    Those of `EfficientNetLite` stay as they are.  Raises ValueError for a name that is neither.
     """
     if "_conv_stem.weight" not in state:
         return dict(state)

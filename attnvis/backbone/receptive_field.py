@@ -197,17 +197,17 @@ def average_functions(traced: fx.GraphModule) -> bool:
     """
     attends = False
     for node in list(traced.graph.nodes):
-        called = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
-        if called == "max_pool2d":
+        function = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
+        if function == "max_pool2d":
             left_out = ("input", "return_indices")
             settings = {key: value for key, value in node.kwargs.items() if key not in left_out}
             traced.add_module(f"mean_of_{node.name}", MeanPool(*node.args[1:], **settings))
             node.op, node.target = "call_module", f"mean_of_{node.name}"
             node.args, node.kwargs = (node.args[0] if node.args else node.kwargs["input"],), {}
-        elif called in ("layer_norm", "batch_norm", "group_norm") or "window_attention" in called:
+        elif function in ("layer_norm", "batch_norm", "group_norm") or "window_attention" in function:
             # Swin's windows have no middle of their own
             node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
             traced.graph.erase_node(node)
-            attends |= "attention" in called
+            attends |= "attention" in function
     traced.recompile()
     return attends

@@ -254,8 +254,8 @@ def load_once(name: str, settings: tuple[tuple[str, Any], ...]) -> Backbone:
     config = config_of(name)
     if config is None:
         raise ValueError(catalogue.unknown_backbone(name))
-    given = {key: list(value) if isinstance(value, tuple) else value for key, value in settings}
-    return from_config(config | given)
+    own_settings = {key: list(value) if isinstance(value, tuple) else value for key, value in settings}
+    return from_config(config | own_settings)
 
 
 def config_of(name: str) -> dict[str, Any] | None:

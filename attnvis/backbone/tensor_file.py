@@ -1,16 +1,19 @@
 """A safetensors file in, its tensors and what it says of them out; nothing of it is trusted."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
 from attnvis.files import read_bytes
 
-__all__ = ["UNREADABLE", "read_tensors"]
+__all__ = ["UNREADABLE", "read_tensors", "tensors_digest"]
 
 MOST = 1 << 31  # bytes of one photo's features or maps
 UNREADABLE = (  # what a file raises that is damaged, or another's
@@ -32,3 +35,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not isinstance(metadata, dict):
         raise ValueError("its metadata are not attnvis'")
     return metadata, load(content)
+
+
+def tensors_digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """sha256, in hex, of what a file says of its tensors, of their names and of every bit of them."""
+    hasher = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        kind = str(tensor.dtype).removeprefix("torch.")
+        hasher.update(f"\n{name} {kind} {list(tensor.shape)}\n".encode())
+        hasher.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return hasher.hexdigest()

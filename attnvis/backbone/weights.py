@@ -82,9 +82,9 @@ def load_file(
         load_state(net, state)
     except RuntimeError as error:
         complaints = "; ".join(line.strip() for line in str(error).splitlines()[1:])
-        shown = complaints if len(complaints) <= 200 else f"{complaints[:200]} ..."
+        text = complaints if len(complaints) <= 200 else f"{complaints[:200]} ..."
         raise ValueError(
-            f"the weights {weights} do not fit {name}: {shown}; give a file saved from this architecture"
+            f"the weights {weights} do not fit {name}: {text}; give a file saved from this architecture"
         ) from None
 
 
@@ -114,12 +114,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"no weights file {path}; give an existing .safetensors or .pth file, an enum name, or random"
         )
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+        from safetensors import torch as safetensors
 
         try:
-            return load_file(path)
+            return safetensors.load_file(path)
         except Exception as error:
-            raise ValueError(f"{path} is not a readable safetensors file: {first_line(error)}") from None
+            raise ValueError(f"{path} is not a readable safetensors file: {in_one_line(error)}") from None
     require_uncompressed(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # of odd pickles, which are refused below
@@ -161,5 +161,6 @@ def require_uncompressed(path: Path) -> None:
         )
 
 
-def first_line(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
+    """What an error says; its name where it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__

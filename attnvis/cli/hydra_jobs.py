@@ -393,7 +393,7 @@ class Plan(Hold):
 
         images: of every job.  The jobs of a second try are those of the first, on the same photos.
         """
-        from attnvis.pipeline.resume import write_json
+        from attnvis.json_files import write_json
 
         PLANNED[:] = [folder]
         if folder.absolute() in HELD:
@@ -414,8 +414,8 @@ class Plan(Hold):
 
         Raises ValueError for what W&B would refuse.
         """
+        from attnvis.json_files import read_json
         from attnvis.pipeline.logger import logger_plan
-        from attnvis.pipeline.resume import read_json
 
         settings = check_logger(plain(config.logger), config.name)
         for remark in settings.remarks if settings.mode != "disabled" else ():

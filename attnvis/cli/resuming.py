@@ -35,7 +35,7 @@ def resumed(words: list[str], command: Command) -> list[str]:
     the folder, has to be typed again behind it.  Other words come back as they are.  Ends the process where
     the folder is none of this command's, or something has to be typed again.
     """
-    from attnvis.pipeline.resume import read_json
+    from attnvis.json_files import read_json
 
     if words[:1] != ["--resume"] or not command.record:
         return words

@@ -69,12 +69,12 @@ def read_logger(logger: Mapping[str, Any], **defaults: str | None) -> LoggerSett
 
     Raises ValueError for a setting that W&B would refuse, and for one that there is not.
     """
-    known = [*VARIABLES, "pictures"]
+    settings = [*VARIABLES, "pictures"]
     for key in logger:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=3)
+        if key not in settings:
+            near = difflib.get_close_matches(str(key), settings, n=3)
             guess = f"did you mean {', '.join(near)}? " if near else ""
-            raise ValueError(f"there is no setting logger.{key}; {guess}there are {', '.join(known)}")
+            raise ValueError(f"there is no setting logger.{key}; {guess}there are {', '.join(settings)}")
     remarks: list[str] = []
     values: dict[str, Any] = {"mode": read_mode(logger.get("mode"), remarks)}
     for key in NAMES:
@@ -137,10 +137,10 @@ def read_mode(typed: Any, remarks: list[str]) -> str:
         return mode
     if os.environ.get("WANDB_DISABLED", "").lower() not in OFF:
         return "disabled"
-    wanted = os.environ.get("WANDB_MODE") or "offline"
-    if wanted.lower() not in MODES:
-        remarks.append(f"WANDB_MODE={wanted} is none that attnvis knows; W&B is offline")
-    return MODES.get(wanted.lower(), "offline")
+    word = os.environ.get("WANDB_MODE") or "offline"
+    if word.lower() not in MODES:
+        remarks.append(f"WANDB_MODE={word} is none that attnvis knows; W&B is offline")
+    return MODES.get(word.lower(), "offline")
 
 
 def read_name(key: str, typed: Any, usual: str | None, remarks: list[str]) -> str | None:
@@ -150,14 +150,14 @@ def read_name(key: str, typed: Any, usual: str | None, remarks: list[str]) -> st
         if reason := trouble(key, text):
             raise ValueError(f"logger.{key}={text[:200]!r} is not what W&B takes: {reason}")
         return text
-    for source, given in ((f"{VARIABLES[key]}=", os.environ.get(VARIABLES[key])), ("", usual)):
-        if not given:
+    for source, name in ((f"{VARIABLES[key]}=", os.environ.get(VARIABLES[key])), ("", usual)):
+        if not name:
             continue
-        text = readable(given)
+        text = readable(name)
         if reason := trouble(key, text):
             text = made_fit(key, text)
             instead = f"used is {text!r}" if text else "it is left out"
-            remarks.append(f"{source}{given[:200]!r} is no {key} that W&B takes ({reason}); {instead}")
+            remarks.append(f"{source}{name[:200]!r} is no {key} that W&B takes ({reason}); {instead}")
         if text:
             return text
     return None
@@ -202,16 +202,16 @@ def trimmed(text: str) -> str:
 
 def read_tags(typed: Any, remarks: list[str]) -> tuple[str, ...]:
     """Each once; WANDB_TAGS has commas between them.  Raises ValueError for a typed one that W&B refuses."""
-    given = list(typed) if isinstance(typed, list | tuple) else [typed] * (typed not in (None, ""))
+    typed_tags = list(typed) if isinstance(typed, list | tuple) else [typed] * (typed not in (None, ""))
     tags = []
-    for value in given:
+    for value in typed_tags:
         if value is None or not isinstance(value, str | int | float):
             raise ValueError(f"logger.tags: each is a word, not {value!r}")
         text = readable(as_text("tags", value))
         if reason := trouble("tags", text):
             raise ValueError(f"logger.tags: {text[:200]!r} is not what W&B takes: {reason}")
         tags.append(text)
-    if not given:
+    if not typed_tags:
         for text in map(readable, os.environ.get("WANDB_TAGS", "").split(",")):
             fit = made_fit("tags", text) if text and trouble("tags", text) else text
             if fit != text:
@@ -223,18 +223,18 @@ def read_tags(typed: Any, remarks: list[str]) -> tuple[str, ...]:
 def read_folder(typed: Any, mode: str, remarks: list[str]) -> Path | None:
     """Where W&B's files go; None: the run's folder.  Raises ValueError for one that cannot be made."""
     text = as_text("dir", typed)
-    given = text or os.environ.get("WANDB_DIR", "")
-    if not given or (mode == "disabled" and not text):
+    place = text or os.environ.get("WANDB_DIR", "")
+    if not place or (mode == "disabled" and not text):
         return None
     try:
-        folder = Path(given).expanduser().absolute()
+        folder = Path(place).expanduser().absolute()
         if mode != "disabled":
             folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         if text:
             raise ValueError(f"logger.dir={text!r} cannot be a folder: {reason}") from None
-        remarks.append(f"WANDB_DIR={given!r} cannot be a folder ({reason}); used is the run's own")
+        remarks.append(f"WANDB_DIR={place!r} cannot be a folder ({reason}); used is the run's own")
         return None
     return folder
 

@@ -2,7 +2,6 @@
 without the network.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,13 +14,13 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
-from attnvis.backbone.tensor_file import UNREADABLE, read_tensors
+from attnvis.backbone.tensor_file import UNREADABLE, read_tensors, tensors_digest
 from attnvis.geometry import as_placement, visible_cells
 from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Box, ClassScore, Photo, Placement
 
-__all__ = ["map_photo", "read_maps", "write_maps"]
+__all__ = ["map_photo", "read_maps", "read_photo_maps", "write_maps"]
 
 MOST_PIXELS = 178_956_970  # of a photo, as for decoding
 FARTHEST = 1e7  # pixels, of anything that is placed on a photo
@@ -56,12 +55,8 @@ def write_maps(photo: Photo, answers: Sequence[Answer], weights: str = "") -> by
 
 def content_digest(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     """Of all that a file holds."""
-    hasher = hashlib.sha256(json.dumps(metadata).encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        hasher.update(f"\n{name} {array.dtype} {list(array.shape)}\n".encode())
-        hasher.update(array.tobytes())
-    return hasher.hexdigest()
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return tensors_digest(json.dumps(metadata), tensors)
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
@@ -84,12 +79,18 @@ def described(answer: Answer) -> dict[str, Any]:
 
 def read_maps(path: Path) -> list[Answer]:
     """What `write_maps` kept, as answers; they have no values (those are the photo's features),
-    so no context.
+    so no context.  Raises as `read_photo_maps` does.
+    """
+    return read_photo_maps(path)[1]
+
+
+def read_photo_maps(path: Path) -> tuple[str, list[Answer]]:
+    """The digest of the photo whose maps a file holds, and the answers.
 
     Raises FileNotFoundError, and ValueError for a file that is damaged or holds something else.
     """
     try:
-        return read_file(path)[1]
+        return read_file(path)
     except FileNotFoundError:
         raise
     except UNREADABLE as error:
@@ -99,7 +100,7 @@ def read_maps(path: Path) -> list[Answer]:
 
 
 def read_file(path: Path) -> tuple[str, list[Answer]]:
-    """The digest of the photo whose maps a file holds, and the answers.
+    """As `read_photo_maps`.
 
     Raises FileNotFoundError, and one of UNREADABLE for a file that is not as it was made.
     """
@@ -163,22 +164,30 @@ def checked_mark(mark: Any) -> Box | tuple[float, float] | None:
     return place
 
 
-def checked_scores(entry: Mapping[str, Any]) -> None:
-    """Raises ValueError or TypeError where what an answer says of its class, or its sign, is none of ours."""
-    score, margin = entry.get("class_score"), entry.get("sign_margin")
+def checked_margin(margin: Any) -> float | None:
+    """How surely a sign is chosen.  Raises ValueError for what is no share."""
     if margin is not None and not (type(margin) in (int, float) and 0 <= margin <= 1):
         raise ValueError("its margin is no share")
-    if score is None:
-        return
-    known: Any = ClassScore(**score)
-    counts_and_numbers = (known.index, known.rank, known.probability, known.logit)
+    return margin
+
+
+def checked_score(record: Mapping[str, Any] | None) -> ClassScore | None:
+    """What an answer says of its class; maps of before version 0.2 say nothing.
+
+    Raises ValueError or TypeError for what is none of ours.
+    """
+    if record is None:
+        return None
+    score: Any = ClassScore(**record)
+    counts_and_numbers = (score.index, score.rank, score.probability, score.logit)
     if (
-        not isinstance(known.name, str)
+        not isinstance(score.name, str)
         or not all(type(count) is int and count >= 0 for count in counts_and_numbers[:2])
         or not all(type(number) in (int, float) for number in counts_and_numbers)
-        or not (0 <= known.probability <= 1 and math.isfinite(known.logit))
+        or not (0 <= score.probability <= 1 and math.isfinite(score.logit))
     ):
         raise ValueError("its class has no score")
+    return score
 
 
 def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: int) -> Answer:
@@ -188,7 +197,6 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
     """
     weights = tensors[f"weights.{number}"].flatten()
     placement = checked_placement(entry["placement"], cells=len(weights))
-    checked_scores(entry)
     texts = (entry["query"], entry["label"], entry["layer"])
     if not weights.isfinite().all() or not all(isinstance(text, str) for text in texts):
         raise ValueError("its weights are not finite, or its names are none")
@@ -210,7 +218,6 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
             dim=len(vector),
         )
         diagnostics = diagnose(weights, logits, scores, dim=len(vector))
-    class_score = entry.get("class_score")  # maps of before version 0.2 have none
     return Answer(
         query=entry["query"],
         label=entry["label"],
@@ -221,7 +228,7 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
         vector=vector,
         mark=checked_mark(entry["mark"]),
         layer=entry["layer"],
-        class_score=ClassScore(**class_score) if class_score else None,
-        sign_margin=entry.get("sign_margin"),
+        class_score=checked_score(entry.get("class_score")),
+        sign_margin=checked_margin(entry.get("sign_margin")),
         predicted=tuple((str(name), float(chance)) for name, chance in entry.get("predicted", ())),
     )

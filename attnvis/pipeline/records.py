@@ -1,8 +1,6 @@
 """The table of a run, records.csv: a row per photo and answer, or per photo that failed."""
 
 import csv
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from attnvis.files import check_regular, file_digest, naming, open_new, part_name, whole_file
+from attnvis.json_files import json_digest
 from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.types import ClassScore
@@ -23,6 +22,7 @@ __all__ = [
     "read_numbers",
     "read_records",
     "row_seal",
+    "rows_by_photo",
     "says_what_was_written",
     "sort_records",
 ]
@@ -87,14 +87,19 @@ def open_records(path: Path, after: Set[int] = frozenset()) -> tuple[TextIO, csv
     try:
         with naming(path):
             file = open_new(part, "w", **options)
-            table = SafeWriter(file, COLUMNS, restval="", extrasaction="ignore")
-            table.writeheader()
+            table = new_table(file)
             table.writerows(rows)
             file.flush()
             part.replace(path)  # a run that is killed right here has not lost what it had
     finally:
         part.unlink(missing_ok=True)
     return file, table
+
+
+def new_table(file: TextIO) -> csv.DictWriter:
+    table = SafeWriter(file, COLUMNS, restval="", extrasaction="ignore")
+    table.writeheader()
+    return table
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # how a spreadsheet knows a formula
@@ -144,6 +149,19 @@ def read_records(path: Path) -> Iterator[dict[str, str]]:
                 yield dict.fromkeys(COLUMNS, "") | {name: from_cell(name, text) for name, text in row.items()}
 
 
+def rows_by_photo(path: Path, count: int | None = None) -> dict[int, list[dict[str, str]]]:
+    """The rows of a table under their photo's index, of the first so many photos; None: of all.
+
+    Raises as `read_records` does.
+    """
+    rows: dict[int, list[dict[str, str]]] = {}
+    for row in read_records(path):
+        index = int(row["index"])
+        if count is None or index < count:
+            rows.setdefault(index, []).append(row)
+    return rows
+
+
 def is_row(row: Mapping[str | None, Any]) -> bool:
     """Whether it has a photo, a value for every column, and numbers where numbers belong."""
     if None in row or None in row.values() or not {"index", "photo", "path", "status"} <= row.keys():
@@ -168,12 +186,12 @@ def has_its_numbers(row: Mapping[str | None, Any]) -> bool:
 def row_seal(folder: Path, row: Mapping[str, Any]) -> str:
     """A digest of what a row says and of the files that it names: no changed bit of either is passed over."""
     digests = [file_digest(folder / str(row[name])) for name in FILES if row.get(name)]
-    return f"{text_seal(row)}.{hashlib.sha256(json.dumps(digests).encode()).hexdigest()}"
+    return f"{text_seal(row)}.{json_digest(digests)}"
 
 
 def text_seal(row: Mapping[str, Any]) -> str:
     texts = ["" if row.get(name) is None else str(row[name]) for name in COLUMNS if name != "seal"]
-    return hashlib.sha256(json.dumps(list(map(as_written, texts))).encode()).hexdigest()
+    return json_digest(list(map(as_written, texts)))
 
 
 def says_what_was_written(row: Mapping[str, str]) -> bool:
@@ -190,9 +208,7 @@ def sort_records(path: Path) -> None:
     if ordered == rows:
         return
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        table = SafeWriter(file, COLUMNS, restval="", extrasaction="ignore")
-        table.writeheader()
-        table.writerows(ordered)
+        new_table(file).writerows(ordered)
 
 
 def as_written(text: str) -> str:

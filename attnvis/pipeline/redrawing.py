@@ -11,11 +11,12 @@ from typing import Any
 
 from attnvis.data.decoding import load
 from attnvis.files import file_digest, is_whole, read_bytes, save
+from attnvis.json_files import read_json
 from attnvis.methods.answer import Answer
-from attnvis.pipeline.maps import map_photo, read_maps
+from attnvis.pipeline.maps import read_photo_maps
 from attnvis.pipeline.plan import RunPlan, setting_text
-from attnvis.pipeline.records import as_written, read_records, row_seal, says_what_was_written
-from attnvis.pipeline.resume import NAME, FolderPlan, planned_photos, read_json, renewed
+from attnvis.pipeline.records import as_written, row_seal, rows_by_photo, says_what_was_written
+from attnvis.pipeline.resume import NAME, FolderPlan, photos_of, planned_photos, renewed
 from attnvis.pipeline.run_folder import RunWriter
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays
@@ -38,9 +39,7 @@ class SourceRun:
     def read(cls, folder: Path) -> "SourceRun":
         """Raises ValueError for a folder that is damaged, is no run's, or kept no maps."""
         record = read_record(folder)
-        rows: dict[int, list[Row]] = {}
-        for row in read_records(folder / "records.csv"):
-            rows.setdefault(int(row["index"]), []).append(row)
+        rows = rows_by_photo(folder / "records.csv")
         photos = tuple(tuple(rows[index]) for index in sorted(rows))
         if not any(row["map"] for of_photo in photos for row in of_photo):
             raise ValueError(f"{folder} kept no maps to draw from; run again with maps=true")
@@ -142,15 +141,10 @@ def unrecorded(source: SourceRun) -> list[str]:
     """The photos of the run's plan of which records.csv knows nothing: stopped before, or lost."""
     recorded = {row["path"] for rows in source.photos for row in rows}
     try:
-        planned = [str(photo["path"]) for photo in read_json(source.folder / NAME)["photos"]]
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-    ):  # no plan, or a damaged one, which a redraw needs not
+        planned = photos_of(read_json(source.folder / NAME)["photos"])
+    except (OSError, ValueError, LookupError, TypeError):  # a redraw needs no plan
         return []
-    return [path for path in planned if as_written(path) not in recorded]
+    return [photo.path for photo in planned if as_written(photo.path) not in recorded]
 
 
 def redraw_run(source: SourceRun, results: RunWriter) -> Iterator[Outcome[Answer]]:
@@ -203,11 +197,10 @@ def redraw_photo(
 
 def read_answers(maps: Path, rows: tuple[Row, ...]) -> list[Answer]:
     """The answers of one photo.  Raises ValueError where they are another's or damaged, FileNotFoundError."""
-    answers = read_maps(maps)
+    digest, answers = read_photo_maps(maps)
     if len(answers) != len(rows):
         raise ValueError(f"{maps} holds {len(answers)} maps for {len(rows)} rows; run again to make it")
-    owner = map_photo(maps)
-    if owner is None or owner[0] != rows[0]["digest"]:
+    if digest != rows[0]["digest"]:
         raise ValueError(f"{maps} holds another photo's maps; run again to make it")
     return [
         answer if answer.predicted or not row["predicted"] else replace(answer, predicted=predicted_of(row))

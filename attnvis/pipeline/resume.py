@@ -4,8 +4,6 @@ plan.json names every photo with the digest of its bytes, and what each must lea
 which files.  One way for every verb whose folder can be gone on with.
 """
 
-import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from attnvis.files import file_digest, read_bytes, save
+from attnvis.files import file_digest
+from attnvis.json_files import json_digest, read_json, write_json
 
 __all__ = [
     "NAME",
@@ -25,17 +24,13 @@ __all__ = [
     "differing",
     "photos_of",
     "planned_photos",
-    "read_json",
+    "remove_file",
     "renewed",
     "require_own_files",
-    "sealed",
-    "unsealed",
-    "write_json",
 ]
 
 NAME = "plan.json"
 FORMAT = 1
-MOST = 1 << 28  # bytes of a json file of ours
 NAMED = 5  # photos that a line names
 ELSEWHERE = "choose another folder with hydra.run.dir=FOLDER"
 
@@ -117,43 +112,6 @@ class FolderPlan:
             ) from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """What a json file of ours holds.
-
-    Raises FileNotFoundError, and ValueError for what is no file, too large, damaged, or holds something else.
-    """
-    try:
-        values = json.loads(read_bytes(path, most=MOST))
-        if not isinstance(values, dict):
-            raise ValueError(f"{path} holds no record of attnvis'")
-        return unsealed(values)
-    except RecursionError:
-        raise ValueError(f"{path} is nested deeper than anything of attnvis'") from None
-
-
-def write_json(folder: Path, name: str, values: Mapping[str, Any]) -> None:
-    """A json file of ours with its seal: whole or not at all.  Raises OSError."""
-    save(folder, name, json.dumps(sealed(values), indent=1).encode())
-
-
-def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """With a digest of them all, which `unsealed` holds against them."""
-    rest = json.loads(json.dumps({name: value for name, value in values.items() if name != "seal"}))
-    return {**rest, "seal": json_digest(rest)}
-
-
-def unsealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the seal, which files of earlier versions lack.  Raises ValueError where it is another's."""
-    rest = {name: value for name, value in values.items() if name != "seal"}
-    if "seal" in values and values["seal"] != json_digest(rest):
-        raise ValueError("its content is not what was written")
-    return rest
-
-
-def json_digest(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
 def require_own_files(folder: Path, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
     """That nothing stands where a folder's own files and folders go that would lead elsewhere.
 
@@ -174,6 +132,16 @@ def require_own_files(folder: Path, files: Iterable[str] = (), folders: Iterable
             )
         if name == "wandb":
             require_own_logs(folder / name)
+
+
+def remove_file(folder: Path, name: str) -> None:
+    """A file of ours, or what has its place, is no longer there; a link is removed, not followed.
+
+    Raises ValueError where a folder has its name.
+    """
+    if (folder / name).is_dir():
+        require_own_files(folder, files=[name])
+    (folder / name).unlink(missing_ok=True)
 
 
 def require_own_logs(folder: Path) -> None:
@@ -210,8 +178,7 @@ def planned_photos(paths: Iterable[Path]) -> tuple[PlannedPhoto, ...]:
 
 def album_digest(photos: Iterable[PlannedPhoto]) -> str:
     """One digest of the names and the contents of photos."""
-    text = json.dumps([[photo.path, photo.digest] for photo in photos])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json_digest([[photo.path, photo.digest] for photo in photos])
 
 
 def renewed(
@@ -224,9 +191,9 @@ def renewed(
     what was planned.
     """
     now = planned_photos(Path(photo.path) for photo in photos)
-    known = {os.path.abspath(photo.path) for photo in photos}
-    came = [PlannedPhoto(str(path), "") for path in named if os.path.abspath(path) not in known]
-    changes = differences(photos, (*now, *came))
+    planned = {os.path.abspath(photo.path) for photo in photos}
+    newcomers = [PlannedPhoto(str(path), "") for path in named if os.path.abspath(path) not in planned]
+    changes = differences(photos, (*now, *newcomers))
     endings = {
         "changed": ("changed since and is done again", "changed since and are done again"),
         "gone": ("is gone; what was done of it is kept", "are gone; what was done of them is kept"),

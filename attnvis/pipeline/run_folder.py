@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import Any
 
 from attnvis.files import file_digest, is_whole, locked, naming, save, slug, unique
+from attnvis.json_files import read_json, write_json
 from attnvis.methods.answer import Answer
 from attnvis.pipeline import run_page
 from attnvis.pipeline.drawing import PhotoDrawer
-from attnvis.pipeline.logger import new_id, read_logger
+from attnvis.pipeline.logger import LoggerSettings, new_id, read_logger
 from attnvis.pipeline.maps import map_photo, write_maps
 from attnvis.pipeline.photo_tracking import PhotoTracker
 from attnvis.pipeline.plan import RunPlan
@@ -31,11 +32,11 @@ from attnvis.pipeline.records import (
     as_written,
     open_records,
     read_numbers,
-    read_records,
     row_seal,
+    rows_by_photo,
     sort_records,
 )
-from attnvis.pipeline.resume import FolderPlan, differing, read_json, require_own_files, write_json
+from attnvis.pipeline.resume import FolderPlan, differing, remove_file, require_own_files
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays, panels
 from attnvis.types import PhotoError, Provenance
@@ -64,20 +65,18 @@ class RunWriter:
         self.drawer = PhotoDrawer(folder, plan.style, plan.provenance, plan.scaling, plan.warnings)
         self.promise = plan.for_folder()
         self.resumed = resume
-        asked = read_logger(plan.logger, group=plan.name)
+        logger = read_logger(plan.logger, group=plan.name)
         self.lock = locked(folder)
         try:
             require_own_files(folder, files=FILES, folders=FOLDERS)
-            begun = logged_before(folder) if resume else {}
+            earlier = logged_before(folder) if resume else {}
             finished = self.finished() if resume else set()
             self.left = [index for index in range(len(plan.paths)) if index not in finished]
             self.done = len(finished)
             record = plan.record()
-            if asked.mode != "disabled":
-                log = {"id": asked.id or begun.get("id") or new_id(), "project": asked.project}
-                record["wandb"] = log | {"entity": asked.entity, "group": asked.group}
-            elif begun:
-                record["wandb"] = begun
+            log = logged_as(logger, earlier)
+            if log:
+                record["wandb"] = log
             if resume:
                 self.remove_files(finished)
             # What is no longer true goes first: the plan may name what it is to be made from anew.
@@ -85,14 +84,17 @@ class RunWriter:
             self.promise.write(folder)
             write_json(folder, "run.json", record)
             settings = plan.provenance.entries() | {"versions": record["versions"]} | dict(plan.config)
-            id = record.get("wandb", {}).get("id")
-            continues = bool(asked.id or begun)
             self.tracker = PhotoTracker(
-                folder, plan.logger, settings, group=plan.name, id=id, continues=continues
+                folder,
+                plan.logger,
+                settings,
+                group=plan.name,
+                id=log.get("id"),
+                continues=bool(logger.id or earlier),
             )
-            if id and self.tracker.id != id:  # W&B would not have it
-                record["wandb"]["id"] = self.tracker.id
-                self.write("run.json", json.dumps(record, indent=1).encode())
+            if log and self.tracker.id != log["id"]:  # W&B would not have it
+                record["wandb"] = log | {"id": self.tracker.id}
+                write_json(folder, "run.json", record)
         except BaseException:
             self.lock.close()
             raise
@@ -107,10 +109,9 @@ class RunWriter:
         require_same_network(self.folder, self.plan.provenance)
         begun = FolderPlan.read(self.folder, self.plan.verb)
         if begun is None:
-            rows = rows_by_photo(self.folder, len(self.promise.photos))
-            most = max(
-                map(len, rows.values()), default=0
-            )  # of any photo: what each has, before there were plans
+            rows = rows_by_photo(self.folder / "records.csv", len(self.promise.photos))
+            # before there were plans: as many as any photo has
+            most = max(map(len, rows.values()), default=0)
             self.promise = replace(self.promise, rows=most or None)
             return finished_photos(self.folder, self.promise)
         others = differing(begun.settings, json.loads(json.dumps(self.promise.settings)))
@@ -129,21 +130,17 @@ class RunWriter:
 
         Raises ValueError where a folder has the name of one.
         """
-        maps = [f"maps/{self.stems[index]}.safetensors" for index in self.left]
         require_own_files(self.folder, folders=["maps", "overlays", "panels"])
-        for name in maps:
-            if (self.folder / name).is_dir():
-                require_own_files(self.folder, files=[name])
-            (self.folder / name).unlink(missing_ok=True)
+        for index in self.left:
+            remove_file(self.folder, f"maps/{self.stems[index]}.safetensors")
         stems = tuple(f"{self.stems[index]}." for index in self.left)
-        rows = rows_by_photo(self.folder, len(self.stems)) if finished else {}
+        rows = rows_by_photo(self.folder / "records.csv", len(self.stems)) if finished else {}
         kept = {row[kind] for index in finished for row in rows[index] for kind in ("overlay", "panel")}
-        for path in (path for kind in ("overlays", "panels") for path in (self.folder / kind).glob("*")):
-            name = str(path.relative_to(self.folder))
-            if path.name.startswith(stems) and name not in kept:
-                if path.is_dir():
-                    require_own_files(self.folder, files=[name])
-                path.unlink()
+        for kind in ("overlays", "panels"):
+            for path in (self.folder / kind).glob("*"):
+                name = f"{kind}/{path.name}"
+                if path.name.startswith(stems) and name not in kept:
+                    remove_file(self.folder, name)
 
     def __enter__(self) -> "RunWriter":
         return self
@@ -269,21 +266,23 @@ def logged_before(folder: Path) -> dict[str, Any]:
     return log if isinstance(log, dict) and isinstance(log.get("id"), str) else {}
 
 
-def rows_by_photo(folder: Path, photos: int) -> dict[int, list[dict[str, str]]]:
-    """The rows of records.csv under their photo's index."""
-    rows: dict[int, list[dict[str, str]]] = {}
-    for row in read_records(folder / "records.csv"):
-        index = int(row["index"])
-        if index < photos:
-            rows.setdefault(index, []).append(row)
-    return rows
+def logged_as(logger: LoggerSettings, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json says of the run at W&B; what it said `earlier`, where nothing is logged now."""
+    if logger.mode == "disabled":
+        return dict(earlier)
+    return {
+        "id": logger.id or earlier.get("id") or new_id(),
+        "project": logger.project,
+        "entity": logger.entity,
+        "group": logger.group,
+    }
 
 
 def finished_photos(folder: Path, promise: FolderPlan) -> set[int]:
     """The indices of the photos of which every row and every file is there, and is that photo's."""
     return {
         index
-        for index, rows in rows_by_photo(folder, len(promise.photos)).items()
+        for index, rows in rows_by_photo(folder / "records.csv", len(promise.photos)).items()
         if len(rows) == promise.rows_of(index) and is_finished(folder, promise, index, rows)
     }
 

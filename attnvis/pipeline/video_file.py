@@ -28,7 +28,7 @@ class VideoWriter:
     def __init__(self, path: Path, rate: float, codec: str = "auto") -> None:
         if codec != "auto" and codec not in CODECS:
             raise ValueError(f"codec {codec!r} is not known; choose auto, {', '.join(CODECS)}")
-        self.path, self.rate, self.wanted = path, rate, codec
+        self.path, self.rate, self.setting = path, rate, codec
         self.part = part_name(path, suffix=path.suffix)  # which nobody can have put a link in the place of
         self.codec, self.count, self.padded = "", 0, (0, 0)
         self.writer: cv2.VideoWriter | None = None
@@ -75,7 +75,7 @@ class VideoWriter:
     def begin(self, size: tuple[int, int]) -> cv2.VideoWriter:
         """Codecs of mp4 want even sides; OpenCV would cut a row off."""
         self.part.parent.mkdir(parents=True, exist_ok=True)
-        for codec in ("avc1", "mp4v") if self.wanted == "auto" else (self.wanted,):
+        for codec in ("avc1", "mp4v") if self.setting == "auto" else (self.setting,):
             with unicode_name(self.part.parent) as folder:
                 name = f"{folder}/{self.part.name}"
                 code = cv2.VideoWriter.fourcc(*codec)
@@ -86,11 +86,11 @@ class VideoWriter:
             self.part.unlink(missing_ok=True)
         offered = (
             "mp4v, which every OpenCV has"
-            if self.wanted != "auto"
+            if self.setting != "auto"
             else "another place with hydra.run.dir=FOLDER"
         )
         raise ValueError(
-            f"OpenCV cannot write {size[0]}x{size[1]} frames as {self.wanted} into {self.path}; "
+            f"OpenCV cannot write {size[0]}x{size[1]} frames as {self.setting} into {self.path}; "
             f"choose {offered}"
         )
 

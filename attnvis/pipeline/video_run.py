@@ -23,10 +23,11 @@ from jaxtyping import Float, UInt8
 
 from attnvis.data.video import Clip
 from attnvis.files import file_digest, locked, naming, open_new, save
+from attnvis.json_files import read_json, write_json
 from attnvis.methods.answer import Answer
 from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.records import SafeWriter
-from attnvis.pipeline.resume import FolderPlan, differing, read_json, require_own_files, write_json
+from attnvis.pipeline.resume import FolderPlan, differing, require_own_files
 from attnvis.pipeline.video import DrawnFrame
 from attnvis.pipeline.video_file import CODECS, VideoWriter
 from attnvis.render import overlays, panels

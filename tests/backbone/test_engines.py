@@ -186,7 +186,7 @@ def test_auto_takes_bf16_only_where_the_first_photos_agree(
         lambda *_, **__: engines.Agreement(tuple(correlations), same, perplexity_error=0.0),
     )
     trunk = cutting.divide(network(), ("0",))[0]
-    engine = engines.make_engine(trunk, CPU, torch.float32, "eager", faster=torch.bfloat16)
+    engine = engines.Engine(trunk, CPU, torch.float32, "eager", faster=torch.bfloat16)
     engine.prepare(photos, 1, images=batch(2))
     precision = "bf16" if taken else "fp32"
     assert f"precision auto: {precision}, " in str(engine)

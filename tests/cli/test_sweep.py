@@ -21,7 +21,7 @@ from attnvis import backbone, files
 from attnvis.experiments.sweep import page
 from attnvis.experiments.sweep.folder import read_sweep
 from attnvis.experiments.sweep.job import JobWriter
-from attnvis.pipeline.resume import sealed
+from attnvis.json_files import sealed
 
 ROOT = Path(package.__file__).resolve().parents[1]
 SMALL = ("hydra.run.dir=out", "hydra.sweep.dir=out", "preprocess.size=96", "sheets=0")

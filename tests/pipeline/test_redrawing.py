@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import make_photo, records
 
+from attnvis.json_files import sealed
 from attnvis.pipeline.drawing import PhotoDrawer
-from attnvis.pipeline.resume import sealed
 
 NAMES = ("0.png", "1.png", "2.png")
 ASKED = ("query=several", "query.of=[class,pca]", "batch_size=1")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import make_photo
 
-from attnvis.pipeline.resume import sealed
+from attnvis.json_files import sealed
 
 PHOTOS = tuple(f"{number}.png" for number in range(5))
 WORDS = (

@@ -1,5 +1,6 @@
 """A run at W&B, which may be absent or die: its numbers and pictures, and never at the cost of a result."""
 
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from fake_wandb import announced, fresh_wandb, history, inspect, logs, send, ser
 
 import attnvis
 from attnvis.metrics.diagnostics import DESCRIPTIONS
-from attnvis.pipeline import tracking, wandb_library
+from attnvis.pipeline import run_folder, tracking, wandb_library
 
 
 @pytest.fixture
@@ -187,6 +188,20 @@ def test_a_resumed_run_is_the_same_at_wandb_and_has_all_of_it(attnvis, here, wan
     places = [line["index"] for line in lines if "mean/perplexity" in line]
     steps = [line["_step"] for line in lines]
     assert places == [0, 2, 1] and steps == sorted(set(steps)), "one part follows the other"
+
+
+def test_a_record_keeps_its_seal_where_wandb_would_have_another_id(attnvis, photos, wandb, monkeypatch):
+    class Renamed(run_folder.PhotoTracker):
+        def __init__(self, *settings, **named):
+            super().__init__(*settings, **named)
+            self.id = "another1"
+
+    monkeypatch.setattr(run_folder, "PhotoTracker", Renamed)
+    assert attnvis("run", "a").code == 0
+    record = json.loads(Path("out/run.json").read_text())
+    seal = record.pop("seal")
+    assert record["wandb"]["id"] == "another1"
+    assert seal == hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def test_a_run_of_the_callers_own_goes_on(attnvis, photos, wandb, monkeypatch, tmp_path):

@@ -77,7 +77,8 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, .
 
     Raises PhotoError where none is meant, ValueError for a folder whose plan is damaged.
     """
-    from attnvis.pipeline.resume import FolderPlan, planned_photos, read_json, renewed
+    from attnvis.json_files import read_json
+    from attnvis.pipeline.resume import FolderPlan, planned_photos, renewed
     from attnvis.types import PhotoError, Provenance
 
     begun = FolderPlan.read(folder, "run") if cfg.resume else None

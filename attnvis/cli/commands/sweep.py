@@ -18,7 +18,6 @@ from attnvis.cli.commands.common import check_logger, command_line, listed, phot
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, visible
 from attnvis.cli.resuming import divided
-from attnvis.cli.words import divided
 from attnvis.files import file_digest, save
 
 if TYPE_CHECKING:

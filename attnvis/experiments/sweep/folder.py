@@ -15,9 +15,10 @@ from attnvis.experiments.sweep.curves import KEPT, read_curves
 from attnvis.experiments.sweep.record import JobRecord
 from attnvis.experiments.sweep.shapes import SHAPES
 from attnvis.files import check_regular, file_digest, is_whole, read_bytes
+from attnvis.json_files import read_json
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.pipeline.records import as_written
-from attnvis.pipeline.resume import PlannedPhoto, album_digest, photos_of, read_json
+from attnvis.pipeline.resume import PlannedPhoto, album_digest, photos_of
 
 __all__ = [
     "AXES",

@@ -25,7 +25,7 @@ from attnvis.experiments.sweep.rows import RowTable
 from attnvis.experiments.sweep.sheets import SheetWriter
 from attnvis.files import file_digest, is_full, naming, no_room, open_new, save, unique
 from attnvis.methods.settings import PhotoResult
-from attnvis.pipeline.resume import require_own_files
+from attnvis.pipeline.resume import remove_file, require_own_files
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays
 from attnvis.types import PhotoError, UnavailableError
@@ -122,8 +122,8 @@ class GridWriter:
         if outcome.photo is None or outcome.error:
             self.job.fail(str(outcome.path), outcome.error)
             return
-        taken: dict[str, int] = {}
-        results = {unique(result.query, taken): result for result in outcome.answers}
+        names: dict[str, int] = {}
+        results = {unique(result.query, names): result for result in outcome.answers}
         self.rows.add(outcome.path, outcome.index, outcome.photo, results)
         for query, result in results.items():
             self.curves.setdefault(query, QueryCurves(self.sharpness)).add(result)
@@ -164,9 +164,7 @@ def remove_pictures(folder: Path) -> None:
     """The sheets and tiles of a job's folder.  Raises ValueError where a folder has the name of one."""
     for kind in ("sheets", "tiles"):
         for path in (folder / kind).glob("*.jpg"):
-            if path.is_dir():
-                require_own_files(folder / kind, files=[path.name])
-            path.unlink()
+            remove_file(folder / kind, path.name)
 
 
 def require_own_job(folder: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePath
 from typing import Any
 
-from attnvis.pipeline.resume import sealed, unsealed
+from attnvis.json_files import sealed, unsealed
 
 __all__ = ["Failure", "JobRecord", "Tile"]
 
@@ -69,32 +69,35 @@ class JobRecord:
             raise ValueError("no record of a job")
         values = unsealed(values)
         names = [entry.name for entry in fields(cls) if entry.name != "provenance"]
-        known = {name: values.pop(name) for name in names if name in values}
+        provenance = {name: value for name, value in values.items() if name not in names}
         try:
-            return cls(**typed(known), provenance=values)
+            return cls(**typed(values), provenance=provenance)
         except (ArithmeticError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no record of a job: {error}") from None
 
 
-def typed(known: dict[str, Any]) -> dict[str, Any]:
+def typed(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields as they were.  Raises ValueError, TypeError or KeyError for what is none of ours."""
-    if known["status"] not in ("done", "failed"):
+    if values["status"] not in ("done", "failed"):
         raise ValueError("no record of a job")
-    known["reason"] = str(known.get("reason", ""))
-    known["mistake"] = known.get("mistake") is True
-    known["asked"] = dict(known.get("asked", {}))
-    notes = dict(known.get("photo_notes", {}))
-    known["photo_notes"] = {str(text): int(count) for text, count in notes.items()}
-    known["axes"] = {str(name): str(value) for name, value in dict(known.get("axes", {})).items()}
-    known["done"], known["passes"] = int(known.get("done", 0)), int(known.get("passes", 0))
-    known["seconds"] = float(known.get("seconds", 0))
-    known["queries"] = tuple(map(str, known.get("queries", ())))
-    known["settings"] = tuple((str(scaling), str(name)) for scaling, name in known.get("settings", ()))
-    known["sharpness"] = tuple(map(float, known.get("sharpness", ())))
-    known["failures"] = tuple(Failure(**failure) for failure in known.get("failures", ()))
-    known["tiles"] = tuple(Tile(**tile) for tile in known.get("tiles", ()))
-    known["files"] = {str(name): str(digest) for name, digest in dict(known.get("files", {})).items()}
-    for name in (*known["files"], *(tile.file for tile in known["tiles"])):
+    entries = {
+        "status": values["status"],
+        "reason": str(values.get("reason", "")),
+        "asked": dict(values.get("asked", {})),
+        "axes": {str(name): str(value) for name, value in dict(values.get("axes", {})).items()},
+        "done": int(values.get("done", 0)),
+        "passes": int(values.get("passes", 0)),
+        "queries": tuple(map(str, values.get("queries", ()))),
+        "settings": tuple((str(scaling), str(name)) for scaling, name in values.get("settings", ())),
+        "sharpness": tuple(map(float, values.get("sharpness", ()))),
+        "failures": tuple(Failure(**failure) for failure in values.get("failures", ())),
+        "mistake": values.get("mistake") is True,
+        "photo_notes": {str(text): int(count) for text, count in dict(values.get("photo_notes", {})).items()},
+        "tiles": tuple(Tile(**tile) for tile in values.get("tiles", ())),
+        "files": {str(name): str(digest) for name, digest in dict(values.get("files", {})).items()},
+        "seconds": float(values.get("seconds", 0)),
+    }
+    for name in (*entries["files"], *(tile.file for tile in entries["tiles"])):
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
             raise ValueError("no record of a job: it names files outside of its folder")
-    return known
+    return entries

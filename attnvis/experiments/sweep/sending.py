@@ -80,8 +80,8 @@ def shared_settings(results: Sweep) -> dict[str, Any]:
 
 
 def settings_of(part: Part) -> dict[str, Any]:
-    asked = {key: value for key, value in part.record.asked.items() if key != "photos"}
-    return {**asked, **part.record.axes}
+    settings = {key: value for key, value in part.record.asked.items() if key != "photos"}
+    return {**settings, **part.record.axes}
 
 
 def means(table: pa.Table) -> dict[str, float]:
@@ -109,8 +109,8 @@ def as_number(value: float | None) -> float:
 def medians(table: pa.Table) -> dict[str, list[Any]]:
     """Over photos, of every job, query and setting: the columns of a table."""
     groups = table.group_by([*AXES, "query", "scaling", "normalise"], use_threads=False)
-    wanted = [(name, "approximate_median") for name in MEDIANS] + [("saturated", "mean"), ("dead", "mean")]
-    return groups.aggregate(wanted).to_pydict()
+    columns = [(name, "approximate_median") for name in MEDIANS]
+    return groups.aggregate([*columns, ("saturated", "mean"), ("dead", "mean")]).to_pydict()
 
 
 def sheets(folder: Path, table: pa.Table) -> Iterator[tuple[int, tuple[Path, str]]]:
