@@ -35,6 +35,7 @@ __all__ = [
     "open_new",
     "part_name",
     "read_bytes",
+    "refuse_link",
     "remove_parts",
     "save",
     "slug",
@@ -214,9 +215,7 @@ def locked(folder: Path) -> Lock:
             descriptor = os.open(path, flags, 0o666)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise ValueError(
-                    f"{path} is a link or no file; remove it, nothing of attnvis' is in it"
-                ) from None
+                raise foreign_lock(path) from None
             raise
         lock = hold(folder, path, descriptor)
         if lock:
@@ -229,7 +228,7 @@ def hold(folder: Path, path: Path, descriptor: int) -> Lock | None:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path} is a link or no file; remove it, nothing of attnvis' is in it")
+            raise foreign_lock(path)
         if fcntl is not None:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -249,6 +248,10 @@ def hold(folder: Path, path: Path, descriptor: int) -> Lock | None:
         raise
     os.close(descriptor)
     return None
+
+
+def foreign_lock(path: Path) -> ValueError:
+    return ValueError(f"{path} is a link or no file; remove it, nothing of attnvis' is in it")
 
 
 def tidy(folder: Path) -> None:
@@ -282,8 +285,7 @@ def check_regular(path: Path, most: int = MOST) -> os.stat_result:
     What is a pipe or a device is never opened: it would wait for ever, or set something off.
     """
     status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is a folder, a pipe or a device, not a file; remove it")
+    require_file(path, status)
     if status.st_size > most:
         raise ValueError(f"{path} has {status.st_size:,} bytes, which is more than it can have")
     return status
@@ -298,9 +300,14 @@ def opened(path: Path, most: int = MOST) -> Iterator[BinaryIO]:
         return os.open(name, flags | WITHOUT_WAITING)
 
     with open(path, "rb", opener=opener) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it may have become another meanwhile
-            raise ValueError(f"{path} is a folder, a pipe or a device, not a file; remove it")
+        require_file(path, os.fstat(file.fileno()))  # it may have become another meanwhile
         yield file
+
+
+def require_file(path: Path, status: os.stat_result) -> None:
+    """Raises ValueError for what is none, by its status."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is a folder, a pipe or a device, not a file; remove it")
 
 
 def read_bytes(path: Path, most: int = MOST) -> bytes:
@@ -344,10 +351,16 @@ def save(folder: Path, name: str, content: bytes) -> None:
     """
     path = folder / name
     for parent in path.relative_to(folder).parents:
-        if (folder / parent).is_symlink() and parent != Path():
-            raise ValueError(f"{folder / parent} is a link; remove it: files would go where it leads")
+        if parent != Path():
+            refuse_link(folder / parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
+
+
+def refuse_link(folder: Path) -> None:
+    """Raises ValueError for a folder that is a link."""
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link; remove it: files would go where it leads")
 
 
 def slug(text: str) -> str:
