@@ -285,7 +285,8 @@ def check_regular(path: Path, most: int = MOST) -> os.stat_result:
     What is a pipe or a device is never opened: it would wait for ever, or set something off.
     """
     status = os.stat(path)
-    require_file(path, status)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is a folder, a pipe or a device, not a file; remove it")
     if status.st_size > most:
         raise ValueError(f"{path} has {status.st_size:,} bytes, which is more than it can have")
     return status
@@ -300,14 +301,9 @@ def opened(path: Path, most: int = MOST) -> Iterator[BinaryIO]:
         return os.open(name, flags | WITHOUT_WAITING)
 
     with open(path, "rb", opener=opener) as file:
-        require_file(path, os.fstat(file.fileno()))  # it may have become another meanwhile
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it may have become another meanwhile
+            raise ValueError(f"{path} is a folder, a pipe or a device, not a file; remove it")
         yield file
-
-
-def require_file(path: Path, status: os.stat_result) -> None:
-    """Raises ValueError for what is none, by its status."""
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is a folder, a pipe or a device, not a file; remove it")
 
 
 def read_bytes(path: Path, most: int = MOST) -> bytes:
