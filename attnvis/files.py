@@ -37,6 +37,7 @@ __all__ = [
     "open_regular",
     "part_name",
     "read_bytes",
+    "refuse_link",
     "remove_parts",
     "save",
     "slug",
@@ -216,9 +217,7 @@ def locked(folder: Path) -> Lock:
             descriptor = os.open(path, flags, 0o666)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise ValueError(
-                    f"{path} is a link or no file; remove it, nothing of attnvis' is in it"
-                ) from None
+                raise foreign_lock(path) from None
             raise
         lock = hold(folder, path, descriptor)
         if lock:
@@ -231,7 +230,7 @@ def hold(folder: Path, path: Path, descriptor: int) -> Lock | None:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path} is a link or no file; remove it, nothing of attnvis' is in it")
+            raise foreign_lock(path)
         if fcntl is not None:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -251,6 +250,10 @@ def hold(folder: Path, path: Path, descriptor: int) -> Lock | None:
         raise
     os.close(descriptor)
     return None
+
+
+def foreign_lock(path: Path) -> ValueError:
+    return ValueError(f"{path} is a link or no file; remove it, nothing of attnvis' is in it")
 
 
 def tidy(folder: Path) -> None:
@@ -354,10 +357,16 @@ def save(folder: Path, name: str, content: bytes) -> None:
     """
     path = folder / name
     for parent in path.relative_to(folder).parents:
-        if (folder / parent).is_symlink() and parent != Path():
-            raise ValueError(f"{folder / parent} is a link; remove it: files would go where it leads")
+        if parent != Path():
+            refuse_link(folder / parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
+
+
+def refuse_link(folder: Path) -> None:
+    """Raises ValueError for a folder that is a link."""
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link; remove it: files would go where it leads")
 
 
 def slug(text: str) -> str:

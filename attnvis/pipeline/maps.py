@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from attnvis.backbone.tensor_file import UNREADABLE, read_tensors, tensors_digest
+from attnvis.data.paths import MOST_PIXELS
 from attnvis.geometry import as_placement, visible_cells
 from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import diagnose
@@ -22,7 +23,6 @@ from attnvis.types import Attention, Box, ClassScore, Photo, Placement
 
 __all__ = ["map_photo", "read_maps", "read_photo_maps", "write_maps"]
 
-MOST_PIXELS = 178_956_970  # of a photo, as for decoding
 FARTHEST = 1e7  # pixels, of anything that is placed on a photo
 SMALLEST = 1e-3  # pixels, of a step between cells
 STAGES = ("scores", "logits", "weights")  # of an attention; another method has weights alone

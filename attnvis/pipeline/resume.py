@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from attnvis.files import file_digest
+from attnvis.files import file_digest, refuse_link
 from attnvis.json_files import json_digest, read_json, write_json
 
 __all__ = [
@@ -123,9 +123,8 @@ def require_own_files(folder: Path, files: Iterable[str] = (), folders: Iterable
         if kind not in ("", "file"):
             raise ValueError(f"{folder / name} is a {kind} where a file is to go; remove it, or {ELSEWHERE}")
     for name in folders:
+        refuse_link(folder / name)
         kind = kind_of(folder / name)
-        if kind == "link":
-            raise ValueError(f"{folder / name} is a link; remove it: files would go where it leads")
         if kind not in ("", "folder"):
             raise ValueError(
                 f"{folder / name} is a {kind} where a folder is to go; remove it, or {ELSEWHERE}"
@@ -149,8 +148,8 @@ def require_own_logs(folder: Path) -> None:
     for place, folders, _ in os.walk(folder):
         for name in folders:
             path = Path(place, name)
-            if path.is_symlink() and path != folder / "latest-run":
-                raise ValueError(f"{path} is a link; remove it: files would go where it leads")
+            if path != folder / "latest-run":
+                refuse_link(path)
 
 
 def kind_of(path: Path) -> str:

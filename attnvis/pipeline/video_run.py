@@ -31,6 +31,7 @@ from attnvis.pipeline.resume import FolderPlan, differing, require_own_files
 from attnvis.pipeline.video import DrawnFrame
 from attnvis.pipeline.video_file import CODECS, VideoWriter
 from attnvis.render import overlays, panels
+from attnvis.types import Provenance
 
 __all__ = ["VideoRun", "is_drawn"]
 
@@ -211,12 +212,16 @@ def is_drawn(folder: Path, plan: RunPlan) -> bool:
         digests = dict(record["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    now = plan.provenance.entries()
-    same_network = record.get("weights digest") == now.get("weights digest")
+    same_network = Provenance.from_entries(record).weights_digest == plan.provenance.weights_digest
     if begun is None or not same_network or digests.keys() != set(DRAWN):
         return False
-    same = begun.photos == plan.photos and not differing(begun.settings, plan.for_folder().settings)
-    return same and all(file_digest(folder / name) == digests[name] != "" for name in DRAWN)
+    same_clip = begun.photos == plan.photos
+    same_settings = not differing(begun.settings, plan.for_folder().settings)
+    return (
+        same_clip
+        and same_settings
+        and all(file_digest(folder / name) == digests[name] != "" for name in DRAWN)
+    )
 
 
 def numbers(drawn: DrawnFrame) -> dict[str, Any]:
