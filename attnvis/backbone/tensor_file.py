@@ -41,7 +41,7 @@ def tensors_digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     """sha256, in hex, of what a file says of its tensors, of their names and of every bit of them."""
     hasher = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
+        tensor = tensors[name].clone(memory_format=torch.contiguous_format)  # of one number too
         kind = str(tensor.dtype).removeprefix("torch.")
         hasher.update(f"\n{name} {kind} {list(tensor.shape)}\n".encode())
         hasher.update(tensor.flatten().view(torch.uint8).numpy().data)
