@@ -3,7 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attnvis.data.colour import PRIMARIES, Encoding
 
@@ -13,6 +13,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEXTS = (b"zTXt", b"iTXt", b"tEXt")
 MOST_TEXT = 1 << 20  # bytes of one text, as PIL has it
 MOST_PROFILE = 1 << 24  # bytes
+Piece = tuple[bytes, int, int]  # a chunk's name, where it begins in the file, and where it ends
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
@@ -46,11 +47,6 @@ class Png:
                 primaries = (*values[2:], *values[:2])
         return Encoding(primaries, power, f"gamma {gamma / 100_000:.3g}")
 
-    @property
-    def has_key(self) -> bool:
-        """Whether one colour, or some of the palette's, are transparent."""
-        return b"tRNS" in self.chunks
-
 
 def read_png(data: bytes, take_part: bool) -> Png:
     """Raises EOFError for a file that is cut off, ValueError for one that is damaged.
@@ -61,47 +57,47 @@ def read_png(data: bytes, take_part: bool) -> Png:
         raise EOFError("it ends before its first chunk does")
     width, height, depth, colour, _, _, interlace = struct.unpack_from(">IIBBBBB", data, 16)
     firsts: dict[bytes, bytes] = {}
-    kept: list[tuple[int, int]] = []  # pieces of the file that decoders shall see
+    pieces: list[Piece] = []  # that decoders shall see
     is_whole, hinders, icc = False, False, b""
     end = len(SIGNATURE)
     for name, start, length, is_intact in walk(data):
         if not is_intact:
-            if not take_part:
-                if start + length + 4 > len(data):
-                    raise EOFError("it ends within a chunk")
-                raise ValueError(f"the checksum of its {name.decode('latin-1')!r} chunk is wrong")
-            break
-        body = data[start : start + min(length, 1 << 16)]
+            if take_part:
+                break
+            if start + length + 4 > len(data):
+                raise EOFError("it ends within a chunk")
+            raise ValueError(f"the checksum of its {name.decode('latin-1')!r} chunk is wrong")
         if length <= 1 << 16:
-            firsts.setdefault(name, body)
+            firsts.setdefault(name, data[start : start + length])
         if name == b"iCCP":
             firsts[name], icc = b"", unpacked(data[start : start + length])
             hinders = True  # libpng complains on stderr of profiles that viewers take
         elif name in TEXTS and is_large(name, data[start : start + length]):
             hinders = True
         else:
-            kept.append((start - 8, start + length + 4))
+            pieces.append((name, start - 8, start + length + 4))
         end = start + length + 4
         if name == b"IEND":
             is_whole = True
             break
     if not is_whole and not take_part:
         raise EOFError("it has no IEND chunk")
-    if not any(data[first + 4 : first + 8] == b"IDAT" for first, _ in kept) and is_whole:
+    names = [name for name, _, _ in pieces]
+    if is_whole and b"IDAT" not in names:
         raise EOFError("it has no pixels")
-    size, facts = (height, width), (depth, colour, firsts, icc)
+    png = Png(data, (height, width), depth, colour=colour, chunks=firsts, icc_profile=icc)
     if is_whole:
-        names = [data[first + 4 : first + 8] for first, _ in kept]
         has_late_exif = b"eXIf" in names and names.index(b"eXIf") > names.index(b"IDAT")
         if has_late_exif:  # before the pixels, where PIL looks
-            kept.insert(1, kept.pop(names.index(b"eXIf")))
+            pieces.insert(1, pieces.pop(names.index(b"eXIf")))
         if hinders or has_late_exif:
-            data = SIGNATURE + b"".join(data[first:last] for first, last in kept)
-        return Png(data, size, *facts)
+            return replace(png, data=SIGNATURE + b"".join(data[first:last] for _, first, last in pieces))
+        return png
     if interlace:
         raise EOFError("it is interlaced, of which no part can be taken")
-    completed, missing = complete(data, kept, end, (height, width), depth * CHANNELS.get(colour, 1))
-    return Png(completed, size, *facts, missing_rows=missing)
+    bits = depth * CHANNELS.get(colour, 1)
+    completed, missing_rows = complete(data, pieces, end=end, size=png.size, bits=bits)
+    return replace(png, data=completed, missing_rows=missing_rows)
 
 
 def walk(data: bytes) -> Iterator[tuple[bytes, int, int, bool]]:
@@ -144,28 +140,29 @@ def is_large(name: bytes, body: bytes) -> bool:
 
 
 def complete(
-    data: bytes, kept: list[tuple[int, int]], end: int, size: tuple[int, int], bits: int
+    data: bytes, pieces: list[Piece], end: int, size: tuple[int, int], bits: int
 ) -> tuple[bytes, int]:
     """The file with its pixels filled up with zeros, and how many rows of them are.
 
+    end    of the last chunk that is whole
+    bits   of a pixel
+
     Raises EOFError where there are no pixels at all.
     """
-    pieces = [(data[first + 4 : first + 8], first, last) for first, last in kept]
-    inflater, raw = zlib.decompressobj(), b""
     row = 1 + (size[1] * bits + 7) // 8
     packed = b"".join(data[first + 8 : last - 4] for name, first, last in pieces if name == b"IDAT")
     if data[end + 4 : end + 8] == b"IDAT":
         packed += data[end + 8 :]  # of the chunk in which the file ends
     try:
-        raw = inflater.decompress(packed, row * size[0])
+        raw = zlib.decompressobj().decompress(packed, row * size[0])
     except zlib.error:
         raise EOFError("none of its pixels can be taken") from None
-    whole = len(raw) // row
-    if not whole:
+    rows = len(raw) // row
+    if not rows:
         raise EOFError("it ends before its first row does")
-    raw = raw[: whole * row] + bytes(row * (size[0] - whole))
+    raw = raw[: rows * row] + bytes(row * (size[0] - rows))
     heads = b"".join(data[first:last] for name, first, last in pieces if name not in (b"IDAT", b"IEND"))
-    return SIGNATURE + heads + chunk(b"IDAT", zlib.compress(raw, 1)) + chunk(b"IEND", b""), size[0] - whole
+    return SIGNATURE + heads + chunk(b"IDAT", zlib.compress(raw, 1)) + chunk(b"IEND", b""), size[0] - rows
 
 
 def chunk(name: bytes, body: bytes) -> bytes:
