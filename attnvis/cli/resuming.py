@@ -7,12 +7,12 @@ from pathlib import Path
 
 from attnvis import catalogue
 from attnvis.cli.commands.command import Command
-from attnvis.cli.messages import fail
+from attnvis.cli.messages import fail, seen_from_here
 from attnvis.cli.quoting import TEXTS
 from attnvis.cli.stages import is_in_words
 from attnvis.cli.words import all_settings, name_of, to_override, with_their_words
 
-__all__ = ["divided", "resumed"]
+__all__ = ["divided", "resume_words", "resumed"]
 
 # Of these a folder may say only what matches: other values would send or fetch something, or read or write
 # outside of it, and are typed again.
@@ -136,3 +136,15 @@ def stays_within(key: str, value: str) -> bool:
 
 def is_network(group: str, option: str) -> bool:
     return group == "backbone" and catalogue.family(option) is not None
+
+
+def resume_words(command: Command, folder: Path) -> str:
+    """What to type to go on with what a folder holds; "" where nothing can.
+
+    The jobs of a sweep go on together.
+    """
+    if folder.name.isdigit() and (folder.parent / command.record).is_file() and command.comparison:
+        folder = folder.parent
+    if not command.record or not (folder / command.record).is_file():
+        return ""
+    return shlex.join(["attnvis", command.name, "--resume", str(seen_from_here(folder))])
