@@ -519,7 +519,7 @@ def command(verb: str, words: list[str]) -> int:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from attnvis.cli import hydra_jobs
+    from attnvis.cli import callbacks, hydra_jobs
     from attnvis.cli.commands.registry import COMMANDS
     from attnvis.cli.resuming import resumed
 
@@ -536,10 +536,10 @@ def command(verb: str, words: list[str]) -> int:
         OmegaConf.set_readonly(task_config, False)
         with_flags = OmegaConf.create({key: value for key, value in task_config.items() if key != "hydra"})
         OmegaConf.set_struct(with_flags, True)
-        hydra_jobs.PHOTOS[:] = [chosen.comparison.photos] if chosen.comparison else []
+        callbacks.PHOTOS[:] = [chosen.comparison.photos] if chosen.comparison else []
         for name in config.hydra.callbacks or {}:
             target = config.hydra.callbacks[name]["_target_"].rpartition(".")[2]
-            getattr(hydra_jobs, target)().on_run_start(config=config)
+            getattr(callbacks, target)().on_run_start(config=config)
         task = hydra_jobs.Task(chosen, debugging=False)
         status = task(with_flags)
         if chosen.comparison:
@@ -550,8 +550,8 @@ def command(verb: str, words: list[str]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         raise Said(str(error)) from None
     finally:
-        while hydra_jobs.HELD:
-            hydra_jobs.HELD.popitem()[1].close()
+        while callbacks.HELD:
+            callbacks.HELD.popitem()[1].close()
 
 
 def files_below(folder: Path, but: tuple[str, ...] = ()) -> list[str]:

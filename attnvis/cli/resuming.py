@@ -4,15 +4,16 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 from attnvis import catalogue
 from attnvis.cli.commands.command import Command
-from attnvis.cli.messages import fail
+from attnvis.cli.messages import fail, seen_from_here
 from attnvis.cli.quoting import TEXTS
 from attnvis.cli.stages import is_in_words
 from attnvis.cli.words import all_settings, name_of, to_override, with_their_words
 
-__all__ = ["divided", "resumed"]
+__all__ = ["divided", "resume_words", "resumed"]
 
 # Of these a folder may say only what matches: other values would send or fetch something, or read or write
 # outside of it, and are typed again.
@@ -35,8 +36,6 @@ def resumed(words: list[str], command: Command) -> list[str]:
     the folder, has to be typed again behind it.  Other words come back as they are.  Ends the process where
     the folder is none of this command's, or something has to be typed again.
     """
-    from attnvis.json_files import read_json
-
     if words[:1] != ["--resume"] or not command.record:
         return words
     verb, example = command.name, f"outputs/{command.name}/<date>/<time>"
@@ -45,18 +44,15 @@ def resumed(words: list[str], command: Command) -> list[str]:
         fail(usage, code=2)
     folder, typed_again = words[1], with_their_words(words[2:])
     try:
-        record = read_json(Path(folder) / command.record)
-        program, *typed = shlex.split(record["command"])
-        if typed[:1] != [verb] or program != "attnvis":
-            raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        record = read_begun(Path(folder), command)
+    except (OSError, ValueError):
         if typed_again:
             fail(usage, code=2)
         is_there = os.path.lexists(Path(folder) / command.record)
         state = f"its {command.record} is damaged or another's" if is_there else f"it has no {command.record}"
         fail(f"{folder} is not the folder of a {verb}: {state}; give one such as {example}")
     many = record.get("many") is True
-    typed, foreign = divided(typed[1:], command)
+    typed, foreign = divided(shlex.split(record["command"])[2:], command)
     if len(typed_again) != len(set(map(name_of, typed_again)) & set(map(name_of, foreign))):
         fail(usage, code=2)
     lacking = [word for word in foreign if name_of(word) not in map(name_of, typed_again)]
@@ -72,6 +68,21 @@ def resumed(words: list[str], command: Command) -> list[str]:
     typed = [word for word in typed if not word.startswith(FOLDERS)]
     kind = "sweep" if many else "run"  # what Hydra calls several jobs, and one
     return [*typed, *typed_again, f"hydra.{kind}.dir={folder}", *command.resuming]
+
+
+def read_begun(folder: Path, command: Command) -> dict[str, Any]:
+    """What a folder says of the command that began it.
+
+    Raises OSError where it says nothing, ValueError where it is damaged or another command's.
+    """
+    from attnvis.json_files import read_json
+
+    record = read_json(folder / command.record)
+    if not isinstance(record.get("command"), str):
+        raise ValueError(f"{folder / command.record} names no command")
+    if shlex.split(record["command"])[:2] != ["attnvis", command.name]:
+        raise ValueError(f"{folder / command.record} is another command's")
+    return record
 
 
 def divided(words: list[str], command: Command) -> tuple[list[str], list[str]]:
@@ -136,3 +147,20 @@ def stays_within(key: str, value: str) -> bool:
 
 def is_network(group: str, option: str) -> bool:
     return group == "backbone" and catalogue.family(option) is not None
+
+
+def resume_words(command: Command, folder: Path) -> str:
+    """What to type to go on with what a folder holds, with what it may not say itself; "" where nothing can.
+
+    The jobs of a sweep go on together.
+    """
+    if folder.name.isdigit() and (folder.parent / command.record).is_file() and command.comparison:
+        folder = folder.parent
+    if not command.record:
+        return ""
+    try:
+        record = read_begun(folder, command)
+    except (OSError, ValueError):
+        return ""
+    _, foreign = divided(shlex.split(record["command"])[2:], command)
+    return shlex.join(["attnvis", command.name, "--resume", str(seen_from_here(folder)), *foreign])

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -99,4 +98,3 @@ def test_every_damaged_file_is_made_anew_or_refused(attnvis, verb, spoil):
     refused = {name.removeprefix("out/") for name, what in verdicts.items() if what == "refused"}
     if spoil in (spoil_empty, spoil_half, spoil_bit, spoil_gone):
         assert refused <= REFUSED[verb], refused
-    print(verb, spoil.__name__, Counter(verdicts.values()))

@@ -59,7 +59,7 @@ STAGES = {
     "sweep, its page": (SWEEP, "experiments.sweep.page:facts", 1, GO_ON.format("sweep")),
     "calibrate": (("calibrate", "album"), "pipeline.calibrating:flip_test", 1, "; stored is what was said"),
     "backbones": (("backbones", "resnet18"), "backbone.overview:stages_of", 1, ""),
-    "video, loading": (VIDEO, "cli.commands.video:build", 5, ""),
+    "video, loading": (VIDEO, "cli.commands.video:build", 5, "; nothing was done yet"),
     "video, a frame": (VIDEO, "pipeline.video/Follower:answers", 3, ""),
 }
 

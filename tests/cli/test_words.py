@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from attnvis.cli.commands.common import photos
 from attnvis.cli.commands.registry import COMMANDS
-from attnvis.cli.resuming import resumed
+from attnvis.cli.resuming import resume_words, resumed
 from attnvis.cli.words import to_overrides
 
 NAMES = [
@@ -314,3 +314,20 @@ def test_the_folder_of_another_verb_is_not_gone_on_with(here, capsys, verb, of):
     assert (
         f"done is not the folder of a {verb}: its run.json is damaged or another's" in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("words", ["cat.png seed=3", "cat.png seed=3 cache.folder=mine 'trust=[my_net]'"])
+def test_what_is_advised_to_go_on_is_accepted_as_it_stands(here, words):
+    Path("out").mkdir()
+    Path("out/run.json").write_text(json.dumps({"command": f"attnvis run {words}"}))
+    advice = shlex.split(resume_words(COMMANDS["run"], Path("out")))
+    assert advice[:4] == ["attnvis", "run", "--resume", "out"]
+    assert advice[4:] == shlex.split(words)[2:]
+    assert "resume=true" in resumed(advice[2:], COMMANDS["run"])
+
+
+def test_a_folder_that_names_no_command_is_not_advised_to_go_on_with(here):
+    Path("out").mkdir()
+    for record in ({}, {"command": ""}, {"command": "attnvis sweep a.png"}):
+        Path("out/run.json").write_text(json.dumps(record))
+        assert resume_words(COMMANDS["run"], Path("out")) == ""

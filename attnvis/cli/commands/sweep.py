@@ -4,7 +4,6 @@ A job is one network, layer and size; inside it every query meets every scaling 
 tensor per query.
 """
 
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import check_logger, command_line, listed, photos, shout, survey_photos
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, visible
-from attnvis.cli.resuming import divided
+from attnvis.cli.resuming import resume_words
 from attnvis.files import file_digest, save
 
 if TYPE_CHECKING:
@@ -338,9 +337,7 @@ def complain_of_missing(results: "Sweep") -> None:
     if mistakes and not single:
         note(f"that would fail again: leave {' and '.join(mistakes)} out; what is done stays done")
     if len(results.missing) > len(mistakes) and not failed:
-        _, foreign = divided(shlex.split(results.command)[2:], COMMAND)  # what the folder may not say
-        again = shlex.join([str(results.folder), *foreign])
-        note(f"what is done stays done; for the rest: attnvis sweep --resume {again}")
+        note(f"what is done stays done; for the rest: {resume_words(COMMAND, results.folder)}")
 
 
 def trusted(part: "Part") -> bool:

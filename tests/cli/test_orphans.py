@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from attnvis.cli.hydra_jobs import is_orphan
+from attnvis.cli.orphans import is_orphan
 
 
 @pytest.fixture
