@@ -77,9 +77,10 @@ class Directory:
         """Of each sample.  Raises PhotoError where they differ."""
         depths = set(self.all(258)) or {1}
         if len(depths) > 1:
+            least, *between, most = sorted(depths)
             raise PhotoError(
-                f"is a TIFF whose channels have {', '.join(map(str, sorted(depths)))} bits, which is not "
-                "read here; save it with one depth"
+                f"is a TIFF whose channels have {least} {'to' if between else 'and'} {most} bits, which is "
+                "not read here; save it with one depth"
             )
         return depths.pop()
 

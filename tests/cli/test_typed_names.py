@@ -101,7 +101,7 @@ def test_a_name_arrives_as_it_was_typed(here, verb, way, key, name):
 @given(way=st.sampled_from(WAYS), text=TEXTS | SIGNS)
 @example(way=WAYS[0], text="\\'")
 @example(way=WAYS[0], text="\\\\${a}\\")
-@settings(max_examples=400, deadline=None)
+@settings(deadline=None, derandomize=True, max_examples=400)
 def test_any_text_arrives_as_it_was_typed(way, text):
     verb, form, key = way
     assert received([form.format(text)], key, verb) == text
@@ -115,7 +115,7 @@ def escaped(text):
 
 
 @given(texts=st.lists(TEXTS | SIGNS, min_size=1, max_size=3))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None, derandomize=True, max_examples=100)
 def test_bare_words_arrive_as_they_were_typed(texts):
     words = [text for text in texts if "=" not in text and not text.startswith("-")]
     if words:
@@ -124,7 +124,7 @@ def test_bare_words_arrive_as_they_were_typed(texts):
 
 
 @given(texts=st.lists(SIGNS, min_size=1, max_size=3))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None, derandomize=True, max_examples=100)
 def test_a_list_in_quotes_arrives_as_it_was_typed(texts):
     typed = ",".join(f'"{escaped(text)}"' for text in texts)
     assert received([f"images=[{typed}]"], "images", "run") == texts
@@ -133,7 +133,7 @@ def test_a_list_in_quotes_arrives_as_it_was_typed(texts):
 @given(text=TEXTS | SIGNS)
 @example(text="${oc.env:HOME}")
 @example(text="a\\${b} ${c}\\")
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None, derandomize=True, max_examples=100)
 def test_what_a_config_names_is_built_with_the_names_as_they_are(text):
     cfg = OmegaConf.create(
         {"query": {"_target_": "attnvis.attention.query.class_", "_partial_": True}, "trust": []}

@@ -145,7 +145,7 @@ def tried(data: bytes) -> None:
 def fuzz(kind: str, examples: int) -> None:
     everything = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=everything)
+    @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=everything)
     @given(mutated(kind))
     def run(data: bytes) -> None:
         tried(data)
@@ -251,7 +251,7 @@ def composed(given_words: list[str]) -> None:
 
 
 def fuzz_words(examples: int) -> None:
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(words())
     def run(found: list[str]) -> None:
         composed(found)

@@ -6,7 +6,6 @@ tensor per query.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -137,9 +136,11 @@ def record_failure(folder: Path, error: Exception, reason: str) -> None:
     if read_record(folder).status == "failed":
         return
     record = JobRecord("failed", reason=reason, mistake=is_mistake(error))
-    with suppress(OSError, ValueError):  # `compare` names what stands in the record's way
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         save(folder, "job.json", record.to_json().encode())
+    except (OSError, ValueError):  # `compare` names what stands in the record's way
+        note(visible(reason))
 
 
 @dataclass(frozen=True)
