@@ -82,6 +82,9 @@ def read_png(data: bytes, take_part: bool) -> Png:
             break
     if not is_whole and not take_part:
         raise EOFError("it has no IEND chunk")
+    if b"sRGB" in firsts and (b"gAMA" in firsts or b"cHRM" in firsts):
+        hinders = True  # sRGB is what counts, and libpng complains on stderr where they do not say the same
+        pieces = [piece for piece in pieces if piece[0] not in (b"gAMA", b"cHRM")]
     names = [name for name, _, _ in pieces]
     if is_whole and b"IDAT" not in names:
         raise EOFError("it has no pixels")

@@ -191,6 +191,11 @@ def missing_part(clip: Clip, read: int, reached: float) -> str:
     its container says so itself.  Raises OSError where the file cannot be read any more.
     """
     fewer, earlier = clip.promised - read, clip.promised / clip.rate - reached
+    if fewer == -1 and cv2.__version__.startswith("4.10."):
+        return (
+            f"{clip.path} promises {clip.promised} frames, and OpenCV 4.10 reads one more and no further, "
+            "even where there are others; install OpenCV 4.11 or later"
+        )
     if fewer <= 0 and earlier <= 1.5 / clip.rate:
         return ""
     intact = is_intact(clip.path)
