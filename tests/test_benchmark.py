@@ -93,7 +93,9 @@ def test_a_process_answers_blocks_and_says_why_it_cannot(tmp_path):
     from benchmarks.serving import Server
 
     (tmp_path / "served.py").write_text(SERVED)
-    with Server(Path(sys.executable), "served", [], roots=[tmp_path, ROOT / "scripts"]) as server:
+    with Server(
+        Path(sys.executable), "served", [], roots=[tmp_path, ROOT / "scripts"], cache=tmp_path
+    ) as server:
         spent, note = server.ask({"fails": False}, [Path("a"), Path("b")])
         assert note == "a b" and spent.wall > 0
         with pytest.raises(ValueError, match=r"^TypeError: first line$"):
@@ -105,7 +107,7 @@ def test_a_process_that_ends_is_said(tmp_path):
     from benchmarks.serving import Server
 
     (tmp_path / "ends.py").write_text("")
-    with Server(Path(sys.executable), "ends", [], roots=[tmp_path]) as server:
+    with Server(Path(sys.executable), "ends", [], roots=[tmp_path], cache=tmp_path) as server:
         server.process.wait()
         with pytest.raises(ValueError, match=r"did not start|ended"):
             server.ask({}, [])

@@ -18,17 +18,19 @@ import torch
 
 from attnvis.attention.query.language import parse
 from attnvis.attention.spec import as_function
-from attnvis.backbone import Backbone
+from attnvis.backbone import Backbone, cache
 from attnvis.backbone.sources import config_of, from_config
-from attnvis.data.preprocessing import sample
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate, shape_key
 from attnvis.methods.attention import AttentionMethod
 from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.run_folder import RunWriter
 from attnvis.pipeline.streaming import stream
 from attnvis.render import Style
+from attnvis.types import Batch
 from benchmarks.serving import serve
 
-__all__ = ["class_question", "load_network", "own_loop"]
+__all__ = ["choose_engine", "class_question", "load_network", "own_loop"]
 
 
 def load_network(name: str, **settings: Any) -> Backbone:
@@ -39,6 +41,25 @@ def load_network(name: str, **settings: Any) -> Backbone:
     if config is None:
         raise ValueError(f"attnvis has no network called {name!r}")
     return from_config(config | weights | settings)
+
+
+def choose_engine(net: Backbone, paths: Sequence[Path], workers: int, batch: int) -> None:
+    """As `attnvis run` starts the engine; what engines were timed at is kept in the cache folder."""
+    first = first_batch(paths, net)
+    prepare: Any = net.prepare
+    pace_book: Any = getattr(cache, "pace_book", None)
+    if pace_book is None:  # a version that does not time engines
+        prepare(len(paths), workers, first)
+    else:
+        book = pace_book({"engines": True, "folder": "default"})
+        prepare(len(paths), workers, first, batch_size=batch, book=book)
+
+
+def first_batch(paths: Sequence[Path], net: Backbone) -> Batch:
+    """Of the first eight photos those that have the first one's shape."""
+    how = net.preprocessing
+    photos = [load(path, short=how.size) for path in paths[:8]]
+    return collate([photo for photo in photos if shape_key(photo, how) == shape_key(photos[0], how)], how)
 
 
 def class_question(net: Backbone) -> AttentionMethod:
@@ -69,7 +90,7 @@ def main(name: str, folder: str, cores: str) -> None:
     @functools.cache
     def ready(engine: str, precision: str, workers: int) -> Backbone:
         net = load_network(name, engine=engine, precision=precision)
-        net.prepare(500, workers)
+        net.prepare(1, workers)
         return net
 
     def work(mode: Mapping[str, Any], texts: Sequence[str]) -> str:
@@ -77,7 +98,7 @@ def main(name: str, folder: str, cores: str) -> None:
         workers = mode["workers"]
         if mode.get("typed"):
             net = fresh.pop()
-            net.prepare(len(paths), workers, sample(paths, net.preprocessing))
+            choose_engine(net, paths, workers=workers, batch=mode["batch"])
         else:
             net = ready(mode["engine"], mode["precision"], workers)
         last.append(own_loop(net, paths, place, batch=mode["batch"], workers=workers))

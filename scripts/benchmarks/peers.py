@@ -118,7 +118,7 @@ def peer_sides(
         out.mkdir(exist_ok=True)
         words = [peer, name, str(out), str(torch.get_num_threads())]
         server = stack.enter_context(
-            Server(environments[owner], "benchmarks.peer_loop", words, roots=[SCRIPTS, OWN])
+            Server(environments[owner], "benchmarks.peer_loop", words, roots=[SCRIPTS, OWN], cache=out)
         )
         for label, mode in modes.items():
             one_by_one = mode["batch"] == 1 and not mode["bf16"]
@@ -151,7 +151,7 @@ def own_sides(name: str, place: Path, against: str | None, block: int, stack: Ex
         out = Path(tempfile.mkdtemp(dir=place))
         words = [name, str(out), str(cores)]
         server = stack.enter_context(
-            Server(Path(sys.executable), "benchmarks.own_loop", words, roots=[SCRIPTS, root])
+            Server(Path(sys.executable), "benchmarks.own_loop", words, roots=[SCRIPTS, root], cache=out)
         )
         for label, mode in modes.items():
             one_by_one = label.startswith(BASE)

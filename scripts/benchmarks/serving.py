@@ -58,9 +58,14 @@ def serve(
 class Server:
     """A process that serves; leave the `with` block to end it."""
 
-    def __init__(self, python: Path, module: str, words: Sequence[str], roots: Sequence[Path]) -> None:
-        """roots: folders in which it finds packages, before any that are installed."""
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, roots))}
+    def __init__(
+        self, python: Path, module: str, words: Sequence[str], roots: Sequence[Path], cache: Path
+    ) -> None:
+        """roots: folders in which it finds packages, before any that are installed; cache: attnvis' own."""
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(map(str, roots)),
+            "ATTNVIS_CACHE": str(cache),
+        }
         self.process = subprocess.Popen(
             [str(python), "-W", "ignore", "-m", module, *words],
             stdin=subprocess.PIPE,

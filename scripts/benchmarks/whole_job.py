@@ -18,13 +18,13 @@ import torch
 
 from attnvis.backbone import Backbone
 from attnvis.data.decoding import load
-from attnvis.data.preprocessing import collate, sample, shape_key
+from attnvis.data.preprocessing import collate, shape_key
 from attnvis.files import write_bytes
 from attnvis.methods.answer import Answer
 from attnvis.render import Style, encode, overlay
 from attnvis.types import Batch, Features, Photo
 from benchmarks.common import LANDSCAPE, MIXED, Rounds, core_seconds, make_photos, median_ratio, tell
-from benchmarks.own_loop import class_question, load_network, own_loop
+from benchmarks.own_loop import choose_engine, class_question, load_network, own_loop
 
 __all__ = ["around", "pipeline"]
 
@@ -171,7 +171,7 @@ def prepared(
 ) -> Job:
     """The network with its engine started, warm."""
     net = load_network(name, precision=args.precision, engine=engine)
-    net.prepare(len(paths), cores, sample(list(paths), net.preprocessing))
+    choose_engine(net, paths, workers=cores, batch=args.batch)
     job = Job(net, batch=args.batch, out=Path(tempfile.mkdtemp(dir=out)))
     few = paths[: max(2, 2 * args.batch)]
     job.pieces(few)
@@ -219,8 +219,8 @@ def around(args: argparse.Namespace) -> Iterator[str]:
         "JPEGs of 640 x 480 to overlays written as JPEG of quality 92, with records and page, one query "
         f"(class, scaling perplexity), batches of {args.batch}, one thread: core-milliseconds a photo, "
         f"medians of interleaved rounds over {block} photos.  Around: the whole run less the network's "
-        f"passes alone.  Beyond {FEW}: the same of what the run takes more than one of {FEW} photos, which has "
-        "the same start and page.  The rest: around less the pieces, each measured alone.\n"
+        f"passes alone.  Beyond {FEW}: the same of what the run takes more than one of {FEW} photos, which "
+        "has the same start and page.  The rest: around less the pieces, each measured alone.\n"
     )
     titles = ("whole run", "network", "around", f"around, beyond {FEW} photos", *AROUND, "the rest", "rounds")
     yield f"| network, engine | {' | '.join(titles)} |"
