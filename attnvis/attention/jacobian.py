@@ -135,22 +135,23 @@ def largest_eigenvalue(normaliser: NormaliserJacobian) -> Float[Tensor, "*any"]:
     first, second = parts.gather(-1, order).split(1, -1)
     best = order[..., :1]
     others = parts.scatter(-1, best, 0.0)
-    distances = (gains[..., :1] - normaliser.gains).scatter(-1, best, torch.inf)
     gap = gains[..., :1] - gains[..., 1:]
+    away = 1 + torch.finfo(gap.dtype).eps  # so that no root lies on a pole
+    distances = ((gains[..., :1] - normaliser.gains) * away).scatter(-1, best, torch.inf)
     still = (others / (distances - gap / 2)).sum(-1, keepdim=True) - 2 * second / gap
     both = gap * (1 + still) + second
     # of y (1 + still + second / (gap - y)) = first
-    root = 2 * first * gap / (both + first + torch.hypot(both - first, 2 * (first * second).sqrt()))
-    below = gap * (1 - torch.finfo(gap.dtype).eps)  # short of the pole
+    start = 2 * first * gap / (both + first + torch.hypot(both - first, 2 * (first * second).sqrt()))
+    root = torch.minimum(start, gap)
     for _ in range(60):
-        root = torch.minimum(root, below)
         terms = others / (distances - root)
         shrink = 1 / (1 + terms.sum(-1, keepdim=True))
         slope = (terms / (distances - root)).sum(-1, keepdim=True)
         target = first * shrink
-        step = (target - root) / (1 + slope * target * shrink)
-        root = root + step
-        if not (step.abs() > 1e-10 * gap).any():  # the next one would square it
+        following = torch.minimum(root + (target - root) / (1 + slope * target * shrink), gap)
+        step = (following - root).abs()
+        root = following
+        if not (step > 1e-8 * (gap - root) + 4e-16 * gap).any():  # another step would square it
             break
     # of equal gains the eigenvalue is that gain
     return (gains[..., :1] - torch.where(gap > 0, root, torch.zeros_like(root))).squeeze(-1)

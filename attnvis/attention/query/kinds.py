@@ -37,14 +37,15 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
     `name` is a category, its index, or "predicted": the network's own answer, photo by photo.  Raises
     ValueError where there is no classifier, or no such class.
     """
-    head, logits = features.head, features.logits
+    head, logits, ask = features.head, features.logits, features.ask
     if head is None:
         raise ValueError(
             "a class query needs a classifier, and this backbone has none: "
             f"give it a head, or ask another query{or_a_kind(name)}"
         )
     if logits is None:  # of an earlier layer: what follows in the network is run only now
-        logits = head.logits(features.maps).float()
+        logits, ask = head.read(features.maps)
+        logits = logits.float()
     if name == "predicted":
         classes = logits.argmax(-1)
     else:
@@ -54,7 +55,7 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
             raise ValueError(f"{error}{or_a_kind(name)}") from None
         classes = torch.full((len(logits),), index, device=logits.device)
     scores = class_scores(head, logits, classes=classes)
-    vectors, _ = head.ask(features.maps, classes)
+    vectors = ask(classes) if ask else head.ask(features.maps, classes)[0]
     return Query(
         vectors.unsqueeze(1),
         labels=tuple((score.name,) for score in scores),
