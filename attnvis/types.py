@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -406,7 +406,12 @@ def find_class(name: str | int, categories: Sequence[str], count: int) -> int:
     with near matches where no class is called so, with their indices where several are (torchvision has two
     cranes), and with the range for an index outside of it.
     """
-    text = str(name).strip()
+    return find_text(str(name).strip(), tuple(categories), count)
+
+
+@lru_cache(maxsize=1024)
+def find_text(text: str, categories: tuple[str, ...], count: int) -> int:
+    """`find_class`, remembered: every batch of photos is asked of the same class."""
     if numbered := re.fullmatch(r"class ([0-9]+)", text):  # as a class without a name is called
         text = numbered[1] if int(numbered[1]) >= len(categories) else text
     if re.fullmatch(r"[+-]?[0-9]+", text):

@@ -144,9 +144,10 @@ def largest_eigenvalue(normaliser: NormaliserJacobian) -> Float[Tensor, "*any"]:
     start = 2 * first * gap / (both + first + torch.hypot(both - first, 2 * (first * second).sqrt()))
     root = torch.minimum(start, gap)
     for _ in range(60):
-        terms = others / (distances - root)
-        shrink = 1 / (1 + terms.sum(-1, keepdim=True))
-        slope = (terms / (distances - root)).sum(-1, keepdim=True)
+        to_poles = distances - root
+        terms = others / to_poles
+        shrink = (1 + terms.sum(-1, keepdim=True)).reciprocal()
+        slope = (terms / to_poles).sum(-1, keepdim=True)
         target = first * shrink
         following = torch.minimum(root + (target - root) / (1 + slope * target * shrink), gap)
         step = (following - root).abs()

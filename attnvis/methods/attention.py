@@ -102,13 +102,14 @@ class AttentionMethod:
         attention = weigh(scores, features.tokens, scaling=self.scaling, normalise=self.normalise)
         require_finite(attention.weights, features, "weights after scaling")
         require_finite(attention.logits.amax(-1), features, "largest logits")
-        gradient = sensitivity(
-            scores, attention.logits, attention.weights, scaling=self.scaling, normalise=self.normalise
-        )
-        diagnostics = diagnose(
-            attention.weights, attention.logits, attention.scores, dim=attention.dim, gradient=gradient
-        )
-        rows = torch.stack(list(diagnostics.values()), -1).tolist()  # [B][Q][diagnostics]
+        with torch.inference_mode():
+            gradient = sensitivity(
+                scores, attention.logits, attention.weights, scaling=self.scaling, normalise=self.normalise
+            )
+            diagnostics = diagnose(
+                attention.weights, attention.logits, attention.scores, dim=attention.dim, gradient=gradient
+            )
+            rows = torch.stack(list(diagnostics.values()), -1).tolist()  # [B][Q][diagnostics]
         return attention, [[dict(zip(diagnostics, row, strict=True)) for row in photo] for photo in rows]
 
 

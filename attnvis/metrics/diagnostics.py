@@ -86,7 +86,7 @@ def concentration(weights: Float[Tensor, "*any N"]) -> dict[str, Float[Tensor, "
         "entropy": entropy,
         "perplexity": perplexity,
         "entropy_share": entropy / math.log(patches) if patches > 1 else torch.ones_like(entropy),
-        "effective_patches": 1 / (weights**2).sum(-1),
+        "effective_patches": (weights**2).sum(-1).reciprocal(),
         "max": largest,
         "max_times_uniform": patches * largest,
         "gini": (ranks * ordered).sum(-1) / (patches * sums[..., -1]),
