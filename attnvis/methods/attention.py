@@ -51,9 +51,8 @@ class AttentionMethod:
             require_finite(layer.tokens, layer, "features")
             require_finite_classes(layer)
             ending = f", {layer.layer}" if len(layers) > 1 else ""
-            queries = build_queries(self.query, layer)
-            for _, of_same_keys in groupby(queries, key=lambda query: id(query.keys)):
-                of_photos = self.answers(layer, list(of_same_keys), predicted=predicted, ending=ending)
+            for queries in runs_of_same_keys(build_queries(self.query, layer), layer):
+                of_photos = self.answers(layer, queries, predicted=predicted, ending=ending)
                 for photo_answers, more in zip(answers, of_photos, strict=True):
                     photo_answers += more
         return answers
@@ -75,18 +74,17 @@ class AttentionMethod:
         attentions = alone(attention)
         for photo, placement in enumerate(features.placements):
             answers = []
-            for (query, column), one, vector, diagnostics in zip(
-                asked, attentions[photo], scores.query[photo].unbind(), numbers[photo], strict=True
-            ):
+            weights, vectors = attention.weights[photo].unbind(), scores.query[photo].unbind()
+            for number, (query, column) in enumerate(asked):
                 margin = None if query.sign_margin is None else float(query.sign_margin[photo, column])
                 answer = Answer(
                     query=query.text,
                     label=query.labels[photo][column] + ending,
-                    weights=one.weights[0, 0],
+                    weights=weights[number],
                     placement=placement,
-                    diagnostics=diagnostics,
-                    attention=one,
-                    vector=vector,
+                    diagnostics=numbers[photo][number],
+                    attention=attentions[photo][number],
+                    vector=vectors[number],
                     mark=query.marks[column] if query.marks else None,
                     layer=features.layer,
                     class_score=query.classes[photo][column] if query.classes else None,
@@ -111,6 +109,19 @@ class AttentionMethod:
             )
             rows = torch.stack(list(diagnostics.values()), -1).tolist()  # [B][Q][diagnostics]
         return attention, [[dict(zip(diagnostics, row, strict=True)) for row in photo] for photo in rows]
+
+
+SCORES = 2**18  # at once: more gain nothing by sharing operations, and take memory
+
+
+def runs_of_same_keys(queries: Sequence[Query], features: Features) -> Iterator[list[Query]]:
+    """Queries in their order, those of the same keys together as far as SCORES allow."""
+    photos, patches, _ = features.tokens.shape
+    most = max(1, SCORES // (photos * patches))
+    for _, run in groupby(queries, key=lambda query: id(query.keys)):
+        alike = list(run)
+        for first in range(0, len(alike), most):
+            yield alike[first : first + most]
 
 
 def joined_scores(queries: Sequence[Query], features: Features) -> Scores:
