@@ -9,9 +9,9 @@ Two coordinate systems, named wherever they are used:
 import difflib
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +21,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 __all__ = [
+    "Ask",
     "Attention",
     "Batch",
     "Box",
@@ -140,7 +141,7 @@ class Provenance:
     @classmethod
     def from_entries(cls, entries: Mapping[str, object]) -> "Provenance":
         """Of run.json or another mapping that holds such entries among others; what is absent is ""."""
-        names = [field.name for field in fields(cls)]
+        names = [each.name for each in fields(cls)]
         return cls(**{name: str(entries.get(name.replace("_", " "), "")) for name in names})
 
 
@@ -236,12 +237,19 @@ class Head:
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         raise NotImplementedError
 
+    def read(self, maps: Float[Tensor, "B D h w"]) -> tuple[Float[Tensor, "B C"], "Ask | None"]:
+        """The logits; and where these took layers of the network, what asks that same pass of classes."""
+        return self.logits(maps), None
+
     def evidence(self, scores: Float[Tensor, "B N"], constants: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """The logits that these scores stand for."""
         return scores.mean(1) + constants
 
     def category(self, index: int) -> str:
         return self.categories[index] if index < len(self.categories) else f"class {index}"
+
+
+Ask = Callable[[Int[Tensor, " B"]], Float[Tensor, "B D"]]  # one class per photo -> their query vectors
 
 
 @dataclass(frozen=True)
@@ -258,6 +266,8 @@ class Features:
     logits: Float[Tensor, "B C"] | None = None
     names: tuple[str, ...] = ()  # of the photos, for messages
     layer: str = "last"
+    # of the pass that gave the logits (Head.read); of other tokens it would be false: `replace` leaves it out
+    ask: Ask | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def mean(self) -> Float[Tensor, "B D"]:
@@ -396,7 +406,12 @@ def find_class(name: str | int, categories: Sequence[str], count: int) -> int:
     with near matches where no class is called so, with their indices where several are (torchvision has two
     cranes), and with the range for an index outside of it.
     """
-    text = str(name).strip()
+    return find_text(str(name).strip(), tuple(categories), count)
+
+
+@lru_cache(maxsize=1024)
+def find_text(text: str, categories: tuple[str, ...], count: int) -> int:
+    """`find_class`, remembered: every batch of photos is asked of the same class."""
     if numbered := re.fullmatch(r"class ([0-9]+)", text):  # as a class without a name is called
         text = numbered[1] if int(numbered[1]) >= len(categories) else text
     if re.fullmatch(r"[+-]?[0-9]+", text):

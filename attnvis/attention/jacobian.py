@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 __all__ = ["NormaliserJacobian", "ScalingJacobian", "frobenius_norm", "largest_eigenvalue"]
 
@@ -48,37 +49,64 @@ def diagonal(factors: Numbers) -> ScalingJacobian:
     return ScalingJacobian(factors, columns=nothing, rows=nothing)
 
 
-def join(jacobians: Sequence[ScalingJacobian]) -> ScalingJacobian:
+def join_normalisers(jacobians: Sequence[NormaliserJacobian]) -> NormaliserJacobian:
+    """Of several normalisers, one after the other along the first axis."""
+    if len(jacobians) == 1:
+        return jacobians[0]
+    gains = torch.cat([jacobian.gains for jacobian in jacobians])
+    return NormaliserJacobian(gains, shares=torch.cat([jacobian.shares for jacobian in jacobians]))
+
+
+def join_scalings(jacobians: Sequence[ScalingJacobian]) -> ScalingJacobian:
     """Of several scalings, one after the other along the first axis; what has fewer products gets zeros."""
+    if len(jacobians) == 1:
+        return jacobians[0]
     most = max(jacobian.columns.shape[-2] for jacobian in jacobians)
-
-    def filled(products: Float[Tensor, "*any K N"]) -> Float[Tensor, "*any most N"]:
-        return torch.nn.functional.pad(products, (0, 0, 0, most - products.shape[-2]))
-
-    return ScalingJacobian(
-        torch.cat([jacobian.diagonal for jacobian in jacobians]),
-        columns=torch.cat([filled(jacobian.columns) for jacobian in jacobians]),
-        rows=torch.cat([filled(jacobian.rows) for jacobian in jacobians]),
-    )
+    missing = [(0, 0, 0, most - jacobian.columns.shape[-2]) for jacobian in jacobians]
+    columns = [pad(jacobian.columns, rows) for jacobian, rows in zip(jacobians, missing, strict=True)]
+    rows = [pad(jacobian.rows, rows) for jacobian, rows in zip(jacobians, missing, strict=True)]
+    diagonals = [jacobian.diagonal for jacobian in jacobians]
+    return ScalingJacobian(torch.cat(diagonals), columns=torch.cat(columns), rows=torch.cat(rows))
 
 
 def frobenius_norm(
     normaliser: NormaliserJacobian, scaling: ScalingJacobian | None = None
 ) -> Float[Tensor, "*any"]:
-    """Of d a / d s, the product of both; of d a / d z where no scaling is given.
+    """Of d a / d s, the product of both; of d a / d z where no scaling is given."""
+    if scaling is None:
+        return norm_of_factors(normaliser, normaliser.gains)
+    if not scaling.columns.shape[-2]:
+        return norm_of_factors(normaliser, normaliser.gains * scaling.diagonal)
+    return norm_of_products(normaliser, scaling)
 
-    The product is diag(d) + U W^T.  All but the row of the largest share are summed as they stand; that row
-    is minus the sum of the others, since weights sum to 1: where attention is nearly one-hot, its own entries
-    are what is left of numbers that cancel.
+
+def norm_of_factors(normaliser: NormaliserJacobian, factors: Numbers) -> Float[Tensor, "*any"]:
+    """Of the matrix factors_j (delta_ij - shares_i), column by column.
+
+    The squares of column j without its factor are 1 - 2 shares_j + |shares|^2.  The largest share is taken as
+    what the others leave, since shares sum to 1: where attention is nearly one-hot, its column would be what
+    is left of numbers that cancel.
+    """
+    best = normaliser.shares.argmax(-1, keepdim=True)
+    others = normaliser.shares.scatter(-1, best, 0.0)
+    left = others.sum(-1, keepdim=True)  # 1 - the largest share
+    squares = (others**2).sum(-1, keepdim=True)
+    columns = (1 - 2 * others + (squares + (1 - left) ** 2)).scatter(-1, best, left**2 + squares)
+    return (factors**2 * columns).sum(-1).sqrt()
+
+
+def norm_of_products(normaliser: NormaliserJacobian, scaling: ScalingJacobian) -> Float[Tensor, "*any"]:
+    """The product is diag(d) + U W^T.
+
+    All but the row of the largest share are summed as they stand; that row is minus the sum of the others,
+    since weights sum to 1 (see `norm_of_factors`).
     """
     gains, shares = normaliser.gains, normaliser.shares
-    changes = gains if scaling is None else gains * scaling.diagonal  # d
-    columns, rows = -shares.unsqueeze(-2), changes.unsqueeze(-2)  # U and W, [*any, K, N]
-    if scaling is not None and scaling.columns.shape[-2]:
-        moved = gains.unsqueeze(-2) * scaling.columns
-        paid = shares.unsqueeze(-2) * moved.sum(-1, keepdim=True)
-        columns = torch.cat([columns, moved - paid], -2)
-        rows = torch.cat([rows, scaling.rows], -2)
+    changes = gains * scaling.diagonal  # d
+    moved = gains.unsqueeze(-2) * scaling.columns
+    paid = shares.unsqueeze(-2) * moved.sum(-1, keepdim=True)
+    columns = torch.cat([-shares.unsqueeze(-2), moved - paid], -2)  # U, [*any, K, N]
+    rows = torch.cat([changes.unsqueeze(-2), scaling.rows], -2)  # W
     best = shares.argmax(-1, keepdim=True)
     others = changes.scatter(-1, best, 0.0)
     other_columns = columns.scatter(-1, best.unsqueeze(-2).expand(*columns.shape[:-1], 1), 0.0)
@@ -95,30 +123,36 @@ def largest_eigenvalue(normaliser: NormaliserJacobian) -> Float[Tensor, "*any"]:
 
     The eigenvalues are real: the matrix is similar to diag(g) - r r^T with r_i^2 = gains_i shares_i.
 
-    Each step puts c + s / (gains_2 - x) in the place of all terms but the first, equal in value and slope,
-    and solves that exactly (Bunch, Nielsen and Sorensen 1978): five or six steps give every digit.
+    Seen from the largest gain, with y = gains_1 - x, it reads first / (1 + sum(y)) = y, where sum(y) =
+    sum_i others_i / (distances_i - y).  The left side is concave and has no poles up to the second gain:
+    Newton's steps come down to the root from the right.  They start where the root would be if all but the
+    two largest gains stood still half-way between those; two or three give every digit.
     """
     if normaliser.gains.shape[-1] == 1:
         return torch.zeros_like(normaliser.gains[..., 0])
-    gains, order = normaliser.gains.sort(-1, descending=True)
-    parts = gains * normaliser.shares.gather(-1, order)
-    first, others = parts[..., 0], parts[..., 1:]
-    poles = gains[..., 1:] - gains[..., :1]  # seen from the largest gain, where all is exact: 0 or less
-    gap = -poles[..., 0]
-    root = -gap / 2
-    is_found = gap == 0  # of equal gains the eigenvalue is that gain
+    gains, order = normaliser.gains.topk(2, -1)
+    parts = normaliser.gains * normaliser.shares
+    first, second = parts.gather(-1, order).split(1, -1)
+    best = order[..., :1]
+    others = parts.scatter(-1, best, 0.0)
+    gap = gains[..., :1] - gains[..., 1:]
+    away = 1 + torch.finfo(gap.dtype).eps  # so that no root lies on a pole
+    distances = ((gains[..., :1] - normaliser.gains) * away).scatter(-1, best, torch.inf)
+    still = (others / (distances - gap / 2)).sum(-1, keepdim=True) - 2 * second / gap
+    both = gap * (1 + still) + second
+    # of y (1 + still + second / (gap - y)) = first
+    start = 2 * first * gap / (both + first + torch.hypot(both - first, 2 * (first * second).sqrt()))
+    root = torch.minimum(start, gap)
     for _ in range(60):
-        distances = poles - root.unsqueeze(-1)
-        terms = others / distances
-        slope = (terms / distances).sum(-1)
-        rise = slope * (gap + root) ** 2  # s
-        square = 1 - terms.sum(-1) - slope * (gap + root)  # 1 - c, at least 1
-        discriminant = (square * gap - first + rise) ** 2 + 4 * first * rise  # in a form that cancels nothing
-        following = -2 * first * gap / (square * gap + first + rise + discriminant.sqrt())
-        is_found |= following.isnan()  # the root is the second largest gain, to the last digit
+        to_poles = distances - root
+        terms = others / to_poles
+        shrink = (1 + terms.sum(-1, keepdim=True)).reciprocal()
+        slope = (terms / to_poles).sum(-1, keepdim=True)
+        target = first * shrink
+        following = torch.minimum(root + (target - root) / (1 + slope * target * shrink), gap)
         step = (following - root).abs()
-        root = torch.where(is_found, root, following)
-        is_found |= step <= 1e-14 * gap
-        if is_found.all():
+        root = following
+        if not (step > 1e-8 * (gap - root) + 4e-16 * gap).any():  # another step would square it
             break
-    return gains[..., 0] + root
+    # of equal gains the eigenvalue is that gain
+    return (gains[..., :1] - torch.where(gap > 0, root, torch.zeros_like(root))).squeeze(-1)

@@ -105,7 +105,7 @@ def entmax_jacobian(weights: Weights, alpha: float) -> NormaliserJacobian:
 
     alpha: 1 softmax, 1.5 entmax15, 2 sparsemax (Peters et al. 2019).
     """
-    gains = torch.where(weights > 0, weights ** (2 - alpha), 0.0)
+    gains = weights if alpha == 1 else weights ** (2 - alpha) * (weights > 0)
     return NormaliserJacobian(gains, shares=gains / gains.sum(-1, keepdim=True))
 
 

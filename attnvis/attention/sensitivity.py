@@ -19,7 +19,8 @@ from attnvis.attention.jacobian import (
     NormaliserJacobian,
     ScalingJacobian,
     frobenius_norm,
-    join,
+    join_normalisers,
+    join_scalings,
     largest_eigenvalue,
 )
 from attnvis.types import Scores
@@ -144,14 +145,11 @@ def recorded(function: Callable[[Tensor], Tensor], at: Float[Tensor, "B Q N"]) -
 
 def known_numbers(jacobians: Sequence[tuple[NormaliserJacobian, ScalingJacobian]]) -> Numbers:
     """Of settings whose derivatives are known, all at once."""
-    normaliser = NormaliserJacobian(
-        torch.cat([outer.gains for outer, _ in jacobians]),
-        shares=torch.cat([outer.shares for outer, _ in jacobians]),
-    )
+    normaliser = join_normalisers([outer for outer, _ in jacobians])
     return {
         "jacobian_norm": frobenius_norm(normaliser),
         "jacobian_spectral": largest_eigenvalue(normaliser),
-        "gradient_norm": frobenius_norm(normaliser, join([inner for _, inner in jacobians])),
+        "gradient_norm": frobenius_norm(normaliser, join_scalings([inner for _, inner in jacobians])),
     }
 
 

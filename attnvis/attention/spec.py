@@ -4,8 +4,8 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from types import ModuleType, NoneType
+from functools import lru_cache, partial
+from types import FunctionType, ModuleType, NoneType
 from typing import Any, get_args
 
 import torch
@@ -78,7 +78,14 @@ def parse_function(text: str, functions: Mapping[str, Callable], group: str) -> 
 
 def setting_parameters(function: Callable) -> list[inspect.Parameter]:
     """What a function takes besides its first argument, the features, scores or logits."""
-    return list(inspect.signature(function).parameters.values())[1:]
+    read = signature if isinstance(function, FunctionType) else inspect.signature  # others may have no hash
+    return list(read(function).parameters.values())[1:]
+
+
+@lru_cache(maxsize=256)
+def signature(function: FunctionType) -> inspect.Signature:
+    """Every batch of photos writes its queries as text."""
+    return inspect.signature(function)
 
 
 def hint_for(text: str, functions: Iterable[str], group: str) -> str:

@@ -72,16 +72,18 @@ class Backbone:
         maps = maps[:, :, rows, columns]
         head = self.heads[number]
         # An earlier layer's logits cost the rest of the network.
-        logits = head.logits(maps).float() if head and self.network.ends[number] else None
-        return Features(
+        logits, ask = head.read(maps) if head and self.network.ends[number] else (None, None)
+        features = Features(
             tokens=maps.flatten(2).mT.contiguous(),  # [B, D, h, w] -> [B, N, D], patch i = row * w + column
             grid=(maps.shape[2], maps.shape[3]),
             placements=tuple(geometry.crop_grid(placement, rows, columns) for placement in placements),
             head=head,
-            logits=logits,
+            logits=None if logits is None else logits.float(),
             names=tuple(photo.name for photo in batch.photos),
             layer=self.layers[number],
         )
+        object.__setattr__(features, "ask", ask)
+        return features
 
     def prepare(self, photos: int, workers: int = 1, sample: Batch | None = None) -> None:
         """Start the engine for so many photos and threads; on `sample` it is compared with eager float32.

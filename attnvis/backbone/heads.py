@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attnvis.backbone.cutting import CutNetwork, Rest, first_line, without_stderr
-from attnvis.types import Head
+from attnvis.types import Ask, Head
 
 __all__ = [
     "Certificate",
@@ -134,17 +134,27 @@ class Gradient(Head):
     def logits(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C"]:
         return self.rest(maps)
 
-    @torch.inference_mode(False)
     def ask(
         self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
+        _, ask = self.read(maps)
+        nothing = self.logits_of_nothing(maps[:1])
+        return ask(classes), nothing[classes.to(nothing.device)]
+
+    @torch.inference_mode(False)
+    def read(self, maps: Float[Tensor, "B D h w"]) -> tuple[Float[Tensor, "B C"], Ask]:
+        """One pass; every question of it is a pass back."""
         with torch.enable_grad():
             inputs = maps.clone().requires_grad_()
-            slope = torch.autograd.grad(
-                self.rest(inputs).gather(1, classes.clone().unsqueeze(1)).sum(), inputs
-            )[0]
-        nothing = self.logits_of_nothing(maps[:1])
-        return slope.sum((2, 3)), nothing[classes.to(nothing.device)]
+            logits = self.rest(inputs)
+
+        def ask(classes: Tensor) -> Tensor:
+            with torch.inference_mode(False):
+                chosen = torch.zeros_like(logits).scatter(1, classes.unsqueeze(1), 1.0)
+                (slope,) = torch.autograd.grad(logits, inputs, chosen, retain_graph=True)
+                return slope.sum((2, 3))
+
+        return logits.detach(), ask
 
     def logits_of_nothing(self, maps: Float[Tensor, "1 D h w"]) -> Float[Tensor, " C"]:
         """Of maps that are all 0: computed once for each size, kind and place of maps."""

@@ -1,5 +1,6 @@
 """What a method says of one photo: where it looks, on which grid of cells, and what can be read off that."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -111,9 +112,11 @@ def require_finite(numbers: Float[Tensor, "B ..."], features: Features, what: st
 
     `what` these numbers are: features, scores.  The first such photo of a batch is named.
     """
-    if bool(numbers.isfinite().all()):
+    if math.isfinite(numbers.sum()):  # one NaN or infinity makes the sum one; so may finite numbers
         return
     counts = (~numbers.isfinite()).flatten(1).sum(1).tolist()
+    if not any(counts):
+        return
     photo = next(index for index, count in enumerate(counts) if count)
     name = features.names[photo] if features.names else f"photo {photo}"
     raise PhotoError(
@@ -132,13 +135,16 @@ def require_finite_classes(features: Features) -> None:
 Method = Callable[[Batch], list[list[Answer]]]  # photos of one shape in; of each photo its answers
 
 
-def predictions(layers: Sequence[Features], photo: int, count: int = 5) -> tuple[tuple[str, float], ...]:
-    """The likeliest classes and their probabilities, says the layer that the classifier reads; ()
-    where none of these is it.
+def predictions(layers: Sequence[Features], count: int = 5) -> list[tuple[tuple[str, float], ...]]:
+    """Of each photo the likeliest classes and their probabilities, says the layer that the classifier reads;
+    () where none of these is it.
     """
     for layer in layers:
         if layer.head and layer.logits is not None:
-            probabilities, classes = layer.logits[photo].softmax(-1).topk(min(count, layer.logits.shape[-1]))
-            names = [layer.head.category(index) for index in classes.tolist()]
-            return tuple(zip(names, probabilities.tolist(), strict=True))
-    return ()
+            likeliest = layer.logits.softmax(-1).topk(min(count, layer.logits.shape[-1]))
+            rows = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+            return [
+                tuple(zip(map(layer.head.category, classes), probabilities, strict=True))
+                for classes, probabilities in rows
+            ]
+    return [()] * len(layers[0].tokens)

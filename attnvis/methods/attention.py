@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -45,66 +45,109 @@ class AttentionMethod:
 
         Raises PhotoError for features and scores that are not finite, with the layer's name.
         """
-        named = len(layers) > 1
-        photos = range(len(layers[0].tokens))
-        predicted = [predictions(layers, photo) for photo in photos]
-        answers: list[list[Answer]] = [[] for _ in photos]
+        predicted = predictions(layers)
+        answers: list[list[Answer]] = [[] for _ in predicted]
         for layer in layers:
             require_finite(layer.tokens, layer, "features")
             require_finite_classes(layer)
-            for query in build_queries(self.query, layer):
-                for photo, answer in self.answers(layer, query):
-                    label = f"{answer.label}, {layer.layer}" if named else answer.label
-                    answers[photo].append(replace(answer, label=label, predicted=predicted[photo]))
+            ending = f", {layer.layer}" if len(layers) > 1 else ""
+            for queries in runs_of_same_keys(build_queries(self.query, layer), layer):
+                of_photos = self.answers(layer, queries, predicted=predicted, ending=ending)
+                for photo_answers, more in zip(answers, of_photos, strict=True):
+                    photo_answers += more
         return answers
 
-    def answers(self, features: Features, query: Query) -> Iterator[tuple[int, Answer]]:
-        """Of one layer, query and batch: (photo, answer), photo by photo and vector by vector."""
-        keys = features.tokens if query.keys is None else query.keys
-        scores = Scores(at_least_float32(query.vectors), at_least_float32(keys))
+    def answers(
+        self,
+        features: Features,
+        queries: Sequence[Query],
+        predicted: Sequence[tuple[tuple[str, float], ...]],
+        ending: str = "",
+    ) -> Iterator[list[Answer]]:
+        """Photo by photo, one layer's answers to queries of the same keys: they share every computation.
+
+        predicted: of each photo, for its answers; ending: of their labels.
+        """
+        scores = joined_scores(queries, features)
+        attention, numbers = self.attend(scores, features)
+        asked = [(query, column) for query in queries for column in range(query.vectors.shape[1])]
+        attentions = alone(attention)
+        for photo, placement in enumerate(features.placements):
+            answers = []
+            weights, vectors = attention.weights[photo].unbind(), scores.query[photo].unbind()
+            for number, (query, column) in enumerate(asked):
+                margin = None if query.sign_margin is None else float(query.sign_margin[photo, column])
+                answer = Answer(
+                    query=query.text,
+                    label=query.labels[photo][column] + ending,
+                    weights=weights[number],
+                    placement=placement,
+                    diagnostics=numbers[photo][number],
+                    attention=attentions[photo][number],
+                    vector=vectors[number],
+                    mark=query.marks[column] if query.marks else None,
+                    layer=features.layer,
+                    class_score=query.classes[photo][column] if query.classes else None,
+                    sign_margin=margin,
+                    predicted=predicted[photo],
+                )
+                answers.append(answer)
+            yield answers
+
+    def attend(self, scores: Scores, features: Features) -> tuple[Attention, list[list[dict[str, float]]]]:
+        """The attention, and for each photo and query its diagnostics."""
         require_finite(scores.products, features, "scores")
         attention = weigh(scores, features.tokens, scaling=self.scaling, normalise=self.normalise)
         require_finite(attention.weights, features, "weights after scaling")
         require_finite(attention.logits.amax(-1), features, "largest logits")
-        gradient = sensitivity(
-            scores, attention.logits, attention.weights, scaling=self.scaling, normalise=self.normalise
-        )
-        diagnostics = diagnose(
-            attention.weights, attention.logits, attention.scores, dim=attention.dim, gradient=gradient
-        )
-        numbers = {name: values.tolist() for name, values in diagnostics.items()}
-        photos, queries = query.vectors.shape[:2]
-        for photo, column in product(range(photos), range(queries)):
-            yield (
-                photo,
-                Answer(
-                    query=query.text,
-                    label=query.labels[photo][column],
-                    weights=attention.weights[photo, column],
-                    placement=features.placements[photo],
-                    diagnostics={name: values[photo][column] for name, values in numbers.items()},
-                    attention=one_attention(attention, photo, column),
-                    vector=query.vectors[photo, column],
-                    mark=query.marks[column] if query.marks else None,
-                    layer=features.layer,
-                    class_score=query.classes[photo][column] if query.classes else None,
-                    sign_margin=None
-                    if query.sign_margin is None
-                    else float(query.sign_margin[photo, column]),
-                ),
+        with torch.inference_mode():
+            gradient = sensitivity(
+                scores, attention.logits, attention.weights, scaling=self.scaling, normalise=self.normalise
             )
+            diagnostics = diagnose(
+                attention.weights, attention.logits, attention.scores, dim=attention.dim, gradient=gradient
+            )
+            rows = torch.stack(list(diagnostics.values()), -1).tolist()  # [B][Q][diagnostics]
+        return attention, [[dict(zip(diagnostics, row, strict=True)) for row in photo] for photo in rows]
 
 
-def one_attention(attention: Attention, photo: int, column: int) -> Attention:
-    """Of one photo and query: B = Q = 1, the same storage."""
-    photos, columns = slice(photo, photo + 1), slice(column, column + 1)
-    return Attention(
-        scores=attention.scores[photos, columns],
-        logits=attention.logits[photos, columns],
-        weights=attention.weights[photos, columns],
-        values=attention.known_values[photos],
-        dim=attention.dim,
-    )
+SCORES = 2**18  # at once: more gain nothing by sharing operations, and take memory
+
+
+def runs_of_same_keys(queries: Sequence[Query], features: Features) -> Iterator[list[Query]]:
+    """Queries in their order, those of the same keys together as far as SCORES allow."""
+    photos, patches, _ = features.tokens.shape
+    most = max(1, SCORES // (photos * patches))
+    for _, run in groupby(queries, key=lambda query: id(query.keys)):
+        alike = list(run)
+        for first in range(0, len(alike), most):
+            yield alike[first : first + most]
+
+
+def joined_scores(queries: Sequence[Query], features: Features) -> Scores:
+    """Of all vectors of queries of the same keys.  Each query's own product: among others it is rounded as
+    it is alone.
+    """
+    keys = at_least_float32(features.tokens if queries[0].keys is None else queries[0].keys)
+    scores = [Scores(at_least_float32(query.vectors), keys) for query in queries]
+    if len(scores) == 1:
+        return scores[0]
+    vectors = torch.cat([of_query.query for of_query in scores], 1)
+    products = torch.cat([of_query.products for of_query in scores], 1)
+    return scalings.with_products(Scores(vectors, keys), products)
+
+
+def alone(attention: Attention) -> list[list[Attention]]:
+    """Of each photo and query: B = Q = 1, the same storage."""
+    stages = (attention.scores, attention.logits, attention.weights)
+    photos = zip(*(stage.split(1) for stage in stages), attention.known_values.split(1), strict=True)
+    return [
+        [
+            Attention(scores, logits, weights=weights, values=values, dim=attention.dim)
+            for scores, logits, weights in zip(*(stage.split(1, 1) for stage in of_photo), strict=True)
+        ]
+        for *of_photo, values in photos
+    ]
 
 
 SAME = 0.5  # cosine; two principal directions less alike than this are not one that moved: the scene was cut

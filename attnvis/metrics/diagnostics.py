@@ -72,28 +72,30 @@ def concentration(weights: Float[Tensor, "*any N"]) -> dict[str, Float[Tensor, "
     weights = weights.double()
     patches = weights.shape[-1]
     ordered = weights.sort(-1, descending=True).values
+    largest = ordered[..., 0]
+    sums = ordered.cumsum(-1)  # of the largest 1 ... N
     entropy = torch.xlogy(weights, weights).sum(-1).clamp_max(0).abs()  # abs: one-hot is 0, not -0
     perplexity = entropy.exp()
     uniform = (1 + 8 * one_ulp) / patches  # rounding alone lifts no patch above it
-    ascending = torch.arange(1, patches + 1, device=weights.device, dtype=weights.dtype)
+    ranks = torch.arange(patches - 1, -patches, -2, device=weights.device)  # N - 1, N - 3 ... 1 - N
 
     def top(share: float) -> Tensor:
-        return ordered[..., : max(1, round(share * patches))].sum(-1)
+        return sums[..., max(1, round(share * patches)) - 1]
 
     return {
         "entropy": entropy,
         "perplexity": perplexity,
         "entropy_share": entropy / math.log(patches) if patches > 1 else torch.ones_like(entropy),
-        "effective_patches": 1 / (weights**2).sum(-1),
-        "max": ordered[..., 0],
-        "max_times_uniform": patches * ordered[..., 0],
-        "gini": ((2 * ascending - patches - 1) * ordered.flip(-1)).sum(-1) / (patches * weights.sum(-1)),
+        "effective_patches": (weights**2).sum(-1).reciprocal(),
+        "max": largest,
+        "max_times_uniform": patches * largest,
+        "gini": (ranks * ordered).sum(-1) / (patches * sums[..., -1]),
         "top_1_percent": top(0.01),
         "top_5_percent": top(0.05),
         "top_10_percent": top(0.10),
         "above_uniform": (weights > uniform).sum(-1).double(),
         "kl_uniform": math.log(patches) - entropy,
-        "saturated": (ordered[..., 0] > 0.99).double(),
+        "saturated": (largest > 0.99).double(),
         "dead": (perplexity > 0.99 * patches).double(),
     }
 
@@ -107,11 +109,13 @@ def spread(
     """What a scaling made of the scores."""
     patches = weights.shape[-1]
     reference = (scores / math.sqrt(dim or math.nan)).softmax(-1)
+    low, high = scores.aminmax(dim=-1)
     best = logits.topk(min(2, patches), -1).values
+    score_std, sigma_eff = torch.stack([scores, logits]).std(-1, correction=0)
     return {
-        "score_std": scores.std(-1, correction=0),
-        "score_range": scores.amax(-1) - scores.amin(-1),
-        "sigma_eff": logits.std(-1, correction=0),
+        "score_std": score_std,
+        "score_range": high - low,
+        "sigma_eff": sigma_eff,
         "margin": best[..., 0] - best[..., -1],
         "js_inv_sqrt_d": jensen_shannon(weights, reference),
         "rank_correlation": spearman(scores, logits),
@@ -120,9 +124,9 @@ def spread(
 
 def jensen_shannon(first: Float[Tensor, "*any N"], second: Float[Tensor, "*any N"]) -> Float[Tensor, "*any"]:
     """The mean of the divergences of two distributions from their average, in nats."""
-    average = (first + second) / 2
-    divergences = [torch.xlogy(a, a / average.clamp_min(1e-300)).sum(-1) for a in (first, second)]
-    return (divergences[0] + divergences[1]) / 2
+    both = torch.stack([first, second])
+    ratios = both / both.mean(0).clamp_min(1e-300)
+    return torch.xlogy(both, ratios).sum(-1).mean(0)
 
 
 def freezing_point(patches: int) -> float:
@@ -152,8 +156,8 @@ def spearman(first: Float[Tensor, "*any N"], second: Float[Tensor, "*any N"]) ->
 def has_same_order(first: Float[Tensor, "*any N"], second: Float[Tensor, "*any N"]) -> Bool[Tensor, "*any"]:
     """Whether second rises and stands still exactly where first does."""
     ordered, order = first.sort(-1)
-    steps = second.gather(-1, order).diff()
-    return ((steps >= 0) & ((steps > 0) == (ordered.diff() > 0))).all(-1)
+    steps = torch.stack([ordered, second.gather(-1, order)]).diff().sign()
+    return (steps[0] == steps[1]).all(-1)
 
 
 def mid_ranks(values: Float[Tensor, "*any N"]) -> Float[Tensor, "*any N"]:

@@ -47,7 +47,7 @@ from attnvis.attention.query.kinds import KINDS
 from attnvis.attention.query.language import build_queries, parse
 from attnvis.methods.answer import FREE_SIGN
 from attnvis.methods.attention import AttentionMethod
-from attnvis.types import Box, ClassScore, Features, PhotoError, Placement, Query, Scores, percent
+from attnvis.types import Box, ClassScore, Features, PhotoError, Placement, Query, Scores, find_class, percent
 
 
 def test_what_a_text_may_name_a_config_may_call_and_there_is_a_yaml_of_it():
@@ -112,6 +112,16 @@ def test_a_class_goes_by_name_or_index(name, index):
         (result,) = build_queries(function, features)
         close(result.vectors, features.head.weight[index].expand(B, 1, D))
         assert result.labels == ((CATEGORIES[index],),) * B
+
+
+def test_a_name_is_looked_up_among_the_classes_that_are_given():
+    """Which are remembered: the same text may be another class of another network, or none."""
+    for _ in range(2):
+        assert find_class("tabby", ["owl", "tabby, tabby cat"], 2) == 1
+        assert find_class("tabby", ("tabby", "owl"), 2) == 0
+        assert find_class("1", ("tabby", "owl"), 2) == find_class(1, (), 2) == 1
+        with pytest.raises(ValueError, match="unknown class 'tabby' among the 1 of this backbone"):
+            find_class("tabby", ("owl",), 1)
 
 
 def test_predicted_is_each_photos_own_best_class():

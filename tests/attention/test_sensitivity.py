@@ -13,7 +13,7 @@ from torch.autograd.functional import jacobian
 
 from attnvis.attention import normalise, scaling
 from attnvis.attention.dot_product import weigh
-from attnvis.attention.jacobian import NormaliserJacobian, frobenius_norm
+from attnvis.attention.jacobian import NormaliserJacobian, diagonal, frobenius_norm, largest_eigenvalue
 from attnvis.attention.sensitivity import MOST_PATCHES, sensitivity, sensitivity_of_settings
 from attnvis.types import Scores
 
@@ -186,6 +186,69 @@ def test_jacobian_norms_are_those_of_the_derivative_of_softmax(row):
     assert found["jacobian_spectral"] == pytest.approx(largest, abs=1e-12)
     bound = max(a * (1 - a) for a in logits.softmax(0).tolist())
     assert bound - 1e-12 <= found["jacobian_spectral"] <= min(2 * bound, 0.5) + 1e-12
+
+
+def dense(normaliser: NormaliserJacobian) -> Tensor:
+    """diag(gains) - shares gains^T, written out."""
+    gains, shares = normaliser.gains, normaliser.shares
+    return torch.diag_embed(gains) - shares.unsqueeze(-1) * gains.unsqueeze(-2)
+
+
+def symmetric(normaliser: NormaliserJacobian) -> Tensor:
+    """diag(gains) - r r^T with r^2 = gains shares: the eigenvalues of `dense`, for eigvalsh."""
+    root = (normaliser.gains * normaliser.shares).sqrt()
+    return torch.diag_embed(normaliser.gains) - root.unsqueeze(-1) * root.unsqueeze(-2)
+
+
+extreme = st.sampled_from([0.0, 1e-9, 1e-3, 1.0, 20.0, 700.0, 1e4])
+
+
+@given(
+    rows=st.lists(st.lists(st.integers(-4, 4), min_size=6, max_size=6), min_size=1, max_size=5),
+    size=extreme,
+    patches=st.integers(1, 6),
+    name=st.sampled_from(["softmax", "entmax15", "sparsemax", "sigmoid", "top_k:4", "power:3"]),
+)
+@example(rows=[[4, 4, 4, 4, 4, 4]], size=1.0, patches=6, name="softmax")
+@example(rows=[[4, 0, 0, 0, 0, 0], [4, 4, 0, 0, 0, 0]], size=20.0, patches=6, name="softmax")
+@example(rows=[[1, 0, 0, 0, 0, 0]], size=1e-9, patches=6, name="softmax")
+@settings(deadline=None, derandomize=True, max_examples=150)
+def test_the_closed_forms_are_those_of_the_matrix_written_out(rows, size, patches, name):
+    """Ties, one patch, one-hot and flat rows, each beside others that need more steps."""
+    logits = size * torch.tensor(rows, dtype=torch.float64)[:, None, :patches]
+    function, settings_of = normalise_parts(NORMALISERS[name])
+    normaliser = normalise.DERIVATIVES[function](logits, NORMALISERS[name](logits), **settings_of)
+    scale = max(1.0, float(normaliser.gains.max()))
+    eigenvalues = torch.linalg.eigvalsh(symmetric(normaliser))[..., -1].clamp_min(0)
+    torch.testing.assert_close(largest_eigenvalue(normaliser), eigenvalues, rtol=0, atol=1e-14 * scale)
+    norms = torch.linalg.matrix_norm(dense(normaliser))
+    torch.testing.assert_close(frobenius_norm(normaliser), norms, rtol=1e-12, atol=1e-15 * scale)
+    factors = 0.1 + torch.arange(patches, dtype=torch.float64).expand_as(logits)
+    scaled = torch.linalg.matrix_norm(dense(normaliser) * factors.unsqueeze(-2))
+    known = frobenius_norm(normaliser, diagonal(factors))
+    torch.testing.assert_close(known, scaled, rtol=1e-12, atol=1e-14 * scale)
+
+
+def normalise_parts(normaliser):
+    """A normaliser without its settings, and these."""
+    return (normaliser.func, normaliser.keywords) if isinstance(normaliser, partial) else (normaliser, {})
+
+
+@pytest.mark.parametrize("left", [1e-2, 1e-5, 1e-8, 1e-12])
+def test_the_eigenvalue_of_nearly_one_hot_weights_is_exact_beside_its_pole(left):
+    """Three patches 1 - 2 e, e, e: the vector (0, 1, -1) has e, and (2, -1, -1) has 3 e (1 - 2 e)."""
+    weights = torch.tensor([[1 - 2 * left, left, left]], dtype=torch.float64)
+    found = largest_eigenvalue(NormaliserJacobian(weights, shares=weights))
+    assert found.item() == pytest.approx(max(left, 3 * left * (1 - 2 * left)), abs=1e-15)
+
+
+def test_a_row_that_is_not_a_number_stays_none_and_leaves_its_neighbours():
+    weights = torch.tensor([[0.5, 0.3, 0.2], [torch.nan, 0.3, 0.2]], dtype=torch.float64)
+    normaliser = NormaliserJacobian(weights, shares=weights)
+    for function in (largest_eigenvalue, frobenius_norm):
+        both = function(normaliser)
+        assert both[1].isnan() and both[0].isfinite()
+        assert torch.equal(both[:1], function(NormaliserJacobian(weights[:1], shares=weights[:1])))
 
 
 # Functions from elsewhere

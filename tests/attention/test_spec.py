@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -164,3 +165,16 @@ def test_what_records_write_is_read(text, same):
 def test_settings_that_do_not_fit_are_one_line_with_the_given_text(text, hint):
     message = complaint(ValueError, parse, text)
     assert repr(text) in message and hint in message.replace(repr(text), ""), message
+
+
+def test_a_function_without_a_hash_is_written_with_its_settings():
+    @dataclass
+    class Shift:  # compares by value, and so has no hash
+        by: float = 0.0
+
+        def __call__(self, logits, times: int = 1):
+            return logits + self.by * times
+
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Shift())
+    assert format_function(partial(Shift(2.0), times=3)) == "Shift:3"

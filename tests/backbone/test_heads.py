@@ -5,19 +5,24 @@ so that no exchanged axis passes unnoticed.
 """
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from conftest import fake_backbone
 from torch import nn
 
 from attnvis.attention.dot_product import attend
-from attnvis.attention.query import class_
+from attnvis.attention.query import class_, several
+from attnvis.attention.query.language import parse
 from attnvis.backbone import Backbone, build_backbone
 from attnvis.backbone.heads import Certificate, FrozenNorm, Gated, Gradient, Linear, certify
 from attnvis.data.preprocessing import collate
 from attnvis.geometry import ReceptiveField
-from attnvis.types import Batch, Photo, Preprocessing
+from attnvis.methods.attention import AttentionMethod
+from attnvis.types import Batch, Box, Features, Photo, Placement, Preprocessing
 
 B, C, D, h, w = 2, 5, 7, 3, 4
 EPS = 1e-6
@@ -138,6 +143,80 @@ def test_the_gradient_can_be_asked_where_gradients_are_off():
     with torch.inference_mode():
         vectors, _ = Gradient(bent).ask(MAPS.clone(), torch.tensor([1, 3]))
     torch.testing.assert_close(vectors.clone(), Gradient(bent).ask(MAPS, torch.tensor([1, 3]))[0])
+
+
+class Counted:
+    """What follows the maps, and how often it was run."""
+
+    def __init__(self, rest) -> None:
+        self.rest, self.passes = rest, 0
+
+    def __call__(self, maps: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        return self.rest(maps)
+
+
+def autograd_query(rest, maps: torch.Tensor, classes: list[int]) -> torch.Tensor:
+    """A pass of its own, forth and back."""
+    inputs = maps.clone().requires_grad_()
+    chosen = rest(inputs)[range(len(classes)), classes].sum()
+    return torch.autograd.grad(chosen, inputs)[0].sum((2, 3))
+
+
+def test_the_pass_that_gave_the_logits_answers_every_class_query():
+    rest = Counted(bent)
+    with torch.inference_mode():
+        logits, ask = Gradient(rest).read(MAPS.clone())
+        vectors = {classes: ask(torch.tensor(classes)) for classes in ((1, 3), (0, 0), (1, 3))}
+    assert rest.passes == 1 and not logits.requires_grad
+    torch.testing.assert_close(logits, bent(MAPS))
+    for classes, found in vectors.items():
+        torch.testing.assert_close(found, autograd_query(bent, MAPS, list(classes)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_head_whose_query_needs_no_pass_leaves_none(kind):
+    logits, ask = HEADS[kind][0].read(MAPS)
+    assert torch.equal(logits, HEADS[kind][0].logits(MAPS)) and ask is None
+
+
+def features_of(head, maps: torch.Tensor, **more) -> Features:
+    tokens = maps.flatten(2).mT.contiguous()
+    placement = Placement((1.0, 1.0), (2.0, 2.0), (h, w), (2 * h, 2 * w), Box(0.0, 0.0, 2.0 * h, 2.0 * w))
+    return Features(tokens, (h, w), (placement,) * len(maps), head, **more)
+
+
+def test_a_class_query_of_an_earlier_layer_runs_the_rest_once():
+    rest = Counted(bent)
+    query = class_(features_of(Gradient(rest), MAPS))
+    assert rest.passes == 1
+    best = bent(MAPS).argmax(1).tolist()
+    torch.testing.assert_close(query.vectors[:, 0], autograd_query(bent, MAPS, best))
+
+
+def test_a_run_with_class_queries_makes_one_pass_of_the_classifier_a_batch():
+    torch.manual_seed(0)
+    rest = Counted(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 6), nn.Tanh()))
+    backbone = fake_backbone(nn.AvgPool2d(8), Preprocessing(size=32), head=Gradient(rest))
+    photos = [Photo(name, np.full((32, 32, 3), 90, np.uint8), (32, 32), name) for name in "ab"]
+    method = AttentionMethod(backbone, partial(several, of=["class", "class:2", "class:5"]))
+    rest.passes = 0
+    answers = method(collate(photos, backbone.preprocessing))
+    assert rest.passes == 1 and [len(of_photo) for of_photo in answers] == [3, 3]
+    alone = replace(method, query=parse("class:2"))(collate(photos, backbone.preprocessing))
+    assert rest.passes == 2 and torch.equal(answers[1][1].vector, alone[1][0].vector)
+
+
+def test_other_tokens_are_not_asked_by_the_pass_of_the_first():
+    head = Gradient(bent)
+    logits, ask = head.read(MAPS)
+    features = features_of(head, MAPS, logits=logits)
+    object.__setattr__(features, "ask", ask)
+    other = replace(features, tokens=2 * features.tokens)
+    torch.testing.assert_close(
+        class_(other, 1).vectors[:, 0], autograd_query(bent, 2 * MAPS, [1] * len(MAPS))
+    )
+    torch.testing.assert_close(class_(features, 1).vectors[:, 0], autograd_query(bent, MAPS, [1] * len(MAPS)))
 
 
 # ----------------------------------------------------------------------------------------------- certificates

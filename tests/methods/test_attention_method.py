@@ -14,9 +14,10 @@ from torch import Tensor
 from attnvis.attention import normalise, query, scaling
 from attnvis.attention.query import language
 from attnvis.backbone.heads import Linear
+from attnvis.methods import attention
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
-from attnvis.metrics.diagnostics import DESCRIPTIONS
+from attnvis.metrics.diagnostics import DESCRIPTIONS, diagnose
 from attnvis.types import Box, Features, Placement, Query
 
 B, Q, D, C = 2, 3, 7, 11  # different primes: a transposed axis cannot pass unnoticed
@@ -168,6 +169,43 @@ def test_several_kinds_of_query_are_answered_at_once_as_one_by_one():
         one_by_one = [answer for answers in alone for answer in answers[b]]
         for answer, other in zip(together[b], one_by_one, strict=True):
             assert_same(answer, other)
+
+
+@pytest.mark.parametrize("scale", ["inv_sqrt_d", "cosine", "perplexity", "robust_z"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_query_has_the_same_map_among_others_as_alone(scale, dtype):
+    """To the last digit: the shared computations are those of a row, and the product is its own."""
+    tokens = some().tokens.to(dtype)
+    features = replace(some(tokens), logits=some().logits.to(dtype))
+    ask = partial(AttentionMethod, no_network, scaling=getattr(scaling, scale))
+    together = ask(query=partial(language.several, of=SEVERAL)).answer((features,))
+    one_by_one = [ask(query=language.parse(text)).answer((features,)) for text in SEVERAL]
+    for photo in range(B):
+        alone = [answer for answers in one_by_one for answer in answers[photo]]
+        assert [answer.query for answer in together[photo]] == [answer.query for answer in alone]
+        for one, other in zip(together[photo], alone, strict=True):
+            assert torch.equal(one.weights, other.weights) and torch.equal(one.vector, other.vector)
+            assert one.diagnostics == pytest.approx(other.diagnostics, rel=1e-12, abs=1e-15)
+            assert (one.label, one.mark, one.class_score) == (other.label, other.mark, other.class_score)
+
+
+def test_queries_of_the_same_keys_share_their_diagnostics_and_large_ones_take_turns(monkeypatch):
+    sizes = []
+
+    def counted(weights, *arguments, **settings):
+        sizes.append(weights.shape[1])
+        return diagnose(weights, *arguments, **settings)
+
+    monkeypatch.setattr(attention, "diagnose", counted)
+    method = replace(sharp, query=partial(language.several, of=SEVERAL))
+    answers = method.answer((some(),))
+    assert sizes == [4, 1, 4]  # rarity has keys of its own
+    sizes.clear()
+    monkeypatch.setattr(attention, "SCORES", 2 * B * N)
+    again = method.answer((some(),))
+    assert sizes == [4, 1, 2, 2]  # random:1,3 and one before; two at a time
+    for one, other in zip(answers[1], again[1], strict=True):
+        assert torch.equal(one.weights, other.weights) and one.query == other.query
 
 
 def test_marks_and_labels_belong_to_their_query_and_photo():

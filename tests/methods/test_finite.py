@@ -42,6 +42,18 @@ def test_a_spoiled_feature_fails_under_every_scaling_with_the_layers_name(scale,
         method.answer((features(spoiled(value)),))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_finite_features_whose_sum_is_not_are_taken(dtype):
+    tokens = torch.full((1, N, D), 0.9 * torch.finfo(dtype).max, dtype=dtype)
+    assert tokens.sum().isinf()
+
+    def small(features: Features) -> torch.Tensor:
+        return torch.ones(1, 1, D) * 1e-30
+
+    ((answer,),) = AttentionMethod(no_network, small).answer((features(tokens),))
+    assert answer.weights.tolist() == pytest.approx([1 / N] * N)
+
+
 @pytest.mark.parametrize("name", normalise.__all__)
 def test_scores_that_overflow_fail_under_every_normaliser(name):
     tokens = torch.full((1, N, D), 3e19)  # finite, and their squares are not: 9e38 is beyond float32

@@ -5,7 +5,8 @@ Scores are linear in the query: scores(k * q1 + q2) = k * scores(q1) + scores(q2
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -37,14 +38,15 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
     `name` is a category, its index, or "predicted": the network's own answer, photo by photo.  Raises
     ValueError where there is no classifier, or no such class.
     """
-    head, logits = features.head, features.logits
+    head, logits, ask = features.head, features.logits, features.ask
     if head is None:
         raise ValueError(
             "a class query needs a classifier, and this backbone has none: "
             f"give it a head, or ask another query{or_a_kind(name)}"
         )
     if logits is None:  # of an earlier layer: what follows in the network is run only now
-        logits = head.logits(features.maps).float()
+        logits, ask = head.read(features.maps)
+        logits = logits.float()
     if name == "predicted":
         classes = logits.argmax(-1)
     else:
@@ -54,7 +56,7 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
             raise ValueError(f"{error}{or_a_kind(name)}") from None
         classes = torch.full((len(logits),), index, device=logits.device)
     scores = class_scores(head, logits, classes=classes)
-    vectors, _ = head.ask(features.maps, classes)
+    vectors = ask(classes) if ask else head.ask(features.maps, classes)[0]
     return Query(
         vectors.unsqueeze(1),
         labels=tuple((score.name,) for score in scores),
@@ -70,8 +72,9 @@ def or_a_kind(name: str | int) -> str:
 
 def class_scores(head: Head, logits: Float[Tensor, "B C"], classes: Int[Tensor, " B"]) -> list[ClassScore]:
     """What the network says of one class per photo."""
-    chosen = logits.double().gather(1, classes.unsqueeze(1))  # [B, 1]
-    probabilities = (chosen - logits.double().logsumexp(1, keepdim=True)).exp().flatten()
+    logits = logits.double()
+    chosen = logits.gather(1, classes.unsqueeze(1))  # [B, 1]
+    probabilities = (chosen - logits.logsumexp(1, keepdim=True)).exp().flatten()
     ranks = 1 + (logits > chosen).sum(1)
     columns = (classes, probabilities, chosen.flatten(), ranks)
     rows = zip(*(column.tolist() for column in columns), strict=True)
@@ -119,7 +122,7 @@ def box(features: Features, x: float, y: float, width: float, height: float) -> 
     for name, placement in named_placements(features):
         rows = overlap_lengths(placement, 0, low=y, high=y + height)
         columns = overlap_lengths(placement, 1, low=x, high=x + width)
-        if not (rows.sum() > 0 and columns.sum() > 0):
+        if not (sum(rows) > 0 and sum(columns) > 0):
             photo_height, photo_width = placement.size
             raise PhotoError(
                 f"box {x:g},{y:g},{width:g},{height:g} (x,y,width,height) touches no part of the "
@@ -260,38 +263,37 @@ def weighted_mean(features: Features, shares: list[Float[Tensor, " N"]]) -> Floa
     return (weights / weights.sum(-1, keepdim=True)).unsqueeze(1) @ features.tokens
 
 
-def outer_product(rows: Float[Tensor, " h"], columns: Float[Tensor, " w"]) -> Float[Tensor, " N"]:
+def outer_product(rows: Sequence[float], columns: Sequence[float]) -> Float[Tensor, " N"]:
     """Weights of rows and columns -> weights of patches, i = row * w + column."""
-    return (rows.unsqueeze(1) * columns).flatten()
+    down, across = (torch.tensor(weights, dtype=torch.float64) for weights in (rows, columns))
+    return torch.outer(down, across).flatten()
 
 
-def cell_centres(placement: Placement, axis: int) -> Float[Tensor, " cells"]:
+def cell_centres(placement: Placement, axis: int) -> list[float]:
     """Along the rows (axis 0) or columns (1) of the photo, in its pixels."""
-    cells = torch.arange(placement.grid[axis], dtype=torch.float64)
-    return placement.first[axis] + placement.step[axis] * cells
+    return [placement.first[axis] + placement.step[axis] * cell for cell in range(placement.grid[axis])]
 
 
-def interpolation_weights(placement: Placement, axis: int, position: float) -> Float[Tensor, " cells"]:
-    """Linear interpolation between the cells' centres at a position of the photo, summing to 1.
+def interpolation_weights(placement: Placement, axis: int, position: float) -> list[float]:
+    """Of the cells along an axis: linear interpolation between their centres at a position of the photo,
+    summing to 1.
 
     Beyond the outer centres the outer cell has all the weight.
     """
     centres = cell_centres(placement, axis)
-    inside = min(max(position, float(centres[0])), float(centres[-1]))
-    return (1 - (centres - inside).abs() / placement.step[axis]).clamp_min(0)
+    inside = min(max(position, centres[0]), centres[-1])
+    return [max(0.0, 1 - abs(centre - inside) / placement.step[axis]) for centre in centres]
 
 
-def overlap_lengths(placement: Placement, axis: int, low: float, high: float) -> Float[Tensor, " cells"]:
-    """The length that each cell shares with [low, high), in pixels of the photo.
+def overlap_lengths(placement: Placement, axis: int, low: float, high: float) -> list[float]:
+    """The length that each cell along an axis shares with [low, high), in pixels of the photo.
 
     Cells reach half-way to their neighbours, the outer ones to the edge of what was seen.
     """
-    centres = cell_centres(placement, axis)
-    between = (centres[1:] + centres[:-1]) / 2
+    between = [(before + after) / 2 for before, after in pairwise(cell_centres(placement, axis))]
     start, length = extent_along(placement.seen, axis)
-    first, last = torch.tensor([[float(start)], [float(start + length)]]).double()
-    edges = torch.cat([first, between, last])
-    return (edges[1:].clamp_max(high) - edges[:-1].clamp_min(low)).clamp_min(0)
+    edges = [float(start), *between, float(start + length)]
+    return [max(0.0, min(end, high) - max(begin, low)) for begin, end in pairwise(edges)]
 
 
 def principal_directions(

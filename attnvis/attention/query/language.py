@@ -51,10 +51,12 @@ def build_queries(function: QueryFunction, features: Features) -> list[Query]:
     other ValueError where the settings fit no photo.
     """
     answer = function(features)
-    text = format_function(function)
     if isinstance(answer, Query):
         answer = [answer]
-    elif isinstance(answer, Tensor):
+    if isinstance(answer, list) and all(query.text for query in answer):
+        return answer  # of several
+    text = format_function(function)
+    if isinstance(answer, Tensor):
         photos, _, channels = features.tokens.shape
         if answer.ndim != 3 or (len(answer), answer.shape[2]) != (photos, channels):
             raise ValueError(
