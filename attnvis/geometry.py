@@ -9,6 +9,7 @@ looked.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,7 @@ def cell_positions(first: float, step: float, cells: int, pixels: int) -> Float[
     return np.clip((np.arange(pixels) + 0.5 - first) / step, 0, cells - 1)
 
 
+@lru_cache(maxsize=8)  # photos of one shape have the same: rows and columns, of the photo and of its panel
 def linear_weights(first: float, step: float, cells: int, pixels: int) -> Float[np.ndarray, "pixels cells"]:
     """Linear interpolation as a matrix: row p holds the shares of the cells at the centre of pixel p.
 
@@ -178,6 +180,7 @@ def linear_weights(first: float, step: float, cells: int, pixels: int) -> Float[
     return np.maximum(0, 1 - distances).astype(np.float32)
 
 
+@lru_cache(maxsize=8)
 def cubic_weights(first: float, step: float, cells: int, pixels: int) -> Float[np.ndarray, "pixels cells"]:
     """Cubic interpolation as a matrix (Catmull and Rom 1974), as `linear_weights` has it.
 

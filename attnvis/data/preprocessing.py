@@ -5,12 +5,13 @@
 
 import contextlib
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from attnvis.data.decoding import full_pixels, load
 from attnvis.data.pixels import Pixels
@@ -135,10 +136,20 @@ def collate(photos: Sequence[Photo], how: Preprocessing) -> Batch:
             f"a batch has photos of one input size, not {sizes or 'none'}; "
             "group them by shape_key, or use a square fit"
         )
+    images = torch.empty(len(inputs), *views[0].size, 3)  # [B, H, W, 3]
+    table = level_table(how.mean, how.std)
+    for image, (pixels, _) in zip(images.numpy(), inputs, strict=True):
+        cv2.LUT(pixels, table, dst=image)
+    return Batch(images.permute(0, 3, 1, 2), views, photos=tuple(photos))
+
+
+@lru_cache(maxsize=8)
+def level_table(
+    mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Float[np.ndarray, "1 256 3"]:
+    """What becomes of every level of every channel."""
     levels = np.arange(256)[:, None] / 255
-    table = ((levels - how.mean) / how.std).astype(np.float32)  # [256, 3]: every level of every channel
-    images = np.stack([cv2.LUT(pixels, table[None]) for pixels, _ in inputs])  # [B, H, W, 3]
-    return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), views, photos=tuple(photos))
+    return ((levels - mean) / std).astype(np.float32)[None]
 
 
 def sample(paths: list[Path], preprocessing: Preprocessing, count: int = 8) -> Batch | None:

@@ -1,7 +1,8 @@
 """A photo and its answers in, overlays and panels in the run's folder out; what a panel says beside them."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,22 @@ from jaxtyping import UInt8
 from attnvis.data.decoding import full_pixels
 from attnvis.files import save, slug, unique
 from attnvis.methods.answer import Answer
-from attnvis.pipeline.run_page import CARDS
 from attnvis.render import overlays, panels
 from attnvis.render.thumbnail import Thumbnail, thumbnail
 from attnvis.types import Box, Photo, Provenance, percent
 
-__all__ = ["PhotoDrawer", "class_lines", "number_lines", "scaling_text"]
+__all__ = ["PhotoDrawer", "Pictures", "class_lines", "number_lines", "scaling_text"]
 
 Line = tuple[str, object]  # a name and what stands behind it
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Of one answer."""
+
+    paths: Mapping[str, str]  # overlay, panel -> where it lies in the folder
+    digests: Mapping[str, str]  # such a path -> sha256 of the file
+    thumbnail: Thumbnail | None = None  # of the overlay
 
 
 @dataclass(frozen=True)
@@ -29,25 +38,21 @@ class PhotoDrawer:
     provenance: Provenance
     scaling: str
     warnings: tuple[str, ...] = ()  # of the network
-    thumbnails: dict[str, Thumbnail] = field(default_factory=dict)  # of overlays, for the page's cards
 
-    def draw(self, stem: str, photo: Photo, answers: Sequence[Answer]) -> list[dict[str, str]]:
-        """The overlay (and panel) of every answer; gives their paths relative to the folder."""
+    def draw(self, stem: str, photo: Photo, answers: Sequence[Answer], thumbnails: int = 0) -> list[Pictures]:
+        """The overlay (and panel) of every answer; of the first so many also a thumbnail."""
         pixels = full_pixels(photo)
         pictures, names = [], dict[str, int]()
-        for answer in answers:
+        for number, answer in enumerate(answers):
             name = unique(f"{stem}.{slug(answer.label)}", names)
             paths = {"overlay": f"overlays/{name}.{self.style.format}"}
-            picture = overlays.overlay(
+            overlay = overlays.overlay(
                 pixels, answer.cells, self.style, answer.mark, field=answer.field, placement=answer.placement
             )
-            encoded = self.save(paths["overlay"], picture)
-            small = thumbnail(encoded) if len(self.thumbnails) < CARDS else None
-            if small is not None:
-                self.thumbnails[paths["overlay"]] = small
+            digests = {paths["overlay"]: self.save(paths["overlay"], overlay)}
             if self.style.panel:
                 paths["panel"] = f"panels/{name}.{self.style.format}"
-                picture = panels.panel(
+                panel = panels.panel(
                     pixels,
                     answer.cells,
                     self.style,
@@ -57,15 +62,15 @@ class PhotoDrawer:
                     field=answer.field,
                     placement=answer.placement,
                 )
-                self.save(paths["panel"], picture)
-            pictures.append(paths)
+                digests[paths["panel"]] = self.save(paths["panel"], panel)
+            pictures.append(Pictures(paths, digests, thumbnail(overlay) if number < thumbnails else None))
         return pictures
 
-    def save(self, name: str, picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
-        """Gives what the file holds."""
+    def save(self, name: str, picture: UInt8[np.ndarray, "H W 3"]) -> str:
+        """Gives the digest of the file."""
         encoded = overlays.encode(picture, self.style.format, self.style.quality)
         save(self.folder, name, encoded)
-        return encoded
+        return hashlib.sha256(encoded).hexdigest()
 
     def lines(self, answer: Answer, photo: Photo) -> Iterator[Line]:
         """What stands beside one map: the question, the network, the numbers, and what to beware of."""

@@ -17,6 +17,7 @@ __all__ = [
     "COLUMNS",
     "SafeWriter",
     "answer_columns",
+    "as_read",
     "as_written",
     "open_records",
     "read_numbers",
@@ -183,10 +184,15 @@ def has_its_numbers(row: Mapping[str | None, Any]) -> bool:
     return all(row.get(name) for name in EVERY) and len(set(classes)) == 1 and len(set(predicted)) == 1
 
 
-def row_seal(folder: Path, row: Mapping[str, Any]) -> str:
-    """A digest of what a row says and of the files that it names: no changed bit of either is passed over."""
-    digests = [file_digest(folder / str(row[name])) for name in FILES if row.get(name)]
-    return f"{text_seal(row)}.{json_digest(digests)}"
+def row_seal(folder: Path, row: Mapping[str, Any], digests: Mapping[str, str] | None = None) -> str:
+    """A digest of what a row says and of the files that it names: no changed bit of either is passed over.
+
+    `digests` are those of files that have just been written, by the names in the row; others are read.
+    """
+    known = digests or {}
+    names = [str(row[column]) for column in FILES if row.get(column)]
+    of_files = [known[name] if name in known else file_digest(folder / name) for name in names]
+    return f"{text_seal(row)}.{json_digest(of_files)}"
 
 
 def text_seal(row: Mapping[str, Any]) -> str:
@@ -214,6 +220,12 @@ def sort_records(path: Path) -> None:
 def as_written(text: str) -> str:
     """What a table holds of a name; one that is no Unicode has backslashes there."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def as_read(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row that is written as `read_numbers` gives it back."""
+    texts = {name: "" if row.get(name) is None else as_written(str(row[name])) for name in COLUMNS}
+    return texts | {name: float(texts[name]) for name in NUMBERS if texts[name]}
 
 
 def read_numbers(path: Path) -> Iterator[dict[str, Any]]:

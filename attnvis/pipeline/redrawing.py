@@ -54,8 +54,12 @@ class SourceRun:
         return tuple(Path(rows[0]["path"]) for rows in self.photos)
 
     def maps(self) -> tuple[Path, ...]:
-        """Of every photo; of one that failed then a file that is not there."""
-        return tuple(self.folder / (rows[0]["map"] or "maps") for rows in self.photos)
+        """Of every photo."""
+        return tuple(self.map(index) for index in range(len(self.photos)))
+
+    def map(self, index: int) -> Path:
+        """Of one photo; of one that failed then a file that is not there."""
+        return self.folder / (self.photos[index][0]["map"] or "maps")
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -152,7 +156,7 @@ def redraw_run(source: SourceRun, results: RunWriter) -> Iterator[Outcome[Answer
     for number, index in enumerate(results.left):
         path = results.plan.paths[index]
         try:
-            answers, rows = redraw_photo(source, index, results)
+            answers, rows = redraw_photo(source, number, results)
         except (ValueError, FileNotFoundError, PhotoError) as error:
             yield Outcome(number, path, error=" ".join(str(error).split()))
             continue
@@ -160,13 +164,14 @@ def redraw_run(source: SourceRun, results: RunWriter) -> Iterator[Outcome[Answer
 
 
 def redraw_photo(
-    source: SourceRun, index: int, results: RunWriter
+    source: SourceRun, number: int, results: RunWriter
 ) -> tuple[list[Answer], list[dict[str, Any]]]:
-    """The answers of one photo, and its new rows.
+    """The answers of one photo, by its number among those that are left, and its new rows.
 
     Raises ValueError, or FileNotFoundError, where its maps or its pixels are not what they were.
     """
-    before, maps = source.photos[index], source.maps()[index]
+    index = results.left[number]
+    before, maps = source.photos[index], source.map(index)
     if not all(map(says_what_was_written, before)):
         records = source.folder / "records.csv"
         raise ValueError(
@@ -182,16 +187,15 @@ def redraw_photo(
         raise ValueError(f"{photo.name} is not the photo that {maps} was made from; its bytes have changed")
     if any(answer.placement.size != photo.size for answer in answers):
         raise ValueError(f"{maps} lies on a photo of another size; run again to make it")
-    stem = results.stems[index]
-    pictures = results.drawer.draw(stem, photo, answers)
-    copy = f"maps/{stem}.safetensors"
+    pictures = results.draw(number, photo, answers)
+    copy = f"maps/{results.stems[index]}.safetensors"
     save(results.folder, copy, read_bytes(maps))
     if results.promise.sources[index].digest not in ("", file_digest(results.folder / copy)):
         raise ValueError(f"{maps} changed since the redraw began; --resume draws it again")
     rows = []
-    for row, paths in zip(before, pictures, strict=True):
-        new = row | {"index": str(index), "map": copy, "panel": ""} | paths
-        rows.append(new | {"seal": row_seal(results.folder, new)})
+    for row, picture in zip(before, pictures, strict=True):
+        new = row | {"index": str(index), "map": copy, "panel": ""} | dict(picture.paths)
+        rows.append(new | {"seal": row_seal(results.folder, new, picture.digests)})
     return answers, rows
 
 

@@ -10,6 +10,7 @@ Files come first: a dead network costs nothing.
 """
 
 import contextlib
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,14 +22,14 @@ from typing import Any
 from attnvis.files import file_digest, is_whole, locked, naming, save, slug, unique
 from attnvis.json_files import read_json, write_json
 from attnvis.methods.answer import Answer
-from attnvis.pipeline import run_page
-from attnvis.pipeline.drawing import PhotoDrawer
+from attnvis.pipeline.drawing import PhotoDrawer, Pictures
 from attnvis.pipeline.logger import LoggerSettings, new_id, read_logger
 from attnvis.pipeline.maps import map_photo, write_maps
 from attnvis.pipeline.photo_tracking import PhotoTracker
 from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.records import (
     answer_columns,
+    as_read,
     as_written,
     open_records,
     read_numbers,
@@ -37,9 +38,11 @@ from attnvis.pipeline.records import (
     sort_records,
 )
 from attnvis.pipeline.resume import FolderPlan, differing, remove_file, require_own_files
+from attnvis.pipeline.run_page import CARDS, RunPage
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays, panels
-from attnvis.types import PhotoError, Provenance
+from attnvis.render.thumbnail import Thumbnail
+from attnvis.types import Photo, PhotoError, Provenance
 
 __all__ = ["RunWriter"]
 
@@ -48,7 +51,7 @@ FOLDERS = ("maps", "overlays", "panels", "wandb")
 
 
 class RunWriter:
-    """A run's folder, open for outcomes; leave the `with` block to have the page written and W&B told.
+    """A run's folder, open for outcomes; leave the `with` block to have the page made whole and W&B told.
 
     `render` draws and writes what one outcome is to leave behind; several threads may do so at once.
     `record` notes it. A run that goes on (`resume`) has the same plan;
@@ -60,6 +63,7 @@ class RunWriter:
         self.failed = 0
         self.reasons: dict[str, int] = {}
         self.photo_notes: Counter[str] = Counter()  # what was done to photos -> how many
+        self.thumbnails: dict[str, Thumbnail] = {}  # of overlays, until they are on the page
         names = dict[str, int]()
         self.stems = [unique(slug(path.stem), names) for path in plan.paths]
         self.drawer = PhotoDrawer(folder, plan.style, plan.provenance, plan.scaling, plan.warnings)
@@ -81,6 +85,7 @@ class RunWriter:
                 self.remove_files(finished)
             # What is no longer true goes first: the plan may name what it is to be made from anew.
             self.rows, self.table = open_records(folder / "records.csv", after=finished)
+            self.page = RunPage(folder, self.thumbnails)
             self.promise.write(folder)
             write_json(folder, "run.json", record)
             settings = plan.provenance.entries() | {"versions": record["versions"]} | dict(plan.config)
@@ -158,6 +163,7 @@ class RunWriter:
                 if begun:
                     self.write_page()
         finally:
+            self.page.close()
             self.lock.close()
             self.tracker.__exit__(kind, error, trace)
 
@@ -194,7 +200,6 @@ class RunWriter:
         photo = outcome.photo
         assert photo is not None
         index = self.left[outcome.index]
-        stem = self.stems[index]
         if self.promise.photos[index].digest not in ("", photo.digest):
             raise PhotoError(f"{outcome.path} changed since the run began; --resume does it again")
         height, width = photo.size
@@ -210,26 +215,41 @@ class RunWriter:
             "scaling": self.plan.scaling,
             "normalise": self.plan.normalise,
         }
-        pictures = self.drawer.draw(stem, photo, outcome.answers)
+        pictures = self.draw(outcome.index, photo, outcome.answers)
+        digests: dict[str, str] = {}
         if self.plan.keep_maps:
-            row["map"] = f"maps/{stem}.safetensors"
-            self.write(row["map"], write_maps(photo, outcome.answers, weights))
-        answers = zip(outcome.answers, pictures, strict=True)
-        rows = [row | paths | answer_columns(answer) for answer, paths in answers]
-        return [row | {"seal": row_seal(self.folder, row)} for row in rows]
+            row["map"] = f"maps/{self.stems[index]}.safetensors"
+            content = write_maps(photo, outcome.answers, weights)
+            self.write(row["map"], content)
+            digests[row["map"]] = hashlib.sha256(content).hexdigest()
+        rows = []
+        for answer, of_answer in zip(outcome.answers, pictures, strict=True):
+            columns = row | dict(of_answer.paths) | answer_columns(answer)
+            seal = row_seal(self.folder, columns, digests | dict(of_answer.digests))
+            rows.append(columns | {"seal": seal})
+        return rows
+
+    def draw(self, number: int, photo: Photo, answers: Sequence[Answer]) -> list[Pictures]:
+        """The pictures of the outcome with this number; what may become a card of the page also small."""
+        stem = self.stems[self.left[number]]
+        pictures = self.drawer.draw(stem, photo, answers, thumbnails=CARDS - number * len(answers))
+        for picture in pictures:
+            if picture.thumbnail is not None:
+                self.thumbnails[picture.paths["overlay"]] = picture.thumbnail
+        return pictures
 
     def write_page(self) -> Path:
-        """index.html, from the records."""
+        """index.html, of the rows that came one by one; those of a run that goes on are in the records."""
         plan = self.plan
-        return run_page.write_page(
-            self.folder,
+        if self.resumed:
+            for row in read_numbers(self.folder / "records.csv"):
+                self.page.add(row)
+        return self.page.write(
             f"attnvis {plan.name}",
-            rows=read_numbers(self.folder / "records.csv"),
             facts=plan.provenance.entries(),
             warnings=plan.warnings,
             colour_bar=overlays.encode(panels.colour_bar(plan.style), "png"),
             scale=plan.style.scale,
-            thumbnails=self.drawer.thumbnails,
         )
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -237,6 +257,9 @@ class RunWriter:
         with naming(self.folder / "records.csv"):
             self.table.writerows(rows)
             self.rows.flush()
+        for row in () if self.resumed else rows:
+            self.page.add(as_read(row))
+            self.thumbnails.pop(row.get("overlay", ""), None)
 
     def write(self, name: str, content: bytes) -> None:
         save(self.folder, name, content)

@@ -1,7 +1,7 @@
 """A run's folder and its rows -> one index.html that needs no network, no server and no second file.
 
-Rows stream through: at any time one picture is in memory, and the page grows under a temporary name until it
-is whole.
+Rows stream through while the run goes on: at any time one picture is in memory, and what was made of the rows
+waits in files without a name until the page is written.
 """
 
 import base64
@@ -9,9 +9,10 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -21,11 +22,12 @@ from attnvis.methods.answer import FREE_SIGN, UNLIKELY
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
 from attnvis.render import html
 from attnvis.render.html import number
-from attnvis.render.thumbnail import Thumbnail, thumbnail
+from attnvis.render.thumbnail import Thumbnail, thumbnail_of_file
 from attnvis.types import percent
 
-__all__ = ["CARDS", "write_page"]
+__all__ = ["CARDS", "RunPage", "write_page"]
 
+KINDS = ("card", "line", "failure")  # of a row
 CARDS = 200  # rows with a thumbnail; the page of a long run stays one that a browser opens
 SHOWN = (  # not repeated under "all numbers"
     "photo",
@@ -41,49 +43,87 @@ SHOWN = (  # not repeated under "all numbers"
 )
 
 
-def write_page(
-    folder: Path,
-    title: str,
-    rows: Iterable[Mapping[str, object]],
-    facts: Mapping[str, str],
-    warnings: Sequence[str] = (),
-    colour_bar: bytes | None = None,
-    scale: str = "times_uniform",
-    thumbnails: Mapping[str, Thumbnail] | None = None,
-) -> Path:
-    """Writes folder/index.html and gives its path.
+class RunPage:
+    """A page that grows by one row after the other, and is a file once `write` has made it whole.
 
-    `overlay` and `panel` of a row are paths inside `folder`; `scale` is that of render.Style.  `thumbnails`
-    are those that are known, by the overlay's path; others are made from the files.
+    folder      where the page goes; `overlay` and `panel` of a row are paths inside it
+    thumbnails  those that are known, by the overlay's path; others are made from the files
     """
-    pages = html.environment("attnvis.pipeline", link=link, percent=percent)
-    pieces = pages.get_template("pieces.html").module
-    counts: Counter[str] = Counter()
-    with naming(folder / "index.html"), ExitStack() as stack:
-        spools = {kind: stack.enter_context(spool(folder)) for kind in ("card", "line", "failure")}
-        for order, row in enumerate(rows):
-            kind = kind_of(row, counts["card"])
-            badges = badges_of(row)
-            counts.update([kind, *badges])
-            picture = picture_of(folder, row, thumbnails or {}) if kind == "card" else None
-            spools[kind].write(getattr(pieces, kind)(row, order, badges, picture, numbers(row)))
-        return html.write_page(
-            folder / "index.html",
-            pages.get_template("report.html"),
-            script=html.read_template("attnvis.pipeline", "report.js"),
-            title=title,
-            facts=facts,
-            warnings=warnings,
-            colour_bar=colour_bar,
-            scale=scale,
-            counts=counts,
-            limit=CARDS,
-            nearly_uniform=NEARLY_UNIFORM,
-            unlikely=UNLIKELY,
-            cards=chunks(spools["card"]),
-            lines=chunks(spools["line"]),
-            failures=chunks(spools["failure"]),
-        )
+
+    def __init__(self, folder: Path, thumbnails: Mapping[str, Thumbnail] | None = None) -> None:
+        self.folder = folder
+        self.thumbnails = {} if thumbnails is None else thumbnails
+        self.counts: Counter[str] = Counter()
+        self.rows = 0
+        self.pages = html.environment("attnvis.pipeline", link=link, percent=percent)
+        self.spools = ExitStack()
+        with naming(folder / "index.html"):
+            self.pieces = {kind: self.spools.enter_context(spool(folder)) for kind in KINDS}
+
+    def __enter__(self) -> "RunPage":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """What the page was to be made of is given up.  What no longer fits a full disk is not missed."""
+        with suppress(OSError):
+            self.spools.close()
+
+    @cached_property
+    def macros(self) -> Any:
+        """What makes each kind of row a piece of the page."""
+        return self.pages.get_template("pieces.html").module
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """A row as `records.read_numbers` gives it.  Raises OSError."""
+        kind = kind_of(row, self.counts["card"])
+        badges = badges_of(row)
+        picture = picture_of(self.folder, row, self.thumbnails) if kind == "card" else None
+        piece = getattr(self.macros, kind)(row, self.rows, badges, picture, numbers(row))
+        with naming(self.folder / "index.html"):
+            self.pieces[kind].write(piece)
+        self.counts.update([kind, *badges])
+        self.rows += 1
+
+    def write(
+        self,
+        title: str,
+        facts: Mapping[str, str],
+        warnings: Sequence[str] = (),
+        colour_bar: bytes | None = None,
+        scale: str = "times_uniform",
+    ) -> Path:
+        """Writes folder/index.html and gives its path; `scale` is that of render.Style.  Raises OSError."""
+        with naming(self.folder / "index.html"):
+            return html.write_page(
+                self.folder / "index.html",
+                self.pages.get_template("report.html"),
+                script=html.read_template("attnvis.pipeline", "report.js"),
+                title=title,
+                facts=facts,
+                warnings=warnings,
+                colour_bar=colour_bar,
+                scale=scale,
+                counts=self.counts,
+                limit=CARDS,
+                nearly_uniform=NEARLY_UNIFORM,
+                unlikely=UNLIKELY,
+                cards=chunks(self.pieces["card"]),
+                lines=chunks(self.pieces["line"]),
+                failures=chunks(self.pieces["failure"]),
+            )
+
+
+def write_page(
+    folder: Path, title: str, rows: Iterable[Mapping[str, object]], facts: Mapping[str, str], **about: Any
+) -> Path:
+    """Writes folder/index.html of rows that are known, and gives its path; `about` as in `RunPage.write`."""
+    with RunPage(folder) as page:
+        for row in rows:
+            page.add(row)
+        return page.write(title, facts, **about)
 
 
 def kind_of(row: Mapping[str, object], cards: int) -> str:
@@ -126,7 +166,7 @@ def picture_of(
     small = thumbnails.get(name)
     if small is None:
         try:
-            small = thumbnail(read_bytes(folder / name))
+            small = thumbnail_of_file(read_bytes(folder / name))
         except (OSError, ValueError):
             return None
     if small is None:

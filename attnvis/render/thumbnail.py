@@ -1,13 +1,14 @@
-"""An encoded picture in, a small JPEG of it out."""
+"""A picture in, a small JPEG of it out."""
 
 import io
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
-__all__ = ["LONGEST_SIDE", "Thumbnail", "thumbnail"]
+__all__ = ["LONGEST_SIDE", "Thumbnail", "thumbnail", "thumbnail_of_file"]
 
 LONGEST_SIDE = 360  # pixels
 
@@ -21,19 +22,38 @@ class Thumbnail:
     height: int
 
 
-def thumbnail(encoded: bytes) -> Thumbnail | None:
-    """The picture shrunk until it fits a square of LONGEST_SIDE; None for what is no whole picture."""
+def thumbnail(picture: UInt8[np.ndarray, "h w 3"]) -> Thumbnail:
+    """The picture shrunk until it fits a square of LONGEST_SIDE."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    small = cv2.cvtColor(shrunk(picture, size), cv2.COLOR_RGB2BGR)
+    _, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return Thumbnail(jpeg.tobytes(), width=size[1], height=size[0])
+
+
+def thumbnail_of_file(encoded: bytes) -> Thumbnail | None:
+    """The same of an encoded picture; None for what is no whole picture."""
     try:
         with Image.open(io.BytesIO(encoded)) as whole:
             # a jpg is decoded reduced: to what still holds the thumbnail
             whole.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
-            pixels = np.asarray(whole.convert("RGB"))
+            picture = np.asarray(whole.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    height, width = pixels.shape[:2]
-    scale = min(1.0, LONGEST_SIDE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if scale < 1:
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    _, jpeg = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
-    return Thumbnail(jpeg.tobytes(), width=size[0], height=size[1])
+    return thumbnail(picture)
+
+
+def shrunk(picture: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture at a smaller size (height, width): whole blocks of pixels averaged, then linear.
+
+    Linear sees every pixel of what shrinks to no less than half, and both are eight times as fast as averages
+    over parts of pixels.
+    """
+    height, width = picture.shape[:2]
+    block = max(1, min(height // size[0], width // size[1]))
+    if block > 1:
+        rows, columns = height // block, width // block
+        blocks = picture[: rows * block, : columns * block]
+        picture = cv2.resize(blocks, (columns, rows), interpolation=cv2.INTER_AREA)
+    return cv2.resize(picture, size[::-1], interpolation=cv2.INTER_LINEAR)

@@ -166,11 +166,11 @@ def stopped(attnvis, photos, redraw, monkeypatch):
     assert redraw("out", "whole", "render.colours=magma").code == 0
     draw, drawn = PhotoDrawer.draw, []
 
-    def stop(self, stem, photo, answers):
+    def stop(self, stem, photo, answers, **more):
         drawn.append(stem)
         if len(drawn) == 3:
             raise KeyboardInterrupt
-        return draw(self, stem, photo, answers)
+        return draw(self, stem, photo, answers, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(PhotoDrawer, "draw", stop)
