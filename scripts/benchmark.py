@@ -46,7 +46,7 @@ VERBS = {
     "memory": memory, "latency": latency, "queries": queries, "cache": cache_room, "agreement": agreement,
 }  # fmt: skip
 FOUR = ["efficientnet_lite0", "resnet18", "resnet50", "mobilenet_v2"]
-THREE = ["resnet50", "mobilenet_v3_large", "efficientnet_lite0"]
+THREE = ["efficientnet_lite0", "mobilenet_v3_large", "resnet50"]  # the slowest last: it has what time is left
 NETWORKS = {
     "networks": FOUR, "pipeline": THREE, "around": THREE, "peers": THREE, "sweep": ["efficientnet_lite0"],
     "memory": ["efficientnet_lite0"], "latency": ["efficientnet_lite0"], "queries": ["resnet50"],

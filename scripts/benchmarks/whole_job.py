@@ -32,7 +32,7 @@ SHAPES = {"640x480": LANDSCAPE, "mixed": MIXED}
 SUMMED = ("network", "decode", "fit", "attention", "draw", "write")
 AROUND = ("decode", "fit", "features", "attention", "draw", "write")
 FEW = 8  # photos of a run whose start and page are those of a longer one
-NAIVE = 25  # photos a round of the loop that one would write first
+NAIVE = 10  # photos a round of the loop that one would write first
 
 Pieces = dict[str, float]  # core-seconds
 
