@@ -6,6 +6,7 @@ products of a column and a row.  So nothing here ever holds an N x N matrix.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,19 @@ class NormaliserJacobian:
 
     gains: Numbers  # not negative
     shares: Numbers  # not negative; their sum is 1
+
+    @cached_property
+    def squared_lengths(self) -> Numbers:
+        """Of the columns, before their gains: 1 - 2 shares_j + |shares|^2.
+
+        The largest share is taken as what the others leave, since shares sum to 1: where attention is nearly
+        one-hot, its column would be what is left of numbers that cancel.
+        """
+        best = self.shares.argmax(-1, keepdim=True)
+        others = self.shares.scatter(-1, best, 0.0)
+        left = others.sum(-1, keepdim=True)  # 1 - the largest share
+        squares = (others**2).sum(-1, keepdim=True)
+        return (1 - 2 * others + (squares + (1 - left) ** 2)).scatter(-1, best, left**2 + squares)
 
     def pull(self, cotangent: Numbers) -> Numbers:
         """J^T c."""
@@ -73,33 +87,17 @@ def frobenius_norm(
     normaliser: NormaliserJacobian, scaling: ScalingJacobian | None = None
 ) -> Float[Tensor, "*any"]:
     """Of d a / d s, the product of both; of d a / d z where no scaling is given."""
-    if scaling is None:
-        return norm_of_factors(normaliser, normaliser.gains)
-    if not scaling.columns.shape[-2]:
-        return norm_of_factors(normaliser, normaliser.gains * scaling.diagonal)
-    return norm_of_products(normaliser, scaling)
-
-
-def norm_of_factors(normaliser: NormaliserJacobian, factors: Numbers) -> Float[Tensor, "*any"]:
-    """Of the matrix factors_j (delta_ij - shares_i), column by column.
-
-    The squares of column j without its factor are 1 - 2 shares_j + |shares|^2.  The largest share is taken as
-    what the others leave, since shares sum to 1: where attention is nearly one-hot, its column would be what
-    is left of numbers that cancel.
-    """
-    best = normaliser.shares.argmax(-1, keepdim=True)
-    others = normaliser.shares.scatter(-1, best, 0.0)
-    left = others.sum(-1, keepdim=True)  # 1 - the largest share
-    squares = (others**2).sum(-1, keepdim=True)
-    columns = (1 - 2 * others + (squares + (1 - left) ** 2)).scatter(-1, best, left**2 + squares)
-    return (factors**2 * columns).sum(-1).sqrt()
+    if scaling is not None and scaling.columns.shape[-2]:
+        return norm_of_products(normaliser, scaling)
+    factors = normaliser.gains if scaling is None else normaliser.gains * scaling.diagonal
+    return (factors**2 * normaliser.squared_lengths).sum(-1).sqrt()
 
 
 def norm_of_products(normaliser: NormaliserJacobian, scaling: ScalingJacobian) -> Float[Tensor, "*any"]:
     """The product is diag(d) + U W^T.
 
     All but the row of the largest share are summed as they stand; that row is minus the sum of the others,
-    since weights sum to 1 (see `norm_of_factors`).
+    since weights sum to 1 (see `NormaliserJacobian.squared_lengths`).
     """
     gains, shares = normaliser.gains, normaliser.shares
     changes = gains * scaling.diagonal  # d
@@ -131,28 +129,28 @@ def largest_eigenvalue(normaliser: NormaliserJacobian) -> Float[Tensor, "*any"]:
     if normaliser.gains.shape[-1] == 1:
         return torch.zeros_like(normaliser.gains[..., 0])
     gains, order = normaliser.gains.topk(2, -1)
+    largest, following = gains.split(1, -1)
     parts = normaliser.gains * normaliser.shares
     first, second = parts.gather(-1, order).split(1, -1)
     best = order[..., :1]
     others = parts.scatter(-1, best, 0.0)
-    gap = gains[..., :1] - gains[..., 1:]
+    gap = largest - following
     away = 1 + torch.finfo(gap.dtype).eps  # so that no root lies on a pole
-    distances = ((gains[..., :1] - normaliser.gains) * away).scatter(-1, best, torch.inf)
+    distances = ((largest - normaliser.gains) * away).scatter(-1, best, torch.inf)
     still = (others / (distances - gap / 2)).sum(-1, keepdim=True) - 2 * second / gap
     both = gap * (1 + still) + second
     # of y (1 + still + second / (gap - y)) = first
-    start = 2 * first * gap / (both + first + torch.hypot(both - first, 2 * (first * second).sqrt()))
-    root = torch.minimum(start, gap)
+    root = 2 * first * gap / (both + first + torch.hypot(both - first, 2 * (first * second).sqrt()))
     for _ in range(60):
+        root = torch.minimum(root, gap)
         to_poles = distances - root
         terms = others / to_poles
         shrink = (1 + terms.sum(-1, keepdim=True)).reciprocal()
         slope = (terms / to_poles).sum(-1, keepdim=True)
         target = first * shrink
-        following = torch.minimum(root + (target - root) / (1 + slope * target * shrink), gap)
-        step = (following - root).abs()
-        root = following
-        if not (step > 1e-8 * (gap - root) + 4e-16 * gap).any():  # another step would square it
+        step = (target - root) / (1 + slope * target * shrink)
+        root = root + step
+        if not (step.abs() > 1e-8 * (gap - root) + 4e-16 * gap).any():  # another step would square it
             break
     # of equal gains the eigenvalue is that gain
-    return (gains[..., :1] - torch.where(gap > 0, root, torch.zeros_like(root))).squeeze(-1)
+    return torch.where(gap > 0, largest - torch.minimum(root, gap), largest).squeeze(-1)
