@@ -1,7 +1,7 @@
 """A network's trunk in, the same function out as another engine computes it: the same to four digits.
 
 eager      PyTorch as it is: ready at once
-compile    torch.compile with frozen weights: minutes to warm up, for one shape; needs a C++ compiler
+compile    torch.compile with frozen weights: minutes to warm up; needs a C++ compiler
 openvino   Intel's runtime, on CPUs: seconds to warm up, once for all shapes (pip install 'attnvis[openvino]')
 auto       the one that is done first with a run's photos, timed on the first of them: backbone/pace.py
 """
@@ -10,6 +10,7 @@ import copy
 import shutil
 import threading
 import warnings
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -21,10 +22,10 @@ from torch import Tensor, nn
 from attnvis.backbone.agreement import Agreement, Run, compare_with_float32
 from attnvis.backbone.cutting import TRACING, channels_last_memory, without_stderr
 from attnvis.backbone.device import take_own_stream, to_device
-from attnvis.backbone.pace import PaceBook, Workload, choose, lanes, run_once, situation
+from attnvis.backbone.pace import PaceBook, Workload, choose, counted, lanes, run_once, situation
 from attnvis.types import UnavailableError
 
-__all__ = ["ENGINES", "Compiled", "Engine", "OpenVino", "compare_with_float32", "folded", "start"]
+__all__ = ["ENGINES", "Engine", "OpenVino", "compare_with_float32", "compiled", "folded", "start"]
 
 ENGINES = ("auto", "eager", "compile", "openvino")
 ENOUGH = 32  # photos from which on comparing another precision is paid back
@@ -57,7 +58,7 @@ class Engine:
         self.eager = on_device(folded(trunk), device, dtype) if eager is None else eager
         self.name = "eager" if setting == "auto" else setting  # what runs
         self.reason = ""  # why it does, and how well it agrees with eager float32
-        self.workers = self.batch = 1  # threads that call it at a time, photos that each of them brings
+        self.workers = 1  # threads that call it at a time
         # what runs: images in `dtype`, channels last in memory
         self.forward: Run = self.eager if self.name == "eager" else self.begin
         self.starting = threading.RLock()  # once, however many threads ask
@@ -82,12 +83,11 @@ class Engine:
         engine that the setting names cannot run here.
         """
         with self.starting:
-            self.workers, self.batch = work.workers, max(1, min(work.batch, work.photos))
+            self.workers = work.workers
             self.name = "eager" if self.setting == "auto" else self.setting
             self.forward, precision = self.in_best_precision(work)
             fastest = self.take_fastest(work, book or PaceBook()) if self.setting == "auto" else ""
-            shape = str(self.forward) if isinstance(self.forward, Compiled) else ""
-            self.reason = "; ".join(filter(None, [fastest, shape, precision]))
+            self.reason = "; ".join(filter(None, [fastest, precision]))
 
     def go_on(self, begun: str, dtype: torch.dtype | None = None, workers: int = 1) -> str:
         """Run as the run did that goes on now: `begun` is what it said of its engine, `dtype` its precision.
@@ -121,7 +121,7 @@ class Engine:
                 return forward, f"precision auto: bf16, {agreement}"
             reasons.append(f"precision auto: fp32, since in bf16 {agreement}")
         elif self.faster is not None:
-            reasons.append(f"precision auto: fp32, fewer than {ENOUGH} photos do not pay for comparing bf16")
+            reasons.append(f"precision auto: fp32, {counted(work.photos)} do not pay for comparing bf16")
         forward = self.started(self.name, self.dtype)
         if work.images is not None and (self.name, self.dtype) != ("eager", torch.float32):
             reasons.append(str(self.compare(forward, self.dtype, work)))
@@ -136,15 +136,16 @@ class Engine:
         """In place of eager the engine that is done first with the photos, if it agrees; and why."""
         if self.device.type != "cpu":
             return "auto: a GPU, which decoding keeps busy"
-        if work.images is None:
-            return "auto: no photos to time others on"
+        if work.images is None or work.photos < ENOUGH:
+            return f"auto: {counted(work.photos)} do not pay for timing others"
         others = {
             name: partial(self.started, name, self.dtype)
             for name in ("openvino", "compile")
             if can_run(name, self.device)
         }
         about = situation(work, self.device, self.dtype)
-        choice = choose(self.eager, others, work, book=book, about=about)
+        images = to_device(work.images, self.device, self.dtype)
+        choice = choose(self.eager, others, replace(work, images=images), book=book, about=about)
         if choice.name == "eager":
             return f"auto: {choice.reason}"
         forward = choice.forward or self.started(choice.name, self.dtype)
@@ -158,7 +159,7 @@ class Engine:
         """What runs the trunk in this precision."""
         if (name, dtype) == ("eager", self.dtype):
             return self.eager
-        return start(name, folded(self.trunk), dtype, self.device, workers=self.workers, batch=self.batch)
+        return start(name, folded(self.trunk), dtype, self.device, self.workers)
 
     def compare(self, forward: Run, dtype: torch.dtype, work: Workload) -> Agreement:
         """How this engine's attention agrees with eager float32's on the images at hand."""
@@ -209,22 +210,17 @@ def require(name: str, device: torch.device) -> None:
             raise ValueError(f"unknown engine {name!r}: {', '.join(ENGINES)}")
 
 
-def start(
-    engine: str, trunk: nn.Module, dtype: torch.dtype, device: torch.device, workers: int = 1, batch: int = 1
-) -> Run:
+def start(engine: str, trunk: nn.Module, dtype: torch.dtype, device: torch.device, workers: int) -> Run:
     """A trunk as `engine` runs it: images [B, 3, H, W] in, maps [B, D, h, w] out, layer by layer.
 
-    trunk    in float32; it is taken over
-    workers  threads that will call it at a time, each with one core, or one with all of them
-    batch    photos that it will get at a time
-
-    Raises ValueError for an engine that is unknown, or cannot run here.
+    trunk: in float32, it is taken over; workers: threads that will call it at a time, each with one core, or
+    one with all of them.  Raises ValueError for an engine that is unknown, or cannot run here.
     """
     require(engine, device)
     if engine == "openvino":
         return OpenVino(trunk, dtype, workers)
     trunk = on_device(trunk, device, dtype)
-    return Compiled(trunk, batch) if engine == "compile" else trunk
+    return compiled(trunk) if engine == "compile" else trunk
 
 
 def on_device(trunk: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -232,36 +228,18 @@ def on_device(trunk: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.
     return channels_last_memory(trunk.to(device, dtype))
 
 
-class Compiled:
-    """A trunk as torch.compile makes it, for photos of one shape: the first that it sees, in batches.
+def compiled(trunk: nn.Module) -> Run:
+    """A trunk as torch.compile makes it: minutes to warm up, once for batches and once for single photos.
 
-    Photos of other shapes run in eager, in the same precision: compiled for any shape it is no faster
-    than that, and anew for every shape takes minutes each.  Smaller batches are filled up.
+    Sizes are symbols in it: compiled anew for every shape, a mixed folder would take minutes for each.
     """
+    run = torch.compile(trunk, dynamic=True, options={"freezing": True})
 
-    def __init__(self, trunk: nn.Module, batch: int = 1) -> None:
-        self.eager, self.batch = trunk, batch
-        self.compiled = torch.compile(trunk, dynamic=False, options={"freezing": True})
-        self.shape: tuple[int, int] | None = None
-        self.choosing = threading.Lock()
-
-    def __call__(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, ...]:
-        count, shape = len(images), (images.shape[2], images.shape[3])
-        with self.choosing:
-            if self.shape is None:
-                self.shape, self.batch = shape, max(self.batch, count)
-        if shape != self.shape or count > self.batch:
-            return self.eager(images)
-        filling = images[:1].expand(self.batch - count, -1, -1, -1)
-        filled = torch.cat([images, filling]).contiguous(memory_format=torch.channels_last)
+    def without_gradient(images: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():  # freezing wants to know that nothing is trained
-            return tuple(maps[:count] for maps in self.compiled(filled))
+            return tuple(run(images))
 
-    def __str__(self) -> str:
-        if self.shape is None:
-            return ""
-        height, width = self.shape
-        return f"compiled for {height} x {width} pixels, other shapes run in eager"
+    return without_gradient
 
 
 class OpenVino:

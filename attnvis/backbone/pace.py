@@ -20,7 +20,7 @@ from attnvis.files import LONG_AGO, remove_parts
 from attnvis.json_files import json_digest, read_json, write_json
 from attnvis.types import Head
 
-__all__ = ["Choice", "Pace", "PaceBook", "Workload", "choose", "lanes", "run_once", "situation"]
+__all__ = ["Choice", "Pace", "PaceBook", "Workload", "choose", "counted", "lanes", "run_once", "situation"]
 
 SHARE = 0.05  # of the time that eager needs for a run: the most that timing another engine may cost
 STARTS = {"openvino": 3.0, "compile": 60.0}  # seconds that starting takes, as long as nobody timed it
@@ -88,52 +88,69 @@ def choose(
     """The engine that is done first with these photos, the time that it takes to start included.
 
     others   engine -> what starts it, of those that can run here
+    work     its images as the engines take them
     about    the `situation`, under which `book` has what was timed before
 
     What is not known yet is timed where that costs at most SHARE of the time that eager needs.
     """
-    paces = {name: pace for name, pace in book.read(about).items() if name in ("eager", *others)}
-    when = "timed here before" if paces else "timed on the first of them"
-    images, started = work.timed, dict[str, Run]()
-    passed = work.workers * len(images)  # photos that all workers pass at a time
+    if not others:
+        return Choice("eager", "no other engine runs here; pip install 'attnvis[openvino]' adds one")
+    known = {name: pace for name, pace in book.read(about).items() if name in ("eager", *others)}
+    paces = dict(known)
+    images, started, failures = work.timed, dict[str, Run](), list[str]()
+    passed = work.workers * len(images)  # photos that go by while every worker has one batch
     if "eager" not in paces and 2 * passed > SHARE * work.photos:
         return Choice("eager", f"{counted(work.photos)} do not pay for timing others")
+    begun = time.perf_counter()
     with lanes(work.workers) as submit:
         if "eager" not in paces:
             submit(run_once, eager, images).result()  # the first pass is slower
             paces["eager"] = Pace(0.0, pass_seconds(eager, images, submit=submit, workers=work.workers))
         for name in [name for name in others if name not in paces]:
-            timing = 2 * ROUNDS * passed * paces["eager"].photo  # of both, were the other as slow as eager
-            if STARTS[name] + timing > SHARE * paces["eager"].total(work.photos):
+            passes = (2 * ROUNDS + 1) * passed * paces["eager"].photo  # were the other as slow as eager
+            costs = time.perf_counter() - begun + STARTS[name] + passes
+            if costs > SHARE * paces["eager"].total(work.photos):
                 continue
-            begun = time.perf_counter()
-            started[name] = others[name]()
-            submit(run_once, started[name], images).result()
-            start = time.perf_counter() - begun
-            runs = [eager, started[name]]
-            seconds = measure(runs, images, submit=submit, workers=work.workers)
+            try:
+                start, started[name] = started_within(others[name], images, submit)
+                runs = [eager, started[name]]
+                seconds = measure(runs, images, submit=submit, workers=work.workers)
+            except Exception as error:  # what an engine cannot do it says as it likes
+                failures.append(f"{name} does not run it ({' '.join(str(error).split())[:80]})")
+                started.pop(name, None)
+                continue
             paces |= {"eager": Pace(0.0, seconds[0]), name: Pace(start, seconds[1])}
-            book.write(about, paces)
-            when = "timed on the first of them"
+    if paces != known:
+        book.write(about, paces)
     totals = {
         # what is started is paid for
         name: work.photos * pace.photo if name in started else pace.total(work.photos)
         for name, pace in paces.items()
     }
     name = min(totals, key=lambda name: totals[name])
-    untried = [name for name in others if name not in paces]
-    return Choice(name, in_words(paces, work, when=when, untried=untried), started.get(name))
+    when = "timed here before" if paces == known else "timed on the first of them"
+    return Choice(name, "; ".join([in_words(paces, work, when), *failures]), started.get(name))
 
 
-def in_words(paces: Mapping[str, Pace], work: Workload, when: str, untried: Sequence[str]) -> str:
+def started_within(
+    start: Callable[[], Run], images: Float[Tensor, "B 3 H W"], submit: Submit
+) -> tuple[float, Run]:
+    """(seconds, what runs), the first pass included: some engines do their work in it."""
+    begun = time.perf_counter()
+    run = start()
+    submit(run_once, run, images).result()
+    return time.perf_counter() - begun, run
+
+
+def in_words(paces: Mapping[str, Pace], work: Workload, when: str) -> str:
     """What each engine costs, and how that is known."""
     costs = [
         f"{name} {1e3 * pace.photo:.3g} ms a photo" + (f" after {pace.start:.1f} s" if pace.start else "")
         for name, pace in paces.items()
     ]
-    how = f"batches of {len(work.timed)}, {work.workers} thread{'s' * (work.workers > 1)} at a time"
-    text = f"for {counted(work.photos)} of {', '.join(costs)} ({how}, {when})"
-    return text + "".join(f"; starting {name} does not pay" for name in untried)
+    threads = f"{work.workers} thread{'s' * (work.workers > 1)}"
+    text = f"{' and '.join(costs)} in {threads}, {when}"
+    return text if len(costs) > 1 else f"{text}; {counted(work.photos)} do not pay for starting others"
 
 
 def counted(photos: int) -> str:
@@ -244,7 +261,7 @@ class PaceBook:
             if record["format"] != FORMAT or record["situation"] != about:
                 raise ValueError
             return {str(name): as_pace(pace) for name, pace in record["paces"].items()}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             self.say(f"{path} is damaged or another's; engines are timed anew")
