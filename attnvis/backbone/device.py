@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["has_fast_bf16", "resolve_device", "take_own_stream", "to_device", "to_host"]
+__all__ = ["has_fast_bf16", "resolve_device", "take_own_stream", "to_device"]
 
 OWN = threading.local()  # the stream of a thread, once it has one
 
@@ -60,11 +60,3 @@ def take_own_stream(device: torch.device) -> None:
         # the weights were moved on the main thread's
         OWN.stream.wait_stream(torch.accelerator.current_stream(device))
         torch.accelerator.set_stream(OWN.stream)
-
-
-def to_host(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Results on the CPU: they are copied together, and waited for once."""
-    copies = tuple(tensor.to("cpu", non_blocking=True) for tensor in tensors)
-    if any(tensor.device.type != "cpu" for tensor in tensors):
-        torch.accelerator.current_stream().synchronize()
-    return copies
