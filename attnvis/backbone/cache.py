@@ -364,8 +364,15 @@ def shrink(folder: Path, limit: float) -> None:
 
 
 def clear(folder: Path) -> int:
-    """Delete all entries (and nothing else that lies there); gives the bytes that were freed."""
+    """Delete all entries, and what engines were timed at, and nothing else that lies there.
+
+    Gives the bytes that were freed.
+    """
     freed = 0
+    for _, size, path in files(folder / ENGINES, f"{NETWORK}.json"):
+        with contextlib.suppress(OSError):  # another user's stays
+            path.unlink(missing_ok=True)
+            freed += size
     for entry in list(entries(folder)):
         freed += entry.size
         shutil.rmtree(entry.folder, ignore_errors=True)

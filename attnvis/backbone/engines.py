@@ -7,6 +7,7 @@ auto       the one that is done first with a run's photos, timed on the first of
 """
 
 import copy
+import logging
 import shutil
 import threading
 import warnings
@@ -233,6 +234,7 @@ def compiled(trunk: nn.Module) -> Run:
 
     Sizes are symbols in it: compiled anew for every shape, a mixed folder would take minutes for each.
     """
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # no CUDA is no news
     run = torch.compile(trunk, dynamic=True, options={"freezing": True})
 
     def without_gradient(images: Tensor) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 for any shape and from any thread.
 """
 
+import json
 import threading
 
 import pytest
@@ -364,7 +365,6 @@ def test_what_cannot_be_is_one_line(attnvis, here, monkeypatch):
 
 def test_a_run_with_openvino_says_so_in_its_record_and_draws_the_same(attnvis, here):
     import csv
-    import json
 
     pytest.importorskip("openvino")
     for number in range(3):
@@ -389,3 +389,36 @@ def test_a_run_with_openvino_says_so_in_its_record_and_draws_the_same(attnvis, h
     assert json.loads((here / "openvino" / "run.json").read_text())["engine"].startswith(
         "openvino (attention correlates"
     )
+
+
+def test_a_run_times_engines_once_and_the_next_one_remembers(attnvis, here, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("ATTNVIS_CACHE", str(here / "cache"))
+    monkeypatch.setattr(engines, "ENOUGH", 2)
+    monkeypatch.setattr(engines.shutil, "which", lambda name: None)  # no compiler: that takes minutes
+    monkeypatch.setattr(pace, "SHARE", 1e9)
+    names = [f"{number}.png" for number in range(3)]
+    for number, name in enumerate(names):
+        make_photo(here / name, seed=number)
+    timed = []
+    run_once = pace.run_once
+    monkeypatch.setattr(pace, "run_once", lambda run, images: timed.append(run) or run_once(run, images))
+
+    def run_and_read(*words):
+        timed.clear()
+        ended = attnvis("run", *names, "backbone.precision=fp32", "workers=2", *words)
+        assert ended.code == 0, ended.err
+        return json.loads((here / "out" / "run.json").read_text())["engine"]
+
+    without = run_and_read("cache.engines=false")
+    assert "timed on the first of them" in without and not (here / "cache").exists() and timed
+    first = run_and_read()
+    assert (
+        "auto: eager " in first and "openvino " in first and "timed on the first of them" in first and timed
+    )
+    (file,) = (here / "cache" / "engines").iterdir()
+    kept = file.read_bytes()
+    second = run_and_read()
+    assert "timed here before" in second and not timed and file.read_bytes() == kept
+    file.write_bytes(kept[:-20])
+    assert "timed on the first of them" in run_and_read()
