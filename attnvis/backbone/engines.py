@@ -29,6 +29,7 @@ from attnvis.types import UnavailableError
 __all__ = ["ENGINES", "Engine", "OpenVino", "compare_with_float32", "compiled", "folded", "start"]
 
 ENGINES = ("auto", "eager", "compile", "openvino")
+NO_OPENVINO = "openvino is not installed; pip install 'attnvis[openvino]', or take engine=eager"
 ENOUGH = 32  # photos from which on comparing another precision is paid back
 
 
@@ -94,22 +95,22 @@ class Engine:
         """Run as the run did that goes on now: `begun` is what it said of its engine, `dtype` its precision.
 
         Nothing is timed or compared, and the engine starts with the first photo.  Gives what is to be said
-        where it is not to be had any more: eager does the rest.
+        where the one that auto took is not to be had any more: eager does the rest.  Raises ValueError where
+        the one that the setting names cannot run here.
         """
         name, _, reason = begun.partition(" (")
+        remark = ""
         with self.starting:
             self.workers = workers
             if dtype is not None and dtype == self.faster:
                 self.take_precision(dtype)
-            try:
-                require(name, self.device)
-            except ValueError as error:
-                self.name, self.forward = "eager", self.eager
-                self.reason = f"begun with {name}, which cannot run here"
-                return f"this was begun with engine {name}, and eager does the rest: {error}"
+            if self.setting == "auto" and not can_run(name, self.device):
+                remark = f"this was begun with engine {name}, which cannot run here: eager does the rest"
+                name, reason = "eager", f"begun with {name}, which cannot run here"
+            require(name, self.device)
             self.name, self.reason = name, reason.removesuffix(")")
             self.forward = self.eager if name == "eager" else self.begin
-            return ""
+        return remark
 
     def in_best_precision(self, work: Workload) -> tuple[Run, str]:
         """What runs in the precision that the photos allow, and what is to be said of it."""
@@ -122,7 +123,7 @@ class Engine:
                 return forward, f"precision auto: bf16, {agreement}"
             reasons.append(f"precision auto: fp32, since in bf16 {agreement}")
         elif self.faster is not None:
-            reasons.append(f"precision auto: fp32, {counted(work.photos)} do not pay for comparing bf16")
+            reasons.append(f"precision auto: fp32, comparing bf16 does not pay for {counted(work.photos)}")
         forward = self.started(self.name, self.dtype)
         if work.images is not None and (self.name, self.dtype) != ("eager", torch.float32):
             reasons.append(str(self.compare(forward, self.dtype, work)))
@@ -137,8 +138,10 @@ class Engine:
         """In place of eager the engine that is done first with the photos, if it agrees; and why."""
         if self.device.type != "cpu":
             return "auto: a GPU, which decoding keeps busy"
-        if work.images is None or work.photos < ENOUGH:
-            return f"auto: {counted(work.photos)} do not pay for timing others"
+        if work.images is None:
+            return "auto: there is no photo at hand to time others on"
+        if work.photos < ENOUGH:
+            return f"auto: timing others does not pay for {counted(work.photos)}"
         others = {
             name: partial(self.started, name, self.dtype)
             for name in ("openvino", "compile")
@@ -204,9 +207,7 @@ def require(name: str, device: torch.device) -> None:
                     "take engine=eager or compile"
                 )
             if not find_spec("openvino"):
-                raise UnavailableError(
-                    "openvino is not installed; pip install 'attnvis[openvino]', or take engine=eager"
-                )
+                raise UnavailableError(NO_OPENVINO)
         case _:
             raise ValueError(f"unknown engine {name!r}: {', '.join(ENGINES)}")
 
@@ -248,10 +249,12 @@ class OpenVino:
     """A trunk as OpenVINO compiles it, for batches and photos of any size; each thread has its request."""
 
     def __init__(self, trunk: nn.Module, dtype: torch.dtype, workers: int) -> None:
-        import openvino
-        from openvino.frontend import FrontEndManager
-        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
+        try:
+            import openvino
+            from openvino.frontend import FrontEndManager
+            from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+        except ImportError:
+            raise UnavailableError(NO_OPENVINO) from None
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # what PyTorch thinks of its own tracer
             # Not openvino.convert_model, which reports to its makers.

@@ -23,7 +23,7 @@ from attnvis.types import Head
 __all__ = ["Choice", "Pace", "PaceBook", "Workload", "choose", "counted", "lanes", "run_once", "situation"]
 
 SHARE = 0.05  # of the time that eager needs for a run: the most that timing another engine may cost
-STARTS = {"openvino": 3.0, "compile": 60.0}  # seconds that starting takes, as long as nobody timed it
+STARTS = {"openvino": 5.0, "compile": 100.0}  # seconds that starting takes, as long as nobody timed it here
 ROUNDS = 3  # of which the quickest counts: what else the machine did is not the engine's
 FORMAT = 1  # of the files
 LONGEST = 1e6  # seconds; what a file says beyond was never timed
@@ -100,7 +100,7 @@ def choose(
     images, started, failures = work.timed, dict[str, Run](), list[str]()
     passed = work.workers * len(images)  # photos that go by while every worker has one batch
     if "eager" not in paces and 2 * passed > SHARE * work.photos:
-        return Choice("eager", f"{counted(work.photos)} do not pay for timing others")
+        return Choice("eager", f"timing others does not pay for {counted(work.photos)}")
     begun = time.perf_counter()
     with lanes(work.workers) as submit:
         if "eager" not in paces:
@@ -150,7 +150,7 @@ def in_words(paces: Mapping[str, Pace], work: Workload, when: str) -> str:
     ]
     threads = f"{work.workers} thread{'s' * (work.workers > 1)}"
     text = f"{' and '.join(costs)} in {threads}, {when}"
-    return text if len(costs) > 1 else f"{text}; {counted(work.photos)} do not pay for starting others"
+    return text if len(costs) > 1 else f"{text}; starting others does not pay for {counted(work.photos)}"
 
 
 def counted(photos: int) -> str:

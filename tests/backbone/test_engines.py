@@ -273,9 +273,10 @@ def test_auto_does_not_take_a_faster_engine_that_says_something_else(auto):
 def test_auto_spends_nothing_on_few_photos_on_a_gpu_or_without_photos(auto, monkeypatch):
     engine, _ = auto
     monkeypatch.setattr(engines, "choose", lambda *_, **__: pytest.fail("something was timed"))
-    for work in (Workload(31, images=batch(8)), Workload(10_000)):
-        engine.prepare(work)
-        assert engine.name == "eager" and "do not pay for timing others" in str(engine)
+    engine.prepare(Workload(31, images=batch(8)))
+    assert str(engine) == "eager (auto: timing others does not pay for 31 photos)"
+    engine.prepare(Workload(10_000))
+    assert str(engine) == "eager (auto: there is no photo at hand to time others on)"
     engine.device = torch.device("cuda")
     engine.prepare(Workload(10_000, images=batch(8)))
     assert str(engine) == "eager (auto: a GPU, which decoding keeps busy)"
@@ -319,9 +320,16 @@ def test_a_run_that_goes_on_without_its_engine_says_so(monkeypatch):
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     engine = engines.Engine(cutting.divide(network(), ("0",))[0], CPU, torch.float32)
     remark = engine.go_on("openvino (auto: the fastest)")
-    assert remark.startswith("this was begun with engine openvino, and eager does the rest: openvino is not")
+    assert remark == "this was begun with engine openvino, which cannot run here: eager does the rest"
     assert engine.name == "eager" and "begun with openvino" in str(engine)
     torch.testing.assert_close(engine.run(batch(2)), engine.trunk(batch(2)))
+
+
+def test_a_run_that_goes_on_does_without_no_engine_that_was_asked_for(monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    engine = engines.Engine(cutting.divide(network(), ("0",))[0], CPU, torch.float32, "openvino")
+    with pytest.raises(ValueError, match="pip install"):
+        engine.go_on("openvino (attention correlates)")
 
 
 def test_nine_shapes_and_batches_are_compiled_at_most_three_times(monkeypatch):

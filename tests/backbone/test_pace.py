@@ -56,13 +56,13 @@ def asked(clock, photos, book=None, other=OTHER, start=2.0, name="openvino"):
 
 def test_few_photos_take_eager_and_not_one_pass_is_spent_on_it(clock):
     choice = asked(clock, 319)  # two batches of 8 would be more than 5 % of them
-    assert choice.name == "eager" and choice.reason == "319 photos do not pay for timing others"
+    assert choice.name == "eager" and choice.reason == "timing others does not pay for 319 photos"
     assert clock.passes == [] and clock.now == 0
 
 
 def test_another_engine_is_tried_from_where_it_costs_a_twentieth(clock):
-    """Two passes are spent; 3 s of starting and 7 passes are foreseen, of 80 ms each."""
-    enough = round((9 * 8 * EAGER + 3.0) / (0.05 * EAGER))
+    """Two passes are spent; 5 s of starting and 7 passes are foreseen, of 80 ms each."""
+    enough = round((9 * 8 * EAGER + 5.0) / (0.05 * EAGER))
     assert asked(clock, enough - 1).name == "eager" and set(clock.passes) == {"eager"}
     choice = asked(clock, enough + 1)
     assert choice.name == "openvino" and choice.forward is not None
@@ -78,13 +78,13 @@ def test_the_slower_engine_is_not_taken_though_it_was_started(clock):
     assert "openvino" in clock.passes
 
 
-@given(photos=st.integers(2, 200_000), seconds=st.floats(1e-4, 1.0), start=st.floats(0, 3.0))
+@given(photos=st.integers(2, 200_000), seconds=st.floats(1e-4, 1.0), start=st.floats(0, 5.0))
 def test_timing_costs_at_most_a_twentieth_of_what_eager_needs(photos, seconds, start):
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock(patch)
         others = {
             "openvino": clock.starter("openvino", start, seconds / 2),
-            "compile": clock.starter("compile", 60.0, seconds),
+            "compile": clock.starter("compile", 100.0, seconds),
         }
         work = Workload(photos, images=IMAGES)
         choose(clock.engine("eager", seconds), others, work, book=PaceBook(), about=ABOUT)
