@@ -12,6 +12,7 @@ from attnvis.backbone.cells import CellGeometry
 from attnvis.backbone.cutting import CutNetwork, SelectLayer
 from attnvis.backbone.engines import Engine
 from attnvis.backbone.heads import Certificate
+from attnvis.backbone.pace import PaceBook, Workload
 from attnvis.backbone.weights import draw_anew, relearn_statistics
 from attnvis.types import Batch, Features, Head, Preprocessing, Provenance
 
@@ -85,14 +86,36 @@ class Backbone:
         object.__setattr__(features, "ask", ask)
         return features
 
-    def prepare(self, photos: int, workers: int = 1, sample: Batch | None = None) -> None:
-        """Start the engine for so many photos and threads; on `sample` it is compared with eager float32.
+    def prepare(
+        self,
+        photos: int,
+        workers: int = 1,
+        sample: Batch | None = None,
+        batch_size: int = 8,
+        book: PaceBook | None = None,
+    ) -> None:
+        """Start the engine for so many photos, threads and photos at a time.
 
-        Raises ValueError where that engine cannot run here.
+        On `sample`, the first photos, it is timed and compared with eager float32; `book` has what was timed
+        before.  Raises ValueError where the engine that was asked for cannot run here.
         """
-        images = None if sample is None else sample.images
-        head = self.heads[-1] if self.network.ends[-1] else None
-        self.engine.prepare(photos, workers, images=images, head=head)
+        work = Workload(
+            photos,
+            workers=workers,
+            batch=batch_size,
+            images=None if sample is None else sample.images,
+            head=self.heads[-1] if self.network.ends[-1] else None,
+            network=f"{self.name} {self.digest} {self.layer}",
+        )
+        self.engine.prepare(work, book)
+
+    def go_on(self, begun: Provenance, workers: int = 1) -> str:
+        """Run as the run did that goes on now: with its engine, in its precision; in place of `prepare`.
+
+        Gives what is to be said where that engine is not to be had any more.
+        """
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(begun.precision)
+        return self.engine.go_on(begun.engine, dtype, workers)
 
     @torch.inference_mode()
     def classify(self, maps: Float[Tensor, "B D h w"], number: int = 0) -> Float[Tensor, "B C"]:

@@ -24,7 +24,8 @@ from attnvis.backbone.cutting import (
     stage_order,
     stages_by_stride,
 )
-from attnvis.backbone.engines import Engine, has_fast_bf16, resolve_device
+from attnvis.backbone.device import has_fast_bf16, resolve_device
+from attnvis.backbone.engines import Engine
 from attnvis.backbone.weights import digest, load_file
 from attnvis.geometry import Shift
 from attnvis.types import Head, Preprocessing
@@ -109,7 +110,8 @@ def build_backbone(
                 stretch: the field's habit, the grid pulled over the input
     device      auto | cpu | cuda
     precision   fp32 | bf16 | auto: fp32, unless `prepare` finds that a run's photos agree in bf16
-    engine      eager | compile | openvino | auto: what `prepare` chooses for so many photos, eager until then
+    engine      eager | compile | openvino | auto: the one that `prepare` finds to be done first, eager until
+                then
     cut         how the network is cut: net, nodes -> trunk, rests; None: by its traced graph, else by hooks
     shifts      node -> how far training moved its cells, for the weights that are given
     step        sides of the input that suit its padding are `size` plus a multiple of this; None: any side

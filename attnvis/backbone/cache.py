@@ -22,13 +22,14 @@ import torch
 from safetensors.torch import save
 
 from attnvis.backbone.backbone import Backbone
+from attnvis.backbone.pace import PaceBook
 from attnvis.backbone.tensor_file import UNREADABLE, read_tensors, tensors_digest
 from attnvis.files import LONG_AGO, default_folder, remove_parts, write_bytes
 from attnvis.geometry import as_placement
 from attnvis.json_files import read_json
 from attnvis.types import Batch, Features, Head, Placement, Preprocessing, Provenance
 
-__all__ = ["Cached", "Entry", "cache_folder", "clear", "entries", "remembered"]
+__all__ = ["Cached", "Entry", "cache_folder", "clear", "entries", "pace_book", "remembered"]
 
 FORMAT = 4  # of the files; another number is another address
 STORAGE = ("exact", "half")
@@ -36,6 +37,7 @@ STORAGE = ("exact", "half")
 NETWORK = "[0-9a-f]" * 32
 PICTURE = "[0-9a-f]" * 40 + ".safetensors"
 ROUNDING = 1e-3  # pixels of a photo
+ENGINES = "engines"  # the folder of what they were timed at
 SHOWN = ("backbone", "layer", "precision", "storage")  # of about.json, by `attnvis cache`
 
 
@@ -211,8 +213,18 @@ class Cached:
 
     # The backbone's own, for whoever is given a cache in its place.
 
-    def prepare(self, photos: int, workers: int = 1, sample: Batch | None = None) -> None:
-        self.backbone.prepare(photos, workers, sample)
+    def prepare(
+        self,
+        photos: int,
+        workers: int = 1,
+        sample: Batch | None = None,
+        batch_size: int = 8,
+        book: PaceBook | None = None,
+    ) -> None:
+        self.backbone.prepare(photos, workers, sample, batch_size=batch_size, book=book)
+
+    def go_on(self, begun: Provenance, workers: int = 1) -> str:
+        return self.backbone.go_on(begun, workers)
 
     def describe(self, how: Preprocessing | None = None) -> Provenance:
         return self.backbone.describe(how)
@@ -352,8 +364,15 @@ def shrink(folder: Path, limit: float) -> None:
 
 
 def clear(folder: Path) -> int:
-    """Delete all entries (and nothing else that lies there); gives the bytes that were freed."""
+    """Delete all entries, and what engines were timed at, and nothing else that lies there.
+
+    Gives the bytes that were freed.
+    """
     freed = 0
+    for _, size, path in files(folder / ENGINES, f"{NETWORK}.json"):
+        with contextlib.suppress(OSError):  # another user's stays
+            path.unlink(missing_ok=True)
+            freed += size
     for entry in list(entries(folder)):
         freed += entry.size
         shutil.rmtree(entry.folder, ignore_errors=True)
@@ -373,3 +392,9 @@ def remembered(
 def cache_folder(folder: str) -> Path:
     """What a setting stands for; "default": the user's own."""
     return default_folder() if folder == "default" else Path(folder)
+
+
+def pace_book(settings: Mapping[str, Any], say: Callable[[str], None] = lambda text: None) -> PaceBook:
+    """What engines were timed at here, with the cache's settings `engines` and `folder`."""
+    folder = cache_folder(str(settings["folder"])) / ENGINES if settings["engines"] else None
+    return PaceBook(folder, say)

@@ -3,21 +3,19 @@
 `preprocess` gives a photo its size, `collate` stacks what fits together.
 """
 
-import contextlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from attnvis.data.decoding import full_pixels, load
+from attnvis.data.decoding import full_pixels
 from attnvis.data.pixels import Pixels
 from attnvis.types import Batch, Box, Photo, PhotoError, Preprocessing, View
 
-__all__ = ["collate", "preprocess", "shape_key"]
+__all__ = ["collate", "preprocess", "sample", "shape_key"]
 
 # Long side : short side; a photo more elongated than this is squeezed, so that memory stays bounded.
 LONGEST = {"resize": 8, "crop": 64}
@@ -152,23 +150,13 @@ def level_table(
     return ((levels - mean) / std).astype(np.float32)[None]
 
 
-def sample(paths: list[Path], preprocessing: Preprocessing, count: int = 8) -> Batch | None:
-    """At most `count` photos of one shape among the first 8, by which engines are compared.
+def sample(photos: Iterable[Photo | PhotoError], how: Preprocessing) -> Batch | None:
+    """Of a run's first photos those of the first one's shape, by which engines are timed and compared.
 
-    None where there is but one photo, or none of the first can be read.  Raises ValueError as `collate` does.
+    None where there is no photo.  Raises ValueError as `collate` does.
     """
-    candidates = paths[:8] if len(paths) > 1 else []
-    photos: list[Photo] = []
-    for path in candidates:
-        if len(photos) == count:
-            break
-        with contextlib.suppress(PhotoError):
-            photo = load(
-                path,
-                short=preprocessing.size,
-                depth=preprocessing.depth,
-                truncated=preprocessing.truncated,
-            )
-            if not photos or shape_key(photo, preprocessing) == shape_key(photos[0], preprocessing):
-                photos.append(photo)
-    return collate(photos, preprocessing) if photos else None
+    groups: dict[Hashable, list[Photo]] = {}  # the first one's is the first
+    for photo in photos:
+        if isinstance(photo, Photo):
+            groups.setdefault(shape_key(photo, how), []).append(photo)
+    return collate(next(iter(groups.values())), how) if groups else None

@@ -14,7 +14,7 @@ from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.calibration import Calibration, calibration_file, estimate_shift, flip_agreements
 from attnvis.data.preprocessing import sample
 from attnvis.files import Held, locked
-from attnvis.pipeline.streaming import stream
+from attnvis.pipeline.streaming import first_photos, stream
 from attnvis.types import Preprocessing
 
 __all__ = ["flip_test", "flip_test_of_chance", "held"]
@@ -90,7 +90,7 @@ def flip_test_of_chance(
     strides = strides_of(backbone, preprocessing)
     shifts: list[list[float]] = [[] for _ in strides]
     unchanged: list[str] = []
-    batch = sample(paths, preprocessing, count=8)
+    batch = sample(first_photos(paths, preprocessing).values(), preprocessing)
     if batch is None:  # no photo, no copy
         return [() for _ in strides], unchanged
     for number in range(copies):

@@ -7,7 +7,7 @@ and which is the quicker, changes no number.
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate, shape_key
 from attnvis.types import Batch, Photo, PhotoError, Preprocessing
 
-__all__ = ["Outcome", "stream"]
+__all__ = ["Outcome", "first_photos", "stream"]
 
 T = TypeVar("T")
 Member = tuple[int, Path, Photo]  # index, file, pixels
@@ -39,6 +39,27 @@ class Outcome(Generic[T]):
     made: Any = None  # what `after` made of it
 
 
+def first_photos(
+    paths: Sequence[Path], preprocessing: Preprocessing, count: int = 8
+) -> dict[Path, Photo | PhotoError]:
+    """The first photos of several, decoded, or why they are none: `stream` takes them as they are.
+
+    {} of a single one, which has nothing to be compared on.
+    """
+    photos: dict[Path, Photo | PhotoError] = {}
+    for path in dict.fromkeys(paths[:count]) if len(paths) > 1 else ():
+        try:
+            photos[path] = read_photo(path, preprocessing)
+        except PhotoError as error:
+            photos[path] = error.with_traceback(None)  # which would hold what was read of it
+    return photos
+
+
+def read_photo(path: Path, how: Preprocessing) -> Photo:
+    """Raises PhotoError."""
+    return load(path, short=how.size, depth=how.depth, truncated=how.truncated)
+
+
 def stream(
     paths: Iterable[Path],
     method: Callable[[Batch], list[list[T]]],
@@ -48,6 +69,7 @@ def stream(
     workers: int = 1,
     after: Callable[[Outcome[T]], Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
+    decoded: dict[Path, Photo | PhotoError] | None = None,
 ) -> Iterator[Outcome[T]]:
     """One Outcome per path, in their order.
 
@@ -58,13 +80,14 @@ def stream(
     workers       threads, each with one core: decode, network and `after` run in all of them;
                   with 1 there are none
     after         what is to be made of an outcome: drawn, written; the iterator gives it back as `made`
+    decoded       some of the photos, see `first_photos`; each is taken out of it when its turn comes
     """
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} holds no photo; give 1 or more")
     if workers < 1:
         raise ValueError(f"{workers} workers do nothing; give 1 or more")
     most = 4 * batch_size if waiting is None else waiting
-    worker = Worker(method, preprocessing, after, say, limit=batch_size)
+    worker = Worker(method, preprocessing, after, say, limit=batch_size, decoded=decoded or {})
     ahead = 1 if workers == 1 else workers * batch_size
     with thread_pool(workers) as submit:
         photos = prefetch(enumerate(paths), worker.read, submit, count=ahead)
@@ -81,13 +104,14 @@ class Worker(Generic[T]):
     after: Callable[[Outcome[T]], Any] | None
     say: Callable[[str], None]
     limit: int  # photos that memory holds at once; smaller after it did not hold a batch
+    decoded: dict[Path, Photo | PhotoError]  # before their turn
 
     def read(self, index: int, path: Path) -> Photo | Outcome[T]:
         try:
-            how = self.preprocessing
-            return load(path, short=how.size, depth=how.depth, truncated=how.truncated)
+            photo = self.decoded.pop(path, None) or read_photo(path, self.preprocessing)
         except PhotoError as error:
-            return Outcome(index, path, error=str(error))
+            photo = error
+        return Outcome(index, path, error=str(photo)) if isinstance(photo, PhotoError) else photo
 
     def work(self, group: Group) -> list[Outcome[T]]:
         return [self.finish(outcome) for outcome in self.answer(group)]

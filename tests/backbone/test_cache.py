@@ -18,7 +18,8 @@ from conftest import LOADED, fake_backbone
 from torch import nn
 
 from attnvis.backbone import Backbone, cache
-from attnvis.backbone.cache import Cached, clear, entries
+from attnvis.backbone.cache import Cached, clear, entries, pace_book
+from attnvis.backbone.pace import Pace
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
 from attnvis.files import default_folder
@@ -686,6 +687,24 @@ def test_clearing_deletes_the_entries_and_nothing_of_anybody_elses(tmp_path):
     assert list(entries(tmp_path)) == [] and not cached.network.exists()
     assert {path: path.read_bytes() for path in mine if path.exists()} == mine
     assert clear(tmp_path) == 0 and clear(tmp_path / "nowhere") == 0
+
+
+def test_clearing_forgets_what_engines_were_timed_at_and_a_setting_keeps_nothing(tmp_path):
+    said = []
+    book = pace_book({"folder": str(tmp_path), "engines": True}, said.append)
+    book.write({"machine": "a"}, {"eager": Pace(0.0, 0.5)})
+    foreign = tmp_path / "engines" / "mine.json"
+    foreign.write_text("{}")
+    assert pace_book({"folder": str(tmp_path), "engines": True}).read({"machine": "a"}) == book.read(
+        {"machine": "a"}
+    )
+    (file,) = set((tmp_path / "engines").iterdir()) - {foreign}
+    size = file.stat().st_size
+    assert clear(tmp_path) == size
+    assert book.read({"machine": "a"}) == {} and foreign.exists() and said == []
+    nothing = pace_book({"folder": str(tmp_path), "engines": False})
+    nothing.write({"machine": "a"}, {"eager": Pace(0.0, 0.5)})
+    assert nothing.read({"machine": "a"}) == {} and list((tmp_path / "engines").iterdir()) == [foreign]
 
 
 def test_making_room_deletes_entries_and_nothing_of_anybody_elses(tmp_path):

@@ -2,6 +2,7 @@
 for any shape and from any thread.
 """
 
+import json
 import threading
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from conftest import fake_backbone, make_photo
 from torch import nn
 
-from attnvis.backbone import build, build_backbone, cutting, engines
+from attnvis.backbone import agreement, build, build_backbone, cutting, engines, pace
 from attnvis.backbone.heads import Linear
+from attnvis.backbone.pace import Choice, Workload
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
 from attnvis.types import Preprocessing
@@ -128,7 +130,7 @@ def test_agreement_is_of_weights_perplexity_and_hottest_patch_by_photo(with_clas
     exact = fake_backbone(nn.Conv2d(3, 4, 8, 8), Preprocessing(65)).engine.eager
     images = batch(11, (64, 64))
     head = Linear(torch.randn(5, 4), torch.zeros(5), ()) if with_class else None
-    agreement = engines.compare_with_float32(
+    found = engines.compare_with_float32(
         lambda images: tuple(maps.relu() for maps in exact(images)), exact, images, torch.float32, head=head
     )
     correlations, same, missed = [], [], 0.0
@@ -151,11 +153,11 @@ def test_agreement_is_of_weights_perplexity_and_hottest_patch_by_photo(with_clas
             by_question.append((np.corrcoef(*weights)[0, 1], weights[0].argmax() == weights[1].argmax()))
         correlations.append(min(correlation for correlation, _ in by_question))
         same.append(all(hottest for _, hottest in by_question))
-    assert agreement.correlations == pytest.approx(correlations, abs=1e-5)
-    assert list(agreement.same_hottest) == same and not all(same)
-    assert agreement.perplexity_error == pytest.approx(missed, rel=1e-3)
-    assert agreement.tail == pytest.approx(np.quantile(correlations, 0.1), abs=1e-5)
-    text = str(agreement)
+    assert found.correlations == pytest.approx(correlations, abs=1e-5)
+    assert list(found.same_hottest) == same and not all(same)
+    assert found.perplexity_error == pytest.approx(missed, rel=1e-3)
+    assert found.tail == pytest.approx(np.quantile(correlations, 0.1), abs=1e-5)
+    text = str(found)
     assert f"by {min(correlations):.5f} at least, {np.quantile(correlations, 0.1):.5f} at the 10th" in text
     assert f"{np.median(correlations):.5f} in the median" in text
     assert f"the same on {sum(same)} of 11 photos; perplexity is off by up to {missed:.1e}" in text
@@ -183,11 +185,11 @@ def test_auto_takes_bf16_only_where_the_first_photos_agree(
     monkeypatch.setattr(
         engines,
         "compare_with_float32",
-        lambda *_, **__: engines.Agreement(tuple(correlations), same, perplexity_error=0.0),
+        lambda *_, **__: agreement.Agreement(tuple(correlations), same, perplexity_error=0.0),
     )
     trunk = cutting.divide(network(), ("0",))[0]
     engine = engines.Engine(trunk, CPU, torch.float32, "eager", faster=torch.bfloat16)
-    engine.prepare(photos, 1, images=batch(2))
+    engine.prepare(Workload(photos, images=batch(2)))
     precision = "bf16" if taken else "fp32"
     assert f"precision auto: {precision}, " in str(engine)
     dtype = torch.bfloat16 if taken else torch.float32
@@ -218,17 +220,143 @@ def test_auto_stays_in_float32_where_bf16_rounds_a_maps_contrast_away(tmp_path, 
         assert "10th percentile" in record.engine or "uniform" in record.engine
 
 
-@pytest.mark.parametrize(
-    "photos, installed, chosen",
-    [(1, True, "eager"), (499, True, "eager"), (500, True, "openvino"), (500, False, "eager")],
-)
-def test_auto_chooses_by_the_number_of_photos_and_by_what_is_installed(
-    monkeypatch, photos, installed, chosen
-):
-    monkeypatch.setattr(engines, "find_spec", lambda name: object() if installed else None)
-    name, reason = engines.choose(photos, CPU)
-    assert name == chosen and reason
-    assert engines.choose(10_000, torch.device("cuda"))[0] == "eager"
+class Other(nn.Module):
+    """In the place of an engine: the trunk, and what it does to the maps."""
+
+    def __init__(self, trunk, change=lambda maps: maps):
+        super().__init__()
+        self.trunk, self.change, self.calls = trunk, change, 0
+
+    def forward(self, images):
+        self.calls += 1
+        return tuple(self.change(maps) for maps in self.trunk(images))
+
+
+@pytest.fixture
+def auto(monkeypatch):
+    """An engine that chooses, and a function that has it find another the fastest."""
+    trunk = cutting.divide(network(), ("0",))[0]
+    engine = engines.Engine(trunk, CPU, torch.float32)
+
+    def prefer(other, name="openvino"):
+        def choose(eager, others, work, book, about):
+            return Choice(name, "5 ms and 9 ms", other)
+
+        monkeypatch.setattr(engines, "choose", choose)
+
+    return engine, prefer
+
+
+def test_auto_takes_the_engine_that_is_done_first_and_says_why(auto):
+    engine, prefer = auto
+    other = Other(engine.trunk)
+    prefer(other)
+    engine.prepare(Workload(1000, images=batch(8)))
+    assert engine.name == "openvino" and engine.forward is other
+    text = str(engine)
+    assert text.startswith(
+        "openvino (auto: 5 ms and 9 ms; attention correlates with that of eager float32 by 1.0"
+    )
+    compared = other.calls
+    torch.testing.assert_close(engine.run(batch(2)), engine.trunk(batch(2)))
+    assert other.calls == compared + 1
+
+
+def test_auto_does_not_take_a_faster_engine_that_says_something_else(auto):
+    engine, prefer = auto
+    prefer(Other(engine.trunk, change=lambda maps: maps.flip(-1)))
+    engine.prepare(Workload(1000, images=batch(8)))
+    assert engine.name == "eager" and engine.forward is engine.eager
+    assert "openvino does not agree: attention correlates" in str(engine)
+
+
+def test_auto_spends_nothing_on_few_photos_on_a_gpu_or_without_photos(auto, monkeypatch):
+    engine, _ = auto
+    monkeypatch.setattr(engines, "choose", lambda *_, **__: pytest.fail("something was timed"))
+    engine.prepare(Workload(31, images=batch(8)))
+    assert str(engine) == "eager (auto: timing others does not pay for 31 photos)"
+    engine.prepare(Workload(10_000))
+    assert str(engine) == "eager (auto: there is no photo at hand to time others on)"
+    engine.device = torch.device("cuda")
+    engine.prepare(Workload(10_000, images=batch(8)))
+    assert str(engine) == "eager (auto: a GPU, which decoding keeps busy)"
+
+
+def test_engines_are_timed_in_the_precision_that_was_taken(monkeypatch):
+    """bf16 first, then who is quickest in it."""
+    monkeypatch.setattr(agreement, "CLOSE", 0.9)
+    trunk = cutting.divide(network(), ("0",))[0]
+    engine = engines.Engine(trunk, CPU, torch.float32, "auto", faster=torch.bfloat16)
+    seen = []
+
+    def choose(eager, others, work, book, about):
+        seen.append((work.timed.dtype, next(eager.parameters()).dtype, about["precision"]))
+        return Choice("eager", "it is")
+
+    monkeypatch.setattr(engines, "choose", choose)
+    engine.prepare(Workload(1000, images=batch(8, (33, 33))))
+    assert seen == [(torch.bfloat16, torch.bfloat16, "torch.bfloat16")], str(engine)
+
+
+def test_a_run_that_goes_on_takes_the_engine_and_the_precision_it_was_begun_with(monkeypatch):
+    trunk = cutting.divide(network(), ("0",))[0]
+    begun = "openvino (auto: eager 9 ms a photo (or so) and openvino 5 ms)"
+    other, started = Other(trunk), []
+
+    def start(name, trunk, dtype, device, workers):
+        started.append((name, dtype, workers))
+        return other
+
+    monkeypatch.setattr(engines, "start", start)
+    monkeypatch.setattr(engines, "find_spec", lambda name: object())
+    engine = engines.Engine(trunk, CPU, torch.float32, faster=torch.bfloat16)
+    assert engine.go_on(begun, torch.bfloat16, workers=3) == ""
+    assert str(engine) == begun and engine.dtype == torch.bfloat16 and not started
+    engine.forward(batch(2)), engine.forward(batch(2))
+    assert started == [("openvino", torch.bfloat16, 3)] and other.calls == 2
+
+
+def test_a_run_that_goes_on_without_its_engine_says_so(monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    engine = engines.Engine(cutting.divide(network(), ("0",))[0], CPU, torch.float32)
+    remark = engine.go_on("openvino (auto: the fastest)")
+    assert remark == "this was begun with engine openvino, which cannot run here: eager does the rest"
+    assert engine.name == "eager" and "begun with openvino" in str(engine)
+    torch.testing.assert_close(engine.run(batch(2)), engine.trunk(batch(2)))
+
+
+def test_a_run_that_goes_on_does_without_no_engine_that_was_asked_for(monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    engine = engines.Engine(cutting.divide(network(), ("0",))[0], CPU, torch.float32, "openvino")
+    with pytest.raises(ValueError, match="pip install"):
+        engine.go_on("openvino (attention correlates)")
+
+
+def test_nine_shapes_and_batches_are_compiled_at_most_three_times(monkeypatch):
+    """By threads with one core each, after a comparison: as in a run."""
+    graphs = []
+    real = torch.compile
+
+    def counting(trunk, dynamic, options):
+        torch.compiler.reset()
+
+        def backend(graph, inputs):
+            graphs.append(graph)
+            return graph.forward
+
+        return real(trunk, dynamic=dynamic, backend=backend)
+
+    monkeypatch.setattr(engines.torch, "compile", counting)
+    trunk = cutting.divide(network(), ("0",))[0]
+    engine = engines.Engine(trunk, CPU, torch.float32, "compile")
+    engine.prepare(Workload(100, workers=2, images=batch(8)))
+    shapes = [(70, 90), (96, 64), (64, 64), (128, 70), (80, 80), (33, 65), (90, 70), (70, 70), (65, 33)]
+    sizes = [*zip([8, 8, 3, 5, 8, 2, 7, 4, 6], shapes, strict=True), (1, (70, 90)), (1, (96, 64))]
+    with pace.lanes(2) as submit:
+        running = [submit(pace.run_once, engine.run, batch(*size)) for size in sizes * 2]
+        for size, maps in zip(sizes * 2, running, strict=True):
+            torch.testing.assert_close(maps.result(), trunk(batch(*size)), rtol=1e-4, atol=1e-5)
+    assert 1 <= len(graphs) <= 3
 
 
 def test_what_cannot_be_is_one_line(attnvis, here, monkeypatch):
@@ -245,7 +373,6 @@ def test_what_cannot_be_is_one_line(attnvis, here, monkeypatch):
 
 def test_a_run_with_openvino_says_so_in_its_record_and_draws_the_same(attnvis, here):
     import csv
-    import json
 
     pytest.importorskip("openvino")
     for number in range(3):
@@ -270,3 +397,38 @@ def test_a_run_with_openvino_says_so_in_its_record_and_draws_the_same(attnvis, h
     assert json.loads((here / "openvino" / "run.json").read_text())["engine"].startswith(
         "openvino (attention correlates"
     )
+
+
+def test_a_run_times_engines_once_and_the_next_one_remembers(attnvis, here, monkeypatch):
+    monkeypatch.setenv("ATTNVIS_CACHE", str(here / "cache"))
+    monkeypatch.setattr(engines, "ENOUGH", 2)
+    monkeypatch.setattr(engines, "can_run", lambda name, device: name == "openvino")
+
+    def start(name, trunk, dtype, device, workers):  # in no time
+        return engines.on_device(trunk, device, dtype)
+
+    monkeypatch.setattr(engines, "start", start)
+    monkeypatch.setattr(pace, "SHARE", 1e9)
+    names = [f"{number}.png" for number in range(3)]
+    for number, name in enumerate(names):
+        make_photo(here / name, seed=number)
+    timed = []
+    run_once = pace.run_once
+    monkeypatch.setattr(pace, "run_once", lambda run, images: timed.append(run) or run_once(run, images))
+
+    def run_and_read(*words):
+        timed.clear()
+        ended = attnvis("run", *names, "backbone.precision=fp32", "workers=2", *words)
+        assert ended.code == 0, ended.err
+        return json.loads((here / "out" / "run.json").read_text())["engine"]
+
+    without = run_and_read("cache.engines=false")
+    assert "timed on the first of them" in without and not (here / "cache").exists() and timed
+    first = run_and_read()
+    assert (
+        "auto: eager " in first and "openvino " in first and "timed on the first of them" in first and timed
+    )
+    (file,) = (here / "cache" / "engines").iterdir()
+    kept = file.read_bytes()
+    second = run_and_read()
+    assert "timed here before" in second and not timed and file.read_bytes() == kept

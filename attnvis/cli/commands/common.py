@@ -6,20 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnvis.cli.config import plain
 from attnvis.cli.messages import note
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from attnvis.backbone.backbone import Backbone
     from attnvis.backbone.cache import Cached
     from attnvis.data.paths import Listing
     from attnvis.pipeline.logger import LoggerSettings
-    from attnvis.types import Preprocessing, Provenance
+    from attnvis.types import Photo, PhotoError, Preprocessing, Provenance
 
 __all__ = [
     "check_logger",
     "command_line",
     "listed",
     "photos",
+    "prepare",
     "provenance",
     "shout",
     "survey_photos",
@@ -55,6 +59,28 @@ def survey_photos(images: Any) -> "Listing":
 def listed(value: Any) -> list[str]:
     """A setting that may be one word or a list of them, as a list."""
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def prepare(
+    backbone: "Backbone | Cached",
+    paths: list[Path],
+    preprocessing: "Preprocessing",
+    workers: int,
+    settings: "DictConfig",
+) -> "dict[Path, Photo | PhotoError]":
+    """The engine that suits a command with these photos; gives the first of them, decoded for it.
+
+    settings: of the command: batch_size, cache.  Raises ValueError where the engine cannot run here.
+    """
+    from attnvis.backbone.cache import pace_book
+    from attnvis.data.preprocessing import sample
+    from attnvis.pipeline.streaming import first_photos
+
+    decoded = first_photos(paths, preprocessing)
+    images = sample(decoded.values(), preprocessing)
+    book = pace_book(plain(settings.cache), say=note)
+    backbone.prepare(len(paths), workers, images, batch_size=settings.batch_size, book=book)
+    return decoded
 
 
 def provenance(backbone: "Backbone | Cached", preprocessing: "Preprocessing", seed: int) -> "Provenance":

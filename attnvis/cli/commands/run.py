@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import check_logger, provenance, shout, survey_photos, thread_count
+from attnvis.cli.commands.common import (
+    check_logger,
+    prepare,
+    provenance,
+    shout,
+    survey_photos,
+    thread_count,
+)
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import note, print_photo_notes, print_summary, progress, visible
 
@@ -14,6 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from attnvis.pipeline.resume import PlannedPhoto
+    from attnvis.types import Photo, PhotoError, Provenance
 
 __all__ = ["COMMAND", "run"]
 
@@ -23,7 +31,6 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     import torch
 
     from attnvis.backbone.cache import remembered
-    from attnvis.data.preprocessing import sample
     from attnvis.methods.attention import AttentionMethod
     from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.run_folder import RunWriter
@@ -39,7 +46,14 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     method = AttentionMethod(backbone, query, scaling, normalise)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     workers = thread_count(cfg.workers, len(paths))
-    backbone.prepare(len(paths), workers, sample(paths, preprocessing))
+    begun = provenance_of(folder) if cfg.resume else None
+    decoded: dict[Path, Photo | PhotoError] = {}
+    if begun is not None and begun.engine:  # one run, one engine
+        remark = backbone.go_on(begun, workers)
+        if remark:
+            note(visible(remark))
+    else:
+        decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
     plan = RunPlan(
         paths=tuple(paths),
         style=style,
@@ -63,11 +77,23 @@ def run(cfg: "DictConfig", folder: Path) -> int:
             workers=workers,
             after=results.render,
             say=note,
+            decoded=decoded,
         )
         for outcome in progress(outcomes, len(left)):
             results.record(outcome)
     print_photo_notes(results.photo_notes)
     return print_summary(results.done, results.reasons, folder)
+
+
+def provenance_of(folder: Path) -> "Provenance | None":
+    """What a run that was begun in a folder said of itself; None where nothing did."""
+    from attnvis.json_files import read_json
+    from attnvis.types import Provenance
+
+    try:
+        return Provenance.from_entries(read_json(folder / "run.json"))
+    except (OSError, ValueError):
+        return None
 
 
 def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, ...], str]":
@@ -77,9 +103,8 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, .
 
     Raises PhotoError where none is meant, ValueError for a folder whose plan is damaged.
     """
-    from attnvis.json_files import read_json
     from attnvis.pipeline.resume import FolderPlan, planned_photos, renewed
-    from attnvis.types import PhotoError, Provenance
+    from attnvis.types import PhotoError
 
     begun = FolderPlan.read(folder, "run") if cfg.resume else None
     if begun is None:
@@ -94,10 +119,8 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, .
     named, passed_over = [], ""
     with contextlib.suppress(PhotoError):  # all of them may be gone
         named = survey_photos(plain(cfg.images)).paths
-    with contextlib.suppress(
-        OSError, ValueError
-    ):  # as it was when the run began: now its own files lie there
-        passed_over = Provenance.from_entries(read_json(folder / "run.json")).passed_over
+    if begun_as := provenance_of(folder):  # as it was when the run began: now its own files lie there
+        passed_over = begun_as.passed_over
     drawn = folder.absolute()  # `attnvis run .` finds what it drew itself
     others = [path for path in named if not path.absolute().is_relative_to(drawn)]
     planned, remarks = renewed(begun.photos, others)

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command, Comparison
-from attnvis.cli.commands.common import check_logger, command_line, listed, photos, shout, survey_photos
+from attnvis.cli.commands.common import (
+    check_logger,
+    command_line,
+    listed,
+    photos,
+    prepare,
+    shout,
+    survey_photos,
+)
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, visible
 from attnvis.cli.resuming import resume_words
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
     from attnvis.experiments.sweep.job import JobWriter
     from attnvis.pipeline.resume import PlannedPhoto
     from attnvis.pipeline.tracking import Tracker
-    from attnvis.types import Preprocessing
+    from attnvis.types import Photo, PhotoError, Preprocessing
 
 __all__ = ["COMMAND", "STUDIES", "compare", "sweep"]
 
@@ -153,6 +161,7 @@ class Inputs:
     paths: list[Path]
     backbone: "Backbone | Cached"
     preprocessing: "Preprocessing"
+    decoded: "dict[Path, Photo | PhotoError]"  # the first of them
 
 
 def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> None:
@@ -160,7 +169,6 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
     import torch
 
     from attnvis.backbone.cache import remembered
-    from attnvis.data.preprocessing import sample
     from attnvis.experiments.sweep.sending import send_job, send_recognition
 
     paths = photos(settings["images"])
@@ -175,13 +183,21 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
             f"a job of a sweep measures one layer, not {backbone.layer}; "
             f"give backbone.layer={layers} without brackets"
         )
-    backbone.prepare(len(paths), 1, sample(paths, preprocessing))
+    decoded = prepare(backbone, paths, preprocessing, workers=1, settings=cfg)
     axes = {
         "backbone": backbone.name, "weights": backbone.weights, "layer": backbone.layer,
         "fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed),
     }  # fmt: skip
     job.update(axes=axes, provenance=backbone.describe().entries() | {"warnings": warnings})
-    inputs = Inputs(cfg, settings, job=job, paths=paths, backbone=backbone, preprocessing=preprocessing)
+    inputs = Inputs(
+        cfg,
+        settings,
+        job=job,
+        paths=paths,
+        backbone=backbone,
+        preprocessing=preprocessing,
+        decoded=decoded,
+    )
     with tracker_of(job.folder, settings, axes) as tracker:
         if settings["study"] == "recognition":
             tracker.log_numbers(recognise(inputs))
@@ -234,7 +250,13 @@ def scale(inputs: Inputs) -> None:
         sheets=settings["sheets"],
         style=build(inputs.cfg, "render"),
     ) as writer:
-        outcomes = stream(inputs.paths, grid, inputs.preprocessing, batch_size=inputs.cfg.batch_size)
+        outcomes = stream(
+            inputs.paths,
+            grid,
+            inputs.preprocessing,
+            batch_size=inputs.cfg.batch_size,
+            decoded=inputs.decoded,
+        )
         notes = Counter[str]()
         for outcome in progress(outcomes, len(inputs.paths)):
             if outcome.photo is not None:

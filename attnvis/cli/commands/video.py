@@ -3,7 +3,7 @@
 import contextlib
 import math
 import sys
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     import torch
     from tqdm import tqdm
 
+    from attnvis.backbone.cache import pace_book
     from attnvis.data.video import examine, frames
     from attnvis.methods.attention import AttentionMethod, steady
     from attnvis.pipeline.plan import RunPlan
@@ -50,10 +51,14 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     shown = (min(stop, clip.lasts) - start) / clip.lasts if clip.lasts else 0.0  # the share of the clip
     count = max(1, round(shown * clip.stored))
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    supply = frames(clip, start, stop)
+    first = list(islice(supply, 1))
     backbone.prepare(
         max(1, count // max(1, cfg.every)),
-        torch.get_num_threads(),
-        as_batch(islice(frames(clip), 1), preprocessing, clip.path.name),
+        workers=1,
+        sample=as_batch(first, preprocessing, clip.path.name) if first else None,
+        batch_size=max(1, cfg.batch_size // max(1, cfg.every)),
+        book=pace_book(plain(cfg.cache), say=note),
     )
     plan = RunPlan(
         paths=(clip.path,),
@@ -79,7 +84,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
             tqdm(total=count, unit="frame", disable=not sys.stderr.isatty(), leave=False) as bar,
         ):
             chunks = attend_frames(
-                frames(clip, start, stop),
+                chain(first, supply),
                 method,
                 preprocessing,
                 batch_size=cfg.batch_size,
