@@ -122,6 +122,15 @@ def test_an_engine_that_cannot_run_a_network_does_not_end_the_run(clock):
     assert choice.name == "eager" and "openvino does not run it (no such operator)" in choice.reason
 
 
+def test_a_batch_that_memory_does_not_hold_is_left_to_the_run(clock):
+    def too_large(images):
+        raise RuntimeError("can't allocate\n memory")
+
+    others = {"openvino": clock.starter("openvino", 1.0, OTHER)}
+    choice = choose(too_large, others, Workload(100_000, images=IMAGES), book=PaceBook(), about=ABOUT)
+    assert (choice.name, choice.reason) == ("eager", "it could not be timed (can't allocate memory)")
+
+
 def test_where_nothing_else_runs_nothing_is_timed(clock):
     work = Workload(100_000, images=IMAGES)
     choice = choose(clock.engine("eager", EAGER), {}, work, book=PaceBook(), about=ABOUT)

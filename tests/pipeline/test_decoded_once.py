@@ -44,8 +44,10 @@ def test_a_run_decodes_every_photo_once_the_damaged_one_too(attnvis, photos, dec
     assert decoded == dict.fromkeys(PHOTOS, 1)
 
 
-def test_a_run_that_goes_on_decodes_only_what_is_left(attnvis, photos, decoded, monkeypatch):
-    assert attnvis("run", *PHOTOS, "batch_size=2").code == 1
+@pytest.mark.parametrize("word", ["cache.use=false", "cache.use=true"])
+def test_a_run_that_goes_on_decodes_only_what_is_left(attnvis, photos, here, decoded, monkeypatch, word):
+    monkeypatch.setenv("ATTNVIS_CACHE", str(here / "cache"))
+    assert attnvis("run", *PHOTOS, "batch_size=2", word).code == 1
     begun = json.loads(Path("out/run.json").read_text())
     for name in ("0", "4", "8"):
         next(Path("out/overlays").glob(f"{name}.*")).unlink()
