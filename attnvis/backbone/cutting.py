@@ -16,7 +16,7 @@ from typing import Any, no_type_check
 import torch
 from torch import Tensor, fx, nn
 
-from attnvis.backbone.host import import_torchvision
+from attnvis.backbone.torchvision_import import import_torchvision
 
 __all__ = [
     "STRIDES",

@@ -16,7 +16,8 @@ from attnvis.backbone import heads, lite
 from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.build import SourceNetwork, assemble, rgb
 from attnvis.backbone.cutting import Rest, divide_sequential
-from attnvis.backbone.host import import_torchvision, undisturbed
+from attnvis.backbone.host import undisturbed
+from attnvis.backbone.torchvision_import import import_torchvision
 from attnvis.backbone.weights import load_file, load_state
 from attnvis.geometry import Shift
 from attnvis.types import Head, Preprocessing, UnavailableError

@@ -1,8 +1,6 @@
 """A process that calls attnvis finds itself as it was, and what it has set misleads nobody."""
 
 import os
-import subprocess
-import sys
 import threading
 import warnings
 
@@ -11,7 +9,6 @@ import pytest
 import torch
 
 from attnvis.api import explain
-from attnvis.backbone import host
 from attnvis.backbone.sources import load_backbone, load_once
 
 SETTINGS = {"weights": "random", "precision": "fp32", "engine": "eager"}
@@ -118,27 +115,3 @@ def test_a_network_is_loaded_with_the_same_weights_for_the_same_seed():
     torch.manual_seed(3)
     second = load_backbone("efficientnet_lite0", **SETTINGS).network.net.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-LATE_DYNAMO = """
-import sys
-from attnvis.backbone.sources import load_backbone
-load_backbone("resnet18", weights="random", engine="eager")
-assert "torch._dynamo" not in sys.modules and "sympy" not in sys.modules
-from torchvision.ops import roi_align
-asked = roi_align.__globals__["is_compile_supported"]("cpu")
-import torch._dynamo.utils
-assert torch._dynamo.__file__ and asked == torch._dynamo.utils.is_compile_supported("cpu")
-"""
-
-
-def test_torchvision_comes_without_dynamo_which_is_found_when_it_is_needed():
-    subprocess.run([sys.executable, "-c", LATE_DYNAMO], check=True, timeout=120)
-
-
-def test_dynamo_that_is_there_already_stays_as_it_is(monkeypatch):
-    there = object()
-    monkeypatch.setitem(sys.modules, "torch._dynamo", there)
-    with host.dynamo_on_demand():
-        assert sys.modules["torch._dynamo"] is there
-    assert sys.modules["torch._dynamo"] is there
