@@ -16,6 +16,8 @@ from typing import Any, no_type_check
 import torch
 from torch import Tensor, fx, nn
 
+from attnvis.backbone.torchvision_import import import_torchvision
+
 __all__ = [
     "STRIDES",
     "TRACING",
@@ -147,29 +149,29 @@ def sequential_nodes(net: Any) -> list[str]:
 
 def nodes_of(net: nn.Module) -> list[str]:
     """The nodes of the traced graph; of a network that cannot be traced, its submodules."""
-    from torchvision.models.feature_extraction import get_graph_node_names
-
+    extraction = import_torchvision("torchvision.models.feature_extraction")
     try:
         with TRACING, warnings.catch_warnings():
             # of other nodes in training: nothing is trained here
             warnings.simplefilter("ignore", UserWarning)
-            return get_graph_node_names(net)[1]
+            return extraction.get_graph_node_names(net)[1]
     except Exception:  # a network's own code raises what it likes at a tracer
         return [name for name, _ in net.named_modules() if name]
 
 
 def divide(net: nn.Module, nodes: Sequence[str]) -> tuple[nn.Module, list[Rest]]:
     """Cuts by the traced graph, truncated at the last node needed; where it cannot be traced, by hooks."""
-    from torchvision.models.feature_extraction import create_feature_extractor
-
+    extraction = import_torchvision("torchvision.models.feature_extraction")
     names = nodes_of(net)
     try:
         with TRACING, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            trunk = create_feature_extractor(net, {node: str(number) for number, node in enumerate(nodes)})
+            trunk = extraction.create_feature_extractor(
+                net, {node: str(number) for number, node in enumerate(nodes)}
+            )
             rests: list[Rest] = []
             for node in nodes:
-                extractor = create_feature_extractor(net, {node: "maps", names[-1]: "logits"})
+                extractor = extraction.create_feature_extractor(net, {node: "maps", names[-1]: "logits"})
                 rests.append(rest_of_graph(extractor))
         result = next(node for node in trunk.graph.nodes if node.op == "output")
         layers = tuple(result.args[0][str(number)] for number in range(len(nodes)))

@@ -9,6 +9,7 @@ from attnvis import catalogue
 from attnvis.backbone.cutting import CutNetwork
 from attnvis.backbone.heads import Certificate
 from attnvis.backbone.sources import config_of, from_config
+from attnvis.backbone.torchvision_import import import_torchvision
 from attnvis.geometry import ReceptiveField
 
 __all__ = ["LayerSummary", "members", "summarise", "table"]
@@ -31,8 +32,7 @@ class LayerSummary:
 
 def members() -> dict[str, str]:
     """Every classifier of torchvision that a config knows -> its family."""
-    from torchvision import models
-
+    models = import_torchvision()
     families = {name: catalogue.family(name) for name in models.list_models(module=models)}
     return {name: family for name, family in families.items() if family}
 

@@ -17,6 +17,7 @@ from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.build import SourceNetwork, assemble, rgb
 from attnvis.backbone.cutting import Rest, divide_sequential
 from attnvis.backbone.host import undisturbed
+from attnvis.backbone.torchvision_import import import_torchvision
 from attnvis.backbone.weights import load_file, load_state
 from attnvis.geometry import Shift
 from attnvis.types import Head, Preprocessing, UnavailableError
@@ -91,8 +92,7 @@ def torchvision(
 
     Raises ValueError for a name or weights that torchvision does not have, and as `build_backbone` does.
     """
-    from torchvision import models
-
+    models = import_torchvision()
     classifiers = models.list_models(module=models)
     if name not in classifiers:
         near = difflib.get_close_matches(name, classifiers, n=4)

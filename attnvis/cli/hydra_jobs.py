@@ -5,8 +5,9 @@ Of a command that compares: all jobs, those that were lost a second time, then t
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,7 @@ def run_jobs(
     job = Task(command, debugging, only)
     sys.argv = [f"attnvis {command.name}", *overrides]
     run = hydra.main(version_base="1.3", config_path=str(catalogue.config_folder()), config_name=command.name)
-    with help_made_when_shown():
+    with help_made_when_shown(), composed_once(overrides):
         run(job)()
     return max(job.statuses, default=0)
 
@@ -112,6 +113,28 @@ def help_made_when_shown() -> Iterator[None]:
         yield
     finally:
         setattr(argparse.ArgumentParser, "_check_help", check)  # noqa: B010
+
+
+@contextmanager
+def composed_once(overrides: Sequence[str]) -> Iterator[None]:
+    """Inside the block Hydra 1.3 composes a command's config once.
+
+    It would compose it a first time to see whether the config itself asks for several jobs (hydra.mode).  Of
+    ours only experiments do: it is let where the words name one, say so themselves, or name other configs.
+    """
+    from hydra._internal.hydra import Hydra
+
+    if any(
+        word.startswith("-") or re.match(r"\+*(experiment\b|hydra(=|\.mode\b))", word) for word in overrides
+    ):
+        yield
+        return
+    get_mode = Hydra.get_mode
+    setattr(Hydra, "get_mode", lambda *_, **__: None)  # noqa: B010 - mypy would not have a method assigned
+    try:
+        yield
+    finally:
+        setattr(Hydra, "get_mode", get_mode)  # noqa: B010
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -246,3 +247,16 @@ def test_shape_keys_are_equal_exactly_where_photos_may_share_a_batch():
     assert shape_key(sized(100, 200), Preprocessing(224, "letterbox")) != shape_key(
         wide, Preprocessing(224, "letterbox")
     )
+
+
+def test_a_batch_is_its_definition_photo_by_photo():
+    """The same resize, then (rgb / 255 - mean) / std in float64."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    pictures = [noise(90 + number, 121 + number) for number in range(3)]
+    batch = collate([load(pixels) for pixels in pictures], Preprocessing(64, "stretch", mean=mean, std=std))
+    assert batch.images.shape == (3, 3, 64, 64)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    for image, pixels in zip(batch.images.double(), pictures, strict=True):
+        small = cv2.resize(pixels, (64, 64), interpolation=cv2.INTER_AREA)
+        defined = (torch.from_numpy(small).double() / 255 - torch.tensor(mean)) / torch.tensor(std)
+        assert (image.permute(1, 2, 0) - defined).abs().max() < 1e-6

@@ -1,6 +1,7 @@
 """records.csv: what a spreadsheet may open, and what is read back."""
 
 import csv
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,15 @@ from conftest import make_photo, records
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnvis.pipeline.records import as_cell, from_cell, open_records, read_records
+from attnvis.pipeline.records import (
+    as_cell,
+    as_read,
+    from_cell,
+    open_records,
+    read_numbers,
+    read_records,
+    row_seal,
+)
 
 HARMFUL = [
     "=1+1",
@@ -79,3 +88,37 @@ def test_a_run_of_photos_called_like_formulas_goes_on_where_it_stopped(attnvis, 
     assert "'=1+1" not in Path("out/index.html").read_text(encoding="utf-8").replace("&#39;", "'")
     assert attnvis("redraw", "out", "hydra.run.dir=again").code == 0
     assert [row["photo"] for row in records("again")] == [f"'{name}" for name in names]
+
+
+ODD_TEXTS = ("a\nb", "a\r\nb", '"', "a,b", "\udcff.jpg", "=1", "'=1", "кот", " ")
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_a_row_is_known_as_the_table_will_give_it_back(tmp_path, text):
+    """The page of a run is made of the first, the page of one that goes on of the second."""
+    measured = {"perplexity": 1e-17, "max_times_uniform": 7.0, "margin": 0.1 + 0.2, "max": float("inf")}
+    row = {
+        "index": 3,
+        "photo": text,
+        "path": text,
+        "status": "done",
+        "height": 480,
+        "width": 640,
+        "patches": 9,
+    }
+    row |= {"rows": 3, "columns": 3, "label": text, "reason": None, "sign_margin": -0.0, **measured}
+    file, table = open_records(tmp_path / "records.csv")
+    with file:
+        table.writerow(row)
+    (read,) = read_numbers(tmp_path / "records.csv")
+    assert as_read(row) == read and list(as_read(row)) == list(read)
+    assert [type(value) for value in as_read(row).values()] == [type(value) for value in read.values()]
+
+
+def test_the_seal_of_what_was_just_written_is_that_of_the_files(tmp_path):
+    for name in ("map", "overlay", "panel"):
+        (tmp_path / name).write_bytes(name.encode())
+    row = {name: name for name in ("map", "overlay", "panel")} | {"index": 0, "photo": "a.jpg"}
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("map", "panel")}
+    assert row_seal(tmp_path, row, digests) == row_seal(tmp_path, row)
+    assert row_seal(tmp_path, row, digests | {"map": "0"}) != row_seal(tmp_path, row)

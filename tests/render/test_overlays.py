@@ -20,7 +20,7 @@ from attnvis.render import (
     panel,
     write,
 )
-from attnvis.render.overlays import COLOURS, colour_table, pixel_levels, to_levels
+from attnvis.render.overlays import COLOURS, colour_table, lab_to_rgb, pixel_levels, to_levels
 from attnvis.types import Box, Placement
 
 
@@ -632,3 +632,12 @@ def test_a_wrong_setting_is_refused_in_one_line(settings, message):
     with pytest.raises(ValueError, match=message) as caught:
         Style(**settings)
     assert "\n" not in str(caught.value)
+
+
+def test_lab_becomes_the_rgb_that_opencv_makes_of_it():
+    lab = np.random.default_rng(0).uniform((0, -60, -60), (100, 80, 80), (500, 3))
+    expected = cv2.cvtColor(lab[:, None].astype(np.float32), cv2.COLOR_Lab2RGB)[:, 0].clip(0, 1)
+    np.testing.assert_allclose(lab_to_rgb(lab), expected, atol=2e-3)
+    np.testing.assert_allclose(
+        lab_to_rgb(np.array([[0.0, 0, 0], [100, 0, 0]])), [[0] * 3, [1] * 3], atol=1e-3
+    )
