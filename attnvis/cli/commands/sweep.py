@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command, Comparison
-from attnvis.cli.commands.common import check_logger, command_line, listed, photos, shout, survey_photos
+from attnvis.cli.commands.common import (
+    check_logger,
+    command_line,
+    listed,
+    photos,
+    shout,
+    survey_photos,
+    thread_count,
+)
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, visible
 from attnvis.cli.resuming import resume_words
@@ -48,7 +56,7 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
 
     settings = plain(cfg)
     check_logger(settings["logger"], settings["name"])
-    harmless = ("logger", "name", "cache", "batch_size")  # they change no number
+    harmless = ("logger", "name", "cache", "batch_size", "workers")  # they change no number
     same = {key: value for key, value in settings.items() if key not in harmless}
     same["storage"] = settings["cache"]["storage"]  # of the cache's settings the only one that may
     if settings["study"] not in STUDIES:
@@ -153,6 +161,7 @@ class Inputs:
     paths: list[Path]
     backbone: "Backbone | Cached"
     preprocessing: "Preprocessing"
+    workers: int
 
 
 def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> None:
@@ -175,13 +184,22 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
             f"a job of a sweep measures one layer, not {backbone.layer}; "
             f"give backbone.layer={layers} without brackets"
         )
-    backbone.prepare(len(paths), 1, sample(paths, preprocessing))
+    workers = thread_count(cfg.workers, len(paths))
+    backbone.prepare(len(paths), workers, sample(paths, preprocessing))
     axes = {
         "backbone": backbone.name, "weights": backbone.weights, "layer": backbone.layer,
         "fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed),
     }  # fmt: skip
     job.update(axes=axes, provenance=backbone.describe().entries() | {"warnings": warnings})
-    inputs = Inputs(cfg, settings, job=job, paths=paths, backbone=backbone, preprocessing=preprocessing)
+    inputs = Inputs(
+        cfg,
+        settings,
+        job=job,
+        paths=paths,
+        backbone=backbone,
+        preprocessing=preprocessing,
+        workers=workers,
+    )
     with tracker_of(job.folder, settings, axes) as tracker:
         if settings["study"] == "recognition":
             tracker.log_numbers(recognise(inputs))
@@ -234,7 +252,15 @@ def scale(inputs: Inputs) -> None:
         sheets=settings["sheets"],
         style=build(inputs.cfg, "render"),
     ) as writer:
-        outcomes = stream(inputs.paths, grid, inputs.preprocessing, batch_size=inputs.cfg.batch_size)
+        outcomes = stream(
+            inputs.paths,
+            grid,
+            inputs.preprocessing,
+            batch_size=inputs.cfg.batch_size,
+            workers=inputs.workers,
+            after=writer.summarise,
+            say=note,
+        )
         notes = Counter[str]()
         for outcome in progress(outcomes, len(inputs.paths)):
             if outcome.photo is not None:
@@ -251,7 +277,13 @@ def recognise(inputs: Inputs) -> dict[str, float]:
 
     job, backbone, preprocessing = inputs.job, inputs.backbone, inputs.preprocessing
     findings = measure_recognition(
-        inputs.paths, backbone, preprocessing, batch_size=inputs.cfg.batch_size, watch=progress
+        inputs.paths,
+        backbone,
+        preprocessing,
+        batch_size=inputs.cfg.batch_size,
+        watch=progress,
+        workers=inputs.workers,
+        say=note,
     )
     for place, reason in findings.failures:
         job.fail(place, reason)
