@@ -1,4 +1,4 @@
-"""A sweep's job leaves the same bytes however many threads measure its photos, and whichever is the quicker."""
+"""A sweep's job leaves the same bytes however many threads measure its photos, whichever is the quicker."""
 
 import json
 import threading
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import fake_backbone, make_photo
+from safetensors.numpy import load_file
 from torch import nn
 
 from attnvis.attention.query import language
@@ -88,6 +89,8 @@ def test_one_two_and_three_workers_leave_the_same_bytes(tmp_path, photos, monkey
     assert table["index"].to_pylist() == [number for number in good for _ in range(3 * 3)]
     assert [Path(failure["path"]).stem for failure in record["failures"]] == ["0", "4"]
     assert "not finite" in record["failures"][1]["reason"]
+    kept = load_file(tmp_path / "3" / "curves.safetensors")
+    assert {kept[f"{query}/{name}"].shape[0] for query in range(3) for name in ("perplexity", "tau")} == {5}
     drawn = [f"sheets/{number}.jpg" for number in good[:sheets]]
     assert sorted(name for name in alone if name.startswith("sheets/")) == drawn
     assert sum(name.startswith("tiles/") for name in alone) == 3 * 3 == len(record["tiles"])

@@ -316,8 +316,9 @@ def measure_recognition(
 ) -> Findings:
     """Photos whose names tell their class -> findings; the others are told as failures.
 
-    `watch` sees outcomes pass: a progress bar; `workers` and `say` are those of `stream`.  Raises ValueError where fewer than two photos say their
-    class, and for a classifier that is not one linear layer on the mean patch.
+    `watch` sees outcomes pass: a progress bar; `workers` and `say` are those of `stream`.  Raises ValueError
+    where fewer than two photos say their class, and for a classifier that is not one linear layer on the mean
+    patch.
     """
     head = required(backbone.head)
     truths, failures = dict[Path, int](), list[tuple[str, str]]()
