@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from itertools import product
 from pathlib import Path
@@ -14,13 +16,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from conftest import make_photo
 
 import attnvis as package
 from attnvis import backbone, files
+from attnvis.cli.commands.common import thread_count
 from attnvis.experiments.sweep import page
 from attnvis.experiments.sweep.folder import read_sweep
-from attnvis.experiments.sweep.job import JobWriter
+from attnvis.experiments.sweep.job import GridWriter, JobWriter
 from attnvis.json_files import sealed
 
 ROOT = Path(package.__file__).resolve().parents[1]
@@ -736,3 +740,100 @@ def test_slurm_gives_the_same_numbers_as_the_built_in_launcher(
 def test_a_killed_job_of_slurm_is_named_and_resume_finishes_it(slurm, process, tired, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", slurm)
     killed_always_is_named_and_resumed(process, tired, SLURM)
+
+
+# ---------------------------------------------------------------------------------------- several threads
+
+
+@pytest.fixture
+def album(here):
+    """Seven photos of two shapes in turn."""
+    for number in range(7):
+        make_photo(here / f"album/{number}.png", (70, 90) if number % 2 else (90, 70), number)
+    return ("album",)
+
+
+def test_a_sweep_of_two_workers_is_stopped_in_the_middle_and_resumed(sweep, album, monkeypatch):
+    words = ("query=mean", "scaling=none,zscore", "batch_size=2")
+    assert sweep(*words, "hydra.run.dir=whole", "workers=1", photos=album).code == 0
+    add = GridWriter.add
+
+    def stopped(writer, outcome):
+        if outcome.index == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        add(writer, outcome)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GridWriter, "add", stopped)
+        ended = sweep(*words, "workers=2", photos=album)
+    assert ended.code == 130 and "attnvis sweep --resume out" in ended.complaint
+    record = job_record()
+    assert (record["status"], record["reason"]) == ("failed", "it was stopped")
+    assert not list(Path("out").rglob("*.part")) and not Path("out/rows.parquet").exists()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("attnvis")]
+    assert sweep("--resume", "out").code == 0
+    for name in ("rows.parquet", "curves.safetensors"):
+        assert Path("out", name).read_bytes() == Path("whole", name).read_bytes()
+
+
+def test_what_other_workers_measured_is_not_measured_again(sweep, done, seen):
+    assert sweep("query=mean", "scaling=none", "workers=2").code == 0
+    assert not seen and "workers" not in job_record()["asked"]
+
+
+@pytest.mark.parametrize("study", ["scalings", "recognition"])
+def test_a_sweep_works_with_as_many_threads_as_it_is_told(sweep, monkeypatch, study):
+    for number, name in enumerate(PHOTOS):
+        Path(name).rename(f"{number}_{name}")
+    threads, call = set(), backbone.Backbone.__call__
+
+    def noted(self, batch):
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        return call(self, batch)
+
+    monkeypatch.setattr(backbone.Backbone, "__call__", noted)
+    folders = []
+    for workers in (1, 2):
+        threads.clear()
+        words = (f"study={study}", f"workers={workers}", f"hydra.run.dir={workers}", "cache.use=false")
+        images = [f"{number}_{name}" for number, name in enumerate(PHOTOS)]
+        assert sweep(*words, "query=mean", "scaling=none", photos=images).code == 0
+        assert threads == ({"attnvis"} if workers == 2 else {""})
+        table = {"scalings": "rows.parquet", "recognition": "recognition.parquet"}[study]
+        folders.append(Path(str(workers), table).read_bytes())
+    assert folders[0] == folders[1]
+
+
+def test_a_number_of_workers_that_is_none_is_one_line(sweep):
+    ended = sweep("query=mean", "scaling=none", "workers=0")
+    assert "workers=0: give auto (one a core) or a number from 1 on" in ended.complaint
+
+
+def test_memory_that_does_not_hold_a_batch_is_told(sweep, album, monkeypatch):
+    call = backbone.Backbone.__call__
+
+    def small(self, batch):
+        if len(batch.photos) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return call(self, batch)
+
+    monkeypatch.setattr(backbone.Backbone, "__call__", small)
+    ended = sweep("query=mean", "scaling=none", "cache.use=false", "batch_size=4", "workers=2", photos=album)
+    assert ended.code == 0 and "the same as batch_size=2" in ended.err and len(rows()) == 7
+
+
+@pytest.mark.slow
+def test_jobs_of_two_processes_share_the_cores(monkeypatch):
+    joblib = pytest.importorskip("joblib")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    both = joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(thread_count)("auto", 99) for _ in "ab")
+    assert max(both) <= max(1, joblib.cpu_count() // 2)
+
+
+@pytest.mark.parametrize("cores, threads", [("3", "3"), ("", "7")])
+def test_a_task_of_slurm_has_a_thread_for_each_of_its_cores(cores, threads):
+    launcher = yaml.safe_load((ROOT / "configs/launcher/slurm.yaml").read_text())["hydra"]["launcher"]
+    script = "\n".join([*launcher["setup"], "echo $OMP_NUM_THREADS"])
+    environment = {"SLURM_CPUS_PER_TASK": cores, "OMP_NUM_THREADS": "7", "PATH": os.environ["PATH"]}
+    ended = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == threads

@@ -20,6 +20,7 @@ from attnvis.cli.commands.common import (
     prepare,
     shout,
     survey_photos,
+    thread_count,
 )
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, visible
@@ -56,7 +57,7 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
 
     settings = plain(cfg)
     check_logger(settings["logger"], settings["name"])
-    harmless = ("logger", "name", "cache", "batch_size")  # they change no number
+    harmless = ("logger", "name", "cache", "batch_size", "workers")  # they change no number
     same = {key: value for key, value in settings.items() if key not in harmless}
     same["storage"] = settings["cache"]["storage"]  # of the cache's settings the only one that may
     if settings["study"] not in STUDIES:
@@ -162,6 +163,7 @@ class Inputs:
     backbone: "Backbone | Cached"
     preprocessing: "Preprocessing"
     decoded: "dict[Path, Photo | PhotoError]"  # the first of them
+    workers: int
 
 
 def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> None:
@@ -183,7 +185,8 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
             f"a job of a sweep measures one layer, not {backbone.layer}; "
             f"give backbone.layer={layers} without brackets"
         )
-    decoded = prepare(backbone, paths, preprocessing, workers=1, settings=cfg)
+    workers = thread_count(cfg.workers, len(paths))
+    decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
     axes = {
         "backbone": backbone.name, "weights": backbone.weights, "layer": backbone.layer,
         "fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed),
@@ -197,6 +200,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
         backbone=backbone,
         preprocessing=preprocessing,
         decoded=decoded,
+        workers=workers,
     )
     with tracker_of(job.folder, settings, axes) as tracker:
         if settings["study"] == "recognition":
@@ -255,6 +259,9 @@ def scale(inputs: Inputs) -> None:
             grid,
             inputs.preprocessing,
             batch_size=inputs.cfg.batch_size,
+            workers=inputs.workers,
+            after=writer.summarise,
+            say=note,
             decoded=inputs.decoded,
         )
         notes = Counter[str]()
@@ -273,7 +280,13 @@ def recognise(inputs: Inputs) -> dict[str, float]:
 
     job, backbone, preprocessing = inputs.job, inputs.backbone, inputs.preprocessing
     findings = measure_recognition(
-        inputs.paths, backbone, preprocessing, batch_size=inputs.cfg.batch_size, watch=progress
+        inputs.paths,
+        backbone,
+        preprocessing,
+        batch_size=inputs.cfg.batch_size,
+        watch=progress,
+        workers=inputs.workers,
+        say=note,
     )
     for place, reason in findings.failures:
         job.fail(place, reason)

@@ -311,11 +311,14 @@ def measure_recognition(
     preprocessing: Preprocessing,
     batch_size: int = 8,
     watch: Watch = unwatched,
+    workers: int = 1,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Findings:
     """Photos whose names tell their class -> findings; the others are told as failures.
 
-    `watch` sees outcomes pass: a progress bar.  Raises ValueError where fewer than two photos say their
-    class, and for a classifier that is not one linear layer on the mean patch.
+    `watch` sees outcomes pass: a progress bar; `workers` and `say` are those of `stream`.  Raises ValueError
+    where fewer than two photos say their class, and for a classifier that is not one linear layer on the mean
+    patch.
     """
     head = required(backbone.head)
     truths, failures = dict[Path, int](), list[tuple[str, str]]()
@@ -330,11 +333,9 @@ def measure_recognition(
     every_setting = settings(head.weight.shape[1])
     recognised = dict[int, PhotoRecognition]()
     recogniser = Recogniser(backbone, every_setting)
-    outcomes = stream(list(truths), recogniser, preprocessing, batch_size=batch_size)
-    for outcome in watch(outcomes, len(truths)):
-        if outcome.photo is None or outcome.error:
-            failures.append((str(outcome.path), outcome.error))
-            continue
+
+    def compare(outcome: Outcome[Tensor]) -> PhotoRecognition:
+        assert outcome.photo is not None
         truth = truths[outcome.path]
         identity = {
             "index": outcome.index,
@@ -343,5 +344,20 @@ def measure_recognition(
             "truth": truth,
             "label": head.category(truth),
         }
-        recognised[outcome.index] = recognise_photo(outcome.answers[0], truth, identity)
+        return recognise_photo(outcome.answers[0], truth, identity)
+
+    outcomes = stream(
+        list(truths),
+        recogniser,
+        preprocessing,
+        batch_size=batch_size,
+        workers=workers,
+        after=compare,
+        say=say,
+    )
+    for outcome in watch(outcomes, len(truths)):
+        if outcome.photo is None or outcome.error:
+            failures.append((str(outcome.path), outcome.error))
+            continue
+        recognised[outcome.index] = outcome.made
     return summarise(every_setting, [recognised[index] for index in sorted(recognised)], failures)

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from attnvis.experiments.sweep.curves import QueryCurves
+from attnvis.experiments.sweep.curves import PhotoCurves, QueryCurves, curves_of, kept_curves
 from attnvis.experiments.sweep.record import Failure, JobRecord
-from attnvis.experiments.sweep.rows import RowTable
-from attnvis.experiments.sweep.sheets import SheetWriter
+from attnvis.experiments.sweep.rows import RowTable, columns_of
+from attnvis.experiments.sweep.sheets import Sheet, SheetWriter
 from attnvis.files import file_digest, is_full, naming, no_room, open_new, save, unique
 from attnvis.methods.settings import PhotoResult
 from attnvis.pipeline.resume import remove_file, require_own_files
@@ -99,8 +99,22 @@ def is_mistake(error: BaseException | None) -> bool:
     return isinstance(error, ValueError) and not isinstance(error, PhotoError | UnavailableError)
 
 
+@dataclass(frozen=True, eq=False)
+class PhotoSummary:
+    """All that is kept of one photo."""
+
+    results: dict[str, PhotoResult]  # by the query's name
+    columns: dict[str, list[Any]]  # of rows.parquet
+    curves: dict[str, PhotoCurves]  # by the query's name
+    sheet: Sheet | None
+
+
 class GridWriter:
-    """Rows, curves and sheets of a grid of settings; leave the `with` block to have the files whole."""
+    """Rows, curves and sheets of a grid of settings; leave the `with` block to have the files whole.
+
+    `summarise` computes and draws what is kept of one photo; several threads may do so at once.  `add` writes
+    it, photo by photo in their order.
+    """
 
     def __init__(
         self,
@@ -112,22 +126,40 @@ class GridWriter:
     ) -> None:
         self.job = job
         self.sharpness = tuple(sharpness)
-        self.rows = RowTable(job.part, job.record.axes, settings)
+        self.settings = tuple(settings)
+        self.rows = RowTable(job.part)
         self.curves: dict[str, QueryCurves] = {}
         self.sheets = SheetWriter(job.folder, settings, sheets, style)
-        job.update(settings=tuple(settings), sharpness=self.sharpness)
+        job.update(settings=self.settings, sharpness=self.sharpness)
+
+    def summarise(self, outcome: Outcome[PhotoResult]) -> PhotoSummary:
+        """Of a photo that was measured; it depends on no other photo."""
+        assert outcome.photo is not None
+        names: dict[str, int] = {}
+        results = {unique(result.query, names): result for result in outcome.answers}
+        curves = {
+            query: curves_of(result, self.sharpness, outcome.index) for query, result in results.items()
+        }
+        return PhotoSummary(
+            results,
+            columns=columns_of(outcome, results, axes=self.job.record.axes, settings=self.settings),
+            curves=curves,
+            sheet=self.sheets.draw_ahead(outcome.index, outcome.photo, outcome.answers),
+        )
 
     def add(self, outcome: Outcome[PhotoResult]) -> None:
-        """A photo that failed is told to the job."""
+        """The next photo, with its summary or without; one that failed is told to the job."""
         if outcome.photo is None or outcome.error:
             self.job.fail(str(outcome.path), outcome.error)
             return
-        names: dict[str, int] = {}
-        results = {unique(result.query, names): result for result in outcome.answers}
-        self.rows.add(outcome.path, outcome.index, outcome.photo, results)
-        for query, result in results.items():
-            self.curves.setdefault(query, QueryCurves(self.sharpness)).add(result)
-        self.sheets.add(outcome.photo, outcome.answers)
+        summary: PhotoSummary = outcome.made or self.summarise(outcome)
+        self.rows.add(summary.columns)
+        for query, curves in summary.curves.items():
+            of_query = self.curves.setdefault(query, QueryCurves())
+            if curves.kept is None and of_query.keeps_more:
+                curves = replace(curves, kept=kept_curves(summary.results[query], self.sharpness))
+            of_query.add(curves)
+        self.sheets.add(outcome.photo, outcome.answers, summary.sheet)
         self.job.update(
             done=self.job.record.done + 1, queries=tuple(self.curves), tiles=tuple(self.sheets.tiles)
         )

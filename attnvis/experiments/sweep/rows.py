@@ -11,47 +11,27 @@ from attnvis.experiments.sweep.folder import SCHEMA
 from attnvis.experiments.sweep.shapes import colour_spread, shapes_of
 from attnvis.files import naming, open_new
 from attnvis.methods.settings import PhotoResult
-from attnvis.types import Photo
+from attnvis.pipeline.streaming import Outcome
 
-__all__ = ["RowTable"]
+__all__ = ["RowTable", "columns_of"]
 
 GROUP = 20_000  # rows that wait in memory
+
+Columns = dict[str, list[Any]]  # a value per row
 
 
 class RowTable:
     """A table that grows photo by photo; `close` makes its file whole."""
 
-    def __init__(self, path: Path, axes: Mapping[str, str], settings: Sequence[tuple[str, str]]) -> None:
-        self.axes, self.settings = axes, settings
-        self.waiting: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    def __init__(self, path: Path) -> None:
+        self.waiting: Columns = {name: [] for name in SCHEMA.names}
         self.path, self.file = path, open_new(path)
         self.writer = pq.ParquetWriter(self.file, SCHEMA, compression="zstd")
 
-    def add(self, path: Path, index: int, photo: Photo, results: Mapping[str, PhotoResult]) -> None:
-        """All rows of a photo: by query, and of each query by setting."""
-        spread = colour_spread(photo.pixels)
-        for query, result in results.items():
-            height, width = result.placement.grid
-            same: dict[str, str | int | float] = {
-                **self.axes,
-                "photo": photo.name,
-                "path": str(path),
-                "digest": photo.digest,
-                "index": index,
-                "query": query,
-                "label": result.label,
-                "dim": result.batch.dim,
-                "patches": height * width,
-                "rows": height,
-                "columns": width,
-                "pixel_std": spread,
-            }
-            for name, value in same.items():
-                self.waiting[name] += [as_stored(value)] * len(self.settings)
-            self.waiting["scaling"] += [scaling for scaling, _ in self.settings]
-            self.waiting["normalise"] += [normalise for _, normalise in self.settings]
-            for name, values in (result.numbers | shapes_of(result)).items():
-                self.waiting[name] += values
+    def add(self, columns: Columns) -> None:
+        """All rows of a photo, as `columns_of` gives them."""
+        for name, values in columns.items():
+            self.waiting[name] += values
         if len(self.waiting["index"]) >= GROUP:
             self.flush()
 
@@ -67,6 +47,42 @@ class RowTable:
                 self.writer.close()
             finally:
                 self.file.close()
+
+
+def columns_of(
+    outcome: Outcome[PhotoResult],
+    results: Mapping[str, PhotoResult],
+    axes: Mapping[str, str],
+    settings: Sequence[tuple[str, str]],
+) -> Columns:
+    """All rows of a photo that was measured, column by column: by query, and of each query by setting."""
+    photo = outcome.photo
+    assert photo is not None
+    columns: Columns = {name: [] for name in SCHEMA.names}
+    spread = colour_spread(photo.pixels)
+    for query, result in results.items():
+        height, width = result.placement.grid
+        same: dict[str, str | int | float] = {
+            **axes,
+            "photo": photo.name,
+            "path": str(outcome.path),
+            "digest": photo.digest,
+            "index": outcome.index,
+            "query": query,
+            "label": result.label,
+            "dim": result.batch.dim,
+            "patches": height * width,
+            "rows": height,
+            "columns": width,
+            "pixel_std": spread,
+        }
+        for name, value in same.items():
+            columns[name] += [as_stored(value)] * len(settings)
+        columns["scaling"] += [scaling for scaling, _ in settings]
+        columns["normalise"] += [normalise for _, normalise in settings]
+        for name, values in (result.numbers | shapes_of(result)).items():
+            columns[name] += values
+    return columns
 
 
 def as_stored(value: str | int | float) -> str | int | float:

@@ -1,8 +1,11 @@
 """What a row of a sweep says beside the diagnostics: the form of the logits, and the order in the weights."""
 
+import math
+
+import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from attnvis.methods.settings import PhotoResult
@@ -40,6 +43,15 @@ def standard_cumulants(logits: Float[Tensor, "S N"]) -> tuple[Float[Tensor, " S"
     return (standard**3).mean(-1), torch.where(spread[..., 0] > 0, kurtosis, 0.0)
 
 
-def colour_spread(pixels: np.ndarray) -> float:
-    """0 of a card of one colour: the pixels of a photo [H, W, 3] -> their largest standard deviation."""
-    return float(pixels.reshape(-1, pixels.shape[-1]).std(0).max())
+def colour_spread(pixels: UInt8[np.ndarray, "H W 3"]) -> float:
+    """0 of a card of one colour: the pixels of a photo -> the largest standard deviation of a colour.
+
+    From sums of whole numbers, which are exact; only the root is rounded.
+    """
+    count = pixels.shape[0] * pixels.shape[1]
+    variances = []  # times count^2
+    for channel in cv2.split(pixels):
+        total = int(cv2.sumElems(channel)[0])
+        squares = round(cv2.norm(channel, cv2.NORM_L2SQR))  # the square of a root: 734.9999 for 735
+        variances.append(count * squares - total**2)
+    return math.sqrt(max(variances)) / count

@@ -1,7 +1,7 @@
 """What a job measured of a photo -> a contact sheet: queries down, settings across, one colour scale."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,25 @@ from attnvis.methods.settings import PhotoResult
 from attnvis.render import overlays, panels
 from attnvis.types import Photo
 
-__all__ = ["TILE", "SheetWriter", "sheet_names", "style_of"]
+__all__ = ["TILE", "Sheet", "SheetWriter", "sheet_names", "style_of"]
 
 TILE = 220  # pixels
 
 
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """What was drawn of one photo, as the files will hold it."""
+
+    picture: bytes  # all of it, a jpg
+    tiles: tuple[bytes, ...]  # the same pictures one by one, where they were asked for
+    abouts: tuple[Tile, ...]  # what each of these shows
+
+
 class SheetWriter:
-    """sheets/ of a job, for the first `most` photos (None: all); for the first photo tiles/ too."""
+    """sheets/ of a job, for the first `most` photos (None: all); for the first photo tiles/ too.
+
+    `draw` may be called in several threads, `add` in the order of the photos.
+    """
 
     def __init__(
         self,
@@ -36,28 +48,49 @@ class SheetWriter:
         self.tiles: list[Tile] = []
         self.files: list[str] = []  # the sheets
 
-    def add(self, photo: Photo, results: Sequence[PhotoResult]) -> None:
+    def draw_ahead(self, index: int, photo: Photo, results: Sequence[PhotoResult]) -> Sheet | None:
+        """The sheet of the photo with this number, where it is sure to be one of the first `most`.
+
+        Where photos before it fail, others become one of these: `add` draws them.
+        """
+        if self.most is not None and index >= self.most:
+            return None
+        return self.draw(photo, results, tiles=index == 0)
+
+    def add(self, photo: Photo, results: Sequence[PhotoResult], sheet: Sheet | None) -> None:
+        """Write the sheet of the next photo."""
         if self.most is not None and self.drawn >= self.most:
             return
+        if sheet is None or not (self.drawn or sheet.tiles):
+            sheet = self.draw(photo, results, tiles=not self.drawn)
+        if not self.drawn:
+            self.tiles += sheet.abouts
+            for tile, picture in zip(sheet.abouts, sheet.tiles, strict=True):
+                save(self.folder, tile.file, picture)
+        name = sheet_name(photo.name, self.names)
+        self.files.append(f"sheets/{name}")
+        save(self.folder, self.files[-1], sheet.picture)
+        self.drawn += 1
+
+    def draw(self, photo: Photo, results: Sequence[PhotoResult], tiles: bool) -> Sheet:
+        """The contact sheet of a photo; with `tiles` its pictures one by one too."""
         pixels = overlays.resize_longest_side(photo.pixels, TILE)
-        pictures, headings = [], []
+        pictures, headings, single, abouts = [], [], list[bytes](), list[Tile]()
         for result in results:
             same = result.query == result.label
             headings.append(result.query if same else f"{result.query} ({result.label})")
             for setting, picture, spread in self.pictures_of(photo, pixels, result):
                 pictures.append((picture, f"{setting}: {spread}"))
-                if not self.drawn:
-                    file = f"tiles/{len(self.tiles)}.jpg"
-                    save(self.folder, file, overlays.encode(picture, "jpg", 85))
-                    tile = Tile(file, photo.name, result.query, result.label, said=spread, setting=setting)
-                    self.tiles.append(tile)
+                if tiles:
+                    file = f"tiles/{len(single)}.jpg"
+                    single.append(overlays.encode(picture, "jpg", 85))
+                    abouts.append(
+                        Tile(file, photo.name, result.query, result.label, said=spread, setting=setting)
+                    )
         sheet = panels.contact_sheet(
             pictures, len(self.settings), TILE, photo.name, self.style, headings=headings
         )
-        name = sheet_name(photo.name, self.names)
-        self.files.append(f"sheets/{name}")
-        save(self.folder, self.files[-1], overlays.encode(sheet, "jpg", 88))
-        self.drawn += 1
+        return Sheet(overlays.encode(sheet, "jpg", 88), tuple(single), tuple(abouts))
 
     def pictures_of(
         self, photo: Photo, pixels: UInt8[np.ndarray, "H W 3"], result: PhotoResult
