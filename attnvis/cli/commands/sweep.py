@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command, Comparison
-from attnvis.cli.commands.common import check_logger, command_line, listed, photos, shout, survey_photos
+from attnvis.cli.commands.common import (
+    build_network,
+    check_logger,
+    command_line,
+    listed,
+    photos,
+    shout,
+    survey_photos,
+)
 from attnvis.cli.config import build, plain, vet
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, visible
 from attnvis.cli.resuming import resume_words
@@ -165,7 +173,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
 
     paths = photos(settings["images"])
     torch.manual_seed(cfg.seed)
-    backbone = remembered(build(cfg, "backbone"), settings["cache"], say=note)
+    backbone = remembered(build_network(cfg), settings["cache"], say=note)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     warnings = backbone.warnings_at(preprocessing)
     shout(warnings)
