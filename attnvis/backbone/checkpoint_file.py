@@ -105,7 +105,7 @@ def require_plain(tensor: Tensor, name: str, path: Path) -> None:
         raise ValueError(f"{path}: the tensor {name} {kind}, and was not loaded")
 
 
-def load(path: Path) -> Any:
+def load(path: Path, is_shard: bool = False) -> Any:
     """What a file holds, as nested as it was saved; told by its first bytes.  Raises as `read_checkpoint`."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; {advice_on_folder(path)}")
@@ -123,7 +123,7 @@ def load(path: Path) -> Any:
         return load_zip(path)
     if head.startswith(b"\x80"):
         return load_pickle(path, head)
-    if head.lstrip().startswith(b"{"):
+    if head.lstrip().startswith(b"{") and not is_shard:
         return load_shards(path)
     raise ValueError(f"{path} is {foreign(head, size)}")
 
@@ -197,9 +197,7 @@ def load_shards(path: Path) -> dict[str, Any]:
         shard = path.with_name(name)
         if not shard.is_file():
             raise UnavailableError(f"{path} names {name}, which is not beside it; put all of its files there")
-        if shard.suffix == ".json":
-            raise ValueError(f"{path} names {name}, which is no file of weights")
-        tensors.update(load(shard))
+        tensors.update(load(shard, is_shard=True))
     return tensors
 
 
@@ -246,7 +244,7 @@ def require_uncompressed(path: Path, unfolded: int) -> None:
 
 def load_pickle(path: Path, head: bytes) -> Any:
     """A pickle of torch.save as it was before PyTorch 1.6; those of others are not read."""
-    if TORCH_MAGIC not in head:
+    if TORCH_MAGIC not in head[:32]:  # tensors that others pickled have it further on
         leaf = 'torch.as_tensor(x) if hasattr(x, "shape") else None'
         opened = f'__import__("pickle").load(open({json.dumps(str(path))}, "rb"))'
         raise ValueError(
@@ -262,8 +260,9 @@ def load_torch(path: Path) -> Any:
         with (
             warnings.catch_warnings(action="ignore"),  # of odd pickles, which are refused below
             torch.serialization.safe_globals(HARMLESS),
+            path.open("rb") as file,  # of a path torch would ask the suffix
         ):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} {refused_pickle(path, str(error))}") from None
     except Exception:  # a damaged file raises whatever its reader stumbles over

@@ -282,11 +282,11 @@ def build_head(
 def class_names(categories: Sequence[str] | str) -> tuple[str, ...]:
     """A list of names, or those that a word, a file or a folder stands for.
 
-    imagenet; a text file, a name on each line; a json file of a list, of {index: name}, of {name: index} or
+    "": none; imagenet; a text file, a name on each line; a json file of a list, of {index: name}, of {name: index} or
     of {index: [id, name]}; a folder of a folder for each class, in the order of `sorted`, as torchvision's
     ImageFolder counts them.  Raises ValueError for anything else.
     """
-    if not isinstance(categories, str):
+    if not isinstance(categories, str) or not categories:
         return tuple(str(name) for name in categories)
     path = Path(categories)
     if categories in CLASS_NAMES:

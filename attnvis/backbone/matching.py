@@ -323,15 +323,15 @@ def notes_on_classes(head: Classifier, own_tensors: Mapping[str, Tensor]) -> lis
         raise Misfit(f"its classifier has {classes} classes by its weight and {len(bias)} by its bias")
     if classes == head.classes:
         return []
-    return [f"{classes} class{'es' * (classes != 1)}, where the network has {head.classes}"]
+    return [f"{classes} class{'es' * (classes != 1)} in place of {head.classes}"]
 
 
 def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     broken = [own for own, tensor in tensors.items() if not is_finite(tensor)]
     if broken:
         raise ValueError(
-            f"{path} holds numbers that are not finite, as after a training that diverged, in {counted(broken)} "
-            f"({some(broken)}); give an earlier checkpoint"
+            f"{path} holds numbers that are not finite, as after a training that diverged, "
+            f"in {counted(broken)} ({some(broken)}); give an earlier checkpoint"
         )
 
 
