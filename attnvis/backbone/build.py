@@ -76,7 +76,6 @@ def build_backbone(
     stages: Mapping[str, str] | None = None,
     name: str = "",
     weights: str = "given",
-    weights_key: str = "",
     size: int = 224,
     resize: int | None = None,
     mean: Sequence[float] = IMAGENET[0],
@@ -90,6 +89,7 @@ def build_backbone(
     shifts: Mapping[str, Shift] | None = None,
     step: int | None = None,
     twin: nn.Module | None = None,
+    weights_key: str = "",
 ) -> Backbone:
     """A backbone of a network of your own, which stays as it is: a copy is frozen, set to eval and moved.
 
@@ -102,7 +102,6 @@ def build_backbone(
     stages      names for nodes; `last` is the one that the head reads
     name        what it is called in the records; nothing: as its class is
     weights     given: as they are in `net` | random: nothing was learned | a file, whatever wraps them there
-    weights_key of several networks in the file that fit, the one to take, as in "student"
     size        short side of its input in pixels
     resize      the short side before the crop of preprocess.fit=crop; None: the same
     mean, std   of the pixels that it was trained on, as RGB between 0 and 1
@@ -120,6 +119,7 @@ def build_backbone(
     step        sides of the input that suit its padding are `size` plus a multiple of this; None: any side
                 does
     twin        a network of the same geometry with fewer channels, probed in its stead
+    weights_key of several networks in the file that fit, the one to take, as in "student"
 
     Raises ValueError for a layer, head, placement, engine, file or list of names that does not fit.
     """

@@ -282,9 +282,9 @@ def build_head(
 def class_names(categories: Sequence[str] | str) -> tuple[str, ...]:
     """A list of names, or those that a word, a file or a folder stands for.
 
-    "": none; imagenet; a text file, a name on each line; a json file of a list, of {index: name}, of {name: index} or
-    of {index: [id, name]}; a folder of a folder for each class, in the order of `sorted`, as torchvision's
-    ImageFolder counts them.  Raises ValueError for anything else.
+    "": none; imagenet; a text file, a name on each line; a json file of a list, of {index: name}, of
+    {name: index} or of {index: [id, name]}; a folder of a folder for each class, in the order of `sorted`, as
+    torchvision's ImageFolder counts them.  Raises ValueError for anything else.
     """
     if not isinstance(categories, str) or not categories:
         return tuple(str(name) for name in categories)
@@ -323,13 +323,13 @@ def names_in_json(table: Any) -> list[str]:
     """A list, or a dictionary one side of which counts the classes from 0.  Raises ValueError for others."""
     if isinstance(table, dict) and isinstance(table.get("id2label"), dict):  # Hugging Face's config.json
         table = table["id2label"]
-    if isinstance(table, dict) and all(isinstance(value, int) for value in table.values()):
-        table = {index: name for name, index in table.items()}
     if isinstance(table, dict):
-        by_index = {int(index): name for index, name in table.items()}
-        if sorted(by_index) != list(range(len(table))):
+        counted = all(isinstance(value, int) for value in table.values())
+        rows = ((value, key) if counted else (int(key), value) for key, value in table.items())
+        pairs = sorted(rows, key=lambda row: row[0])
+        if [index for index, _ in pairs] != list(range(len(pairs))):
             raise ValueError("its indices are not 0, 1, 2, ...")
-        table = [by_index[index] for index in range(len(table))]
+        table = [name for _, name in pairs]
     names = [name[-1] if isinstance(name, list) else name for name in table]  # imagenet: [wnid, name]
     if not all(isinstance(name, str) for name in names):
         raise ValueError("a name is no text")

@@ -252,7 +252,8 @@ def require_no_more(net: nn.Module, left: Iterable[str]) -> None:
         if leaf in LEARNED and not (is_around or (head and head.holds(container)) or is_auxiliary(name)):
             foreign.append(name)
     if foreign:
-        raise Misfit(f"{len(foreign)} of the file's tensors have no place in it ({some(foreign)})")
+        verb = "has" if len(foreign) == 1 else "have"
+        raise Misfit(f"{len(foreign)} of the file's tensors {verb} no place in it ({some(foreign)})")
 
 
 def fitted(net: nn.Module, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Checkpoint:
@@ -284,7 +285,8 @@ def fitted(net: nn.Module, wanted: Mapping[str, Tensor], given: Mapping[str, Ten
     headless = [own for own in absent if head and not has_head and head.holds(own)]
     lacking = [own for own in absent if own not in ignored and own not in headless]
     if lacking:
-        raise Misfit(f"{len(lacking)} of its {len(wanted)} tensors are missing ({some(lacking)})")
+        verb = "is" if len(lacking) == 1 else "are"
+        raise Misfit(f"{len(lacking)} of its {len(wanted)} tensors {verb} missing ({some(lacking)})")
     if head and all(head.holds(own) for own in own_tensors) and not all(head.holds(own) for own in wanted):
         raise Misfit("only its classifier is there")
     if ignored:

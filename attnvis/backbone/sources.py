@@ -29,13 +29,13 @@ __all__ = ["config_of", "efficientnet_lite", "from_config", "load_backbone", "ti
 def efficientnet_lite(
     name: str = "efficientnet_lite0",
     weights: str = "DEFAULT",
-    weights_key: str = "",
-    categories: Sequence[str] | str = (),
     layer: str | list = "last",
     device: str = "auto",
     precision: str = "auto",
     engine: str = "auto",
     placement: str = "auto",
+    weights_key: str = "",
+    categories: Sequence[str] | str = (),
 ) -> Backbone:
     """An EfficientNet-Lite by name; it needs no torchvision.
 
@@ -84,13 +84,13 @@ def torchvision(
     stages: Mapping[str, str],
     head: str,
     weights: str = "DEFAULT",
-    weights_key: str = "",
-    categories: Sequence[str] | str = (),
     layer: str | list = "last",
     device: str = "auto",
     precision: str = "auto",
     engine: str = "auto",
     placement: str = "auto",
+    weights_key: str = "",
+    categories: Sequence[str] | str = (),
 ) -> Backbone:
     """A torchvision classifier by name.
 
@@ -147,13 +147,13 @@ def torchvision(
 def timm(
     name: str = "resnet18",
     weights: str = "DEFAULT",
-    weights_key: str = "",
-    categories: Sequence[str] | str = (),
     layer: str | list = "last",
     device: str = "auto",
     precision: str = "auto",
     engine: str = "auto",
     placement: str = "auto",
+    weights_key: str = "",
+    categories: Sequence[str] | str = (),
 ) -> Backbone:
     """A CNN of timm by name (`pip install attnvis[timm]`).
 

@@ -24,13 +24,13 @@ STATE = {"a.weight": torch.arange(12.0).view(3, 4), "a.bias": torch.zeros(3)}
 
 
 def refusal(path: Path | str) -> str:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=r"\A.*\Z") as caught:
         read_checkpoint(Path(path))
-    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+    assert str(path) in str(caught.value)
     return str(caught.value)
 
 
-# -------------------------------------------------------------------------------------- what the first bytes tell
+# -------------------------------------------------------------------------- what the first bytes tell
 
 
 def write_torch(path: Path) -> None:
@@ -46,7 +46,9 @@ def write_safetensors(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [write_torch, write_old, write_safetensors])
-@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.ckpt", "w.bin", "w.safetensors", "W.PTH.TAR", "weights"])
+@pytest.mark.parametrize(
+    "name", ["w.pth", "w.pt", "w.ckpt", "w.bin", "w.safetensors", "W.PTH.TAR", "weights"]
+)
 def test_the_first_bytes_tell_what_a_file_is_and_never_its_name(tmp_path, write, name):
     write(tmp_path / name)
     tensors = read_checkpoint(tmp_path / name)
@@ -133,7 +135,7 @@ def test_a_folder_says_which_of_its_files_to_give(tmp_path):
     assert refusal(tmp_path).endswith("give a file of it, such as b.ckpt")
 
 
-# ------------------------------------------------------------------------------------------- damage and traps
+# ------------------------------------------------------------------------------- damage and traps
 
 
 @pytest.mark.parametrize("as_archive", [True, False])
@@ -207,7 +209,7 @@ def test_a_file_without_tensors_is_one_line(tmp_path, content):
     assert "does not hold a state dict" in refusal(tmp_path / "w.pth")
 
 
-# ---------------------------------------------------------------------- pickles that could run code, converted
+# ---------------------------------------------------------- pickles that could run code, converted
 
 
 class Bomb:
@@ -331,6 +333,6 @@ def test_a_namespace_of_arguments_beside_the_weights_is_harmless(here):
     assert digest_of("args.pth") == digest_of("plain.pth")
     torch.save({"model": net.state_dict(), "args": argparse.Namespace(lr=Bomb())}, "args.pth")
     assert "holds a pickled posix.mkdir" in refusal("args.pth") and not Path("exploded").exists()
+    torch.save(argparse.Namespace(lr=0.1), "n.pth")
     with pytest.raises(pickle.UnpicklingError):  # what others load is as strict as before
-        torch.save(argparse.Namespace(lr=0.1), "n.pth")
         torch.load("n.pth", weights_only=True)
