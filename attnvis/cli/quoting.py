@@ -20,8 +20,9 @@ ONE_TEXT = frozenset(
     {"run", "clip", "folder", "cache.folder", "hydra.run.dir", "hydra.sweep.dir", "name"}
     | {f"logger.{key}" for key in ("project", "entity", "group", "name", "job_type", "notes", "id", "dir")}
 )
-SEVERAL_TEXTS = frozenset({"backbone.weights", "query.name"})  # commas make several jobs, where there can be
-LISTS_OF_TEXTS = frozenset({"images"})  # [one,two]; commas make several jobs behind -m
+# commas make several jobs, where there can be
+SEVERAL_TEXTS = frozenset({"backbone.weights", "backbone.weights_key", "query.name"})
+LISTS_OF_TEXTS = frozenset({"images", "backbone.categories"})  # [one,two]; commas make several jobs behind -m
 TEXTS = ONE_TEXT | SEVERAL_TEXTS | LISTS_OF_TEXTS
 
 

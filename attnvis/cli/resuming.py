@@ -20,6 +20,7 @@ __all__ = ["divided", "resume_words", "resumed"]
 WITHIN = {
     "backbone.name": r"[\w.-]+",  # a name of torchvision or timm, not a place of a hub
     "backbone.weights": r"[A-Za-z]\w*",  # DEFAULT, random, an enum name: no file
+    "backbone.categories": r"imagenet|\[.*\]",  # names, or ours: no file
     "cache.folder": "default",
     "cache.limit": "20.0",  # a smaller one would empty the user's own cache
     "logger.mode": "offline|disabled",

@@ -138,10 +138,21 @@ def test_a_file_with_the_packages_names_or_with_ours_is_the_same_network(tmp_pat
     assert digests == {PRETRAINED().digest}
 
 
-def test_a_name_that_is_no_layer_of_it_is_refused():
-    state = {"_conv_stem.weight": torch.zeros(1), "_blocks.0._swish.weight": torch.zeros(1)}
-    with pytest.raises(ValueError, match=r"_blocks\.0\._swish\.weight is no layer of an EfficientNet-Lite"):
-        lite.rename(state)
+def test_every_name_of_the_package_has_one_of_ours():
+    net = lite.EfficientNetLite()
+    theirs = torch.load(lite.package_file(lite.VARIANTS["efficientnet_lite0"]), weights_only=True)
+    names, ours = lite.package_names(net), net.state_dict()
+    assert names.keys() == theirs.keys() and sorted(names.values()) == sorted(ours)
+    assert all(theirs[name].shape == ours[own].shape for name, own in names.items())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "student.backbone._orig_mod."])
+def test_the_packages_names_are_found_in_wrappings_too(tmp_path, prefix):
+    theirs = torch.load(lite.package_file(lite.VARIANTS["efficientnet_lite0"]), weights_only=True)
+    torch.save({"model": {prefix + name: tensor for name, tensor in theirs.items()}}, tmp_path / "w.pth")
+    backbone = PRETRAINED(weights=str(tmp_path / "w.pth"))
+    assert backbone.digest == PRETRAINED().digest and backbone.head.categories == PRETRAINED().head.categories
+    assert backbone.notes == (f"the weights lie under model.{prefix[:-1]}",)
 
 
 # ------------------------------------------------------------------------------ what a network says of itself

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import survey_photos
-from attnvis.cli.config import build, plain
+from attnvis.cli.commands.common import build_network, survey_photos
+from attnvis.cli.config import plain
 from attnvis.cli.messages import complain, note, progress, visible
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
     if "placement" in cfg.backbone:
         cfg.backbone.placement = "rf"  # what the shift is counted from
     torch.manual_seed(cfg.seed)
-    backbone = build(cfg, "backbone")
+    backbone = build_network(cfg)
     preprocessing = backbone.preprocessing.changed("resize", cfg.preprocess.size)
     how = {"batch_size": cfg.batch_size, "seed": cfg.seed, "watch": progress}
     with held(backbone):

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnvis.cli.config import plain
-from attnvis.cli.messages import note
+from attnvis.cli.config import build, plain
+from attnvis.cli.messages import note, visible
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from attnvis.types import Photo, PhotoError, Preprocessing, Provenance
 
 __all__ = [
+    "build_network",
     "check_logger",
     "command_line",
     "listed",
@@ -86,6 +87,17 @@ def prepare(
 def provenance(backbone: "Backbone | Cached", preprocessing: "Preprocessing", seed: int) -> "Provenance":
     """What every record of this command says of where its numbers come from."""
     return replace(backbone.describe(preprocessing), seed=str(seed), command=command_line())
+
+
+def build_network(cfg: "DictConfig") -> "Backbone":
+    """The network that the settings name; what was found in its file of weights is said.
+
+    Raises ValueError as `build` does.
+    """
+    backbone: Backbone = build(cfg, "backbone")
+    for text in backbone.notes:
+        note(visible(f"{backbone.weights}: {text}"))
+    return backbone
 
 
 def check_logger(logger: Any, name: Any) -> "LoggerSettings":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import (
+    build_network,
     check_logger,
     prepare,
     provenance,
@@ -42,7 +43,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     style = build(cfg, "render")
     query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
     torch.manual_seed(cfg.seed)
-    backbone = remembered(build(cfg, "backbone"), plain(cfg.cache), say=note)
+    backbone = remembered(build_network(cfg), plain(cfg.cache), say=note)
     method = AttentionMethod(backbone, query, scaling, normalise)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     workers = thread_count(cfg.workers, len(paths))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import (
+    build_network,
     check_logger,
     command_line,
     listed,
@@ -175,7 +176,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
 
     paths = photos(settings["images"])
     torch.manual_seed(cfg.seed)
-    backbone = remembered(build(cfg, "backbone"), settings["cache"], say=note)
+    backbone = remembered(build_network(cfg), settings["cache"], say=note)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     warnings = backbone.warnings_at(preprocessing)
     shout(warnings)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import check_logger, provenance, shout
+from attnvis.cli.commands.common import build_network, check_logger, provenance, shout
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import note, short_path, visible
 from attnvis.cli.stopping import check_stop
@@ -46,7 +46,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     style = build(cfg, "render")
     query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
     torch.manual_seed(cfg.seed)
-    backbone = build(cfg, "backbone")
+    backbone = build_network(cfg)
     method = steady(AttentionMethod(backbone, query, scaling, normalise))
     shown = (min(stop, clip.lasts) - start) / clip.lasts if clip.lasts else 0.0  # the share of the clip
     count = max(1, round(shown * clip.stored))
