@@ -5,6 +5,7 @@ through the network.
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,7 @@ def single(group: str, stage: Any) -> Any:
 
     Raises ValueError for several: a list, or a text that names more than one.
     """
-    texts = split_texts(stage, catalogue.options(group)) if isinstance(stage, str) else []
+    texts = split_texts(stage, option_names(group)) if isinstance(stage, str) else []
     if len(texts) > 1 or (isinstance(stage, list) and not is_vector(stage)):
         several = texts or stage
         raise ValueError(
@@ -247,14 +248,26 @@ def single(group: str, stage: Any) -> Any:
     one = texts[0] if texts else stage
     if group == "query":
         return one
-    function = as_function(group, one)
+    function = named_stage(group, one) if isinstance(one, str) else as_function(group, one)
     return stage.strip() if isinstance(stage, str) else format_function(function), function
+
+
+@lru_cache
+def option_names(group: str) -> frozenset[str]:
+    """What the folders of configs name: read once in a process."""
+    return frozenset(catalogue.options(group))
+
+
+@lru_cache
+def named_stage(group: str, text: str) -> Callable:
+    """As `as_function`, which tries a text out before it believes it: once in a process."""
+    return as_function(group, text)
 
 
 def listed(group: str, stages: Any, make: Callable[[Any], Callable]) -> dict[str, Callable]:
     """Stages, one or several, under the texts that they go by.  Raises ValueError for none."""
     if isinstance(stages, str):
-        stages = split_texts(stages, catalogue.options(group))
+        stages = split_texts(stages, option_names(group))
     is_one = not isinstance(stages, list) or is_vector(stages)
     functions = [make(stage) for stage in ([stages] if is_one else stages)]
     if not functions:

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -428,6 +428,7 @@ def find_class(name: str | int, categories: Sequence[str], count: int) -> int:
     raise ValueError(f"unknown class {text!r} among the {count} of this backbone; {hint}")
 
 
+@lru_cache(maxsize=1 << 14)  # a query by name compares with the thousand names of a network
 def plain_name(text: str) -> str:
     """A name without what people write differently: case, hyphens, underscores, apostrophes, blanks."""
     letters = unicodedata.normalize("NFKC", text).casefold()
