@@ -5,7 +5,8 @@
 
 explain         one photo and one question -> an Explanation
 Explanation     scores, logits, weights, context, diagnostics and pictures of one answer
-compare         several photos, questions or settings -> a Comparison, which is a figure
+explain_all     photos x questions x scalings -> a list of them; each photo passes the network once
+compare         the same side by side -> a Comparison, which is a figure
 Backbone        a network cut at layers
 build_backbone  of any torch.nn.Module;  load_backbone, by name, with its weights
 AttentionMethod a network, a query, a scaling and a normaliser: a batch of photos -> answers
@@ -18,10 +19,12 @@ from typing import TYPE_CHECKING
 from attnvis.lazy import lazily
 
 if TYPE_CHECKING:
-    from attnvis.api import Comparison, Explanation, compare, explain
+    from attnvis.api import compare, explain, explain_all
     from attnvis.backbone.backbone import Backbone
     from attnvis.backbone.build import build_backbone
     from attnvis.backbone.sources import load_backbone
+    from attnvis.comparison import Comparison
+    from attnvis.explanation import Explanation
     from attnvis.methods.attention import AttentionMethod
     from attnvis.pipeline.maps import read_maps
     from attnvis.render.overlays import Style
@@ -35,6 +38,7 @@ __all__ = [
     "build_backbone",
     "compare",
     "explain",
+    "explain_all",
     "load_backbone",
     "read_maps",
 ]
@@ -44,12 +48,13 @@ __version__ = version("attnvis")
 HOMES = {
     "AttentionMethod": "attnvis.methods.attention",
     "Backbone": "attnvis.backbone.backbone",
-    "Comparison": "attnvis.api",
-    "Explanation": "attnvis.api",
+    "Comparison": "attnvis.comparison",
+    "Explanation": "attnvis.explanation",
     "Style": "attnvis.render.overlays",
     "build_backbone": "attnvis.backbone.build",
     "compare": "attnvis.api",
     "explain": "attnvis.api",
+    "explain_all": "attnvis.api",
     "load_backbone": "attnvis.backbone.sources",
     "read_maps": "attnvis.pipeline.maps",
 }

@@ -1,188 +1,40 @@
-"""attnvis from Python: one photo and one question in, one frozen result out; or several, side by side."""
+"""attnvis from Python: a photo and a question in, one frozen result out; or many of both, each photo once
+through the network.
+"""
 
-import io
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from torch import nn
 
 from attnvis import catalogue
 from attnvis.attention.grammar import split_texts
-from attnvis.attention.query.language import Question, as_query
+from attnvis.attention.query.language import Question, as_query, build_queries, is_vector
 from attnvis.attention.spec import as_function, format_function
 from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.host import undisturbed
 from attnvis.backbone.sources import load_backbone
-from attnvis.data.decoding import full_pixels, load
+from attnvis.comparison import Comparison
+from attnvis.data.decoding import load
+from attnvis.data.memory import is_several
 from attnvis.data.paths import find
 from attnvis.data.preprocessing import collate
-from attnvis.files import unique, write_bytes
+from attnvis.explanation import Explanation
+from attnvis.files import unique
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
-from attnvis.methods.settings import PhotoResult, SettingGrid
-from attnvis.pipeline import drawing
-from attnvis.pipeline.maps import write_maps
-from attnvis.render import overlays, panels
-from attnvis.types import Attention, ClassScore, Photo
+from attnvis.types import Photo, PhotoError, Preprocessing
 
-__all__ = ["Comparison", "Explanation", "compare", "explain"]
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """Where the network looks on one photo when asked one thing.
-
-    Everything is raw; only pictures are scaled for the eye.
-    """
-
-    photo: Photo
-    answer: Answer
-    scaling: str
-    backbone: str
-    warnings: tuple[str, ...] = ()  # of the backbone and of this attention
-
-    @property
-    def predicted(self) -> tuple[tuple[str, float], ...]:
-        """The network's likeliest classes on this photo, with their probabilities."""
-        return self.answer.predicted
-
-    @property
-    def label(self) -> str:
-        return self.answer.label
-
-    @property
-    def scores(self) -> np.ndarray:
-        """q . k_i on the grid [h, w]."""
-        return self.on_grid("scores")
-
-    @property
-    def logits(self) -> np.ndarray:
-        return self.on_grid("logits")
-
-    @property
-    def weights(self) -> np.ndarray:
-        """a_i on the grid [h, w]; they sum to 1."""
-        return self.on_grid("weights")
-
-    @property
-    def attention(self) -> Attention:
-        """All stages, B = Q = 1."""
-        assert self.answer.attention is not None  # explain() asks an AttentionMethod
-        return self.answer.attention
-
-    @property
-    def context(self) -> np.ndarray:
-        """sum_i a_i v_i, [D]."""
-        return self.attention.context[0, 0].float().cpu().numpy()
-
-    @property
-    def class_score(self) -> ClassScore | None:
-        """Of a class query: the class's probability, logit and rank on this photo."""
-        return self.answer.class_score
-
-    @property
-    def diagnostics(self) -> dict[str, float]:
-        return self.answer.diagnostics
-
-    @cached_property
-    def map(self) -> np.ndarray:
-        """Times uniform over the photo's pixels [H, W], read-only; NaN where the network never looked."""
-        values = self.answer.map()
-        values.setflags(write=False)
-        return values
-
-    def on_grid(self, stage: str) -> np.ndarray:
-        return getattr(self.attention, stage).reshape(self.answer.placement.grid).float().cpu().numpy().copy()
-
-    def heatmap(self, **style: Any) -> np.ndarray:
-        """The map alone, on the photo's pixels, RGB uint8 [H, W, 3]."""
-        return overlays.heatmap(
-            self.answer.cells,
-            overlays.Style(**style),
-            placement=self.answer.placement,
-            size=full_pixels(self.photo).shape[:2],
-        )
-
-    def colour_bar(self, width: int = 440, **style: Any) -> np.ndarray:
-        """What the colours mean, RGB uint8, `width` pixels wide and a margin."""
-        cells = self.answer.cells
-        extremes = float(np.fmin.reduce(cells, None)), float(np.fmax.reduce(cells, None))
-        return panels.colour_bar(overlays.Style(**style), width=width, seen=extremes, margin=16)
-
-    def overlay(self, **style: Any) -> np.ndarray:
-        """The photo with the map over it, RGB uint8 [H, W, 3]; settings as in attnvis.render.Style."""
-        return overlays.overlay(
-            full_pixels(self.photo),
-            self.answer.cells,
-            style=overlays.Style(**style),
-            mark=self.answer.mark,
-            field=self.answer.field,
-            placement=self.answer.placement,
-        )
-
-    def panel(self, **style: Any) -> np.ndarray:
-        """Photo, heatmap, overlay and the numbers, RGB uint8."""
-        return panels.panel(
-            full_pixels(self.photo),
-            self.answer.cells,
-            style=overlays.Style(**style),
-            title=f"{self.photo.name}: {self.label}",
-            lines=self.lines(),
-            mark=self.answer.mark,
-            placement=self.answer.placement,
-        )
-
-    def lines(self) -> Iterator[tuple[str, object]]:
-        """What stands beside the pictures of a panel: (name, value)."""
-        yield "query", self.answer.query
-        if self.answer.class_score:
-            yield "this class", self.answer.class_score
-        yield from drawing.class_lines(self.predicted)
-        yield "scaling", drawing.scaling_text(self.scaling)
-        yield "backbone", self.backbone
-        yield from drawing.number_lines(self.answer)
-        for text in self.warnings:
-            yield "warning", text
-
-    def save(self, path: str | Path, picture: str = "overlay", **style: Any) -> Path:
-        """A picture for .jpg, .png and .webp: overlay, panel, heatmap or colour_bar; its folder is made.
-
-        .npy holds the map, times uniform over the photo's pixels [H, W]; .safetensors all stages
-        (`attnvis.pipeline.maps.read_maps`).  Raises ValueError for another picture or suffix.
-        """
-        path, pictures = Path(path), ("overlay", "panel", "heatmap", "colour_bar")
-        suffix = path.suffix.lower()
-        if picture not in pictures:
-            raise ValueError(f"there is no picture {picture!r}; there are {', '.join(pictures)}")
-        if suffix == ".safetensors":
-            content = write_maps(self.photo, [self.answer], self.backbone)
-        elif suffix == ".npy":
-            content = as_npy(self.map)
-        else:
-            format = suffix.lstrip(".").replace("jpeg", "jpg")
-            content = overlays.encode(getattr(self, picture)(**style), format)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, content)
-        return path
-
-    def _repr_png_(self) -> bytes:
-        return overlays.encode(self.panel(longest=960), "png")
-
-    def __repr__(self) -> str:
-        numbers, patches = self.diagnostics, self.answer.patches
-        warnings = "".join(f"; {warning}" for warning in self.warnings)
-        return (
-            f"<{self.photo.name}: {self.label}, {self.scaling}: "
-            f"spread over {numbers['perplexity']:.1f} of {patches} patches, "
-            f"hottest {numbers['max_times_uniform']:.1f} x uniform{warnings}>"
-        )
+__all__ = ["Comparison", "Explanation", "compare", "explain", "explain_all"]
 
 
 def explain(
-    photo: str | Path | bytes | np.ndarray,
+    photo: Any,
     query: Question = "mean",
     scaling: Any = None,
     normalise: Any = "softmax",
@@ -195,135 +47,74 @@ def explain(
 
     Raises ValueError for a question or a network that is not known, PhotoError for what is no photo.
 
-    photo      a file, "samples/cat", bytes, or an RGB array [H, W, 3]
+    photo      a file, "samples/cat", bytes, an open file, a PIL picture, an array or a tensor: see
+               docs/python.md
     query      what is typed at the command line: mean, class, "class:tabby", "point:120,80", "pca:2", or a
-               class's name; or a class's index, (x, y), (x, y, width, height), a vector [D],
-               a function of Features
+               class's name; or a class's index, (x, y), (x, y, width, height), a vector [D] as an array, a
+               tensor or a list of floats, a function of Features
     scaling    likewise: "temperature:2", "perplexity:0.3"; or a function of Scores; normalise as well.
                None: inv_sqrt_d for the mean, which finds a sharpness of its own; for others perplexity,
                a tenth of the patches
     backbone   efficientnet_lite0, a torchvision name (its weights are downloaded once), or a loaded Backbone
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
     """
+    if isinstance(photo, list | tuple):
+        raise ValueError(
+            f"explain() takes one photo, not a {type(photo).__name__} of {len(photo)}; "
+            "attnvis.explain_all(photos, ...) takes several"
+        )
     net = loaded(backbone, settings)
     how = net.preprocessing.changed(fit, size)
-    pixels = load(single_file(photo) if isinstance(photo, str | Path) else photo, short=how.size)
-    question = as_query(single_text("query", query))
-    if scaling is None:
-        scaling = usual_scaling(question)
-    method = AttentionMethod(
+    pixels = load(single_file(photo) if isinstance(photo, str | os.PathLike) else photo, short=how.size)
+    asking = Asking(
         net,
-        query=question,
-        scaling=as_function("scaling", single_text("scaling", scaling)),
-        normalise=as_function("normalise", single_text("normalise", normalise)),
+        how,
+        questions=(as_query(single("query", query)),),
+        scalings=None if scaling is None else (single("scaling", scaling),),
+        normalisers=(single("normalise", normalise),),
     )
-    with undisturbed():
-        (answers,) = method(collate([pixels], how))
-    if len(answers) != 1:
+    explanations = asking.of(pixels)
+    if len(explanations) != 1:
         raise ValueError(
-            f"explain() answers one query and this makes {len(answers)}; "
-            "attnvis.compare(photo, query) answers all of them"
+            f"explain() answers one query and this makes {len(explanations)}; "
+            "attnvis.explain_all(photo, query) gives all of them"
         )
-    (answer,) = answers
-    caution = net.class_caution(how) if answer.class_score else ""
-    return Explanation(
-        photo=pixels,
-        answer=answer,
-        scaling=scaling.strip() if isinstance(scaling, str) else format_function(scaling),
-        backbone=f"{net.name}, layer {net.layer}, weights {net.weights}",
-        warnings=(*net.warnings_at(how), *([caution] if caution else []), *answer.warnings),
+    return explanations[0]
+
+
+def explain_all(
+    photos: Any,
+    queries: Any = "mean",
+    scalings: Any = None,
+    normalisers: Any = "softmax",
+    backbone: str | Backbone = "efficientnet_lite0",
+    fit: str = "resize",
+    size: int | None = None,
+    **settings: Any,
+) -> list[Explanation]:
+    """Ask every photo every question under every scaling and normaliser; the network runs once a photo.
+
+    Each of the first four is one, a list of several, or a text as at the command line: "class,mean",
+    "none,temperature:2".  photos: also a folder, a pattern, "samples", or a batch, [B, 3, H, W].  The rest
+    as in `explain`, whose errors this raises, before the network runs for whatever is no photo.
+
+    Gives photo by photo, of each query by query, of each scaling by scaling.
+    """
+    net = loaded(backbone, settings)
+    how = net.preprocessing.changed(fit, size)
+    asking = Asking(
+        net,
+        how,
+        questions=tuple(listed("query", queries, as_query).values()),
+        scalings=None if scalings is None else scalings_of(scalings),
+        normalisers=normalisers_of(normalisers),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Photos asked one or more questions under one or more settings, side by side."""
-
-    photos: tuple[Photo, ...]
-    results: tuple[tuple[PhotoResult, ...], ...]  # of each photo, query by query; weights are [S, N]
-    settings: tuple[tuple[str, str], ...]  # (scaling, normaliser), S of them
-    backbone: str
-    warnings: tuple[str, ...] = ()
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The diagnostics of every photo, query and setting, as a data frame takes them."""
-        return [
-            {"photo": photo.name, "query": result.query, "label": result.label}
-            | {"scaling": scaling, "normalise": normalise}
-            | {name: values[number] for name, values in result.numbers.items()}
-            for photo, results in zip(self.photos, self.results, strict=True)
-            for result in results
-            for number, (scaling, normalise) in enumerate(self.settings)
-        ]
-
-    def figure(self, side: int = 220, **style: Any) -> np.ndarray:
-        """One sheet on one colour scale, RGB uint8: in each row a photo and its maps.
-
-        Settings go across; of one setting, queries do.  side: of each picture, in pixels at most; style as in
-        attnvis.render.Style.
-        """
-        look = overlays.Style(**style)
-        tiles: list[tuple[np.ndarray, str]] = []
-        headings: list[str] = []
-        for photo, results in zip(self.photos, self.results, strict=True):
-            pixels = overlays.resize_longest_side(full_pixels(photo), side)
-            rows = [results] if len(self.settings) == 1 else [(result,) for result in results]
-            for row in rows:
-                headings.append(photo.name if len(row) > 1 else f"{photo.name}: {heading_of(row[0])}")
-                tiles.append((pixels, "photo"))
-                for result in row:
-                    tiles += self.tiles_of(photo, result, pixels, look, by_query=len(row) > 1)
-        columns = len(tiles) // len(headings)
-        title = f"{self.backbone}" + "".join(f"; {warning}" for warning in self.warnings)
-        return panels.contact_sheet(tiles, columns, side, title, look, headings=headings)
-
-    def tiles_of(
-        self, photo: Photo, result: PhotoResult, pixels: np.ndarray, style: overlays.Style, by_query: bool
-    ) -> Iterator[tuple[np.ndarray, str]]:
-        """(picture, caption) of one photo and query, setting by setting."""
-        patches = result.weights.shape[-1]
-        for setting, weights, spread in zip(
-            self.settings, result.weights.numpy(), result.numbers["perplexity"], strict=True
-        ):
-            picture = overlays.overlay(
-                pixels,
-                (weights * patches).reshape(result.placement.grid),
-                style,
-                result.mark,
-                photo.size,
-                placement=result.placement,
-            )
-            name = heading_of(result) if by_query else " ".join(setting).removesuffix(" softmax")
-            yield picture, f"{name}: {spread:.3g} of {patches} patches"
-
-    def save(self, path: str | Path, **style: Any) -> Path:
-        """The figure as .jpg, .png or .webp; its folder is made.  Raises ValueError for another suffix."""
-        path = Path(path)
-        format = path.suffix.lower().lstrip(".").replace("jpeg", "jpg")
-        content = overlays.encode(self.figure(**style), format)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, content)
-        return path
-
-    def _repr_png_(self) -> bytes:
-        return overlays.encode(self.figure(), "png")
-
-    def __repr__(self) -> str:
-        queries = len(self.results[0])
-        return (
-            f"<{len(self.photos)} photos, {queries} queries, {len(self.settings)} settings; {self.backbone}>"
-        )
-
-
-def heading_of(result: PhotoResult) -> str:
-    """The query, and its label where that says more."""
-    same = result.label in (result.query, result.query.replace(":", " "))
-    return result.query if same else f"{result.query} ({result.label})"
+    return [explanation for photo in load_all(photos, how) for explanation in asking.of(photo)]
 
 
 def compare(
     photos: Any,
-    queries: Question = "mean",
+    queries: Any = "mean",
     scalings: Any = None,
     normalisers: Any = "softmax",
     backbone: str | Backbone = "efficientnet_lite0",
@@ -331,56 +122,106 @@ def compare(
     size: int | None = None,
     **settings: Any,
 ) -> Comparison:
-    """Several questions, scalings or photos side by side: each photo passes the network once.
+    """A figure of photos x queries x scalings on one colour bar.  Arguments and errors as in `explain_all`.
 
-    Each of the first four is one, a list of several, or a text as at the command line: "class,mean",
-    "none,temperature:2".  photos: also a folder, a pattern or "samples".  The rest as in `explain`, whose
-    errors this raises.
+    Without scalings all queries have one: inv_sqrt_d for the mean alone, else perplexity.
     """
     net = loaded(backbone, settings)
     how = net.preprocessing.changed(fit, size)
-    questions = named("query", queries, as_query)
+    questions = listed("query", queries, as_query)
     if scalings is None:
         scalings = "inv_sqrt_d" if list(questions) == ["mean"] else "perplexity"
-    grid = SettingGrid(
+    asking = Asking(
         net,
-        queries=questions,
-        scalings=named("scaling", scalings, lambda text: as_function("scaling", text)),
-        normalisers=named("normalise", normalisers, lambda text: as_function("normalise", text)),
+        how,
+        questions=tuple(questions.values()),
+        scalings=scalings_of(scalings),
+        normalisers=normalisers_of(normalisers),
     )
-    several = photos if isinstance(photos, list | tuple) else [photos]
-    files: list[Any] = []
-    for photo in several:
-        files += find(photo) if isinstance(photo, str | Path) else [photo]
-    if not files:
-        raise ValueError("compare() needs a photo; the list is empty")
-    pictures = [load(file, short=how.size) for file in files]
-    with undisturbed():
-        results = [grid(collate([picture], how))[0] for picture in pictures]
+    explanations = [explanation for photo in load_all(photos, how) for explanation in asking.of(photo)]
     return Comparison(
-        photos=tuple(pictures),
-        results=tuple(map(tuple, results)),
-        settings=grid.settings,
-        backbone=f"{net.name}, layer {net.layer}, weights {net.weights}",
-        warnings=tuple(net.warnings_at(how)),
+        tuple(explanations), asking.settings, network_text(net), warnings=tuple(net.warnings_at(how))
     )
 
 
-def named(group: str, stages: Any, make: Callable[[Any], Callable]) -> dict[str, Callable]:
-    """Stages, one or several, under the texts that they go by.  Raises ValueError for none."""
-    if isinstance(stages, str):
-        stages = split_texts(stages, catalogue.options(group))
-    functions = [make(stage) for stage in (stages if isinstance(stages, list) else [stages])]
-    if not functions:
-        raise ValueError(f"compare() needs a {group}; the list is empty")
-    taken: dict[str, int] = {}
-    return {unique(format_function(function), taken): function for function in functions}
+# ------------------------------------------------------------------------------------------------- the asking
+
+Named = tuple[str, Callable]  # a stage under the text that it goes by
 
 
-def loaded(backbone: str | Backbone, settings: dict[str, Any]) -> Backbone:
-    """The backbone, by name with these settings.  Raises ValueError for settings of one that is loaded."""
+@dataclass(frozen=True)
+class Asking:
+    """A network and all that it is to be asked; None for the scaling that suits each question."""
+
+    net: Backbone
+    how: Preprocessing
+    questions: tuple[Callable, ...]
+    scalings: tuple[Named, ...] | None
+    normalisers: tuple[Named, ...]
+
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """(scaling, normaliser), as they are typed."""
+        return tuple((scaling, normalise) for (scaling, _), (normalise, _) in self.stages(self.questions[0]))
+
+    def stages(self, question: Callable) -> list[tuple[Named, Named]]:
+        scalings = self.scalings or (single("scaling", usual_scaling(question)),)
+        return list(product(scalings, self.normalisers))
+
+    def of(self, photo: Photo) -> list[Explanation]:
+        """What the photo answers; the network sees it once, however much it is asked."""
+        with undisturbed():
+            return list(self.answers(photo))
+
+    def answers(self, photo: Photo) -> Iterator[Explanation]:
+        layers = self.net(collate([photo], self.how))
+        for question in self.questions:
+            queries = {layer.layer: build_queries(question, layer) for layer in layers}
+            for scaling, normalise in self.stages(question):
+                method = AttentionMethod(
+                    self.net,
+                    query=lambda features, queries=queries: queries[features.layer],  # type: ignore[misc]
+                    scaling=scaling[1],
+                    normalise=normalise[1],
+                )
+                (answers,) = method.answer(layers)
+                for answer in answers:
+                    yield self.explanation(photo, answer, scaling[0], normalise[0])
+
+    def explanation(self, photo: Photo, answer: Answer, scaling: str, normalise: str) -> Explanation:
+        caution = self.net.class_caution(self.how) if answer.class_score else ""
+        of_network = (*self.net.warnings_at(self.how), *([caution] if caution else []))
+        return Explanation(
+            photo,
+            answer,
+            scaling=scaling,
+            backbone=network_text(self.net),
+            warnings=(*of_network, *answer.warnings),
+            normalise=normalise,
+        )
+
+
+def network_text(net: Backbone) -> str:
+    return f"{net.name}, layer {net.layer}, weights {net.weights}"
+
+
+def usual_scaling(question: Callable) -> str:
+    """The scaling of who names none: the mean patch finds a sharpness of its own."""
+    return "inv_sqrt_d" if format_function(question) == "mean" else "perplexity"
+
+
+def loaded(backbone: Any, settings: Mapping[str, Any]) -> Backbone:
+    """The backbone, by name with these settings.
+
+    Raises ValueError for settings of one that is loaded, and for what is no backbone.
+    """
     if isinstance(backbone, str):
         return load_backbone(backbone, **settings)
+    if isinstance(backbone, nn.Module):
+        raise ValueError(
+            f"a {type(backbone).__name__} is a network, and backbone= takes one that is cut at a layer: "
+            "backbone=attnvis.build_backbone(net), made once"
+        )
     if settings:
         raise ValueError(
             f"{', '.join(settings)} would be ignored: the backbone is loaded already; "
@@ -389,36 +230,88 @@ def loaded(backbone: str | Backbone, settings: dict[str, Any]) -> Backbone:
     return backbone
 
 
-def single_text(group: str, stage: Any) -> Any:
-    """A stage as it is.  Raises ValueError for several: a list, or a text that names more than one."""
-    texts = split_texts(stage, catalogue.options(group)) if isinstance(stage, str) else []
-    if len(texts) > 1 or isinstance(stage, list):
+# ---------------------------------------------------------------------------------------------------- stages
+
+
+def single(group: str, stage: Any) -> Any:
+    """The one stage that is meant: a query as it is, a scaling or a normaliser with its text.
+
+    Raises ValueError for several: a list, or a text that names more than one.
+    """
+    texts = split_texts(stage, option_names(group)) if isinstance(stage, str) else []
+    if len(texts) > 1 or (isinstance(stage, list) and not is_vector(stage)):
         several = texts or stage
         raise ValueError(
             f"explain() takes one {group} and {stage!r} names {len(several)}; "
-            f"attnvis.compare(photo, ...) takes several"
+            f"attnvis.explain_all(photo, ...) takes several"
         )
-    return texts[0] if texts else stage
+    one = texts[0] if texts else stage
+    if group == "query":
+        return one
+    function = named_stage(group, one) if isinstance(one, str) else as_function(group, one)
+    return stage.strip() if isinstance(stage, str) else format_function(function), function
 
 
-def usual_scaling(question: Callable) -> str:
-    """The scaling of who names none: the mean patch finds a sharpness of its own."""
-    return "inv_sqrt_d" if format_function(question) == "mean" else "perplexity"
+@lru_cache
+def option_names(group: str) -> frozenset[str]:
+    """What the folders of configs name: read once in a process."""
+    return frozenset(catalogue.options(group))
 
 
-def as_npy(values: np.ndarray) -> bytes:
-    """What a .npy file of them holds."""
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    return buffer.getvalue()
+@lru_cache
+def named_stage(group: str, text: str) -> Callable:
+    """As `as_function`, which tries a text out before it believes it: once in a process."""
+    return as_function(group, text)
 
 
-def single_file(photo: str | Path) -> Path:
+def listed(group: str, stages: Any, make: Callable[[Any], Callable]) -> dict[str, Callable]:
+    """Stages, one or several, under the texts that they go by.  Raises ValueError for none."""
+    if isinstance(stages, str):
+        stages = split_texts(stages, option_names(group))
+    is_one = not isinstance(stages, list) or is_vector(stages)
+    functions = [make(stage) for stage in ([stages] if is_one else stages)]
+    if not functions:
+        raise ValueError(f"no {group} was given: the list is empty; leave it out, or name one")
+    taken: dict[str, int] = {}
+    return {unique(format_function(function), taken): function for function in functions}
+
+
+def scalings_of(scalings: Any) -> tuple[Named, ...]:
+    return tuple(listed("scaling", scalings, lambda stage: as_function("scaling", stage)).items())
+
+
+def normalisers_of(normalisers: Any) -> tuple[Named, ...]:
+    return tuple(listed("normalise", normalisers, lambda stage: as_function("normalise", stage)).items())
+
+
+# ---------------------------------------------------------------------------------------------------- photos
+
+
+def single_file(photo: str | os.PathLike) -> Path:
     """The one file that a path, a pattern or a sample's name stands for.  Raises ValueError for several."""
-    paths = find(photo)
+    paths = find(photo if isinstance(photo, str) else Path(photo))
     if len(paths) > 1:
         raise ValueError(
-            f"explain() takes one photo and {photo} stands for {len(paths)}; call it once for each, "
-            f"or use: attnvis run {photo}"
+            f"explain() takes one photo and {photo} stands for {len(paths)}; "
+            f"attnvis.explain_all({str(photo)!r}, ...) takes all, and so does: attnvis run {photo}"
         )
     return paths[0]
+
+
+def load_all(photos: Any, how: Preprocessing) -> list[Photo]:
+    """Every photo that is meant.  Raises ValueError without any, PhotoError for what is none."""
+    several = list(photos) if isinstance(photos, list | tuple) or is_several(photos) else [photos]
+    sources: list[Any] = []
+    for photo in several:
+        is_name = isinstance(photo, str | os.PathLike)
+        sources += find(photo if isinstance(photo, str) else Path(photo)) if is_name else [photo]
+    if not sources:
+        raise ValueError("no photo was given: the list is empty")
+    loaded_photos = []
+    for number, source in enumerate(sources, start=1):
+        try:
+            loaded_photos.append(load(source, short=how.size))
+        except PhotoError as error:
+            which = f"photo {number} of {len(sources)}: " if len(sources) > 1 else ""
+            raise PhotoError(f"{which}{error}") from None
+    return loaded_photos

@@ -443,6 +443,7 @@ def find_text(text: str, categories: tuple[str, ...], count: int) -> int:
     raise ValueError(f"unknown class {text!r} among the {count} of this backbone; {hint}")
 
 
+@lru_cache(maxsize=1 << 14)  # a query by name compares with the thousand names of a network
 def plain_name(text: str) -> str:
     """A name without what people write differently: case, hyphens, underscores, apostrophes, blanks."""
     letters = unicodedata.normalize("NFKC", text).casefold()

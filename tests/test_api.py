@@ -137,10 +137,10 @@ def test_mistakes_say_what_there_is(cat):
         ) as caught:
             package.explain(cat, backbone=name)
         assert str(caught.value) == explain_unknown_option("backbone", name), "as at the command line"
-    with pytest.raises(ValueError, match=r"this makes 2; attnvis\.compare"):
+    with pytest.raises(ValueError, match=r"this makes 2; attnvis\.explain_all"):
         ask(cat, lambda features: query.random(features, count=2))
     for several in ("class,mean", ["class", "mean"]):
-        with pytest.raises(ValueError, match=r"takes one query and .* names 2; attnvis\.compare"):
+        with pytest.raises(ValueError, match=r"takes one query and .* names 2; attnvis\.explain_all"):
             ask(cat, several)
     with pytest.raises(ValueError, match="takes one scaling"):
         ask(cat, "mean", "none,cosine")
@@ -247,7 +247,7 @@ def test_compare_takes_one_of_each_and_lists_of_anything(cat, here):
     assert mixed.settings == (("perplexity", "softmax"),)
     assert len(package.compare(here, "mean", backbone=net, size=96).photos) == 1
     for group, words in {"query": ([],), "scaling": ("mean", []), "photo": ("mean",)}.items():
-        with pytest.raises(ValueError, match=f"compare\\(\\) needs a {group}; the list is empty"):
+        with pytest.raises(ValueError, match=f"no {group} was given: the list is empty"):
             package.compare([] if group == "photo" else "cat.png", *words, backbone=net, size=96)
 
 

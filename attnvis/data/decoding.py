@@ -1,4 +1,4 @@
-"""Files, bytes and arrays in, upright 8-bit sRGB photos out, with a note of what was done to them.
+"""Files and pictures in memory in, upright 8-bit sRGB photos out, with a note of what was done to them.
 
 docs/photos.md says what is read, and how.
 """
@@ -9,18 +9,31 @@ import warnings
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
+from torch import Tensor
 
 from attnvis import opencv
 from attnvis.data import netpbm, tiff
 from attnvis.data.colour import Encoding, colours_of, encoded_colours
 from attnvis.data.jpeg import read_jpeg
 from attnvis.data.levels import Levels
+from attnvis.data.memory import decode_array, decode_picture, read_open_file
 from attnvis.data.paths import MOST_PIXELS, read_named
-from attnvis.data.pixels import GREY, Colours, Decoded, Pixels, aspect_note, missing_part, on_white, strips
+from attnvis.data.pixels import (
+    GREY,
+    Colours,
+    Decoded,
+    Pixels,
+    aspect_note,
+    key_alpha,
+    missing_part,
+    on_white,
+    strips,
+)
 from attnvis.data.png import read_png
 from attnvis.data.signatures import ENOUGH, photo_kind, say_other_kind
 from attnvis.data.tiff_pixels import samples_to_pixels
@@ -49,38 +62,49 @@ class Request:
 
 
 def load(
-    source: Path | str | bytes | np.ndarray,
+    source: Any,
     short: int | None = None,
     name: str | None = None,
     depth: int | str = "file",
     truncated: str = "refuse",
 ) -> Photo:
-    """The upright 8-bit sRGB photo in a file, in a file's bytes, or in an array.
+    """The upright 8-bit sRGB photo in a file, its bytes, an open file, a PIL picture, an array or a tensor.
 
-    Arrays are [height, width, RGB] or [height, width] in grey, uint8 or float in [0, 1].  Of a file the photo
-    is what a good viewer shows: colours as its profile means them, transparency on white, of several frames
-    the first; `Photo.notes` says what was done.  Where the network needs no more than `short` pixels on the
-    short side, a JPEG file may be decoded to 1/2, 1/4 or 1/8, never below twice that.  `name` is for messages
-    and records; `depth` and `truncated` as in types.Preprocessing.  Raises PhotoError, nothing else.
+    Arrays and tensors: see `attnvis.data.memory.decode_array`.  Of a file the photo is what a good viewer
+    shows: colours as its profile means them, transparency on white, of several frames the first;
+    `Photo.notes` says what was done.  Where the network needs no more than `short` pixels on the short side,
+    a JPEG file may be decoded to 1/2, 1/4 or 1/8, never below twice that.  `name` is for messages and
+    records; `depth` and `truncated`, which are for files, as in types.Preprocessing.  Raises PhotoError,
+    nothing else.
     """
-    if isinstance(source, np.ndarray):
-        pixels = from_array(source)
-        digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-        return Photo(name or f"array-{digest[:12]}", pixels, size=pixels.shape[:2], digest=digest)
     request = Request(short, depth=depth, truncated=truncated)
-    path = None
-    if isinstance(source, bytes):
-        data = source
-        digest = hashlib.sha256(data).hexdigest()
-        name = title = name or f"photo-{digest[:12]}"
-        request = replace(request, short=None)  # never reduced: there is no file to go back to
-    else:
+    if isinstance(source, str | os.PathLike):
         path = Path(source)
         data = read_named(path)
         digest = hashlib.sha256(data).hexdigest()
-        name, title = name or path.name, str(path)
-    decoded = decode(data, title, request)
-    return Photo(name, decoded.pixels, size=decoded.size, digest=digest, path=path, notes=decoded.notes)
+        decoded = decode(data, str(path), request)
+        name = name or path.name
+        return Photo(name, decoded.pixels, size=decoded.size, digest=digest, path=path, notes=decoded.notes)
+    if isinstance(source, bytes | bytearray | memoryview) or hasattr(source, "read"):
+        data, own_name = read_open_file(source) if hasattr(source, "read") else (bytes(source), "")
+        digest = hashlib.sha256(data).hexdigest()
+        name = name or own_name or f"photo-{digest[:12]}"
+        # never reduced: there is no file to go back to
+        decoded = decode(data, name, replace(request, short=None))
+        return Photo(name, decoded.pixels, size=decoded.size, digest=digest, notes=decoded.notes)
+    if isinstance(source, Image.Image):
+        decoded, kind = decode_picture(source), "picture"
+        name = name or Path(getattr(source, "filename", "") or "").name
+    elif isinstance(source, Tensor | np.ndarray) or hasattr(source, "__array__"):
+        decoded, kind = decode_array(source), "tensor" if isinstance(source, Tensor) else "array"
+    else:
+        raise PhotoError(
+            f"{type(source).__name__} is no photo; give a file's name, bytes, an open file, a PIL picture, "
+            "an array or a tensor"
+        )
+    digest = hashlib.sha256(str(decoded.pixels.shape).encode() + decoded.pixels.tobytes()).hexdigest()
+    name = name or f"{kind}-{digest[:12]}"
+    return Photo(name, decoded.pixels, size=decoded.size, digest=digest, notes=decoded.notes)
 
 
 def full_pixels(photo: Photo) -> Pixels:
@@ -94,30 +118,6 @@ def full_pixels(photo: Photo) -> Pixels:
     if full.digest != photo.digest:
         raise PhotoError(f"{photo.path} changed since it was read; run again")
     return full.pixels
-
-
-def from_array(array: np.ndarray) -> Pixels:
-    """A copy as 8-bit RGB, so that neither side can change the other's pixels.
-
-    Raises PhotoError where the array's shape, its type or its range is not that of a photo.
-    """
-    description = f"an array {list(array.shape)} of {array.dtype}"
-    is_grey = array.ndim == 2
-    is_rgb = array.ndim == 3 and array.shape[2] == 3
-    if not array.size or not (is_grey or is_rgb):
-        raise PhotoError(
-            f"{description} is no photo; give [height, width, 3] in RGB or [height, width] in grey"
-        )
-    if np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0 and array.max() <= 1):  # NaN fails too
-            raise PhotoError(
-                f"{description} reaches from {array.min():g} to {array.max():g}; "
-                "floats must lie in [0, 1]: divide by the largest value"
-            )
-        array = np.rint(array.astype(np.float32) * 255).astype(np.uint8)
-    if array.dtype != np.uint8:
-        raise PhotoError(f"{description} is no photo; give uint8, or floats in [0, 1]")
-    return np.repeat(array[..., None], 3, axis=2) if is_grey else array.copy(order="C")
 
 
 # ------------------------------------------------------------------------------------------------------ files
@@ -217,15 +217,6 @@ def decode_deep_png(data: bytes, header: Image.Image, depth: int | str, colours:
         pixels[part], remarks = on_white(rgb, opacity, colours)
         notes += remarks
     return Decoded.from_stored(pixels, orientation_of(header), notes)
-
-
-def key_alpha(samples: np.ndarray, key: object) -> np.ndarray | None:
-    """Alpha where one colour is transparent: PIL's `transparency`, a level of grey or (red, green, blue)."""
-    if isinstance(key, int):
-        return np.where(samples[..., 0] == key, 0, 65535)
-    if isinstance(key, tuple):
-        return np.where((samples[..., 2::-1] == key).all(-1), 0, 65535)
-    return None
 
 
 def decode_tiff(data: bytes, request: Request) -> Decoded:

@@ -14,6 +14,7 @@ __all__ = [
     "Decoded",
     "Pixels",
     "aspect_note",
+    "key_alpha",
     "missing_part",
     "on_white",
     "strips",
@@ -89,3 +90,12 @@ def on_white(rgb: Pixels, opacity: np.ndarray | None, colours: Colours | None) -
         rgb = np.rint(rgb * share + 255 * (1 - share)).astype(np.uint8)
         notes.append("transparency on white")
     return rgb, notes
+
+
+def key_alpha(samples: np.ndarray, key: object) -> np.ndarray | None:
+    """Alpha where one colour is transparent: PIL's `transparency`, a level of grey or (red, green, blue)."""
+    if isinstance(key, int):
+        return np.where(samples[..., 0] == key, 0, 65535)
+    if isinstance(key, tuple):
+        return np.where((samples[..., 2::-1] == key).all(-1), 0, 65535)
+    return None

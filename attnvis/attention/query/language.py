@@ -18,10 +18,10 @@ from attnvis.attention.query.kinds import KINDS, QueryFunction, box, class_, num
 from attnvis.attention.spec import NUMBERS, format_function, parse_function
 from attnvis.types import Features, Query
 
-__all__ = ["Question", "as_query", "build_queries", "parse", "several"]
+__all__ = ["Question", "as_query", "build_queries", "is_vector", "parse", "several"]
 
 # What a person may mean a query by: a text, a class's index, (x, y), (x, y, width, height), a vector
-# [D] or several [Q, D], a function of Features.
+# [D] (or a list of floats) or several [Q, D], a function of Features.
 Question = Any
 
 
@@ -82,7 +82,8 @@ def parse(text: str) -> QueryFunction:
 
 def as_query(question: Question) -> QueryFunction:
     """The query function that is meant: by a text, as `parse` reads it; by a number, a class's index;
-    by (x, y) a point, by (x, y, width, height) a box; by a vector [D] or several [Q, D], themselves.
+    by (x, y) a point, by (x, y, width, height) a box; by a vector [D] or several [Q, D], themselves; a
+    vector may be a list of floats.
 
     A function is itself.  Raises ValueError for anything else, and as `parse` does.
     """
@@ -90,6 +91,8 @@ def as_query(question: Question) -> QueryFunction:
         return parse(question)
     if isinstance(question, int | np.integer) and not isinstance(question, bool):
         return partial(class_, name=int(question))
+    if is_vector(question):
+        return own_vectors(torch.tensor(question, dtype=torch.float64))
     if isinstance(question, Tensor | np.ndarray):
         return own_vectors(torch.as_tensor(question))
     if isinstance(question, tuple) and all(isinstance(number, Real) for number in question):
@@ -103,6 +106,15 @@ def as_query(question: Question) -> QueryFunction:
     raise ValueError(
         f"a query is a text such as class:tabby, a class's index, (x, y), (x, y, width, height), a vector, "
         f"or a function of features, not {question!r}"
+    )
+
+
+def is_vector(question: Question) -> bool:
+    """Whether a list is a vector: numbers, not all of them whole, which may be several classes."""
+    return (
+        isinstance(question, list)
+        and all(isinstance(number, Real) for number in question)
+        and any(isinstance(number, float) for number in question)
     )
 
 
