@@ -1,8 +1,9 @@
 """Paths in, outcomes out, in the order of the paths: decoding, network,
 attention and drawing overlap on every core, in bounded memory.
 
-Batches are made of photos of like shape, by their order alone: how many workers there are,
-and which is the quicker, changes no number.
+Batches are made of photos of like shape, by their order alone: how many workers there are, from two on, and
+which is the quicker, changes no number.  A single one has all cores for each operation, which PyTorch then
+rounds otherwise in the last digits.
 """
 
 import contextlib
