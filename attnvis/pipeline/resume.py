@@ -35,7 +35,7 @@ NAMED = 5  # photos that a line names
 ELSEWHERE = "choose another folder with hydra.run.dir=FOLDER"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a run may have a million
 class PlannedPhoto:
     """A photo by its name and by its content."""
 
