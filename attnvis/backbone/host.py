@@ -24,7 +24,7 @@ def float32_on_cpu() -> Iterator[None]:
         if foreign:
             torch.set_default_dtype(torch.float32)
         try:
-            # A device context looks at every call of torch's, which costs a small network half its time again.
+            # A device context looks at every call of torch's: for a small network half its time again.
             is_cpu = torch.empty(0).device.type == "cpu"
             with nullcontext() if is_cpu else torch.device("cpu"), torch.autocast("cpu", enabled=False):
                 yield
