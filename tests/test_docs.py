@@ -185,7 +185,8 @@ def test_python_is_as_printed(here):
     names: dict = {"net": Net().eval()}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 3 and (here / "out/coffee.png").is_file() and (here / "out/compared.png").is_file()
+    assert len(blocks) == 5 and (here / "out/epoch-1.jpg").is_file()
+    assert (here / "out/coffee.png").is_file() and (here / "out/compared.png").is_file()
     assert names["result"].weights.sum() == pytest.approx(1, abs=1e-5)
     assert names["network"].layer == "blocks.5" and names["network"].certificates[0] is not None
 

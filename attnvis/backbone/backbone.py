@@ -1,6 +1,7 @@
 """A batch of photos in, patch features out: a cut network, its heads, its cells, its engine."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,6 +37,7 @@ class Backbone:
     step           sides of the input that suit its padding are `preprocessing.size` plus a multiple of this;
                    None: any side does
     notes          of the weights' file: where they lay, what was left over or missing, a sentence each
+    renew          of a network of one's own: the same settings for what it has learned since
     """
 
     network: CutNetwork
@@ -48,6 +50,7 @@ class Backbone:
     preprocessing: Preprocessing
     step: int | None = None
     notes: tuple[str, ...] = ()
+    renew: Callable[[nn.Module], "Backbone"] | None = None
 
     def __new__(cls, *arguments: object, **parts: object) -> "Backbone":
         """Raises TypeError for a call that made a backbone of a network before `build_backbone` did."""
@@ -57,6 +60,22 @@ class Backbone:
                 "attnvis.build_backbone, in a config _target_: attnvis.backbone.build_backbone"
             )
         return super().__new__(cls)
+
+    def refreshed(self, net: nn.Module) -> "Backbone":
+        """A snapshot of a network of one's own as it is now, with the settings of this one.
+
+        Raises ValueError for a backbone that `build_backbone` did not make, and as that does.
+        """
+        if self.renew is None:
+            raise ValueError(
+                f"{self.name} was loaded by name and does not change; refreshed() is for what "
+                "attnvis.build_backbone(net) makes"
+            )
+        return self.renew(net)
+
+    def __repr__(self) -> str:
+        snapshot = "" if self.renew is None else ", a snapshot (refreshed(net) makes the next)"
+        return f"<{self.name}, layer {self.layer}, weights {self.weights}, on {self.device}{snapshot}>"
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> tuple[Features, ...]:

@@ -1,8 +1,8 @@
 """A network in, a backbone out: cut at layers, its heads certified, its cells placed, an engine at hand."""
 
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -26,7 +26,9 @@ from attnvis.backbone.cutting import (
 )
 from attnvis.backbone.device import has_fast_bf16, resolve_device
 from attnvis.backbone.engines import Engine
+from attnvis.backbone.host import undisturbed
 from attnvis.backbone.matching import Checkpoint
+from attnvis.backbone.own import copy_of, last_maps, photos_to_logits
 from attnvis.backbone.weights import digest, load_file
 from attnvis.geometry import Shift
 from attnvis.types import Head, Preprocessing
@@ -72,15 +74,15 @@ class SourceNetwork:
 
 def build_backbone(
     net: nn.Module,
-    layer: str | Sequence[str] = "last",
+    layer: str | Sequence[str] | None = None,
     head: HeadChoice = "gradient",
     stages: Mapping[str, str] | None = None,
     name: str = "",
     weights: str = "given",
     size: int = 224,
     resize: int | None = None,
-    mean: Sequence[float] = IMAGENET[0],
-    std: Sequence[float] = IMAGENET[1],
+    mean: float | Sequence[float] = IMAGENET[0],
+    std: float | Sequence[float] = IMAGENET[1],
     categories: Sequence[str] | str = "",
     placement: str = "auto",
     device: str = "auto",
@@ -92,11 +94,16 @@ def build_backbone(
     twin: nn.Module | None = None,
     weights_key: str = "",
 ) -> Backbone:
-    """A backbone of a network of your own, which stays as it is: a copy is frozen, set to eval and moved.
+    """A snapshot of a network of your own, which stays as it is: a copy is frozen, set to eval and moved.
 
-    net         images [B, 3, H, W] -> logits [B, C]
+    What the network learns later is not in it: `refreshed` makes the next.  Hooks of yours are not copied.
+
+    net         images [B, 3, H, W] -> logits [B, C], on any device and in any dtype.  Logits may lie in a
+                dict, a tuple, a dataclass or an object; one logit y becomes two classes, -y/2 and y/2; a
+                network of one channel gets the photo's grey
     layer       a stage, or any submodule or node of the traced graph that gives maps, [B, D, h, w] or
-                [B, h, w, D]; or a list of these; all: every stage
+                [B, h, w, D]; or a list of these; all: every stage.  None: the stage `last`, else the last
+                submodule that gives maps, as `layer` of the backbone says
     head        what the classifier asks of the last stage; other layers are asked by the gradient:
                 linear:LAYER | layer_norm:NORM,LAYER | conv_relu:LAYER | gradient | none, or a function
                 (net, rest) -> Head
@@ -105,7 +112,7 @@ def build_backbone(
     weights     given: as they are in `net` | random: nothing was learned | a file, whatever wraps them there
     size        short side of its input in pixels
     resize      the short side before the crop of preprocess.fit=crop; None: the same
-    mean, std   of the pixels that it was trained on, as RGB between 0 and 1
+    mean, std   of the pixels that it was trained on, as RGB between 0 and 1; one number stands for three
     categories  the names of the classes, in order, or what has them: "imagenet", a file, a folder of classes
     placement   rf: the middle of a cell's receptive field, probed on the network
                 calibrated: moved by the shift that is known for these very weights, stored by
@@ -125,26 +132,35 @@ def build_backbone(
 
     Raises ValueError for a layer, head, placement, engine, file or list of names that does not fit.
     """
-    name = name or type(net).__name__
-    net = deepcopy(net).cpu().float()
-    loaded = Checkpoint()
-    if weights not in ("given", "random"):
-        loaded = load_file(net, weights, name, key=weights_key)
-    source = SourceNetwork(
-        net,
-        name,
-        weights,
-        Preprocessing(size, resize=resize, mean=rgb(mean), std=rgb(std)),
-        stages=stages or {},
-        head=head if loaded.has_head else "none",
-        categories=heads.class_names(categories),
-        cut=cut,
-        shifts=shifts or {},
-        step=step,
-        twin=twin,
-        notes=loaded.notes,
-    )
-    return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
+    arguments = {**locals()}
+    own_net = arguments.pop("net")
+    with undisturbed():
+        net = copy_of(own_net)
+        name = name or type(net).__name__
+        loaded = Checkpoint()
+        if weights not in ("given", "random"):
+            loaded = load_file(net, weights, name, key=weights_key)
+        net = photos_to_logits(net, size)
+        if layer is None:
+            layer = "last" if cut or "last" in (stages or {}) else last_maps(net, size)
+        source = SourceNetwork(
+            net,
+            name,
+            weights,
+            Preprocessing(size, resize=resize, mean=rgb(mean), std=rgb(std)),
+            stages=stages or {},
+            head=head if loaded.has_head else "none",
+            categories=heads.class_names(categories),
+            cut=cut,
+            shifts=shifts or {},
+            step=step,
+            twin=twin,
+            notes=loaded.notes,
+        )
+        backbone = assemble(
+            source, layer, placement=placement, device=device, precision=precision, engine=engine
+        )
+    return replace(backbone, renew=partial(build_backbone, **arguments))
 
 
 def assemble(
@@ -231,10 +247,11 @@ def choose_head(head: HeadChoice, end: bool) -> HeadChoice:
     return "gradient"
 
 
-def rgb(numbers: Sequence[float]) -> tuple[float, float, float]:
-    """Three numbers.  Raises ValueError where they are not three numbers."""
+def rgb(numbers: float | Sequence[float]) -> tuple[float, float, float]:
+    """Three numbers, of which one stands for all.  Raises ValueError where they are not three numbers."""
     try:
-        red, green, blue = (float(number) for number in numbers)
+        several = numbers if isinstance(numbers, Iterable) else (numbers,) * 3
+        red, green, blue = (float(number) for number in several)
     except (TypeError, ValueError):
         raise ValueError(f"mean and std have three numbers, red, green and blue, not {numbers}") from None
     return red, green, blue

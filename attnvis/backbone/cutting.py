@@ -156,6 +156,7 @@ def nodes_of(net: nn.Module) -> list[str]:
             warnings.simplefilter("ignore", UserWarning)
             return extraction.get_graph_node_names(net)[1]
     except Exception:  # a network's own code raises what it likes at a tracer
+        net.eval()  # torchvision leaves it in training, where batch norm would learn from what follows
         return [name for name, _ in net.named_modules() if name]
 
 
@@ -178,6 +179,7 @@ def divide(net: nn.Module, nodes: Sequence[str]) -> tuple[nn.Module, list[Rest]]
         result.args = (layers,)  # in the order that was asked for
         return fx.GraphModule(trunk, trunk.graph), rests
     except Exception:  # a network's own code raises what it likes at a tracer
+        net.eval()  # as in `nodes_of`
         hooked = Hooked(net, nodes)
         return hooked, [hooked.rest_after(node) for node in nodes]
 
