@@ -64,7 +64,7 @@ class AttentionMethod:
         predicted: Sequence[tuple[tuple[str, float], ...]],
         ending: str = "",
     ) -> Iterator[list[Answer]]:
-        """Photo by photo, one layer's answers to queries of the same keys: they share every computation.
+        """Photo by photo, one layer's answers to queries of the same keys: they share all but the product.
 
         predicted: of each photo, for its answers; ending: of their labels.
         """

@@ -293,7 +293,8 @@ def overlap_lengths(placement: Placement, axis: int, low: float, high: float) ->
     between = [(before + after) / 2 for before, after in pairwise(cell_centres(placement, axis))]
     start, length = extent_along(placement.seen, axis)
     edges = [float(start), *between, float(start + length)]
-    return [max(0.0, min(end, high) - max(begin, low)) for begin, end in pairwise(edges)]
+    # NaN stands first, and stays: min and max give the first of two that do not compare
+    return [max(min(high, end) - max(low, begin), 0.0) for begin, end in pairwise(edges)]
 
 
 def principal_directions(
