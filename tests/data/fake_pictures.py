@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from attnvis.data.decoding import load
 from attnvis.types import Photo, PhotoError
 
+NEEDS_AVIF = pytest.mark.skipif(not features.check("avif"), reason="Pillow has AVIF from 11.3 on")
 BLACK = (0.0, 0.0, 0.0)
 FITS = ["resize", "crop", "letterbox", "stretch"]
 

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from fake_pictures import STORED, encode, largest_difference, load_error, noise, scene
+from fake_pictures import NEEDS_AVIF, STORED, encode, largest_difference, load_error, noise, scene
 from fake_pngs import (
     SPACES,
     Case,
@@ -118,7 +118,7 @@ def test_rows_that_a_png_lacks_are_grey_where_that_is_asked_for(orientation):
         ("WEBP", {"lossless": True}),
         ("TIFF", {}),
         ("TIFF", {"compression": "tiff_lzw"}),
-        ("AVIF", {"quality": 98, "subsampling": "4:4:4"}),
+        pytest.param("AVIF", {"quality": 98, "subsampling": "4:4:4"}, marks=NEEDS_AVIF),
     ],
 )
 def test_display_p3_is_shown_as_css_converts_it(kind, options):

@@ -6,16 +6,15 @@ import types
 
 import numpy as np
 import pytest
-from fake_pictures import encode, largest_difference, load_error, scene
+from fake_pictures import NEEDS_AVIF, encode, largest_difference, load_error, scene
 from PIL import Image, features
 
 from attnvis.data.decoding import load
 
-AVIF = pytest.mark.skipif(not features.check("avif"), reason="Pillow has AVIF from 11.3 on")
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
 
 
-@AVIF
+@NEEDS_AVIF
 def test_an_avif_is_told_by_its_bytes_whatever_it_is_called(tmp_path):
     path = tmp_path / "named.jpg"
     path.write_bytes(encode(scene(), "AVIF", quality=98, subsampling="4:4:4"))
