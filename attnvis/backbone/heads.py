@@ -177,7 +177,7 @@ def to_device(head: Head, device: torch.device) -> Head:
 def linear(net: nn.Module, rest: Rest, layer: str) -> Head:
     """layer: the nn.Linear that reads the mean patch.  Raises AttributeError where it is none."""
     classifier: Any = net.get_submodule(layer)
-    return Linear(classifier.weight.detach(), classifier.bias.detach())
+    return Linear(*rows_of(net, classifier))
 
 
 def layer_norm(net: nn.Module, rest: Rest, norm: str, layer: str) -> Head:
@@ -187,13 +187,22 @@ def layer_norm(net: nn.Module, rest: Rest, norm: str, layer: str) -> Head:
     """
     normaliser: Any = net.get_submodule(norm)
     classifier: Any = net.get_submodule(layer)
+    weight, bias = rows_of(net, classifier)
     return FrozenNorm(
-        weight=classifier.weight.detach(),
-        bias=classifier.bias.detach(),
+        weight=weight,
+        bias=bias,
         scale=normaliser.weight.detach(),
         shift=normaliser.bias.detach(),
         eps=float(normaliser.eps),
     )
+
+
+def rows_of(net: nn.Module, classifier: nn.Linear) -> tuple[Float[Tensor, "C D"], Float[Tensor, " C"]]:
+    """The classifier's weights and bias, class by class; of one logit y, made two classes, -y/2 and y/2."""
+    weight, bias = classifier.weight.detach(), classifier.bias.detach()
+    if getattr(net, "has_one_logit", False):
+        weight, bias = (torch.cat([-numbers / 2, numbers / 2]) for numbers in (weight, bias))
+    return weight, bias
 
 
 def conv_relu(net: nn.Module, rest: Rest, layer: str) -> Head:
@@ -377,7 +386,7 @@ def certify_layer(head: Head, network: CutNetwork, number: int, size: int, passe
     try:
         lively_logits = network.rests[number](lively)
         certificate = certify(head, torch.cat([maps, lively]), torch.cat([logits, lively_logits]))
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, IndexError) as error:
         raise ValueError(
             f"the classifier of {network.name} is not what head says "
             f"({head.kind}: {first_line(error)}); {advice}"

@@ -86,6 +86,7 @@ def photos_to_logits(net: nn.Module, size: int) -> nn.Module:
 
     Adapted.__name__, Adapted.__qualname__ = kind.__name__, kind.__qualname__
     net.__class__ = Adapted
+    net.has_one_logit = is_single  # which heads read
     return net
 
 

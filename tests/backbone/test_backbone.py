@@ -17,7 +17,6 @@ from attnvis.attention.dot_product import attend
 from attnvis.attention.query import class_, mean
 from attnvis.attention.scaling import inv_sqrt_d
 from attnvis.backbone import Backbone, sources
-from attnvis.backbone.weights import read_weights
 from attnvis.data import paths
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
@@ -200,12 +199,6 @@ def test_a_stretched_placement_is_what_interpolate_assumes():
     drawn = F.interpolate(cells.expand(1, 1, 2, -1), (2, 289), mode="bilinear", align_corners=False)[0, 0, 0]
     at_pixel = (torch.arange(289) + 0.5 - found.first[1]) / found.step[1]
     torch.testing.assert_close(at_pixel.double().clamp(0, features.grid[1] - 1), drawn, atol=1e-5, rtol=0)
-
-
-def test_a_state_dict_may_lie_under_a_key_with_data_parallels_prefix(tmp_path):
-    state = {f"module.{name}": tensor for name, tensor in models.mobilenet_v2().state_dict().items()}
-    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "run.pth")
-    assert read_weights(tmp_path / "run.pth").keys() == models.mobilenet_v2().state_dict().keys()
 
 
 def test_an_unknown_class_suggests_names_with_the_word_first():

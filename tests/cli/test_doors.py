@@ -216,8 +216,8 @@ def at_video(group, text):
 
 
 def in_python(group, text):
-    stage = api.single_text(group, text)
-    return as_query(stage) if group == "query" else as_function(group, stage)
+    stage = api.single(group, text)
+    return as_query(stage) if group == "query" else stage[1]
 
 
 DOORS = (at_run, at_sweep, at_video, in_python)
@@ -268,7 +268,7 @@ def test_several_is_no_text_where_several_are_taken_anyway(capsys):
 def test_several_are_the_same_at_every_door(group, text, texts, capsys):
     assert [format_function(function) for function in at_sweep(group, text)] == texts
     make = as_query if group == "query" else partial(as_function, group)
-    assert list(api.named(group, text, make)) == texts
+    assert list(api.listed(group, text, make)) == texts
     if group == "query":
         words = to_overrides([f"query={text}"], COMMANDS["run"])
         listed = OverridesParser.create().parse_override(words[1])
