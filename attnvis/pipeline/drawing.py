@@ -12,7 +12,7 @@ from attnvis.data.decoding import full_pixels
 from attnvis.files import save, slug, unique
 from attnvis.methods.answer import Answer
 from attnvis.render import overlays, panels
-from attnvis.render.thumbnail import Thumbnail, thumbnail
+from attnvis.render.thumbnail import Thumbnail, thumbnail_of_file
 from attnvis.types import Box, Photo, Provenance, percent
 
 __all__ = ["PhotoDrawer", "Pictures", "class_lines", "number_lines", "scaling_text"]
@@ -49,7 +49,8 @@ class PhotoDrawer:
             overlay = overlays.overlay(
                 pixels, answer.cells, self.style, answer.mark, field=answer.field, placement=answer.placement
             )
-            digests = {paths["overlay"]: self.save(paths["overlay"], overlay)}
+            encoded = self.encode(overlay)
+            digests = {paths["overlay"]: self.save(paths["overlay"], encoded)}
             if self.style.panel:
                 paths["panel"] = f"panels/{name}.{self.style.format}"
                 panel = panels.panel(
@@ -62,13 +63,17 @@ class PhotoDrawer:
                     field=answer.field,
                     placement=answer.placement,
                 )
-                digests[paths["panel"]] = self.save(paths["panel"], panel)
-            pictures.append(Pictures(paths, digests, thumbnail(overlay) if number < thumbnails else None))
+                digests[paths["panel"]] = self.save(paths["panel"], self.encode(panel))
+            # of the file, as a run that goes on makes it: the page is the same
+            small = thumbnail_of_file(encoded) if number < thumbnails else None
+            pictures.append(Pictures(paths, digests, small))
         return pictures
 
-    def save(self, name: str, picture: UInt8[np.ndarray, "H W 3"]) -> str:
+    def encode(self, picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
+        return overlays.encode(picture, self.style.format, self.style.quality)
+
+    def save(self, name: str, encoded: bytes) -> str:
         """Gives the digest of the file."""
-        encoded = overlays.encode(picture, self.style.format, self.style.quality)
         save(self.folder, name, encoded)
         return hashlib.sha256(encoded).hexdigest()
 

@@ -241,6 +241,9 @@ class RunWriter:
     def write_page(self) -> Path:
         """index.html, of the rows that came one by one; those of a run that goes on are in the records."""
         plan = self.plan
+        (
+            self.folder / "records.csv"
+        ).stat()  # raises FileNotFoundError: somebody deleted the folder meanwhile
         if self.resumed:
             for row in read_numbers(self.folder / "records.csv"):
                 self.page.add(row)

@@ -1,7 +1,5 @@
 """A run's folder: everything about the run, to be read again without it."""
 
-import base64
-import io
 import json
 import re
 import sys
@@ -13,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import LOADED, make_photo, records
-from PIL import Image
 
 from attnvis import cli, files
 from attnvis.attention.query import several
@@ -207,16 +204,10 @@ def test_redraw_without_maps_says_so_and_spares_the_run_itself(attnvis, photos):
     assert records()[0]["map"]
 
 
-def test_a_card_shows_its_overlay_made_small_wherever_that_was_done(attnvis, photos):
+def test_a_page_is_the_same_wherever_its_cards_were_made(attnvis, photos):
     assert attnvis("run", "a", "b", "c", "workers=2").code == 0
-    page = Path("out/index.html").read_text()
+    page = Path("out/index.html").read_bytes()
+    assert page.count(b'<img src="data:image/jpeg;base64,') == 3
     Path("out/index.html").unlink()
-    assert attnvis("run", "--resume", "out").code == 0  # from the files now: JPEGs, which have lost a little
-    again = Path("out/index.html").read_text()
-    picture = r'<img src="data:image/jpeg;base64,([^"]+)"'
-    assert re.sub(picture, "", page) == re.sub(picture, "", again)
-    pairs = list(zip(re.findall(picture, page), re.findall(picture, again), strict=True))
-    assert len(pairs) == 3
-    for pair in pairs:
-        drawn, read = (np.asarray(Image.open(io.BytesIO(base64.b64decode(data))), float) for data in pair)
-        assert drawn.shape == read.shape and np.abs(drawn - read).mean() < 4  # levels, of 255
+    assert attnvis("run", "--resume", "out").code == 0  # from the files now
+    assert Path("out/index.html").read_bytes() == page
