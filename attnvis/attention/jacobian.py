@@ -76,11 +76,15 @@ def join_scalings(jacobians: Sequence[ScalingJacobian]) -> ScalingJacobian:
     if len(jacobians) == 1:
         return jacobians[0]
     most = max(jacobian.columns.shape[-2] for jacobian in jacobians)
-    missing = [(0, 0, 0, most - jacobian.columns.shape[-2]) for jacobian in jacobians]
-    columns = [pad(jacobian.columns, rows) for jacobian, rows in zip(jacobians, missing, strict=True)]
-    rows = [pad(jacobian.rows, rows) for jacobian, rows in zip(jacobians, missing, strict=True)]
-    diagonals = [jacobian.diagonal for jacobian in jacobians]
-    return ScalingJacobian(torch.cat(diagonals), columns=torch.cat(columns), rows=torch.cat(rows))
+
+    def filled(products: Float[Tensor, "*any K N"]) -> Tensor:
+        return pad(products, (0, 0, 0, most - products.shape[-2]))
+
+    return ScalingJacobian(
+        torch.cat([jacobian.diagonal for jacobian in jacobians]),
+        columns=torch.cat([filled(jacobian.columns) for jacobian in jacobians]),
+        rows=torch.cat([filled(jacobian.rows) for jacobian in jacobians]),
+    )
 
 
 def frobenius_norm(
