@@ -7,6 +7,7 @@ rounds otherwise in the last digits.
 """
 
 import contextlib
+import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -106,6 +107,7 @@ class Worker(Generic[T]):
     say: Callable[[str], None]
     limit: int  # photos that memory holds at once; smaller after it did not hold a batch
     decoded: dict[Path, Photo | PhotoError]  # before their turn
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, index: int, path: Path) -> Photo | Outcome[T]:
         try:
@@ -134,13 +136,19 @@ class Worker(Generic[T]):
                 return [self.too_large(group[0])]
         else:
             return [Outcome(*member, of_photo) for member, of_photo in zip(group, answers, strict=True)]
-        if len(group) // 2 < self.limit:
-            self.limit = len(group) // 2
-            self.say(
-                f"memory does not hold {len(group)} photos at once; going on with {self.limit}, "
-                f"the same as batch_size={self.limit}"
-            )
+        self.halve(len(group))
         return self.answer(group)
+
+    def halve(self, tried: int) -> None:
+        """The limit, after memory did not hold `tried` photos."""
+        with self.lock:
+            if tried > self.limit:  # another thread halved it while these were under way
+                return
+            self.limit = (tried + 1) // 2
+        self.say(
+            f"memory does not hold {tried} photos at once; going on with {self.limit}, "
+            f"the same as batch_size={self.limit}"
+        )
 
     def too_large(self, member: Member) -> Outcome[T]:
         _, path, photo = member

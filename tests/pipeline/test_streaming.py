@@ -250,6 +250,21 @@ def test_a_batch_that_memory_does_not_hold_is_halved(tmp_path, error):
         torch.testing.assert_close(one.answers[0].attention.weights, other.answers[0].attention.weights)
 
 
+def test_groups_that_fail_at_a_time_halve_the_limit_once(tmp_path):
+    paths = [make_photo(tmp_path / f"{number}.png", seed=number) for number in range(7)]
+    both, said = threading.Barrier(2, timeout=30), []
+
+    def small(batch):
+        if len(batch.photos) > 2:
+            both.wait()  # the 4 and the 3 photos fail while the other is under way
+            raise MemoryError
+        return bands(batch)
+
+    outcomes = list(streaming.stream(paths, AttentionMethod(small), HOW, 4, workers=2, say=said.append))
+    assert not any(outcome.error for outcome in outcomes)
+    assert len(said) == 1 and said[0].endswith("the same as batch_size=2")
+
+
 def test_a_photo_that_memory_does_not_hold_alone_fails_alone(tmp_path):
     paths = [
         make_photo(tmp_path / f"{number}.png", (200, 90) if number == 2 else (70, 90), number)
