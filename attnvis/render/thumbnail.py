@@ -10,7 +10,7 @@ from PIL import Image
 
 __all__ = ["LONGEST_SIDE", "Thumbnail", "thumbnail", "thumbnail_of_file"]
 
-LONGEST_SIDE = 360  # pixels
+LONGEST_SIDE = 320  # pixels: half of the usual 640, to which a JPEG is decoded in half the time
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,16 @@ class Thumbnail:
 
 def thumbnail(picture: UInt8[np.ndarray, "h w 3"]) -> Thumbnail:
     """The picture shrunk until it fits a square of LONGEST_SIDE."""
-    height, width = picture.shape[:2]
-    scale = min(1.0, LONGEST_SIDE / max(height, width))
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    size = thumbnail_size(*picture.shape[:2])
     small = cv2.cvtColor(shrunk(picture, size), cv2.COLOR_RGB2BGR)
     _, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
     return Thumbnail(jpeg.tobytes(), width=size[1], height=size[0])
+
+
+def thumbnail_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) of the thumbnail of a picture."""
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def thumbnail_of_file(encoded: bytes) -> Thumbnail | None:
@@ -37,7 +41,8 @@ def thumbnail_of_file(encoded: bytes) -> Thumbnail | None:
     try:
         with Image.open(io.BytesIO(encoded)) as whole:
             # a jpg is decoded reduced: to what still holds the thumbnail
-            whole.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
+            height, width = thumbnail_size(whole.height, whole.width)
+            whole.draft("RGB", (width, height))
             picture = np.asarray(whole.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
@@ -52,6 +57,8 @@ def shrunk(picture: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[
     """
     height, width = picture.shape[:2]
     block = max(1, min(height // size[0], width // size[1]))
+    if (height, width) == size:
+        return picture
     if block > 1:
         rows, columns = height // block, width // block
         blocks = picture[: rows * block, : columns * block]

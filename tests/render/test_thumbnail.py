@@ -17,11 +17,11 @@ def decoded(small):
 @pytest.mark.parametrize(
     ("height", "width", "expected"),
     [
-        (480, 640, (270, 360)),
-        (3000, 40, (360, 5)),
+        (480, 640, (240, 320)),
+        (3000, 40, (320, 4)),
         (7, 5, (7, 5)),
-        (1, 4000, (1, 360)),
-        (361, 361, (360, 360)),
+        (1, 4000, (1, 320)),
+        (321, 321, (320, 320)),
     ],
 )
 def test_a_thumbnail_fits_its_square_and_keeps_its_colour(height, width, expected):
