@@ -69,8 +69,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     Raises OSError, with the file's name, where it cannot be written: a full disk, no folder, no permission.
     """
-    with whole_file(path) as part:
-        part.write_bytes(content)
+    part = part_name(path)
+    with naming(path), removed_after_error(part):
+        with open_new(part) as file:
+            file.write(content)
+        part.replace(path)
 
 
 @contextmanager
@@ -81,13 +84,20 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises OSError with the name of `path`.
     """
     part = part_name(path)
+    with naming(path), removed_after_error(part):
+        open_new(part).close()
+        yield part
+        part.replace(path)
+
+
+@contextmanager
+def removed_after_error(part: Path) -> Iterator[None]:
+    """A block after which a part is gone: it became the file, or it is removed."""
     try:
-        with naming(path):
-            open_new(part).close()
-            yield part
-            part.replace(path)
-    finally:
+        yield
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -170,12 +180,15 @@ def open_new(path: Path, mode: str = "wb", **options: Any) -> Any:
 
     Raises OSError, also where a folder has the name, or another process makes the file meanwhile.
     """
-    path.unlink(missing_ok=True)
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | os.O_EXCL | os.O_CREAT | ONLY_OURS, 0o666)
 
-    return open(path, mode, opener=opener, **options)
+    try:
+        return open(path, mode, opener=opener, **options)
+    except FileExistsError:
+        path.unlink(missing_ok=True)
+        return open(path, mode, opener=opener, **options)
 
 
 class Held(ValueError):
@@ -359,7 +372,8 @@ def save(folder: Path, name: str, content: bytes) -> None:
     for parent in path.relative_to(folder).parents:
         if parent != Path():
             refuse_link(folder / parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
 
 

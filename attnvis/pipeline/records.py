@@ -134,8 +134,9 @@ def from_cell(name: str, text: str) -> str:
 def is_formula(text: str) -> bool:
     """Whether a spreadsheet would run it, or would but for apostrophes before it; a number is none."""
     bare = text.lstrip("'")
-    is_number = bare == text and re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", text, re.IGNORECASE)
-    return bare.startswith(FORMULA) and not is_number
+    if not bare.startswith(FORMULA):
+        return False
+    return not (bare == text and re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", text, re.IGNORECASE))
 
 
 def read_records(path: Path) -> Iterator[dict[str, str]]:

@@ -10,11 +10,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
+from jinja2 import Environment
 from markupsafe import Markup
 
 from attnvis.files import naming, read_bytes
@@ -55,7 +56,6 @@ class RunPage:
         self.thumbnails = {} if thumbnails is None else thumbnails
         self.counts: Counter[str] = Counter()
         self.rows = 0
-        self.pages = html.environment("attnvis.pipeline", link=link, percent=percent)
         self.spools = ExitStack()
         with naming(folder / "index.html"):
             self.pieces = {kind: self.spools.enter_context(spool(folder)) for kind in KINDS}
@@ -71,17 +71,12 @@ class RunPage:
         with suppress(OSError):
             self.spools.close()
 
-    @cached_property
-    def macros(self) -> Any:
-        """What makes each kind of row a piece of the page."""
-        return self.pages.get_template("pieces.html").module
-
     def add(self, row: Mapping[str, object]) -> None:
         """A row as `records.read_numbers` gives it.  Raises OSError."""
         kind = kind_of(row, self.counts["card"])
         badges = badges_of(row)
         picture = picture_of(self.folder, row, self.thumbnails) if kind == "card" else None
-        piece = getattr(self.macros, kind)(row, self.rows, badges, picture, numbers(row))
+        piece = getattr(macros(), kind)(row, self.rows, badges, picture, numbers(row))
         with naming(self.folder / "index.html"):
             self.pieces[kind].write(piece)
         self.counts.update([kind, *badges])
@@ -99,7 +94,7 @@ class RunPage:
         with naming(self.folder / "index.html"):
             return html.write_page(
                 self.folder / "index.html",
-                self.pages.get_template("report.html"),
+                pages().get_template("report.html"),
                 script=html.read_template("attnvis.pipeline", "report.js"),
                 title=title,
                 facts=facts,
@@ -114,6 +109,18 @@ class RunPage:
                 lines=chunks(self.pieces["line"]),
                 failures=chunks(self.pieces["failure"]),
             )
+
+
+@cache
+def pages() -> Environment:
+    """Templates are compiled once in a process: that takes longer than a row."""
+    return html.environment("attnvis.pipeline", link=link, percent=percent)
+
+
+@cache
+def macros() -> Any:
+    """What makes each kind of row a piece of the page."""
+    return pages().get_template("pieces.html").module
 
 
 def write_page(
