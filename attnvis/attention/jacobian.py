@@ -6,10 +6,10 @@ products of a column and a row.  So nothing here ever holds an N x N matrix.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -24,19 +24,6 @@ class NormaliserJacobian:
 
     gains: Numbers  # not negative
     shares: Numbers  # not negative; their sum is 1
-
-    @cached_property
-    def squared_lengths(self) -> Numbers:
-        """Of the columns, before their gains: 1 - 2 shares_j + |shares|^2.
-
-        The largest share is taken as what the others leave, since shares sum to 1: where attention is nearly
-        one-hot, its column would be what is left of numbers that cancel.
-        """
-        best = self.shares.argmax(-1, keepdim=True)
-        others = self.shares.scatter(-1, best, 0.0)
-        left = others.sum(-1, keepdim=True)  # 1 - the largest share
-        squares = (others**2).sum(-1, keepdim=True)
-        return (1 - 2 * others + (squares + (1 - left) ** 2)).scatter(-1, best, left**2 + squares)
 
     def pull(self, cotangent: Numbers) -> Numbers:
         """J^T c."""
@@ -87,37 +74,75 @@ def join_scalings(jacobians: Sequence[ScalingJacobian]) -> ScalingJacobian:
     )
 
 
+# What follows is numpy's, in double precision: of one question's few patches PyTorch would take thrice as long.
+Rows = Float[np.ndarray, "*any N"]
+Products = Float[np.ndarray, "*any K N"]
+
+
+def as_rows(numbers: Tensor) -> np.ndarray:
+    return numbers.detach().double().cpu().numpy()
+
+
+def best_of(shares: Rows) -> Bool[np.ndarray, "*any N"]:
+    """Where the largest is; of equal ones the first."""
+    return np.arange(shares.shape[-1]) == shares.argmax(-1)[..., None]
+
+
 def frobenius_norm(
     normaliser: NormaliserJacobian, scaling: ScalingJacobian | None = None
 ) -> Float[Tensor, "*any"]:
     """Of d a / d s, the product of both; of d a / d z where no scaling is given."""
+    gains, shares = as_rows(normaliser.gains), as_rows(normaliser.shares)
     if scaling is not None and scaling.columns.shape[-2]:
-        return norm_of_products(normaliser, scaling)
-    factors = normaliser.gains if scaling is None else normaliser.gains * scaling.diagonal
-    return (factors**2 * normaliser.squared_lengths).sum(-1).sqrt()
+        parts = (as_rows(numbers) for numbers in (scaling.diagonal, scaling.columns, scaling.rows))
+        norms = norm_of_products(gains, shares, *parts)
+    else:
+        factors = gains if scaling is None else gains * as_rows(scaling.diagonal)
+        norms = np.sqrt((factors**2 * squared_lengths(shares)).sum(-1))
+    return torch.from_numpy(np.asarray(norms)).to(normaliser.gains.device)
 
 
-def norm_of_products(normaliser: NormaliserJacobian, scaling: ScalingJacobian) -> Float[Tensor, "*any"]:
+def squared_lengths(shares: Rows) -> Rows:
+    """Of a normaliser's columns, before their gains: 1 - 2 shares_j + |shares|^2.
+
+    The largest share is taken as what the others leave, since shares sum to 1: where attention is nearly
+    one-hot, its column would be what is left of numbers that cancel.
+    """
+    is_best = best_of(shares)
+    others = np.where(is_best, 0.0, shares)
+    left = others.sum(-1, keepdims=True)  # 1 - the largest share
+    squares = (others**2).sum(-1, keepdims=True)
+    return np.where(is_best, left**2 + squares, 1 - 2 * others + (squares + (1 - left) ** 2))
+
+
+def norm_of_products(
+    gains: Rows, shares: Rows, diagonal: Rows, columns: Products, rows: Products
+) -> Float[np.ndarray, "*any"]:
     """The product is diag(d) + U W^T.
 
     All but the row of the largest share are summed as they stand; that row is minus the sum of the others,
-    since weights sum to 1 (see `NormaliserJacobian.squared_lengths`).
+    since weights sum to 1 (see `squared_lengths`).
     """
-    gains, shares = normaliser.gains, normaliser.shares
-    changes = gains * scaling.diagonal  # d
-    moved = gains.unsqueeze(-2) * scaling.columns
-    paid = shares.unsqueeze(-2) * moved.sum(-1, keepdim=True)
-    columns = torch.cat([-shares.unsqueeze(-2), moved - paid], -2)  # U, [*any, K, N]
-    rows = torch.cat([changes.unsqueeze(-2), scaling.rows], -2)  # W
-    best = shares.argmax(-1, keepdim=True)
-    others = changes.scatter(-1, best, 0.0)
-    other_columns = columns.scatter(-1, best.unsqueeze(-2).expand(*columns.shape[:-1], 1), 0.0)
+    changes = gains * diagonal  # d
+    moved = gains[..., None, :] * columns
+    paid = shares[..., None, :] * moved.sum(-1, keepdims=True)
+    is_best = best_of(shares)
+    columns = np.concatenate([-shares[..., None, :], moved - paid], -2)  # U, [*any, K, N]
+    columns = np.where(is_best[..., None, :], 0.0, columns)
+    rows = np.concatenate([changes[..., None, :], rows], -2)  # W
+    others = np.where(is_best, 0.0, changes)
     # the squares of diag(d) + U W^T without the row of the largest share
-    crossed = (others.unsqueeze(-2) * other_columns * rows).sum((-1, -2))
-    products = ((other_columns @ other_columns.mT) * (rows @ rows.mT)).sum((-1, -2))
+    crossed = (others[..., None, :] * columns * rows).sum((-1, -2))
+    products = (products_of_pairs(columns) * products_of_pairs(rows)).sum((-1, -2))
     squares = (others**2).sum(-1) + 2 * crossed + products
-    row = others + (other_columns.sum(-1, keepdim=True) * rows).sum(-2)  # minus that row itself
-    return (squares.clamp_min(0) + (row**2).sum(-1)).sqrt()
+    row = others + (columns.sum(-1, keepdims=True) * rows).sum(-2)  # minus that row itself
+    return np.sqrt(np.maximum(squares, 0) + (row**2).sum(-1))
+
+
+def products_of_pairs(vectors: Products) -> Float[np.ndarray, "*any K K"]:
+    """V V^T; not by numpy's matrix product, whose threads would spin."""
+    tensor = torch.from_numpy(vectors)
+    return (tensor @ tensor.mT).numpy()
 
 
 def largest_eigenvalue(normaliser: NormaliserJacobian) -> Float[Tensor, "*any"]:
@@ -132,29 +157,33 @@ def largest_eigenvalue(normaliser: NormaliserJacobian) -> Float[Tensor, "*any"]:
     """
     if normaliser.gains.shape[-1] == 1:
         return torch.zeros_like(normaliser.gains[..., 0])
-    gains, order = normaliser.gains.topk(2, -1)
-    largest, following = gains.split(1, -1)
-    parts = normaliser.gains * normaliser.shares
-    first, second = parts.gather(-1, order).split(1, -1)
-    best = order[..., :1]
-    others = parts.scatter(-1, best, 0.0)
+    gains = as_rows(normaliser.gains)
+    parts = gains * as_rows(normaliser.shares)
+    is_best = best_of(gains)
+    others = np.where(is_best, 0.0, parts)
+    other_gains = np.where(is_best, -np.inf, gains)
+    largest, following = gains.max(-1, keepdims=True), other_gains.max(-1, keepdims=True)
+    first = (parts - others).sum(-1, keepdims=True)
+    second = np.where(best_of(other_gains), parts, 0.0).sum(-1, keepdims=True)
     gap = largest - following
-    away = 1 + torch.finfo(gap.dtype).eps  # so that no root lies on a pole
-    distances = ((largest - normaliser.gains) * away).scatter(-1, best, torch.inf)
-    still = (others / (distances - gap / 2)).sum(-1, keepdim=True) - 2 * second / gap
-    both = gap * (1 + still) + second
-    # of y (1 + still + second / (gap - y)) = first
-    root = 2 * first * gap / (both + first + torch.hypot(both - first, 2 * (first * second).sqrt()))
-    for _ in range(60):
-        root = torch.minimum(root, gap)
-        to_poles = distances - root
-        terms = others / to_poles
-        shrink = (1 + terms.sum(-1, keepdim=True)).reciprocal()
-        slope = (terms / to_poles).sum(-1, keepdim=True)
-        target = first * shrink
-        step = (target - root) / (1 + slope * target * shrink)
-        root = root + step
-        if not (step.abs() > 1e-8 * (gap - root) + 4e-16 * gap).any():  # another step would square it
-            break
-    # of equal gains the eigenvalue is that gain
-    return torch.where(gap > 0, largest - torch.minimum(root, gap), largest).squeeze(-1)
+    away = 1 + np.finfo(gap.dtype).eps  # so that no root lies on a pole
+    with np.errstate(all="ignore"):
+        distances = np.where(is_best, np.inf, (largest - gains) * away)
+        still = (others / (distances - gap / 2)).sum(-1, keepdims=True) - 2 * second / gap
+        both = gap * (1 + still) + second
+        # of y (1 + still + second / (gap - y)) = first
+        root = 2 * first * gap / (both + first + np.hypot(both - first, 2 * np.sqrt(first * second)))
+        for _ in range(60):
+            root = np.minimum(root, gap)
+            to_poles = distances - root
+            terms = others / to_poles
+            shrink = 1 / (1 + terms.sum(-1, keepdims=True))
+            slope = (terms / to_poles).sum(-1, keepdims=True)
+            target = first * shrink
+            step = (target - root) / (1 + slope * target * shrink)
+            root = root + step
+            if not (np.abs(step) > 1e-8 * (gap - root) + 4e-16 * gap).any():  # another step would square it
+                break
+        # of equal gains the eigenvalue is that gain
+        eigenvalues = np.where(gap > 0, largest - np.minimum(root, gap), largest)
+    return torch.from_numpy(eigenvalues[..., 0]).to(normaliser.gains.device)
