@@ -90,6 +90,8 @@ class Preprocessing:
     multiple: int = 32
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    # what the network takes.  any: any size; multiples: sides of `multiple`; fixed: `size` x `size` alone
+    sides: str = "any"
     # of photos of more than 8 bits.  file: black and white are those of the file's type; a number of bits:
     # white is 2^depth - 1; used: the photo's smallest value is black, its largest white
     depth: int | str = "file"
@@ -106,8 +108,22 @@ class Preprocessing:
     def changed(
         self, fit: str, size: int | None, depth: int | str = "file", truncated: str = "refuse"
     ) -> "Preprocessing":
-        """With the user's fit and ways of reading, and the user's size if there is one."""
+        """With the user's fit and ways of reading, and the user's size if there is one.
+
+        Raises ValueError for a size or a fit that the network does not take.
+        """
         size = self.size if size is None else size
+        if self.sides == "fixed" and (size != self.size or fit == "resize"):
+            raise ValueError(
+                f"this network takes {self.size} x {self.size} px alone, and fit={fit} with size={size} makes "
+                f"others; use preprocess.fit=crop, letterbox or stretch with preprocess.size={self.size}"
+            )
+        if self.sides == "multiples" and size % self.multiple:
+            near = max(1, round(size / self.multiple)) * self.multiple
+            raise ValueError(
+                f"this network's patches are of {self.multiple} px, and a size of {size} px is no multiple; "
+                f"give preprocess.size={near}"
+            )
         return replace(self, fit=fit, size=size, depth=depth, truncated=truncated)
 
 
@@ -237,6 +253,10 @@ class Head:
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         raise NotImplementedError
 
+    def beside(self, prefix: Float[Tensor, "B P D"]) -> "Head":
+        """The head of photos that have these class and register tokens; itself where it reads patches alone."""
+        return self
+
     def read(self, maps: Float[Tensor, "B D h w"]) -> tuple[Float[Tensor, "B C"], "Ask | None"]:
         """The logits; and where these took layers of the network, what asks that same pass of classes."""
         return self.logits(maps), None
@@ -266,6 +286,8 @@ class Features:
     logits: Float[Tensor, "B C"] | None = None
     names: tuple[str, ...] = ()  # of the photos, for messages
     layer: str = "last"
+    # class and register tokens, which are no patches: what follows the layer reads them too
+    prefix: Float[Tensor, "B P D"] | None = None
     # of the pass that gave the logits (Head.read); of other tokens it would be false: `replace` leaves it out
     ask: Ask | None = field(default=None, init=False, repr=False, compare=False)
 

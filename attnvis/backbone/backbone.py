@@ -37,6 +37,7 @@ class Backbone:
     step           sides of the input that suit its padding are `preprocessing.size` plus a multiple of this;
                    None: any side does
     notes          of the weights' file: where they lay, what was left over or missing, a sentence each
+    cell_notes     of a network of tokens: which are its cells, and which were left out
     renew          of a network of one's own: the same settings for what it has learned since
     """
 
@@ -50,6 +51,7 @@ class Backbone:
     preprocessing: Preprocessing
     step: int | None = None
     notes: tuple[str, ...] = ()
+    cell_notes: tuple[str, ...] = ()
     renew: Callable[[nn.Module], "Backbone"] | None = None
 
     def __new__(cls, *arguments: object, **parts: object) -> "Backbone":
@@ -80,10 +82,19 @@ class Backbone:
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> tuple[Features, ...]:
         """The features of each layer, from one pass."""
-        layers = self.engine.run(batch.images)
-        return tuple(self.features(maps, number, batch) for number, maps in enumerate(layers))
+        layers, prefixes = self.network.split(self.engine.run(batch.images))
+        return tuple(
+            self.features(maps, number, batch, prefix)
+            for number, (maps, prefix) in enumerate(zip(layers, prefixes, strict=True))
+        )
 
-    def features(self, maps: Float[Tensor, "B D h w"], number: int, batch: Batch) -> Features:
+    def features(
+        self,
+        maps: Float[Tensor, "B D h w"],
+        number: int,
+        batch: Batch,
+        prefix: Float[Tensor, "B P D"] | None = None,
+    ) -> Features:
         """One layer's maps as features: without the cells that only see the bars of a letterbox."""
         grid = (maps.shape[2], maps.shape[3])
         placements = [
@@ -92,7 +103,7 @@ class Backbone:
         ]
         rows, columns = geometry.visible_cells(placements[0])
         maps = maps[:, :, rows, columns]
-        head = self.heads[number]
+        head = self.head_beside(number, prefix)
         # An earlier layer's logits cost the rest of the network.
         logits, ask = head.read(maps) if head and self.network.ends[number] else (None, None)
         features = Features(
@@ -103,9 +114,15 @@ class Backbone:
             logits=None if logits is None else logits.float(),
             names=tuple(photo.name for photo in batch.photos),
             layer=self.layers[number],
+            prefix=prefix,
         )
         object.__setattr__(features, "ask", ask)
         return features
+
+    def head_beside(self, number: int, prefix: Float[Tensor, "B P D"] | None) -> Head | None:
+        """A layer's head, which reads the photos' tokens that are no patches too, where there are any."""
+        head = self.heads[number]
+        return head if head is None or prefix is None else head.beside(prefix)
 
     def prepare(
         self,
@@ -125,7 +142,7 @@ class Backbone:
             workers=workers,
             batch=batch_size,
             images=None if sample is None else sample.images,
-            head=self.heads[-1] if self.network.ends[-1] else None,
+            head=self.heads[-1] if self.network.ends[-1] and not self.network.has_tokens else None,
             network=f"{self.name} {self.digest} {self.layer}",
         )
         self.engine.prepare(work, book)
@@ -146,7 +163,7 @@ class Backbone:
     @property
     def encode(self) -> nn.Module:
         """Images [B, 3, H, W] -> maps [B, D, h, w] of the first layer, in the engine's precision."""
-        return SelectLayer(self.engine.eager, 0)
+        return SelectLayer(self.engine.eager, -len(self.layers))
 
     @property
     def name(self) -> str:
@@ -215,7 +232,7 @@ class Backbone:
             precision=str(self.dtype).removeprefix("torch."),
             engine=str(self.engine),
             device=str(self.device),
-            placement=self.cells.describe(self.preprocessing.size),
+            placement="; ".join((self.cells.describe(self.preprocessing.size), *self.cell_notes)),
             class_scores="; ".join(certificates),
             fit=how.fit if how else "",
             size=str(how.size) if how else "",

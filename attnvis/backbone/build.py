@@ -29,6 +29,7 @@ from attnvis.backbone.engines import Engine
 from attnvis.backbone.host import undisturbed
 from attnvis.backbone.matching import Checkpoint
 from attnvis.backbone.own import copy_of, last_maps, photos_to_logits
+from attnvis.backbone.tokens import PatchCells, TokenGrid, find_grid, gives_tokens, patch_size, token_cut
 from attnvis.backbone.weights import digest, load_file
 from attnvis.geometry import Shift
 from attnvis.types import Head, Preprocessing
@@ -56,6 +57,7 @@ class SourceNetwork:
     twin           a network of the same geometry with fewer channels, probed in its stead: cells lie at the
                    same places
     notes          of its weights: what was taken off, left over or missing
+    grid           of a network of tokens: how its patches lie; None: its layers give maps
     """
 
     net: nn.Module
@@ -70,6 +72,7 @@ class SourceNetwork:
     step: int | None = None
     twin: nn.Module | None = None
     notes: tuple[str, ...] = ()
+    grid: TokenGrid | None = None
 
 
 def build_backbone(
@@ -141,14 +144,21 @@ def build_backbone(
         if weights not in ("given", "random"):
             loaded = load_file(net, weights, name, key=weights_key)
         net = photos_to_logits(net, size)
+        stages = dict(stages or {})
+        if layer is None and (cut or "last" in stages):
+            layer = "last"
+        grid = None if cut else own_grid(net, layer, stages, size=size)
+        if grid:
+            stages.setdefault("last", grid.last)
+            head = head if grid.classifies or head != "gradient" else "none"
         if layer is None:
-            layer = "last" if cut or "last" in (stages or {}) else last_maps(net, size)
+            layer = "last" if grid else last_maps(net, size)
         source = SourceNetwork(
             net,
             name,
             weights,
             Preprocessing(size, resize=resize, mean=rgb(mean), std=rgb(std)),
-            stages=stages or {},
+            stages=stages,
             head=head if loaded.has_head else "none",
             categories=heads.class_names(categories),
             cut=cut,
@@ -156,11 +166,34 @@ def build_backbone(
             step=step,
             twin=twin,
             notes=loaded.notes,
+            grid=grid,
         )
         backbone = assemble(
             source, layer, placement=placement, device=device, precision=precision, engine=engine
         )
     return replace(backbone, renew=partial(build_backbone, **arguments))
+
+
+def own_grid(
+    net: nn.Module, layer: str | Sequence[str] | None, stages: Mapping[str, str], size: int
+) -> TokenGrid | None:
+    """Of a network whose layer gives tokens, their grid; without a layer, of one that makes patches at once.
+
+    Raises ValueError where no grid is certain.
+    """
+    layers = [layer] if isinstance(layer, str) else layer or []
+    nodes = [stages.get(each, each) for each in layers]
+    if layer is not None:
+        return find_grid(net, size) if gives_tokens(net, nodes, size) else None
+    if patch_size(net) == 0:
+        return None
+    try:
+        return find_grid(net, size)
+    except ValueError:
+        is_first = isinstance(net.get_submodule(last_maps(net, size)), nn.Conv2d)
+        if is_first:  # nothing after the patches gives maps
+            raise
+        return None
 
 
 def assemble(
@@ -179,12 +212,16 @@ def assemble(
     weights_digest = digest(source.net, source.weights)
     network = cut_network(source, layer)
     layer_heads = [
-        heads.build_head(choose_head(source.head, end), source.net, rest, source.categories)
-        for rest, end in zip(network.rests, network.ends, strict=True)
+        heads.build_head(choose_head(source, node, end), source.net, rest, source.categories)
+        for rest, node, end in zip(network.rests, network.nodes, network.ends, strict=True)
     ]
     certificates = heads.certify_all(layer_heads, network, source.preprocessing.size)
     shifts = known_shifts(network, weights_digest, placement, source.shifts)
+    preprocessing, cell_notes = source.preprocessing, ()
     probed = network.divide(source.twin, network.nodes)[0].eval() if source.twin else network.trunk
+    if source.grid:
+        probed = PatchCells(source.net, layers=len(network.layers))
+        preprocessing, cell_notes = source.grid.fitted(preprocessing), source.grid.notes()
     source.net.to(target)
     return Backbone(
         network=network,
@@ -194,9 +231,10 @@ def assemble(
         certificates=certificates,
         cells=CellGeometry(probed, placement, shifts),
         engine=Engine(network.trunk, target, dtype, engine, faster=faster),
-        preprocessing=source.preprocessing,
+        preprocessing=preprocessing,
         step=source.step,
         notes=source.notes,
+        cell_notes=cell_notes,
     )
 
 
@@ -215,7 +253,7 @@ def cut_network(source: SourceNetwork, layer: str | Sequence[str]) -> CutNetwork
     elif source.cut is None:
         available = nodes_of(source.net)
     nodes = tuple(resolve_layer(each, stages, source.name, available) for each in layers)
-    cut = source.cut or divide
+    cut = source.cut or (token_cut(source.grid) if source.grid else divide)
     trunk, rests = channels_first(*cut(source.net, nodes), layers=layers, name=source.name)
     return CutNetwork(
         name=source.name,
@@ -240,10 +278,15 @@ def all_stages(source: SourceNetwork, layer: str | Sequence[str]) -> dict[str, s
     return stages_by_stride(source.net, source.stages.get("last", "")) | dict(source.stages)
 
 
-def choose_head(head: HeadChoice, end: bool) -> HeadChoice:
-    """The last stage has the head that was given, the others the gradient's; none where there is none."""
-    if end or head == "none":
-        return head
+def choose_head(source: SourceNetwork, node: str, end: bool) -> HeadChoice:
+    """The last stage has the head that was given, the others the gradient's.
+
+    None where there is none, and behind the last layer whose patches it reads.
+    """
+    if source.grid and source.grid.is_unread(node):
+        return "none"
+    if end or source.head == "none":
+        return source.head
     return "gradient"
 
 

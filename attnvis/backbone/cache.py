@@ -145,11 +145,14 @@ class Cached:
     def joined(self, photos: list[Features], number: int, names: tuple[str, ...]) -> Features:
         """One layer of several photos as a batch."""
         logits = [features.logits for features in photos if features.logits is not None]
+        prefixes = [features.prefix for features in photos if features.prefix is not None]
+        prefix = torch.cat(prefixes).to(self.backbone.device) if prefixes else None
         return replace(
             photos[0],
             tokens=torch.cat([features.tokens for features in photos]).to(self.backbone.device),
             placements=tuple(features.placements[0] for features in photos),
-            head=self.backbone.heads[number],
+            head=self.backbone.head_beside(number, prefix),
+            prefix=prefix,
             logits=torch.cat(logits).to(self.backbone.device) if logits else None,
             names=names,
         )
@@ -195,6 +198,8 @@ class Cached:
             tensors[f"tokens.{number}"] = features.tokens[index].to(dtype).cpu().contiguous()
             if features.logits is not None:
                 tensors[f"logits.{number}"] = features.logits[index].cpu().contiguous()
+            if features.prefix is not None:
+                tensors[f"prefix.{number}"] = features.prefix[index].cpu().contiguous()
             placement = asdict(features.placements[index])
             entries.append({"layer": features.layer, "grid": features.grid, "placement": placement})
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
@@ -282,17 +287,21 @@ def read_features(path: Path) -> list[Features]:
     layers = []
     for number, entry in enumerate(metadata["layers"]):
         tokens, logits = tensors[f"tokens.{number}"].float(), tensors.get(f"logits.{number}")
+        prefix = tensors.get(f"prefix.{number}")
         features = Features(
             tokens=tokens.unsqueeze(0),
             grid=tuple(entry["grid"]),
             placements=(as_placement(entry["placement"]),),
             logits=None if logits is None else logits.unsqueeze(0),
             layer=entry["layer"],
+            prefix=None if prefix is None else prefix.unsqueeze(0),
         )
         if tokens.ndim != 2 or len(tokens) != math.prod(features.grid) or not tokens.isfinite().all():
             raise ValueError("its tokens are none of a grid")
         if features.placements[0].grid != features.grid:
             raise ValueError("its placement is another grid's")
+        if prefix is not None and not (prefix.ndim == 2 and prefix.shape[1] == tokens.shape[1]):
+            raise ValueError("its tokens that are no patches are none of its own")
         if logits is not None and not (logits.ndim == 1 and logits.isfinite().all()):
             raise ValueError("its logits are none")
         layers.append(features)

@@ -23,6 +23,7 @@ __all__ = [
     "TRACING",
     "Cut",
     "CutNetwork",
+    "Hooked",
     "Rest",
     "SelectLayer",
     "channels_first",
@@ -53,7 +54,8 @@ class CutNetwork:
 
     name    what the network is called in the records
     net     the whole: images [B, 3, H, W] -> logits [B, C]
-    trunk   images [B, 3, H, W] -> maps [B, D, h, w] of every layer, from one pass
+    trunk   images [B, 3, H, W] -> maps [B, D, h, w] of every layer, from one pass; of a network of tokens,
+            before these, each layer's class and register tokens [B, P, D], if there are any
     rests   maps [B, D, h, w] -> logits [B, C], layer by layer
     layers  what the layers are called there: stages, or nodes
     nodes   where the network was cut, layer by layer
@@ -69,6 +71,22 @@ class CutNetwork:
     nodes: tuple[str, ...]
     ends: tuple[bool, ...]
     divide: Cut
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether its layers give tokens, of which some may be no patches."""
+        return getattr(self.trunk, "gives_maps", False)
+
+    def split(self, outputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
+        """What the trunk gives: maps [B, D, h, w], and the tokens that are no patches, layer by layer."""
+        count = len(self.layers)
+        prefixes = list(outputs[:-count])
+        return list(outputs[-count:]), prefixes or [None] * count
+
+    def rest_beside(self, number: int, prefix: Tensor | None) -> Rest:
+        """The rest after a layer, which reads such tokens beside the maps."""
+        rest: Any = self.rests[number]
+        return rest if prefix is None else rest.beside(prefix)
 
     def applied_to(self, net: nn.Module) -> "CutNetwork":
         """Another network of the same architecture, cut at the same places."""
@@ -215,10 +233,13 @@ class Hooked(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         maps: dict[str, Tensor] = {}  # by layer
+        own_thread = threading.get_ident()  # others run the same modules at the same time
         self.side = (images.shape[2], images.shape[3])
 
         def keep(name: str) -> Callable:
             def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
+                if threading.get_ident() != own_thread:
+                    return
                 maps[name] = output
                 if len(maps) == len(self.names):
                     raise Hooked.Enough
@@ -258,6 +279,8 @@ def channels_first(
 
     Raises ValueError for a layer that gives no maps.
     """
+    if getattr(trunk, "gives_maps", False):
+        return trunk, rests
     device = next((parameter.device for parameter in trunk.parameters()), None)
     inputs = [torch.zeros(1, 3, *size, device=device) for size in ((97, 161), (161, 97))]
     try:

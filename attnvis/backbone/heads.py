@@ -129,7 +129,7 @@ class Gradient(Head):
 
     rest: Rest
     categories: tuple[str, ...] = ()
-    constants: dict[tuple, Float[Tensor, " C"]] = field(default_factory=dict, repr=False)  # by kind of maps
+    constants: dict[tuple, Float[Tensor, "_ C"]] = field(default_factory=dict, repr=False)  # by kind of maps
     kind = "gradient"
 
     @torch.no_grad()
@@ -140,8 +140,14 @@ class Gradient(Head):
         self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         _, ask = self.read(maps)
-        nothing = self.logits_of_nothing(maps[:1])
-        return ask(classes), nothing[classes.to(nothing.device)]
+        nothing = self.logits_of_nothing(maps)
+        return ask(classes), nothing.expand(len(maps), -1).gather(
+            1, classes.to(nothing.device).unsqueeze(1)
+        ).squeeze(1)
+
+    def beside(self, prefix: Float[Tensor, "B P D"]) -> "Gradient":
+        rest: Any = self.rest
+        return replace(self, rest=rest.beside(prefix), constants={})
 
     @torch.inference_mode(False)
     def read(self, maps: Float[Tensor, "B D h w"]) -> tuple[Float[Tensor, "B C"], Ask]:
@@ -158,11 +164,16 @@ class Gradient(Head):
 
         return logits.detach(), ask
 
-    def logits_of_nothing(self, maps: Float[Tensor, "1 D h w"]) -> Float[Tensor, " C"]:
-        """Of maps that are all 0: computed once for each size, kind and place of maps."""
+    def logits_of_nothing(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "_ C"]:
+        """Of maps that are all 0: computed once for each size, kind and place of maps.
+
+        Beside tokens of a photo's own they are the photo's.
+        """
+        is_photos = getattr(self.rest, "prefix", None) is not None
+        maps = maps if is_photos else maps[:1]
         like = (maps.shape, maps.dtype, maps.device)
         if like not in self.constants:
-            self.constants[like] = self.logits(torch.zeros_like(maps))[0]
+            self.constants[like] = self.logits(torch.zeros_like(maps))
         return self.constants[like]
 
 
@@ -374,7 +385,7 @@ def certify_all(
 
 def certify_layer(head: Head, network: CutNetwork, number: int, size: int, passes: "Passes") -> Certificate:
     exact = head.kind != "gradient"
-    maps, logits = passes.on_noise(number, size, small=exact)
+    maps, logits, prefix = passes.on_noise(number, size, small=exact)
     if head.categories and len(head.categories) != logits.shape[1]:
         raise ValueError(
             f"categories has {len(head.categories)} names and {network.name} has {logits.shape[1]} classes; "
@@ -384,7 +395,9 @@ def certify_layer(head: Head, network: CutNetwork, number: int, size: int, passe
     lively = torch.randn(maps.shape, generator=torch.Generator().manual_seed(1)).abs()
     advice = "name its layers right, or use head=gradient"
     try:
-        lively_logits = network.rests[number](lively)
+        lively_logits = network.rest_beside(number, prefix)(lively)
+        if prefix is not None:
+            head = head.beside(torch.cat([prefix, prefix]))
         certificate = certify(head, torch.cat([maps, lively]), torch.cat([logits, lively_logits]))
     except (RuntimeError, TypeError, IndexError) as error:
         raise ValueError(
@@ -405,26 +418,29 @@ class Passes:
     def __init__(self, network: CutNetwork) -> None:
         self.network = network
         self.side = 0  # of the pictures of the last pass; 0: there was none
-        self.layers: tuple[Tensor, ...] = ()
+        self.layers: list[Tensor] = []
+        self.prefixes: list[Tensor | None] = []
         self.logits = torch.empty(0)
 
     def on_noise(
         self, number: int, size: int, small: bool
-    ) -> tuple[Float[Tensor, "2 D h w"], Float[Tensor, "2 C"]]:
-        """Maps of a layer on noise, and the logits.
+    ) -> tuple[Float[Tensor, "2 D h w"], Float[Tensor, "2 C"], Float[Tensor, "2 P D"] | None]:
+        """Maps of a layer on noise, the logits, and tokens beside the maps that are no patches.
 
         small: of small pictures, where the network takes them; an approximation may depend on the size.
         """
-        if not small:
-            return self.maps_and_logits(number, min(size, 224))
+        side = 97 if small else min(size, 224)
+        if side == size:
+            return self.maps_and_logits(number, size)
         with contextlib.suppress(RuntimeError, AssertionError, ValueError), without_stderr():
-            return self.maps_and_logits(number, 97)
-        return self.maps_and_logits(number, size)  # a network of one size only
+            return self.maps_and_logits(number, side)
+        return self.maps_and_logits(number, size)  # a network of one size, or of multiples
 
-    def maps_and_logits(self, number: int, side: int) -> tuple[Tensor, Tensor]:
+    def maps_and_logits(self, number: int, side: int) -> tuple[Tensor, Tensor, Tensor | None]:
         if side != self.side:
             self.side = 0  # a pass that fails is none
             images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-            self.layers, self.logits = self.network.trunk(images), self.network.net(images)
+            self.layers, self.prefixes = self.network.split(self.network.trunk(images))
+            self.logits = self.network.net(images)
             self.side = side
-        return self.layers[number], self.logits
+        return self.layers[number], self.logits, self.prefixes[number]

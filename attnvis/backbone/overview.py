@@ -64,7 +64,7 @@ def stages_of(name: str, size: int, weights: str) -> Iterator[LayerSummary]:
     backbone = from_config(config | settings)
     network = backbone.network
     with torch.inference_mode():
-        layers = backbone.engine.run(torch.zeros(1, 3, size, size))
+        layers, _ = network.split(backbone.engine.run(torch.zeros(1, 3, size, size)))
     parameters = sum(parameter.numel() for parameter in network.net.parameters())
     for number, maps in enumerate(layers):
         yield LayerSummary(

@@ -19,6 +19,7 @@ from attnvis.backbone.build import SourceNetwork, assemble, rgb
 from attnvis.backbone.cutting import Rest, divide_sequential
 from attnvis.backbone.host import undisturbed
 from attnvis.backbone.matching import Checkpoint, Classifier
+from attnvis.backbone.tokens import find_grid
 from attnvis.backbone.torchvision_import import import_torchvision
 from attnvis.backbone.weights import load_file, load_state
 from attnvis.geometry import Shift
@@ -97,7 +98,7 @@ def torchvision(
 
     weights      an enum name (DEFAULT, IMAGENET1K_V2, ...: downloaded once), a file, or "random"
     layer        a stage (last, stage3, ...), the name of any node of the network's graph, or a list of these
-    stages       stage -> node; head: as in `build_backbone`, what the classifier asks of the last stage
+    stages       stage -> node; none: of a network of tokens, whose last layer is looked for; head: as in `build_backbone`, what the classifier asks of the last stage
     weights_key  of several networks in the file that fit, the one to take, as in "student"
     categories   the names of the classes, as in `class_names`; nothing: those of the weights, where as many
 
@@ -111,7 +112,7 @@ def torchvision(
         raise ValueError(f"torchvision has no classifier called {name!r}; {advice}")
     enums = models.get_model_weights(name)
     enum = enums[weights] if weights in enums.__members__ else enums["DEFAULT"]
-    net = models.get_model(name, weights=None, **arguments(name)).eval()
+    net = models.get_model(name, weights=None, **arguments(name, enum)).eval()
     loaded = Checkpoint()
     if weights in enums.__members__:
         load_state(net, downloaded(enum, name))
@@ -127,6 +128,7 @@ def torchvision(
     has_head = loaded.has_head and (bool(known) or weights not in enums.__members__)
     is_known = not loaded.tensors or len(known) == count_classes(net)
     names = heads.class_names(categories) or (known if is_known else ())
+    grid = None if stages else find_grid(net, transforms.crop_size[0])
     source = SourceNetwork(
         net,
         name,
@@ -137,10 +139,11 @@ def torchvision(
             mean=rgb(transforms.mean),
             std=rgb(transforms.std),
         ),
-        stages=stages,
+        stages={"last": grid.last} if grid else stages,
         head=head if has_head else "none",
         categories=names,
         notes=loaded.notes,
+        grid=grid,
     )
     return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
@@ -176,6 +179,8 @@ def timm(
         raise ValueError(f"timm has no network called {name!r}; {advice}")
     try:
         net: Any = library.create_model(name, pretrained=weights == "DEFAULT").eval()
+        if getattr(net, "dynamic_img_size", None) is False:  # a transformer that can take other sizes
+            net = library.create_model(name, pretrained=weights == "DEFAULT", dynamic_img_size=True).eval()
     except (OSError, RuntimeError) as error:
         raise UnavailableError(
             f"could not get the weights of {name} ({error}); offline, give a file with backbone.weights=FILE"
@@ -184,10 +189,22 @@ def timm(
     if weights not in ("DEFAULT", "random"):
         loaded = load_file(net, weights, name, key=weights_key)
     how = net.default_cfg
-    nodes = [entry["module"] for entry in getattr(net, "feature_info", [])][-4:]
-    stages = {f"stage{number}": node for number, node in enumerate(nodes[:-1], 5 - len(nodes))}
-    stages["last"] = last_module(net, how["input_size"])
-    preprocessing = Preprocessing(how["input_size"][-1], mean=rgb(how["mean"]), std=rgb(how["std"]))
+    side = how["input_size"][-1]
+    grid = None
+    try:
+        last = last_module(net, how["input_size"])
+        nodes = [entry["module"] for entry in getattr(net, "feature_info", [])][-4:]
+        stages = {f"stage{number}": node for number, node in enumerate(nodes[:-1], 5 - len(nodes))} | {
+            "last": last
+        }
+    except ValueError as error:
+        try:
+            grid = find_grid(net, side, classifies=net.num_classes > 0)
+        except ValueError as reason:
+            raise ValueError(f"{error}; {reason}") from None
+        stages = {"last": grid.last}
+    has_head = loaded.has_head and net.num_classes > 0 and (grid is None or grid.classifies)
+    preprocessing = Preprocessing(side, mean=rgb(how["mean"]), std=rgb(how["std"]))
     names = heads.class_names(categories)
 
     def named_head(net: nn.Module, rest: Rest) -> Head:
@@ -199,9 +216,10 @@ def timm(
         weights,
         preprocessing,
         stages=stages,
-        head=named_head if loaded.has_head else "none",
+        head=named_head if has_head else "none",
         categories=names,
         notes=loaded.notes,
+        grid=grid,
     )
     return assemble(source, layer, placement=placement, device=device, precision=precision, engine=engine)
 
@@ -209,7 +227,7 @@ def timm(
 def exact_head(net: Any, rest: Rest) -> Head:
     """For timm: the first known head that gives the network's logits; the gradient's where none does."""
     layer = getattr(net, "default_cfg", {}).get("classifier")
-    for text in (f"linear:{layer}", f"layer_norm:head.norm,{layer}"):
+    for text in (f"linear:{layer}", f"layer_norm:head.norm,{layer}", f"layer_norm:fc_norm,{layer}"):
         try:
             head = heads.build_head(text, net, rest, ())
             channels = getattr(head, "weight", torch.empty(0, 0)).shape[1]
@@ -233,8 +251,10 @@ def usual_names(net: nn.Module) -> tuple[str, ...]:
     return names if count_classes(net) == len(names) else ()
 
 
-def arguments(name: str) -> dict[str, object]:
-    """What torchvision's builders need beside the name."""
+def arguments(name: str, enum: Any) -> dict[str, object]:
+    """What torchvision's builders need beside the name; `enum`: the weights, which have their size."""
+    if name.startswith("vit_"):
+        return {"image_size": enum.transforms().crop_size[0]}
     takes_aux = name in ("googlenet", "inception_v3")
     return {"init_weights": False, "aux_logits": True, "transform_input": True} if takes_aux else {}
 
@@ -284,7 +304,7 @@ def downloaded(enum: Any, name: str) -> dict[str, Tensor]:
 LOADING = threading.Lock()  # one network at a time, each once: tracing is not thread-safe
 
 
-def load_backbone(name: str, **settings: Any) -> Backbone:
+def load_backbone(name: str, /, **settings: Any) -> Backbone:
     """A backbone by name, with the settings of its config; remembered for the next call.
 
     Threads that ask at once wait for one another; the caller's process is left as it was (`host`).

@@ -90,13 +90,15 @@ def provenance(backbone: "Backbone | Cached", preprocessing: "Preprocessing", se
 
 
 def build_network(cfg: "DictConfig") -> "Backbone":
-    """The network that the settings name; what was found in its file of weights is said.
+    """The network that the settings name; what was found in its file of weights is said, and what a cell is.
 
     Raises ValueError as `build` does.
     """
     backbone: Backbone = build(cfg, "backbone")
     for text in backbone.notes:
         note(visible(f"{backbone.weights}: {text}"))
+    for text in backbone.cell_notes:
+        note(visible(f"{backbone.name}: {text}"))
     return backbone
 
 
