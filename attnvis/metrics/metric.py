@@ -27,7 +27,9 @@ class Facts:
     """What a table, a page and --help say of one metric."""
 
     name: str
-    needs: tuple[str, ...]  # all of these of the truth; "mask|boxes": one of the two; network: the classifier
+    needs: tuple[
+        str, ...
+    ]  # all of these of the truth; "mask|boxes": one of the two; network, evidence: see `faithfulness`
     better: str  # higher | lower
     low: float  # of its range
     high: float
@@ -39,7 +41,7 @@ class Facts:
 
     def missing(self, truth: Truth) -> list[str]:
         """What the metric needs and this truth lacks; of the network nothing is asked here."""
-        known = truth.known | {"network"}
+        known = truth.known | {"network", "evidence"}
         return [need for need in self.needs if not known & set(need.split("|"))]
 
 

@@ -2,10 +2,12 @@
 
 from types import ModuleType
 
-from attnvis.metrics import boxes, fixations, regions, segmentation
+from attnvis.metrics import boxes, faithfulness, fixations, regions, segmentation
 from attnvis.metrics.metric import Metric
 
 __all__ = ["METRICS"]
 
-MODULES: tuple[ModuleType, ...] = (fixations, regions, boxes, segmentation)
-METRICS: dict[str, Metric] = {name: getattr(module, name) for module in MODULES for name in module.__all__}
+MODULES: tuple[ModuleType, ...] = (fixations, regions, boxes, segmentation, faithfulness)
+METRICS: dict[str, Metric] = {
+    name: getattr(module, name) for module in MODULES for name in module.__all__ if name.islower()
+}
