@@ -7,6 +7,7 @@ Two coordinate systems, named wherever they are used:
 """
 
 import difflib
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import NoReturn
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Provenance",
     "Query",
     "Scores",
+    "Truth",
     "UnavailableError",
     "View",
     "percent",
@@ -75,6 +77,49 @@ class Photo:
     digest: str  # of the file's bytes, or of the pixels where there is no file
     path: Path | None = None
     notes: tuple[str, ...] = ()  # what was done to the file's own picture: "kind", or "kind: details"
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is known of one photo: where people looked, where things are, what it shows.
+
+    Everything in photo coordinates, on a grid of `size`; None where it is not known, empty where it is known
+    that there is nothing.
+    """
+
+    size: tuple[int, int]  # (height, width)
+    fixations: Float[np.ndarray, "F 2"] | None = None  # (row, column); one that came twice stands twice
+    observers: Int[np.ndarray, " F"] | None = None  # who looked
+    # the fixations of the other photos of the data set, brought to this photo's size
+    others: Float[np.ndarray, "K 2"] | None = None
+    looks: Float[np.ndarray, "H W"] | None = None  # a data set's own map of where people looked, not negative
+    degree: float | None = None  # pixels to one degree of the viewers' sight
+    mask: Bool[np.ndarray, "H W"] | None = None  # what was to be found
+    distractors: Bool[np.ndarray, "H W"] | None = None  # what was not: the other items of a pop-out array
+    boxes: tuple[Box, ...] | None = None
+    names: tuple[str, ...] = ()  # of the boxes
+    category: str = ""  # of the whole photo: a class's name or index
+    zoom: float = 1.0  # pixels of this grid to one of the photo
+
+    @cached_property
+    def region(self) -> Bool[np.ndarray, "H W"] | None:
+        """The mask, or else the pixels that are centred in a box; None where neither is known."""
+        if self.mask is not None or self.boxes is None:
+            return self.mask
+        region = np.zeros(self.size, bool)
+        for box in self.boxes:
+            rows = slice(max(0, math.ceil(box.top - 0.5)), max(0, math.ceil(box.top + box.height - 0.5)))
+            columns = slice(max(0, math.ceil(box.left - 0.5)), max(0, math.ceil(box.left + box.width - 0.5)))
+            region[rows, columns] = True
+        return region
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The names of what is known: fixations, others, looks, mask, distractors, boxes, category."""
+        names = ("fixations", "others", "looks", "mask", "distractors", "boxes")
+        return frozenset(
+            [name for name in names if getattr(self, name) is not None] + ["category"] * bool(self.category)
+        )
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,80 @@
-"""A photo's path in, the class that its name or its folder tells out."""
+"""What is known of a photo: its class by its path, where people looked at the others; on another grid."""
 
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
-from attnvis.types import PhotoError, find_class
+import cv2
+import numpy as np
+from jaxtyping import Float, Int
 
-__all__ = ["read_truth"]
+from attnvis.types import Box, PhotoError, Truth, find_class
+
+__all__ = ["Truth", "other_fixations", "read_truth", "resize_truth"]
+
+
+class Sizes(Protocol):
+    """(height, width) by a photo's number: a list, or what reads them when they are asked for."""
+
+    def __getitem__(self, index: int, /) -> tuple[int, int]: ...
+
+
+def other_fixations(
+    places: Float[np.ndarray, "F 2"], photos: Int[np.ndarray, " F"], *, index: int, sizes: Sizes
+) -> Float[np.ndarray, "K 2"]:
+    """The fixations (row, column) of all photos but number `index`, stretched from their photos to its size.
+
+    photos   the number of each fixation's photo
+    """
+    others = photos != index
+    used = np.unique(photos[others])
+    zooms = np.ones((int(photos.max(initial=0)) + 1, 2))
+    for photo in used.tolist():
+        zooms[photo] = np.divide(sizes[index], sizes[photo])
+    return places[others] * zooms[photos[others]]
+
+
+def resize_truth(truth: Truth, size: tuple[int, int]) -> Truth:
+    """The same truth on a grid of another size (height, width), for maps drawn smaller than the photo.
+
+    Settings in pixels of the photo, as a tolerance, follow by `zoom`.  A pixel belongs to the mask where at
+    least half of it did; a thing that becomes smaller than a pixel may vanish.
+    """
+    if size == truth.size:
+        return truth
+    zoom = np.divide(size, truth.size)
+    mean_zoom = math.sqrt(zoom[0] * zoom[1])
+
+    def moved(places: Float[np.ndarray, "F 2"] | None) -> Float[np.ndarray, "F 2"] | None:
+        return None if places is None else places * zoom
+
+    def shrunk(mask: np.ndarray | None) -> np.ndarray | None:
+        if mask is None:
+            return None
+        return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+
+    mask, distractors, looks = shrunk(truth.mask), shrunk(truth.distractors), shrunk(truth.looks)
+    boxes = truth.boxes
+    if boxes is not None:
+        boxes = tuple(
+            Box(box.top * zoom[0], box.left * zoom[1], height=box.height * zoom[0], width=box.width * zoom[1])
+            for box in boxes
+        )
+    return replace(
+        truth,
+        size=size,
+        fixations=moved(truth.fixations),
+        others=moved(truth.others),
+        looks=looks,
+        degree=None if truth.degree is None else truth.degree * mean_zoom,
+        mask=None if mask is None else mask >= 0.5,
+        distractors=None if distractors is None else distractors >= 0.5,
+        boxes=boxes,
+        zoom=truth.zoom * mean_zoom,
+    )
 
 
 def read_truth(path: Path, categories: Sequence[str], classes: int) -> int:

@@ -1,0 +1,108 @@
+"""What a data set is: photos with what is known of them, read one at a time; and its files."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from attnvis.types import PhotoError, Truth
+
+__all__ = ["Dataset", "Sample", "SizesOnDemand", "find_photo", "list_photos", "photo_size", "read_grey"]
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+ORIENTATION = 0x0112  # of EXIF
+ROTATED = (5, 6, 7, 8)  # the orientations that swap height and width
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A photo, as a file or drawn, and what is known of it."""
+
+    name: str  # within the data set: 1001.jpg, Action/001.jpg
+    truth: Truth
+    path: Path | None = None
+    picture: UInt8[np.ndarray, "H W 3"] | None = None  # of a generated one
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Photos with truth, read one at a time: `dataset[i]`, or `for sample in dataset`.
+
+    A sample whose truth cannot be read raises PhotoError; the others are not affected.
+    """
+
+    layout: str  # the name of the function that made it
+    names: tuple[str, ...]  # of the samples
+    known: frozenset[str]  # what is known of its photos, see Truth.known
+    read: Callable[[int], Sample]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self.names):
+            raise IndexError(f"there are {len(self.names)} samples, no number {index}")
+        return self.read(index)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return map(self.read, range(len(self.names)))
+
+    def chosen(self, indices: Sequence[int]) -> "Dataset":
+        """Some of the samples.  What is known of the other photos stays that of the whole data set."""
+        names = tuple(self.names[index] for index in indices)
+        return Dataset(self.layout, names, known=self.known, read=lambda index: self.read(indices[index]))
+
+
+class SizesOnDemand:
+    """(height, width) of each photo, read from its header when it is first asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self.known: dict[int, tuple[int, int]] = {}
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        if index not in self.known:
+            self.known[index] = photo_size(self.paths[index])
+        return self.known[index]
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """(height, width) of the upright photo, by its header.  Raises PhotoError where it is none."""
+    try:
+        with Image.open(path) as header:
+            width, height = header.size
+            is_rotated = header.getexif().get(ORIENTATION) in ROTATED
+    except (OSError, UnidentifiedImageError) as error:
+        raise PhotoError(f"{path} cannot be read: {error}") from None
+    return (width, height) if is_rotated else (height, width)
+
+
+def read_grey(path: Path) -> UInt8[np.ndarray, "H W"]:
+    """A mask's or a map's file.  Raises PhotoError where it cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("L"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise PhotoError(f"{path} cannot be read: {error}") from None
+
+
+def list_photos(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+
+
+def find_photo(folder: Path, places: Sequence[str], name: str, stem: str | None = None) -> Path:
+    """The photo of this name in one of these folders, or else of this stem with any ending.
+
+    Raises PhotoError where there is none.
+    """
+    for place in places:
+        if (path := folder / place / Path(name).name).is_file():
+            return path
+    for place in places:
+        for path in (folder / place).glob(f"{stem or Path(name).stem}.*"):
+            if path.suffix.lower() in ENDINGS:
+                return path
+    raise PhotoError(f"{folder} has no photo {name}")
