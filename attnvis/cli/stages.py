@@ -13,6 +13,7 @@ from attnvis.cli.messages import fail
 from attnvis.cli.quoting import as_value, quoted
 
 __all__ = [
+    "ATTENTION",
     "STAGES",
     "axis_override",
     "is_in_words",
@@ -22,7 +23,8 @@ __all__ = [
     "usual_scaling",
 ]
 
-STAGES = ("query", "scaling", "normalise")  # one grammar: attention/grammar.py
+ATTENTION = ("query", "scaling", "normalise")  # the stages of one method, attention
+STAGES = (*ATTENTION, "method")  # one grammar: attention/grammar.py
 NESTED = re.compile(r"_target_|\{")  # a config typed in place of its name
 
 
@@ -107,7 +109,15 @@ def stage(group: str, text: str) -> functools.partial:
     from attnvis.attention.spec import functions
 
     try:
-        function = parse(text) if group == "query" else functions(group, [text])[text]
+        match group:
+            case "query":
+                function = parse(text)
+            case "method":
+                from attnvis.methods.baselines import parse_method
+
+                function = parse_method(text)
+            case _:
+                function = functions(group, [text])[text]
     except ValueError as error:
         fail(str(error), code=2)
     assert isinstance(function, functools.partial)  # as they make every function of a text
@@ -131,7 +141,11 @@ def stage_text(group: str, text: str) -> str:
 
 
 def require_settings(overrides: Sequence[str], command: Command) -> None:
-    """query=point alone is not enough; ends the process with how it is written."""
+    """query=point alone is not enough, and method=gradcam has no query; ends the process with how it is
+    written.
+    """
+    if command.takes_query:
+        require_attention(overrides)
     for override in overrides if command.takes_query else ():
         group, _, option = override.partition("=")
         if group not in STAGES or option not in catalogue.options(group):
@@ -139,6 +153,17 @@ def require_settings(overrides: Sequence[str], command: Command) -> None:
         lacks = "???" in catalogue.settings(f"{group}/{option}").values()
         if lacks and not any(other.lstrip("+").startswith(f"{group}.") for other in overrides):
             stage(group, option)
+
+
+def require_attention(overrides: Sequence[str]) -> None:
+    """Ends the process where a stage of attention is given to another method, which would not hear of it."""
+    given = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
+    method = given.get("method", "attention")
+    unheard = [group for group in ATTENTION if any(key.partition(".")[0] == group for key in given)]
+    if method != "attention" and unheard:
+        settings = catalogue.settings(f"method/{method}") if method in catalogue.options("method") else {}
+        advice = f"; its class is written method={method}:tabby" if "category" in settings else ""
+        fail(f"method={method} has no {unheard[0]}: that is one of attention's{advice}", code=2)
 
 
 def usual_scaling(overrides: Iterable[str], command: Command) -> list[str]:

@@ -1,9 +1,10 @@
 """`attnvis run`: photos in, heatmaps out."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import (
@@ -17,10 +18,14 @@ from attnvis.cli.commands.common import (
 )
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import note, print_photo_notes, print_summary, progress, visible
+from attnvis.cli.stages import ATTENTION
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from attnvis.backbone.backbone import Backbone
+    from attnvis.methods.answer import Method
+    from attnvis.methods.attention import Encoder
     from attnvis.pipeline.resume import PlannedPhoto
     from attnvis.types import Photo, PhotoError, Provenance
 
@@ -32,7 +37,6 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     import torch
 
     from attnvis.backbone.cache import remembered
-    from attnvis.methods.attention import AttentionMethod
     from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.pipeline.streaming import stream
@@ -41,10 +45,11 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     planned, passed_over = plan_photos(cfg, folder)
     paths = [Path(photo.path) for photo in planned]
     style = build(cfg, "render")
-    query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
+    make_method, config = chosen_method(cfg)
     torch.manual_seed(cfg.seed)
-    backbone = remembered(build_network(cfg), plain(cfg.cache), say=note)
-    method = AttentionMethod(backbone, query, scaling, normalise)
+    network = build_network(cfg)
+    backbone = remembered(network, plain(cfg.cache), say=note)
+    method = make_method(backbone, network)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     workers = thread_count(cfg.workers, len(paths))
     begun = provenance_of(folder) if cfg.resume else None
@@ -61,7 +66,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         provenance=replace(
             provenance(backbone, preprocessing, seed=cfg.seed), passed_over=visible(passed_over)
         ),
-        config=plain(cfg),
+        config=config,
         warnings=backbone.warnings_at(preprocessing),
         logger=plain(cfg.logger),
         keep_maps=cfg.maps,
@@ -84,6 +89,20 @@ def run(cfg: "DictConfig", folder: Path) -> int:
             results.record(outcome)
     print_photo_notes(results.photo_notes)
     return print_summary(results.done, results.reasons, folder)
+
+
+def chosen_method(cfg: "DictConfig") -> "tuple[Callable[[Encoder, Backbone], Method], dict[str, Any]]":
+    """What makes the method of an encoder and its network; and the settings of the run that concern it."""
+    from attnvis.methods.attention import AttentionMethod
+    from attnvis.methods.saliency import SaliencyMethod
+
+    config: dict[str, Any] = plain(cfg)
+    function = build(cfg, "method")
+    if getattr(function, "func", None) is not AttentionMethod:
+        settings = {key: value for key, value in config.items() if key not in ATTENTION}
+        return lambda encoder, network: SaliencyMethod(encoder, network, function), settings
+    stages = {group: build(cfg, group) for group in ATTENTION}
+    return lambda encoder, network: AttentionMethod(encoder, **stages), config
 
 
 def provenance_of(folder: Path) -> "Provenance | None":
