@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from attnvis.files import whole_file
 
-__all__ = ["data_uri", "environment", "format_number", "number", "read_template", "write_page"]
+__all__ = ["data_uri", "environment", "format_number", "number", "page_pieces", "read_template", "write_page"]
 
 
 def environment(*packages: str, **filters: Callable[..., object]) -> Environment:
@@ -30,22 +30,29 @@ def environment(*packages: str, **filters: Callable[..., object]) -> Environment
 def write_page(path: Path, template: Template, style: str = "", script: str = "", **content: Any) -> Path:
     """Writes the page, whole or not at all, piece by piece as the template makes it; gives its path.
 
+    Arguments as those of `page_pieces`.
+    """
+    with (
+        whole_file(path) as part,
+        part.open("w", encoding="utf-8", errors="replace", newline="\n") as file,
+    ):
+        file.writelines(page_pieces(template, style=style, script=script, **content))
+    return path
+
+
+def page_pieces(template: Template, style: str = "", script: str = "", **content: Any) -> Iterator[str]:
+    """The page, piece by piece.
+
     `style` and `script` are texts of the page's own; the style that all pages share goes before.  The shell
     shows `title`, `warnings` and `facts`; the script may run because its digest stands in the page's policy.
     """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() if script else ""
-    pieces = template.generate(
+    return template.generate(
         style=Markup(read_template("attnvis.render", "report.css") + style),
         script=Markup(script),
         script_digest=digest,
         **content,
     )
-    with (
-        whole_file(path) as part,
-        part.open("w", encoding="utf-8", errors="replace", newline="\n") as file,
-    ):
-        file.writelines(pieces)
-    return path
 
 
 def read_template(package: str, name: str) -> str:
