@@ -35,6 +35,7 @@ __all__ = [
     "open_checked",
     "open_new",
     "open_regular",
+    "own_path",
     "part_name",
     "read_bytes",
     "refuse_link",
@@ -364,9 +365,16 @@ def is_whole(folder: Path, name: str) -> bool:
 
 
 def save(folder: Path, name: str, content: bytes) -> None:
-    """`write_bytes` of folder / name, into folders that it makes.
+    """`write_bytes` of folder / name, into folders that it makes.  Raises OSError as that does, and ValueError
+    as `own_path`.
+    """
+    write_bytes(own_path(folder, name), content)
 
-    Raises OSError as that does, ValueError where a folder below `folder` is a link that leads elsewhere.
+
+def own_path(folder: Path, name: str) -> Path:
+    """folder / name, whose folders are made.
+
+    Raises ValueError where one below `folder` is a link that leads elsewhere, OSError where none can be made.
     """
     path = folder / name
     for parent in path.relative_to(folder).parents:
@@ -374,7 +382,7 @@ def save(folder: Path, name: str, content: bytes) -> None:
             refuse_link(folder / parent)
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, content)
+    return path
 
 
 def refuse_link(folder: Path) -> None:

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from attnvis.files import read_bytes, save
+from attnvis.files import own_path, read_bytes, whole_file
 
 __all__ = ["json_digest", "read_json", "sealed", "unsealed", "write_json"]
 
@@ -27,9 +27,43 @@ def read_json(path: Path, most: int = MOST) -> dict[str, Any]:
         raise ValueError(f"{path} is nested deeper than anything of attnvis'") from None
 
 
-def write_json(folder: Path, name: str, values: Mapping[str, Any]) -> None:
-    """A json file of ours with its seal: whole or not at all.  Raises OSError."""
-    save(folder, name, json.dumps(sealed(values), indent=1).encode())
+def write_json(
+    folder: Path, name: str, values: Mapping[str, Any], default: Callable[[Any], Any] | None = None
+) -> None:
+    """A json file of ours with its seal: whole or not at all; of a long list one entry is in memory at a time.
+
+    default: what json can write -> for a value that it cannot.  Raises OSError.
+    """
+    rest = {key: value for key, value in values.items() if key != "seal"}
+    hasher = hashlib.sha256()
+    for piece in pieces(rest, json.JSONEncoder(default=default)):
+        hasher.update(piece.encode())
+    indented = json.JSONEncoder(indent=1, default=default)
+    with whole_file(own_path(folder, name)) as part, part.open("w", encoding="ascii", newline="\n") as file:
+        file.writelines(pieces(rest | {"seal": hasher.hexdigest()}, indented))
+
+
+def pieces(values: Mapping[str, Any], encoder: json.JSONEncoder) -> Iterator[str]:
+    """What the encoder makes of values, bit by bit."""
+
+    def line(depth: int) -> str:
+        return "" if encoder.indent is None else "\n" + " " * depth
+
+    def encoded(value: Any, depth: int) -> str:
+        return encoder.encode(value).replace("\n", line(depth))  # no text has a line end of its own
+
+    between = encoder.item_separator
+    yield "{"
+    for number, (key, value) in enumerate(values.items()):
+        yield f"{between if number else ''}{line(1)}{encoder.encode(str(key))}{encoder.key_separator}"
+        if isinstance(value, list | tuple) and value:
+            yield "["
+            for index, entry in enumerate(value):
+                yield f"{between if index else ''}{line(2)}{encoded(entry, 2)}"
+            yield f"{line(1)}]"
+        else:
+            yield encoded(value, 1)
+    yield f"{line(0) if values else ''}}}"
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@ and where the numbers come from.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +25,7 @@ HARMLESS = ("batch_size", "cache", "logger", "name", "resume", "trust", "workers
 class RunPlan:
     """Of a run over photos, or over the frames of one video."""
 
-    paths: tuple[Path, ...]  # files are named after them, in this order
+    paths: Sequence[Path]  # files are named after them, in this order
     style: overlays.Style
     provenance: Provenance
     config: Mapping[str, Any] = field(default_factory=dict)  # as Hydra resolved it

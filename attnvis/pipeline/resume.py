@@ -7,9 +7,9 @@ which files.  One way for every verb whose folder can be gone on with.
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from attnvis.files import file_digest, refuse_link
 from attnvis.json_files import json_digest, read_json, write_json
@@ -17,6 +17,7 @@ from attnvis.json_files import json_digest, read_json, write_json
 __all__ = [
     "NAME",
     "FolderPlan",
+    "PlannedPaths",
     "PlannedPhoto",
     "album_digest",
     "changes_in_words",
@@ -78,7 +79,8 @@ class FolderPlan:
 
     def write(self, folder: Path) -> None:
         """Whole or not at all.  Raises OSError."""
-        write_json(folder, NAME, {"format": FORMAT} | asdict(self))
+        values = {"format": FORMAT} | {each.name: getattr(self, each.name) for each in fields(self)}
+        write_json(folder, NAME, values, default=entry_of)
 
     @classmethod
     def read(cls, folder: Path, verb: str) -> "FolderPlan | None":
@@ -168,6 +170,32 @@ def kind_of(path: Path) -> str:
 def photos_of(entries: Sequence[Mapping[str, Any]]) -> tuple[PlannedPhoto, ...]:
     """Of what json holds of them.  Raises KeyError and TypeError for something else."""
     return tuple(PlannedPhoto(str(entry["path"]), str(entry["digest"])) for entry in entries)
+
+
+def entry_of(photo: PlannedPhoto) -> dict[str, str]:
+    """What json holds of a photo."""
+    return {"path": photo.path, "digest": photo.digest}
+
+
+class PlannedPaths(Sequence[Path]):
+    """The paths of photos, each made when it is asked for: a run may have a million."""
+
+    def __init__(self, photos: Sequence[PlannedPhoto]) -> None:
+        self.photos = photos
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "PlannedPaths": ...
+
+    def __getitem__(self, index: int | slice) -> "Path | PlannedPaths":
+        if isinstance(index, slice):
+            return PlannedPaths(self.photos[index])
+        return Path(self.photos[index].path)
 
 
 def planned_photos(paths: Iterable[Path]) -> tuple[PlannedPhoto, ...]:

@@ -75,7 +75,8 @@ class RunWriter:
             require_own_files(folder, files=FILES, folders=FOLDERS)
             earlier = logged_before(folder) if resume else {}
             finished = self.finished() if resume else set()
-            self.left = [index for index in range(len(plan.paths)) if index not in finished]
+            every = range(len(plan.paths))
+            self.left: Sequence[int] = [index for index in every if index not in finished] if finished else every
             self.done = len(finished)
             record = plan.record()
             log = logged_as(logger, earlier)

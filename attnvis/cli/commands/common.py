@@ -1,7 +1,7 @@
 """What several commands need: the photos that were named, the number of threads, the command line."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ def listed(value: Any) -> list[str]:
 
 def prepare(
     backbone: "Backbone | Cached",
-    paths: list[Path],
+    paths: Sequence[Path],
     preprocessing: "Preprocessing",
     workers: int,
     settings: "DictConfig",

@@ -38,12 +38,13 @@ def run(cfg: "DictConfig", folder: Path) -> int:
 
     from attnvis.backbone.cache import remembered
     from attnvis.pipeline.plan import RunPlan
+    from attnvis.pipeline.resume import PlannedPaths
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.pipeline.streaming import stream
 
     check_logger(plain(cfg.logger), cfg.name)
     planned, passed_over = plan_photos(cfg, folder)
-    paths = [Path(photo.path) for photo in planned]
+    paths = PlannedPaths(planned)
     style = build(cfg, "render")
     make_method, config = chosen_method(cfg)
     torch.manual_seed(cfg.seed)
@@ -61,7 +62,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     else:
         decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
     plan = RunPlan(
-        paths=tuple(paths),
+        paths=paths,
         style=style,
         provenance=replace(
             provenance(backbone, preprocessing, seed=cfg.seed), passed_over=visible(passed_over)
@@ -74,9 +75,8 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     )
     shout(plan.warnings)
     with RunWriter(folder, plan, resume=cfg.resume) as results:
-        left = [paths[index] for index in results.left]
         outcomes = stream(
-            left,
+            (paths[index] for index in results.left),
             method,
             preprocessing,
             batch_size=cfg.batch_size,
@@ -85,7 +85,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
             say=note,
             decoded=decoded,
         )
-        for outcome in progress(outcomes, len(left)):
+        for outcome in progress(outcomes, len(results.left)):
             results.record(outcome)
     print_photo_notes(results.photo_notes)
     return print_summary(results.done, results.reasons, folder)
