@@ -160,7 +160,7 @@ class Preprocessing:
         size = self.size if size is None else size
         if self.sides == "fixed" and (size != self.size or fit == "resize"):
             raise ValueError(
-                f"this network takes {self.size} x {self.size} px alone, and fit={fit} with size={size} makes "
+                f"this network takes {self.size} x {self.size} px alone, and fit={fit}, size={size} make "
                 f"others; use preprocess.fit=crop, letterbox or stretch with preprocess.size={self.size}"
             )
         if self.sides == "multiples" and size % self.multiple:
@@ -299,7 +299,7 @@ class Head:
         raise NotImplementedError
 
     def beside(self, prefix: Float[Tensor, "B P D"]) -> "Head":
-        """The head of photos that have these class and register tokens; itself where it reads patches alone."""
+        """The head of photos that have these class and register tokens; itself if it reads patches alone."""
         return self
 
     def read(self, maps: Float[Tensor, "B D h w"]) -> tuple[Float[Tensor, "B C"], "Ask | None"]:

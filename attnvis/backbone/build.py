@@ -217,7 +217,8 @@ def assemble(
     ]
     certificates = heads.certify_all(layer_heads, network, source.preprocessing.size)
     shifts = known_shifts(network, weights_digest, placement, source.shifts)
-    preprocessing, cell_notes = source.preprocessing, ()
+    preprocessing = source.preprocessing
+    cell_notes: tuple[str, ...] = ()
     probed = network.divide(source.twin, network.nodes)[0].eval() if source.twin else network.trunk
     if source.grid:
         probed = PatchCells(source.net, layers=len(network.layers))
@@ -273,7 +274,7 @@ def all_stages(source: SourceNetwork, layer: str | Sequence[str]) -> dict[str, s
         named = set(STRIDES)
     else:
         named = set(STRIDES) & ({layer} if isinstance(layer, str) else set(layer))
-    if source.cut or named <= set(source.stages):
+    if source.cut or source.grid or named <= set(source.stages):
         return dict(source.stages)
     return stages_by_stride(source.net, source.stages.get("last", "")) | dict(source.stages)
 

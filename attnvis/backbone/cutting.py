@@ -80,7 +80,7 @@ class CutNetwork:
     def split(self, outputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
         """What the trunk gives: maps [B, D, h, w], and the tokens that are no patches, layer by layer."""
         count = len(self.layers)
-        prefixes = list(outputs[:-count])
+        prefixes: list[Tensor | None] = list(outputs[:-count])
         return list(outputs[-count:]), prefixes or [None] * count
 
     def rest_beside(self, number: int, prefix: Tensor | None) -> Rest:

@@ -65,8 +65,8 @@ class Engine:
         self.forward: Run = self.eager if self.name == "eager" else self.begin
         self.starting = threading.RLock()  # once, however many threads ask
 
-    def run(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B D h w"], ...]:
-        """Maps of every layer, in float32.  Raises ValueError where the engine cannot run here."""
+    def run(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, ...]:
+        """What the trunk gives of every layer, in float32: maps [B, D, h, w].  Raises ValueError where the engine cannot run here."""
         take_own_stream(self.device)
         images = to_device(images, self.device, self.dtype)
         return tuple(maps.float() for maps in self.forward(images))

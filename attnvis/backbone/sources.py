@@ -98,7 +98,8 @@ def torchvision(
 
     weights      an enum name (DEFAULT, IMAGENET1K_V2, ...: downloaded once), a file, or "random"
     layer        a stage (last, stage3, ...), the name of any node of the network's graph, or a list of these
-    stages       stage -> node; none: of a network of tokens, whose last layer is looked for; head: as in `build_backbone`, what the classifier asks of the last stage
+    stages       stage -> node; none: of a network of tokens, whose last layer is looked for
+    head         as in `build_backbone`, what the classifier asks of the last stage
     weights_key  of several networks in the file that fit, the one to take, as in "student"
     categories   the names of the classes, as in `class_names`; nothing: those of the weights, where as many
 

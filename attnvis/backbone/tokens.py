@@ -11,7 +11,7 @@ from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from attnvis.backbone.cutting import Cut, Hooked, Rest, divide
 from attnvis.types import Preprocessing
@@ -71,7 +71,7 @@ class TokenGrid:
         return (cells, read)
 
 
-# ----------------------------------------------------------------------------------------------- what it finds
+# ---------------------------------------------------------------------------------------------- what it finds
 
 
 def find_grid(net: nn.Module, size: int, classifies: bool = True) -> TokenGrid:
@@ -231,8 +231,10 @@ def reads_patches(net: nn.Module, layer: str, prefix: int, images: Float[Tensor,
     weights = torch.randn(logits.shape, generator=generator)
     if not logits.requires_grad:
         return False
-    (slope,) = torch.autograd.grad((logits * weights).sum(), tokens[0], allow_unused=True)
-    return slope is not None and bool(slope[:, prefix:].any())
+    slopes: tuple[Tensor | None, ...] = torch.autograd.grad(
+        (logits * weights).sum(), tokens[0], allow_unused=True
+    )
+    return slopes[0] is not None and bool(slopes[0][:, prefix:].any())
 
 
 @torch.no_grad()
@@ -249,7 +251,7 @@ def takes(net: nn.Module, height: int, width: int) -> bool:
 
 
 class TokenTrunk(nn.Module):
-    """Images -> the tokens before the patches [B, P, D] of every layer, if any; then the maps [B, D, h, w]."""
+    """Images -> the tokens before the patches [B, P, D], if any, and then the maps [B, D, h, w], by layer."""
 
     gives_maps = True
 
@@ -294,10 +296,17 @@ def token_cut(grid: TokenGrid) -> Cut:
 def divide_tokens(net: nn.Module, nodes: Sequence[str], grid: TokenGrid) -> tuple[nn.Module, list[Rest]]:
     """As `divide`; its parts take and give maps."""
     trunk, rests = divide(net, nodes)
-    if isinstance(trunk, Hooked):
+    if isinstance(trunk, Hooked) or any(reads_images(rest) for rest in rests):
         by_hand = [partial(run_after, net, node, grid) for node in nodes]
         return TokenTrunk(trunk, grid), [TokenRest(rest, grid.prefix) for rest in by_hand]
     return TokenTrunk(trunk, grid), [TokenRest(partial(run_graph, rest), grid.prefix) for rest in rests]
+
+
+def reads_images(rest: Rest) -> bool:
+    """Whether traced layers after the cut want the images too, of which they count the patches."""
+    if not isinstance(rest, fx.GraphModule):
+        return False
+    return sum(node.op == "placeholder" for node in rest.graph.nodes) > 1
 
 
 def run_graph(rest: Rest, tokens: Float[Tensor, "B N D"], shape: tuple[int, int]) -> Float[Tensor, "B C"]:
@@ -308,7 +317,7 @@ def run_graph(rest: Rest, tokens: Float[Tensor, "B N D"], shape: tuple[int, int]
 def run_after(
     net: nn.Module, node: str, grid: TokenGrid, tokens: Float[Tensor, "B N D"], shape: tuple[int, int]
 ) -> Float[Tensor, "B C"]:
-    """The layers after the cut of a network that cannot be traced: all of it on one empty picture.
+    """The layers after the cut of a network that cannot be traced there: all of it on one empty picture.
 
     Of `shape` patches, for what counts them; the node's answer is put in its place, and no block before it
     runs.
