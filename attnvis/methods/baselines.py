@@ -77,16 +77,15 @@ def gradcam(inputs: Inputs, category: str = "predicted") -> list[RawMaps]:
 
 def gradcam_plus(inputs: Inputs, category: str = "predicted") -> list[RawMaps]:
     """Grad-CAM++ (Chattopadhay et al. 2018): channels weighted by sum_ij alpha relu(g), with
-    alpha = g^2 / (2 g^2 + sum_ab A g^3) where g = dy / dA is not 0; then relu, as torch-cam does.
+    alpha = g^2 / (2 g^2 + g^3 sum_ab A_ab) where g = dy / dA_ij is not 0; then relu.
     """
     maps = []
     for features in inputs.layers:
         slopes, classes = class_slopes(features, category)
         slopes = slopes.double()  # of g^3 little is left in single precision
         activations = features.maps.double()
-        cubes = (slopes**3 * activations).sum((2, 3), keepdim=True)
         squares = slopes**2
-        below = 2 * squares + cubes
+        below = 2 * squares + slopes**3 * activations.sum((2, 3), keepdim=True)
         alpha = torch.where(squares > 0, squares / torch.where(below == 0, 1.0, below), 0.0)
         channels = (alpha * slopes.relu()).sum((2, 3), keepdim=True)
         values = (channels * activations).sum(1).relu().flatten(1)
@@ -196,7 +195,8 @@ def occlusion(
             losses.append(whole - inputs.network(hidden).gather(1, index))
     values = torch.cat(losses, 1).relu().unflatten(1, (len(tops), len(lefts)))
     middle = ((min(window, height) - 1) / 2, (min(window, width) - 1) / 2)
-    return [on_input(inputs.batch, values, ReceptiveField(middle, (stride, stride)), classes)]
+    cells = ReceptiveField(middle, (float(stride), float(stride)))
+    return [on_input(inputs.batch, values, cells, classes)]
 
 
 # -------------------------------------------------------------------------------- of the network, without a class
