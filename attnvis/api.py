@@ -25,10 +25,11 @@ from attnvis.data.memory import is_several
 from attnvis.data.paths import find
 from attnvis.data.preprocessing import collate
 from attnvis.explanation import Explanation
+from attnvis.explorer.page import Origin
 from attnvis.files import unique
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
-from attnvis.types import Photo, PhotoError, Preprocessing
+from attnvis.types import Features, Photo, PhotoError, Preprocessing
 
 __all__ = ["Comparison", "Explanation", "compare", "explain", "explain_all"]
 
@@ -175,6 +176,7 @@ class Asking:
 
     def answers(self, photo: Photo) -> Iterator[Explanation]:
         layers = self.net(collate([photo], self.how))
+        origin = self.origin(photo, layers)
         for question in self.questions:
             queries = {layer.layer: build_queries(question, layer) for layer in layers}
             for scaling, normalise in self.stages(question):
@@ -186,18 +188,32 @@ class Asking:
                 )
                 (answers,) = method.answer(layers)
                 for answer in answers:
-                    yield self.explanation(photo, answer, scaling[0], normalise[0])
+                    yield self.explanation(origin, answer, scaling[0], normalise[0])
 
-    def explanation(self, photo: Photo, answer: Answer, scaling: str, normalise: str) -> Explanation:
+    def origin(self, photo: Photo, layers: tuple[Features, ...]) -> Origin:
+        """What an explorer of this photo starts from, and the settings that give it again."""
+        settings = {"backbone": self.net.name, "size": self.how.size, "fit": self.how.fit}
+        keys = {"backbone": "backbone", "size": "preprocess.size", "fit": "preprocess.fit"}
+        return Origin(
+            photo,
+            layers,
+            network_text(self.net),
+            command=tuple(f"{keys[name]}={value}" for name, value in settings.items()),
+            python=tuple(f"{name}={value!r}" for name, value in settings.items()),
+            warnings=tuple(self.net.warnings_at(self.how)),
+        )
+
+    def explanation(self, origin: Origin, answer: Answer, scaling: str, normalise: str) -> Explanation:
         caution = self.net.class_caution(self.how) if answer.class_score else ""
         of_network = (*self.net.warnings_at(self.how), *([caution] if caution else []))
         return Explanation(
-            photo,
+            origin.photo,
             answer,
             scaling=scaling,
             backbone=network_text(self.net),
             warnings=(*of_network, *answer.warnings),
             normalise=normalise,
+            origin=origin,
         )
 
 

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from attnvis.data.decoding import full_pixels
+from attnvis.explorer.page import Explorer, Origin, explorer
 from attnvis.files import write_bytes
 from attnvis.methods.answer import Answer
 from attnvis.pipeline import drawing
@@ -43,6 +44,7 @@ class Explanation:
     backbone: str
     warnings: tuple[str, ...] = ()  # of the backbone and of this attention
     normalise: str = "softmax"
+    origin: Origin | None = field(default=None, repr=False)  # what the network made of the photo
 
     @property
     def predicted(self) -> tuple[tuple[str, float], ...]:
@@ -199,6 +201,26 @@ class Explanation:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, content)
         return path
+
+    def explore(self, path: str | Path | None = None, **settings: Any) -> Explorer:
+        """A page in which one clicks a patch and sees its attention, opened with this question.
+
+        It shows itself in a notebook, and goes to a file where a path is given.  settings: `classes` and
+        `style` of attnvis.explorer.explorer.  Raises ValueError for an explanation that keeps no features,
+        and as that does.
+        """
+        if self.origin is None:
+            raise ValueError("this explanation keeps no features; ask attnvis.explain(photo, ...) for one")
+        page = explorer(self.origin, start=self.link, **settings)
+        if path is not None:
+            page.save(path)
+        return page
+
+    @property
+    def link(self) -> str:
+        """The question and its stages as an explorer's link has them behind the #."""
+        query = self.query if self.class_score is None else f"class:{self.class_score.index}"
+        return f"q={query}&scaling={self.scaling}&normalise={self.normalise}&layer={self.answer.layer}"
 
     def on_paper(self, picture: str, kind: str, **style: Any) -> bytes:
         """One of the pictures as a pdf or svg."""

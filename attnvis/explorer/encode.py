@@ -25,10 +25,10 @@ __all__ = ["ClassRows", "EncodedLayer", "Row", "class_rows", "encode_layer", "pa
 NOISE = 0.002
 FINEST_ROW = 0.002  # of scores: half of it is the most that such a row is off
 ROUNDING = 1e-6  # of single precision in Python's own sums, relative to the largest score
-CLASS_SCORES = 100_000  # of all classes together, where the number of classes is left open
+CLASS_SCORES = 80_000  # of all classes together, where the number of classes is left open
 SLOW_CLASSES = 10  # where each class takes a pass back through the network
 GRAM = 64  # classes whose dot products with one another are kept: the lengths of their differences
-COMPONENTS, SEEDS = 6, 4
+COMPONENTS, SEEDS = 4, 3
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class EncodedLayer:
     """A layer as it goes into the file: what is read before anything is unpacked, and the packed numbers.
 
     facts      as JSON takes them
-    packed     name -> gzip: tokens, rows, gram
+    packed     name -> gzip: tokens, rows, and scales: lows, steps, errors, class lengths, Gram matrix
     """
 
     facts: dict[str, object]
@@ -106,19 +106,17 @@ def encode_layer(features: Features, classes: int | str | Sequence[int] = "auto"
             }
             for row in rows
         ],
-        "lows": lows.tolist(),
-        "steps": steps.tolist(),
-        "rowError": [
-            significant(error) for error in steps / 2 + ROUNDING * np.abs(every_row).max(axis=1, initial=0)
-        ],
         "classes": list(of_classes.indices),
-        "lengths": [significant(length, 7) for length in of_classes.lengths],
         "gram": len(of_classes.gram),
     }
-    gram = of_classes.gram.astype("<f4").tobytes()
-    return EncodedLayer(
-        facts, {"tokens": packed_tokens, "rows": packed_rows, "gram": gzip.compress(gram, 9, mtime=0)}
-    )
+    errors = steps / 2 + ROUNDING * np.abs(every_row).max(axis=1, initial=0)
+    scales = np.concatenate([lows, steps, errors, of_classes.lengths, of_classes.gram.ravel()])
+    return EncodedLayer(facts, {"tokens": packed_tokens, "rows": packed_rows, "scales": packed(scales)})
+
+
+def packed(numbers: Float[np.ndarray, " n"]) -> bytes:
+    """In single precision."""
+    return gzip.compress(numbers.astype("<f4").tobytes(), 9, mtime=0)
 
 
 def significant(number: float, digits: int = 4) -> float:
@@ -161,10 +159,14 @@ def pack_rows(
     lows = rows.min(axis=1, initial=np.inf)
     spans = rows.max(axis=1, initial=-np.inf) - lows
     steps = np.where(spans > FINEST_ROW * 65535, spans / 65535, np.minimum(FINEST_ROW, spans / 1024))
-    steps = np.array([significant(step, 6) for step in np.maximum(steps * 1.00001, 0)])
-    lows = np.array([significant(low, 9) for low in lows])
+    steps, lows = single(steps * 1.0001), single(lows)
     levels = np.rint((rows - lows[:, None]) / np.where(steps > 0, steps, 1)[:, None])
     return planes(levels.clip(0, 65535).astype("<u2")), lows, steps
+
+
+def single(numbers: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """As single precision keeps them."""
+    return numbers.astype(np.float32).astype(np.float64)
 
 
 # ------------------------------------------------------------------------------------------------------- rows

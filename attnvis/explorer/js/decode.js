@@ -24,27 +24,30 @@ export async function unpacked(packed) {
 
 /**
  * @param {LayerFacts} facts
- * @param {(name: string) => string} piece base64 of "tokens", "rows" or "gram"
+ * @param {(name: string) => string} piece base64 of "tokens", "rows" or "scales"
  * @returns {Promise<Layer>} rejects where a piece is damaged, or is not as long as the facts say
  */
 export async function decodeLayer(facts, piece) {
-  const [tokenBytes, rowBytes, gramBytes] = await Promise.all(
-    ["tokens", "rows", "gram"].map((name) => unpacked(bytesOf(piece(name)))),
+  const [tokenBytes, rowBytes, scaleBytes] = await Promise.all(
+    ["tokens", "rows", "scales"].map((name) => unpacked(bytesOf(piece(name)))),
   );
   const patches = facts.grid[0] * facts.grid[1];
-  const expected = [2 * patches * facts.dim, 2 * patches * facts.lows.length, 4 * facts.gram ** 2];
-  const lengths = [tokenBytes, rowBytes, gramBytes].map((bytes) => bytes.length);
+  const rows = facts.rows.length + facts.rows.filter(({ ownKeys }) => ownKeys).length + facts.classes.length;
+  const numbers = 3 * rows + facts.classes.length + facts.gram ** 2;
+  const expected = [2 * patches * facts.dim, 2 * patches * rows, 4 * numbers];
+  const lengths = [tokenBytes, rowBytes, scaleBytes].map((bytes) => bytes.length);
   if (expected.some((length, index) => length !== lengths[index])) {
     throw new Error(`layer ${facts.name} has ${lengths} bytes, not ${expected}: the file is damaged`);
   }
   const tokens = decodeTokens(tokenBytes, patches, facts.dim, facts.quantum);
+  const scales = new Float32Array(scaleBytes.buffer);
   return {
     facts,
     patches,
     tokens,
     norms: normsOf(tokens, patches, facts.dim),
-    rows: decodeRows(rowBytes, facts, patches),
-    gram: new Float32Array(gramBytes.buffer),
+    rows: decodeRows(rowBytes, scales, facts, rows),
+    gram: scales.subarray(numbers - facts.gram ** 2),
   };
 }
 
@@ -84,40 +87,56 @@ export function normsOf(tokens, patches, dim) {
 }
 
 /**
- * Rows of scores; then the key norms of those with keys of their own; then one row a class.
+ * Rows of scores; then the key norms of those with keys of their own; then one row a class.  Each is decoded when it
+ * is asked for first.
  *
  * @param {Uint8Array} bytes
+ * @param {Float32Array} scales lows, steps and errors of all rows, then the lengths of the classes' vectors
  * @param {LayerFacts} facts
- * @param {number} patches
- * @returns {Map<string, Row>}
+ * @param {number} count of the rows
+ * @returns {Map<string, () => Row>}
  */
-export function decodeRows(bytes, facts, patches) {
-  const half = patches * facts.lows.length;
+export function decodeRows(bytes, scales, facts, count) {
+  const patches = facts.grid[0] * facts.grid[1];
+  const half = patches * count;
   /** @param {number} number */
   const values = (number) => {
+    const [low, step] = [scales[number], scales[count + number]];
     const row = new Float64Array(patches);
     for (let patch = 0, index = number * patches; patch < patches; patch++, index++) {
-      row[patch] = facts.lows[number] + facts.steps[number] * (bytes[index] | (bytes[half + index] << 8));
+      row[patch] = low + step * (bytes[index] | (bytes[half + index] << 8));
     }
     return row;
   };
-  /** @type {Map<string, Row>} */
+  /** @type {Map<string, () => Row>} */
   const rows = new Map();
-  let ownKeys = facts.rows.length;
-  facts.rows.forEach(({ name, dim, length, ownKeys: hasKeys, caution }, number) => {
-    const keyNorms = hasKeys ? values(ownKeys++) : null;
-    rows.set(name, { scores: values(number), dim, length, keyNorms, error: facts.rowError[number], caution });
+  let keys = facts.rows.length;
+  facts.rows.forEach(({ name, dim, length, ownKeys, caution }, number) => {
+    const keyRow = ownKeys ? keys++ : null;
+    const error = scales[2 * count + number];
+    rows.set(
+      name,
+      once(() => ({ scores: values(number), dim, length, keyNorms: keyRow === null ? null : values(keyRow), error, caution })),
+    );
   });
   facts.classes.forEach((index, order) => {
-    const number = ownKeys + order;
-    rows.set(`class:${index}`, {
-      scores: values(number),
-      dim: facts.dim,
-      length: facts.lengths[order],
-      keyNorms: null,
-      error: facts.rowError[number],
-      caution: "",
-    });
+    const number = keys + order;
+    const [error, length] = [scales[2 * count + number], scales[3 * count + order]];
+    rows.set(
+      `class:${index}`,
+      once(() => ({ scores: values(number), dim: facts.dim, length, keyNorms: null, error, caution: "" })),
+    );
   });
   return rows;
+}
+
+/**
+ * @template T
+ * @param {() => T} make
+ * @returns {() => T} what was made the first time
+ */
+function once(make) {
+  /** @type {T | undefined} */
+  let known;
+  return () => (known ??= make());
 }

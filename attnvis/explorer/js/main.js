@@ -1,6 +1,6 @@
 // The page: its facts are read, its controls wired, and every change is asked anew.
 
-/** @import { Facts, Layer, Outcome, State, Term, View } from "./types.d.ts" */
+/** @import { Facts, Layer, Outcome, Term, View } from "./types.d.ts" */
 import { decodeLayer } from "./decode.js";
 import { readTerm, standsAlone, termText } from "./scores.js";
 import { SCALING_SETTINGS, divisorOf } from "./scaling.js";

@@ -70,7 +70,7 @@ function isPlace(term) {
  * @param {Term} term
  */
 function rowOf(layer, term) {
-  const row = layer.rows.get(termName(term));
+  const row = layer.rows.get(termName(term))?.();
   if (row) return row;
   if (term.kind === "class") throw new Error("The scores of this class are not in this file.");
   throw new Error(`${termName(term)} is not in this file.`);

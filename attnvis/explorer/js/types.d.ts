@@ -20,11 +20,7 @@ export interface LayerFacts {
   quantum: number;
   error: number;
   rows: RowFacts[];
-  lows: number[];
-  steps: number[];
-  rowError: number[];
   classes: number[];
-  lengths: number[];
   gram: number;
 }
 
@@ -64,7 +60,7 @@ export interface Layer {
   patches: number;
   tokens: Float32Array; // [N, D]
   norms: Float64Array;
-  rows: Map<string, Row>;
+  rows: Map<string, () => Row>;
   gram: Float32Array; // [G, G]
 }
 
