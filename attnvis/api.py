@@ -29,7 +29,7 @@ from attnvis.explorer.page import Origin
 from attnvis.files import unique
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
-from attnvis.types import Features, Photo, PhotoError, Preprocessing
+from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
 
 __all__ = ["Comparison", "Explanation", "compare", "explain", "explain_all"]
 
@@ -303,7 +303,7 @@ def normalisers_of(normalisers: Any) -> tuple[Named, ...]:
 # ---------------------------------------------------------------------------------------------------- photos
 
 
-def single_file(photo: str | os.PathLike) -> Path:
+def single_file(photo: str | os.PathLike) -> Source:
     """The one file that a path, a pattern or a sample's name stands for.  Raises ValueError for several."""
     paths = find(photo if isinstance(photo, str) else Path(photo))
     if len(paths) > 1:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
-from attnvis.types import Box, PhotoError, Truth, find_class
+from attnvis.types import Box, PhotoError, Source, Truth, find_class
 
 __all__ = ["Truth", "other_fixations", "read_truth", "resize_truth"]
 
@@ -77,20 +77,21 @@ def resize_truth(truth: Truth, size: tuple[int, int]) -> Truth:
     )
 
 
-def read_truth(path: Path, categories: Sequence[str], classes: int) -> int:
+def read_truth(path: Source, categories: Sequence[str], classes: int) -> int:
     """The index of the class that a photo's path tells: tabby/1.jpg, 281/1.jpg, 281_tabby/1.jpg or 281_1.jpg.
 
     `categories` are the names of the first of `classes` classes.  Raises PhotoError where the path tells no
     class, two, or one that there is not.
     """
-    folder = path.absolute().parent.name
+    place = Path(str(path).replace("::", "/"))  # of an archive, the folder in it
+    folder = place.absolute().parent.name
     name = re.sub(r"^n\d{8}[_ ]", "", folder)  # n02123045_tabby
     if not name.isdigit():
         try:
             return find_class(name, categories, count=classes)
         except ValueError:
             pass  # a folder may be called anything
-    matches = (re.match(r"(\d+)_", path.name), re.match(r"(\d+)(_|$)", folder))
+    matches = (re.match(r"(\d+)_", place.name), re.match(r"(\d+)(_|$)", folder))
     indices = {int(match[1]) for match in matches if match}
     if len(indices) == 1:
         try:

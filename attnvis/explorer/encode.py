@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attnvis.attention.query import kinds
 from attnvis.methods.answer import require_finite
-from attnvis.types import Features, Head, PhotoError, Query, Scores
+from attnvis.types import Features, Head, Query, Scores
 
 __all__ = ["ClassRows", "EncodedLayer", "Row", "class_rows", "encode_layer", "pack_rows", "pack_tokens"]
 

@@ -11,14 +11,17 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, overload
 
-from attnvis.files import file_digest, refuse_link
+from attnvis.data.paths import is_there, source_of
+from attnvis.data.sources import digest_of, key_of
+from attnvis.files import refuse_link
 from attnvis.json_files import json_digest, read_json, write_json
+from attnvis.types import Source
 
 __all__ = [
     "NAME",
     "FolderPlan",
-    "PlannedPaths",
     "PlannedPhoto",
+    "PlannedSources",
     "album_digest",
     "changes_in_words",
     "differences",
@@ -45,7 +48,7 @@ class PlannedPhoto:
 
     @property
     def is_there(self) -> bool:
-        return os.path.exists(self.path)
+        return is_there(self.path)
 
 
 @dataclass(frozen=True)
@@ -177,30 +180,43 @@ def entry_of(photo: PlannedPhoto) -> dict[str, str]:
     return {"path": photo.path, "digest": photo.digest}
 
 
-class PlannedPaths(Sequence[Path]):
-    """The paths of photos, each made when it is asked for: a run may have a million."""
+class PlannedSources(Sequence[Source]):
+    """Where planned photos come from, each made when it is asked for: a run may have a million.
 
-    def __init__(self, photos: Sequence[PlannedPhoto]) -> None:
+    named   of which those that are no plain files are taken as they are
+    """
+
+    def __init__(self, photos: Sequence[PlannedPhoto], named: Iterable[Source] = ()) -> None:
         self.photos = photos
+        self.named = {str(source): source for source in named if not isinstance(source, Path)}
 
     def __len__(self) -> int:
         return len(self.photos)
 
     @overload
-    def __getitem__(self, index: int) -> Path: ...
+    def __getitem__(self, index: int) -> Source: ...
 
     @overload
-    def __getitem__(self, index: slice) -> "PlannedPaths": ...
+    def __getitem__(self, index: slice) -> "list[Source]": ...
 
-    def __getitem__(self, index: int | slice) -> "Path | PlannedPaths":
+    def __getitem__(self, index: int | slice) -> "Source | list[Source]":
         if isinstance(index, slice):
-            return PlannedPaths(self.photos[index])
-        return Path(self.photos[index].path)
+            return [self.source(photo) for photo in self.photos[index]]
+        return self.source(self.photos[index])
+
+    def source(self, photo: PlannedPhoto) -> Source:
+        return self.named.get(photo.path) or source_of(photo.path)
 
 
-def planned_photos(paths: Iterable[Path]) -> tuple[PlannedPhoto, ...]:
+def planned_photos(paths: Iterable[Source]) -> tuple[PlannedPhoto, ...]:
     """Photos as they are now."""
-    return tuple(PlannedPhoto(str(path), file_digest(path)) for path in paths)
+    return tuple(PlannedPhoto(str(path), digest_of(path)) for path in paths)
+
+
+def sources_of(photos: Iterable[PlannedPhoto], named: Iterable[Source]) -> list[Source]:
+    """Where planned photos come from: those that are `named` now, and the others by their ids."""
+    by_id = {str(source): source for source in named}
+    return [by_id.get(photo.path) or source_of(photo.path) for photo in photos]
 
 
 def album_digest(photos: Iterable[PlannedPhoto]) -> str:
@@ -209,7 +225,7 @@ def album_digest(photos: Iterable[PlannedPhoto]) -> str:
 
 
 def renewed(
-    photos: Sequence[PlannedPhoto], named: Iterable[Path], noun: str = "photo"
+    photos: Sequence[PlannedPhoto], named: Sequence[Source], noun: str = "photo"
 ) -> tuple[tuple[PlannedPhoto, ...], list[str]]:
     """The photos of a plan as they are now, in its order, and what is to be said of those that changed.
 
@@ -217,9 +233,10 @@ def renewed(
     keeps its digest: what it has left is kept.  One that came since is not added: it would be measured beside
     what was planned.
     """
-    now = planned_photos(Path(photo.path) for photo in photos)
-    planned = {os.path.abspath(photo.path) for photo in photos}
-    newcomers = [PlannedPhoto(str(path), "") for path in named if os.path.abspath(path) not in planned]
+    sources = sources_of(photos, named)
+    now = planned_photos(sources)
+    planned = set(map(key_of, sources))
+    newcomers = [PlannedPhoto(str(path), "") for path in named if key_of(path) not in planned]
     changes = differences(photos, (*now, *newcomers))
     endings = {
         "changed": ("changed since and is done again", "changed since and are done again"),
@@ -240,7 +257,7 @@ def differences(before: Iterable[PlannedPhoto], now: Iterable[PlannedPhoto]) -> 
     """The paths of photos that changed, are gone, and came."""
     earlier = {photo.path: photo.digest for photo in before}
     later = {photo.path: photo.digest for photo in now}
-    gone = [path for path in earlier if path not in later or (earlier[path] and not os.path.exists(path))]
+    gone = [path for path in earlier if path not in later or (earlier[path] and not is_there(path))]
     changed = [
         path
         for path, digest in earlier.items()

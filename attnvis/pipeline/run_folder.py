@@ -76,7 +76,9 @@ class RunWriter:
             earlier = logged_before(folder) if resume else {}
             finished = self.finished() if resume else set()
             every = range(len(plan.paths))
-            self.left: Sequence[int] = [index for index in every if index not in finished] if finished else every
+            self.left: Sequence[int] = (
+                [index for index in every if index not in finished] if finished else every
+            )
             self.done = len(finished)
             record = plan.record()
             log = logged_as(logger, earlier)
