@@ -222,8 +222,8 @@ class Placement:
 class Head:
     """How a classifier reads the patches.  `attnvis.backbone.heads` has one for every way that is known.
 
-    `ask` gives the query vector of one class per photo, and what no patch changes:
-    logit_c = mean_i s_i + constant_c.
+    `ask` gives the query vector of one class per photo, or of shares of all classes, [B, C], and what no
+    patch changes: logit_c = mean_i s_i + constant_c.
     """
 
     kind: str
@@ -233,7 +233,7 @@ class Head:
         raise NotImplementedError
 
     def ask(
-        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
+        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"] | Float[Tensor, "B C"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         raise NotImplementedError
 
@@ -249,7 +249,7 @@ class Head:
         return self.categories[index] if index < len(self.categories) else f"class {index}"
 
 
-Ask = Callable[[Int[Tensor, " B"]], Float[Tensor, "B D"]]  # one class per photo -> their query vectors
+Ask = Callable[[Tensor], Float[Tensor, "B D"]]  # one class per photo, or shares [B, C] -> their query vectors
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,9 @@ def with_their_operands(words: list[str]) -> list[str]:
     """query=class:tabby - class:lynx in three words, without the quotes of a shell -> in one."""
     joined: list[str] = []
     for word in words:
-        is_operand = bool(joined) and joined[-1].startswith("query=") and joined[-1].endswith((" -", " +", " *"))
+        is_operand = (
+            bool(joined) and joined[-1].startswith("query=") and joined[-1].endswith((" -", " +", " *"))
+        )
         if (word in ("-", "+", "*") and joined and joined[-1].startswith("query=")) or is_operand:
             joined[-1] += f" {word}"
         else:

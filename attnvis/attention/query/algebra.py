@@ -5,6 +5,7 @@ The language, of which a term is what `language.parse` reads (point:120,80) or a
     sum      product { (+ | -) product }
     product  factor { * factor }           all but one of them numbers
     factor   - factor | number | term | ( sum ) | mean(sum, ...) | orthogonal(sum, sum) | normalise(sum)
+             | context(sum)
 
 A minus between names has blanks round it: tabby - lynx; wire-haired is one word.  A name with + * ( ) or a
 comma in it is in quotes: class:"crane, bird".
@@ -30,7 +31,19 @@ if TYPE_CHECKING:
     from lark import Lark, Token
     from lark.exceptions import UnexpectedInput
 
-__all__ = ["Call", "Node", "Sum", "Term", "combine", "is_formula", "read", "renamed", "terms", "without_quotes", "write"]
+__all__ = [
+    "Call",
+    "Node",
+    "Sum",
+    "Term",
+    "combine",
+    "is_formula",
+    "read",
+    "renamed",
+    "terms",
+    "without_quotes",
+    "write",
+]
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Call:
-    """mean, orthogonal or normalise of nodes."""
+    """mean, orthogonal, normalise or context of nodes."""
 
     name: str
     arguments: tuple["Node", ...]
@@ -65,10 +78,15 @@ class Call:
 Node = Term | Sum | Call
 Answer = Callable[[str], list[Query]]  # a term -> its queries on some photos
 
-# ----------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------- reading
 
-FUNCTIONS = {"mean": (1, None), "orthogonal": (2, 2), "normalise": (1, 1)}  # the fewest, the most arguments
-CALLED = r"(?:mean|orthogonal|normali[sz]e)"
+FUNCTIONS = {
+    "mean": (1, None),
+    "orthogonal": (2, 2),
+    "normalise": (1, 1),
+    "context": (1, 1),
+}  # the fewest, the most arguments
+CALLED = r"(?:mean|orthogonal|normali[sz]e|context)"
 BEGINS = rf"(?:(?:{'|'.join(KINDS)})\s*[:(]|{CALLED}\s*\(|\d[\d.]*\s*\*)"  # what no name goes on with
 NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
@@ -110,7 +128,7 @@ GRAMMAR = r"""
 WORDS = {  # what could stand there
     "NUMBER": "a number",
     "TERM": "a query such as class:tabby",
-    "CALL": "mean( orthogonal( normalise(",
+    "CALL": "mean( orthogonal( normalise( context(",
     "LPAR": "(",
     "RPAR": ")",
     "MINUS": "-",
@@ -218,8 +236,8 @@ def reader() -> Any:
             function = re.sub(r"\W", "", str(name)).replace("normalize", "normalise")
             fewest, most = FUNCTIONS[function]
             if not fewest <= len(arguments) <= (most or len(arguments)):
-                forms = {"orthogonal": "orthogonal(a, b) takes two", "normalise": "normalise(a) takes one"}
-                raise Misread(f"column {name.column}: {forms[function]}, not {len(arguments)}")
+                form = "(a, b) takes two" if fewest == 2 else "(a) takes one"
+                raise Misread(f"column {name.column}: {function}{form}, not {len(arguments)}")
             return Call(function, tuple(as_node(argument) for argument in arguments))
 
     return Reader()
@@ -278,12 +296,12 @@ def renamed(node: Node, name: Callable[[str], str]) -> Node:
 
 def explain(error: "UnexpectedInput", text: str) -> str:
     """Where the text went wrong, what stands there, what could."""
-    position = error.pos_in_stream
-    expected: Iterable[str] = getattr(error, "accepts", None) or getattr(error, "expected", ())
-    expected = expected or getattr(error, "allowed", ()) or ()
+    position: int = -1 if error.pos_in_stream is None else error.pos_in_stream
+    sources = (getattr(error, name, None) for name in ("accepts", "expected", "allowed"))
+    expected: Iterable[str] = next(filter(None, sources), ())
     could = [words for name, words in WORDS.items() if name in expected]
     choices = f"; there could stand {', '.join(could)}" if could else ""
-    if position is None or position < 0 or position >= len(text) or is_at_end(error):
+    if position < 0 or position >= len(text) or is_at_end(error):
         return f"column {len(text) + 1}: it ends too early{choices}"
     hint = ""
     if text[position] == ",":
@@ -303,7 +321,7 @@ def without_quotes(term: str) -> str:
     return f"{match[1]}{unquoted(match[2])}{match[3]}" if match else term
 
 
-# ----------------------------------------------------------------------------------------------------- writing
+# ---------------------------------------------------------------------------------------------------- writing
 
 
 def write(node: Node) -> str:
@@ -329,7 +347,7 @@ def as_term(text: str) -> str:
 def is_whole_term(text: str) -> bool:
     """Whether the text alone, and as an argument, is read as this term."""
     match = re.match(TERM, f"{text})", re.DOTALL)
-    return bool(match) and match[0] == text and not is_formula(text) and without_quotes(text) == text
+    return match is not None and match[0] == text and not is_formula(text) and without_quotes(text) == text
 
 
 def join(parts: Sequence[tuple[float, str, bool]]) -> str:
@@ -346,7 +364,7 @@ def join(parts: Sequence[tuple[float, str, bool]]) -> str:
     return joined
 
 
-# --------------------------------------------------------------------------------------------------- combining
+# -------------------------------------------------------------------------------------------------- combining
 
 
 def combine(node: Node, answer: Answer, tokens: Float[Tensor, "B N D"]) -> list[Query]:
@@ -377,11 +395,11 @@ def combine(node: Node, answer: Answer, tokens: Float[Tensor, "B N D"]) -> list[
                 f"query {write(node)!r}: {write(argument)} has keys of its own and is no vector of features: "
                 f"it can be added and scaled, and {node.name} of it means nothing"
             )
-    function = {"normalise": unit, "orthogonal": rejected}[node.name]
-    return [
-        changed(row, function(*(query.vectors for query in row)), node.name)
-        for row in abreast(operands, node)
-    ]
+    rows = abreast(operands, node)
+    if node.name == "context":
+        return [changed(row, attended(row[0].vectors, tokens), node.name) for row in rows]
+    function: Callable[..., Tensor] = unit if node.name == "normalise" else rejected
+    return [changed(row, function(*(query.vectors for query in row)), node.name) for row in rows]
 
 
 def columns(query: Query) -> list[Query]:
@@ -473,6 +491,12 @@ def smallest_margin(queries: Sequence[Query]) -> Tensor | None:
 def unit(vectors: Tensor) -> Tensor:
     """Of length 1; a vector of 0 stays."""
     return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+def attended(vectors: Float[Tensor, "B 1 D"], tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B 1 D"]:
+    """The context of their attention under 1/sqrt(d): one step of `iterated`."""
+    scores = scores_of(Query(vectors, ()), tokens)
+    return (scores * tokens.shape[-1] ** -0.5).softmax(-1).to(tokens) @ tokens
 
 
 def rejected(vectors: Tensor, against: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Texts are `class:tabby`, `point:120,80` and the like; `several` asks many at once.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from numbers import Real
 from typing import Any
@@ -15,11 +15,13 @@ from torch import Tensor
 
 from attnvis.attention.grammar import divide
 from attnvis.attention.query import algebra
-from attnvis.attention.query.kinds import KINDS, QueryFunction, box, class_, numbered, point
+from attnvis.attention.query.given import Encode, look_at
+from attnvis.attention.query.kinds import KINDS, QueryFunction, box, class_, exemplar, point
+from attnvis.attention.query.patches import numbered
 from attnvis.attention.spec import NUMBERS, format_function, parse_function
 from attnvis.types import Features, Query
 
-__all__ = ["Question", "as_query", "build_queries", "formula", "is_vector", "parse", "several"]
+__all__ = ["Question", "as_query", "build_queries", "formula", "is_vector", "parse", "prepare", "several"]
 
 # What a person may mean a query by: a text, a class's index, (x, y), (x, y, width, height), a vector
 # [D] (or a list of floats) or several [Q, D], a function of Features.
@@ -45,15 +47,48 @@ def several(features: Features, of: Sequence[str | QueryFunction]) -> list[Query
 
 
 def formula(features: Features, text: str) -> list[Query]:
-    """Queries added, subtracted and scaled: text is class:tabby - 0.5*point:120,80 (`algebra` has the language).
+    """Queries added, subtracted and scaled, as in class:tabby - 0.5*point:120,80: `algebra` has the language.
 
     Raises ValueError where the text means nothing, and what its terms raise.
     """
-    node = algebra.read(text)
-    queries = algebra.combine(
-        node, lambda term: build_queries(parse_term(term), features), tokens=features.tokens
-    )
-    return [replace(query, text=algebra.write(node)) for query in queries]
+    return Formula(algebra.read(text), parse_term)(features)
+
+
+@dataclass(frozen=True, eq=False)
+class Formula:
+    """A formula's tree as a query function; `function` gives that of a term."""
+
+    node: algebra.Node
+    function: Callable[[str], QueryFunction]
+
+    def __call__(self, features: Features) -> list[Query]:
+        queries = algebra.combine(
+            self.node, lambda term: build_queries(self.function(term), features), tokens=features.tokens
+        )
+        text = algebra.write(self.node)
+        return [replace(query, text=text) for query in queries]
+
+
+def prepare(function: QueryFunction, encode: Encode) -> QueryFunction:
+    """The query, once what it sees beside the photo that is asked has been looked at: exemplars, wherever
+    they stand.
+
+    `encode` gives photos' features by a name.  Raises what it raises, and what `parse` does.
+    """
+    if not isinstance(function, partial):
+        return function
+    settings = function.keywords
+    if function.func is exemplar:
+        return look_at(settings["photo"], encode)
+    if function.func is several:
+        entries = [settings["of"]] if isinstance(settings["of"], str) else settings["of"]
+        functions = [parse(entry) if isinstance(entry, str) else entry for entry in entries]
+        return partial(several, of=[prepare(entry, encode) for entry in functions])
+    if function.func is formula:
+        node = algebra.read(settings["text"])
+        functions_of = {term.text: prepare(parse_term(term.text), encode) for term in algebra.terms(node)}
+        return Formula(node, functions_of.__getitem__)
+    return function
 
 
 def build_queries(function: QueryFunction, features: Features) -> list[Query]:

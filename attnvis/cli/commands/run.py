@@ -33,6 +33,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
 
     from attnvis.backbone.cache import remembered
     from attnvis.methods.attention import AttentionMethod
+    from attnvis.methods.exemplars import prepared
     from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.pipeline.streaming import stream
@@ -44,7 +45,6 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
     torch.manual_seed(cfg.seed)
     backbone = remembered(build_network(cfg), plain(cfg.cache), say=note)
-    method = AttentionMethod(backbone, query, scaling, normalise)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     workers = thread_count(cfg.workers, len(paths))
     begun = provenance_of(folder) if cfg.resume else None
@@ -55,6 +55,8 @@ def run(cfg: "DictConfig", folder: Path) -> int:
             note(visible(remark))
     else:
         decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
+    query = prepared(query, backbone, preprocessing, photos=paths)
+    method = AttentionMethod(backbone, query, scaling, normalise)
     plan = RunPlan(
         paths=tuple(paths),
         style=style,
