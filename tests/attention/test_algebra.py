@@ -1,7 +1,5 @@
 """Queries added up: the texts by hand, the numbers by NumPy, round trips and linearity by properties."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,6 @@ from fake_features import B, close, complaint, few, quick, two_photos
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnvis.attention import query
 from attnvis.attention.dot_product import attend
 from attnvis.attention.grammar import split_texts
 from attnvis.attention.query import algebra
@@ -131,18 +128,12 @@ def test_there_are_forty_wrong_texts():
     assert len(WRONG) >= 40
 
 
-algebra.read("mean - mean")  # the parser is made before Hypothesis watches
 NAMES = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), min_size=1).map(str.strip)
 TERMS = st.one_of(
     st.sampled_from(["mean", "class", "rarity", "pca:1,False", "class:[a,b]", "random:3,2", "norm"]),
     NAMES.filter(lambda name: name and name[0] not in "\"'").map("class:{}".format),
     st.tuples(st.integers(-99, 999), st.floats(-9, 9)).map(lambda pair: f"point:{pair[0]},{pair[1]:.3f}"),
-).map(lambda text: algebra.Term(format_function(partial_of(text))))
-
-
-def partial_of(text):
-    name, _, settings = text.partition(":")
-    return partial(query.class_, name=settings) if name == "class" and settings else parse(text)
+).map(algebra.Term)
 
 
 FACTORS = st.floats(-1e6, 1e6).filter(lambda number: number not in (0, 1))
@@ -196,7 +187,9 @@ def test_without_blanks_a_hyphen_is_part_of_a_name_and_that_is_said():
 
 @given(
     factors=st.tuples(st.floats(-3, 3), st.floats(-3, 3)).map(lambda pair: [round(k, 3) for k in pair]),
-    terms=st.tuples(*[st.sampled_from(["mean", "class:bee", "point:40,30", "rarity", "norm", "pca", "gem"])] * 2),
+    terms=st.tuples(
+        *[st.sampled_from(["mean", "class:bee", "point:40,30", "rarity", "norm", "pca", "gem"])] * 2
+    ),
 )
 @few
 def test_scores_are_linear_in_the_queries_even_where_keys_differ(factors, terms):
@@ -245,7 +238,9 @@ def test_terms_of_several_queries_go_side_by_side_and_mean_makes_one():
     assert "2 and 3 queries do not go together; mean(...) makes one" in message
 
 
-@pytest.mark.parametrize("text", ["normalise(rarity)", "orthogonal(mean, norm - mean)", "context(2*distance)"])
+@pytest.mark.parametrize(
+    "text", ["normalise(rarity)", "orthogonal(mean, norm - mean)", "context(2*distance)"]
+)
 def test_what_has_keys_of_its_own_has_no_direction(text):
     assert "has keys of its own and is no vector of features" in complaint(
         ValueError, build_queries, parse(text), two_photos()
