@@ -237,6 +237,10 @@ class Head:
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         raise NotImplementedError
 
+    def rows(self, maps: Float[Tensor, "1 D h w"]) -> Float[Tensor, "C D"] | None:
+        """What every class asks of one photo; None where one class at a time can be asked."""
+        return None
+
     def read(self, maps: Float[Tensor, "B D h w"]) -> tuple[Float[Tensor, "B C"], "Ask | None"]:
         """The logits; and where these took layers of the network, what asks that same pass of classes."""
         return self.logits(maps), None
@@ -316,6 +320,8 @@ class Query:
     text: str = ""  # as `language.parse` reads it: class:tabby, point:120,80
     marks: tuple[Box | tuple[float, float] | None, ...] = ()  # [Q]: a box, a (row, column), or nothing
     classes: tuple[tuple[ClassScore, ...], ...] = ()  # [B][Q], of a class query: how likely each class is
+    # [Q], of what asks a class: 1 for the likeliest of the photo, 2 for the next; 0: it was named
+    ranks: tuple[int, ...] = ()
     # of a query whose sign is free, 0 ... 1: how clearly it was chosen
     sign_margin: Float[Tensor, "B Q"] | None = None
 

@@ -56,6 +56,9 @@ class Linear(Head):
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         return rows_for(classes, self.weight.to(maps)), rows_for(classes, self.bias.to(maps))
 
+    def rows(self, maps: Float[Tensor, "1 D h w"]) -> Float[Tensor, "C D"]:
+        return self.weight.to(maps)
+
     def __call__(self, tokens: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
         return tokens @ self.weight.to(tokens).T + self.bias.to(tokens)
 
@@ -89,9 +92,16 @@ class FrozenNorm(Head):
         self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"] | Float[Tensor, "B C"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         rows, bias = rows_for(classes, self.weight.to(maps)), rows_for(classes, self.bias.to(maps))
+        return self.centred(rows, maps), rows @ self.shift.to(maps) + bias
+
+    def rows(self, maps: Float[Tensor, "1 D h w"]) -> Float[Tensor, "C D"]:
+        return self.centred(self.weight.to(maps), maps)
+
+    def centred(self, rows: Float[Tensor, "R D"], maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "R D"]:
+        """The classifier's rows through the norm of these maps: R is B, or any number for one photo."""
         sigma = (maps.flatten(2).mean(2).var(1, correction=0) + self.eps).sqrt()
         scaled = rows * self.scale.to(maps)
-        return (scaled - scaled.mean(1, keepdim=True)) / sigma.unsqueeze(1), rows @ self.shift.to(maps) + bias
+        return (scaled - scaled.mean(1, keepdim=True)) / sigma.unsqueeze(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +123,9 @@ class Gated(Head):
         self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"] | Float[Tensor, "B C"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         return rows_for(classes, self.weight.to(maps)), rows_for(classes, self.bias.to(maps))
+
+    def rows(self, maps: Float[Tensor, "1 D h w"]) -> Float[Tensor, "C D"]:
+        return self.weight.to(maps)
 
     def evidence(self, scores: Float[Tensor, "B N"], constants: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         return (scores + constants.unsqueeze(1)).relu().mean(1)

@@ -296,12 +296,12 @@ def renamed(node: Node, name: Callable[[str], str]) -> Node:
 
 def explain(error: "UnexpectedInput", text: str) -> str:
     """Where the text went wrong, what stands there, what could."""
-    position: int = -1 if error.pos_in_stream is None else error.pos_in_stream
+    position = getattr(error, "pos_in_stream", None)
     sources = (getattr(error, name, None) for name in ("accepts", "expected", "allowed"))
     expected: Iterable[str] = next(filter(None, sources), ())
     could = [words for name, words in WORDS.items() if name in expected]
     choices = f"; there could stand {', '.join(could)}" if could else ""
-    if position < 0 or position >= len(text) or is_at_end(error):
+    if position is None or position < 0 or position >= len(text) or is_at_end(error):
         return f"column {len(text) + 1}: it ends too early{choices}"
     hint = ""
     if text[position] == ",":
@@ -414,6 +414,7 @@ def columns(query: Query) -> list[Query]:
             labels=tuple((of_photo[number],) for of_photo in query.labels),
             marks=query.marks[number : number + 1],
             classes=tuple((of_photo[number],) for of_photo in query.classes),
+            ranks=query.ranks[number : number + 1],
             sign_margin=None if query.sign_margin is None else query.sign_margin[:, [number]],
         )
         for number in range(count)
@@ -473,6 +474,7 @@ def changed(queries: Sequence[Query], vectors: Tensor, name: str) -> Query:
         vectors=vectors,
         labels=labelled(queries, lambda texts: f"{name}({', '.join(texts)})"),
         classes=(),
+        ranks=(),
         sign_margin=smallest_margin(queries),
         text="",
     )

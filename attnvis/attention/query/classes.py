@@ -44,6 +44,7 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
         torch.stack([reading.ask(classes) for classes in columns.T], 1),
         labels=tuple(tuple(score.name for score in of_photo) for of_photo in of_photos),
         classes=of_photos,
+        ranks=tuple(ranks) if ranks else (0,),
         marks=(None,) * columns.shape[1],
     )
 

@@ -131,7 +131,7 @@ def random_class(features: Features, seed: int = 0, count: int = 1) -> Query:
     shares = matched_shares(normal_draws(seed, count, classes)).to(reading.logits)
     vectors = torch.stack([reading.ask(row.expand(photos, -1)) for row in shares], 1)
     labels_of_photo = numbered(f"random class {seed}", count)
-    return Query(vectors, (labels_of_photo,) * photos, marks=(None,) * count)
+    return Query(vectors, (labels_of_photo,) * photos, marks=(None,) * count, ranks=(0,) * count)
 
 
 def random_patch(features: Features, seed: int = 0, count: int = 1) -> Query:

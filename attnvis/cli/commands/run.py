@@ -56,7 +56,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     else:
         decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
     query = prepared(query, backbone, preprocessing, photos=paths)
-    method = AttentionMethod(backbone, query, scaling, normalise)
+    method = AttentionMethod(backbone, query, scaling, normalise, random_classes=random_classes(cfg))
     plan = RunPlan(
         paths=tuple(paths),
         style=style,
@@ -86,6 +86,13 @@ def run(cfg: "DictConfig", folder: Path) -> int:
             results.record(outcome)
     print_photo_notes(results.photo_notes)
     return print_summary(results.done, results.reasons, folder)
+
+
+def random_classes(cfg: "DictConfig") -> int:
+    """How many each class map is compared with.  Raises ValueError for fewer than none."""
+    if cfg.random_classes < 0:
+        raise ValueError(f"random_classes={cfg.random_classes}: give 0 for no p value, or 1000 for one")
+    return int(cfg.random_classes)
 
 
 def provenance_of(folder: Path) -> "Provenance | None":
