@@ -5,7 +5,7 @@ through the network.
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from attnvis.explorer.page import Origin
 from attnvis.files import unique
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
+from attnvis.methods.exemplars import prepared
 from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
 
 __all__ = ["Comparison", "Explanation", "compare", "explain", "explain_all"]
@@ -73,6 +74,7 @@ def explain(
         questions=(as_query(single("query", query)),),
         scalings=None if scaling is None else (single("scaling", scaling),),
         normalisers=(single("normalise", normalise),),
+        photos=(pixels,),
     )
     explanations = asking.of(pixels)
     if len(explanations) != 1:
@@ -103,14 +105,11 @@ def explain_all(
     """
     net = loaded(backbone, settings)
     how = net.preprocessing.changed(fit, size)
-    asking = Asking(
-        net,
-        how,
-        questions=tuple(listed("query", queries, as_query).values()),
-        scalings=None if scalings is None else scalings_of(scalings),
-        normalisers=normalisers_of(normalisers),
-    )
-    return [explanation for photo in load_all(photos, how) for explanation in asking.of(photo)]
+    questions = tuple(listed("query", queries, as_query).values())
+    scalings = None if scalings is None else scalings_of(scalings)
+    pictures = tuple(load_all(photos, how))
+    asking = Asking(net, how, questions, scalings, normalisers_of(normalisers), photos=pictures)
+    return [explanation for photo in pictures for explanation in asking.of(photo)]
 
 
 def compare(
@@ -132,14 +131,16 @@ def compare(
     questions = listed("query", queries, as_query)
     if scalings is None:
         scalings = "inv_sqrt_d" if list(questions) == ["mean"] else "perplexity"
+    pictures = tuple(load_all(photos, how))
     asking = Asking(
         net,
         how,
         questions=tuple(questions.values()),
         scalings=scalings_of(scalings),
         normalisers=normalisers_of(normalisers),
+        photos=pictures,
     )
-    explanations = [explanation for photo in load_all(photos, how) for explanation in asking.of(photo)]
+    explanations = [explanation for photo in pictures for explanation in asking.of(photo)]
     return Comparison(
         tuple(explanations), asking.settings, network_text(net), warnings=tuple(net.warnings_at(how))
     )
@@ -159,6 +160,7 @@ class Asking:
     questions: tuple[Callable, ...]
     scalings: tuple[Named, ...] | None
     normalisers: tuple[Named, ...]
+    photos: tuple[Photo, ...] = ()  # all that are asked, for exemplar:run
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
@@ -174,11 +176,19 @@ class Asking:
         with undisturbed():
             return list(self.answers(photo))
 
+    @cached_property
+    def prepared(self) -> list[tuple[Callable, Callable]]:
+        """Every question as it was asked, and once its exemplars have been looked at."""
+        return [
+            (question, prepared(question, self.net, self.how, photos=self.photos))
+            for question in self.questions
+        ]
+
     def answers(self, photo: Photo) -> Iterator[Explanation]:
         layers = self.net(collate([photo], self.how))
         origin = self.origin(photo, layers)
-        for question in self.questions:
-            queries = {layer.layer: build_queries(question, layer) for layer in layers}
+        for question, function in self.prepared:
+            queries = {layer.layer: build_queries(function, layer) for layer in layers}
             for scaling, normalise in self.stages(question):
                 method = AttentionMethod(
                     self.net,

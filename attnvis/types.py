@@ -296,8 +296,8 @@ class Placement:
 class Head:
     """How a classifier reads the patches.  `attnvis.backbone.heads` has one for every way that is known.
 
-    `ask` gives the query vector of one class per photo, and what no patch changes:
-    logit_c = mean_i s_i + constant_c.
+    `ask` gives the query vector of one class per photo, or of shares of all classes, [B, C], and what no
+    patch changes: logit_c = mean_i s_i + constant_c.
     """
 
     kind: str
@@ -307,13 +307,17 @@ class Head:
         raise NotImplementedError
 
     def ask(
-        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
+        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"] | Float[Tensor, "B C"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         raise NotImplementedError
 
     def beside(self, prefix: Float[Tensor, "B P D"]) -> "Head":
         """The head of photos that have these class and register tokens; itself if it reads patches alone."""
         return self
+
+    def rows(self, maps: Float[Tensor, "1 D h w"]) -> Float[Tensor, "C D"] | None:
+        """What every class asks of one photo; None where one class at a time can be asked."""
+        return None
 
     def read(self, maps: Float[Tensor, "B D h w"]) -> tuple[Float[Tensor, "B C"], "Ask | None"]:
         """The logits; and where these took layers of the network, what asks that same pass of classes."""
@@ -327,7 +331,7 @@ class Head:
         return self.categories[index] if index < len(self.categories) else f"class {index}"
 
 
-Ask = Callable[[Int[Tensor, " B"]], Float[Tensor, "B D"]]  # one class per photo -> their query vectors
+Ask = Callable[[Tensor], Float[Tensor, "B D"]]  # one class per photo, or shares [B, C] -> their query vectors
 
 
 @dataclass(frozen=True)
@@ -396,6 +400,8 @@ class Query:
     text: str = ""  # as `language.parse` reads it: class:tabby, point:120,80
     marks: tuple[Box | tuple[float, float] | None, ...] = ()  # [Q]: a box, a (row, column), or nothing
     classes: tuple[tuple[ClassScore, ...], ...] = ()  # [B][Q], of a class query: how likely each class is
+    # [Q], of what asks a class: 1 for the likeliest of the photo, 2 for the next; 0: it was named
+    ranks: tuple[int, ...] = ()
     # of a query whose sign is free, 0 ... 1: how clearly it was chosen
     sign_margin: Float[Tensor, "B Q"] | None = None
 

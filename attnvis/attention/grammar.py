@@ -22,7 +22,10 @@ YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 WORDS = {word for word in (*YES, *NO) if word.isalpha()}  # settings, though they begin like a name
 
 QUOTED = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'"""
-PIECE = re.compile(rf"\s*(?:{QUOTED})\s*(?=,|\Z)|(?:\([^()]*\)|[^,])*", re.DOTALL)
+NESTED = r"\([^()]*\)"
+for _ in range(4):
+    NESTED = rf"\((?:[^()]|{NESTED})*\)"  # parentheses in parentheses
+PIECE = re.compile(rf"\s*(?:{QUOTED})\s*(?=,|\Z)|(?:{NESTED}|\[[^][]*\]|:\s*(?:{QUOTED})|[^,])*", re.DOTALL)
 
 
 def split_texts(value: str, names: Container[str]) -> list[str]:
@@ -44,7 +47,7 @@ def split_texts(value: str, names: Container[str]) -> list[str]:
 
 
 def split_pieces(value: str) -> list[str]:
-    """What stands between the commas, those in quotes and parentheses not counted."""
+    """What stands between the commas, those in quotes, parentheses and brackets not counted."""
     pieces: list[str] = []
     position = 0
     while position <= len(value):
@@ -62,7 +65,7 @@ def begins_a_text(piece: str, names: Container[str]) -> bool:
         return name in names or bool(re.fullmatch(QUOTED, piece.strip()))
     if re.match(r"\w+\s*=", piece) or piece.strip().lower() in WORDS:
         return False
-    return bool(re.match(r"[^\W\d]|[\"']", piece))
+    return bool(re.match(r"-?(\d[\d.]*\s*\*\s*)?[^\W\d]|-?(\d[\d.]*\s*\*\s*)?\(|[\"']", piece))
 
 
 def divide(text: str) -> tuple[str, str | None]:

@@ -40,6 +40,8 @@ def format_function(function: Callable) -> str:
         settings = function.keywords
         function = function.func
     name = getattr(function, "__name__", type(function).__name__).rstrip("_")
+    if name == "formula" and "text" in settings:
+        return str(settings["text"])  # a query that is typed as it stands
     parameters = setting_parameters(function) if settings else []
     while parameters and settings.get(parameters[-1].name, parameters[-1].default) == parameters[-1].default:
         parameters.pop()

@@ -52,9 +52,12 @@ class Linear(Head):
         return self(maps.flatten(2).mean(2))
 
     def ask(
-        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
+        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"] | Float[Tensor, "B C"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
-        return self.weight.to(maps)[classes], self.bias.to(maps)[classes]
+        return rows_for(classes, self.weight.to(maps)), rows_for(classes, self.bias.to(maps))
+
+    def rows(self, maps: Float[Tensor, "1 D h w"]) -> Float[Tensor, "C D"]:
+        return self.weight.to(maps)
 
     def __call__(self, tokens: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
         return tokens @ self.weight.to(tokens).T + self.bias.to(tokens)
@@ -86,12 +89,19 @@ class FrozenNorm(Head):
         return normed @ self.weight.to(maps).T + self.bias.to(maps)
 
     def ask(
-        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
+        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"] | Float[Tensor, "B C"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
-        rows, bias = self.weight.to(maps)[classes], self.bias.to(maps)[classes]
+        rows, bias = rows_for(classes, self.weight.to(maps)), rows_for(classes, self.bias.to(maps))
+        return self.centred(rows, maps), rows @ self.shift.to(maps) + bias
+
+    def rows(self, maps: Float[Tensor, "1 D h w"]) -> Float[Tensor, "C D"]:
+        return self.centred(self.weight.to(maps), maps)
+
+    def centred(self, rows: Float[Tensor, "R D"], maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "R D"]:
+        """The classifier's rows through the norm of these maps: R is B, or any number for one photo."""
         sigma = (maps.flatten(2).mean(2).var(1, correction=0) + self.eps).sqrt()
         scaled = rows * self.scale.to(maps)
-        return (scaled - scaled.mean(1, keepdim=True)) / sigma.unsqueeze(1), rows @ self.shift.to(maps) + bias
+        return (scaled - scaled.mean(1, keepdim=True)) / sigma.unsqueeze(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +120,12 @@ class Gated(Head):
         return (maps.flatten(2).mT @ self.weight.to(maps).T + self.bias.to(maps)).relu().mean(1)
 
     def ask(
-        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
+        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"] | Float[Tensor, "B C"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
-        return self.weight.to(maps)[classes], self.bias.to(maps)[classes]
+        return rows_for(classes, self.weight.to(maps)), rows_for(classes, self.bias.to(maps))
+
+    def rows(self, maps: Float[Tensor, "1 D h w"]) -> Float[Tensor, "C D"]:
+        return self.weight.to(maps)
 
     def evidence(self, scores: Float[Tensor, "B N"], constants: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         return (scores + constants.unsqueeze(1)).relu().mean(1)
@@ -137,13 +150,11 @@ class Gradient(Head):
         return self.rest(maps)
 
     def ask(
-        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"]
+        self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"] | Float[Tensor, "B C"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         _, ask = self.read(maps)
-        nothing = self.logits_of_nothing(maps)
-        return ask(classes), nothing.expand(len(maps), -1).gather(
-            1, classes.to(nothing.device).unsqueeze(1)
-        ).squeeze(1)
+        nothing = self.logits_of_nothing(maps[:1])
+        return ask(classes), rows_for(classes.to(nothing.device), nothing)
 
     def beside(self, prefix: Float[Tensor, "B P D"]) -> "Gradient":
         rest: Any = self.rest
@@ -158,7 +169,10 @@ class Gradient(Head):
 
         def ask(classes: Tensor) -> Tensor:
             with torch.inference_mode(False):
-                chosen = torch.zeros_like(logits).scatter(1, classes.unsqueeze(1), 1.0)
+                if classes.is_floating_point():
+                    chosen = classes.to(logits)
+                else:
+                    chosen = torch.zeros_like(logits).scatter(1, classes.unsqueeze(1), 1.0)
                 (slope,) = torch.autograd.grad(logits, inputs, chosen, retain_graph=True)
                 return slope.sum((2, 3))
 
@@ -175,6 +189,11 @@ class Gradient(Head):
         if like not in self.constants:
             self.constants[like] = self.logits(torch.zeros_like(maps))
         return self.constants[like]
+
+
+def rows_for(classes: Tensor, rows: Float[Tensor, "C ..."]) -> Float[Tensor, "B ..."]:
+    """One class's row per photo; or of shares of all classes, [B, C], the rows mixed in these shares."""
+    return classes.to(rows) @ rows if classes.is_floating_point() else rows[classes]
 
 
 def to_device(head: Head, device: torch.device) -> Head:

@@ -18,6 +18,7 @@ __all__ = [
 # stands, whatever it means to Hydra: =, brackets, quotes, blanks, ${...}.
 ONE_TEXT = frozenset(
     {"run", "clip", "folder", "cache.folder", "hydra.run.dir", "hydra.sweep.dir", "name"}
+    | {f"query.{key}" for key in ("text", "photo", "shape", "file")}
     | {f"logger.{key}" for key in ("project", "entity", "group", "name", "job_type", "notes", "id", "dir")}
 )
 # commas make several jobs, where there can be

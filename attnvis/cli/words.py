@@ -41,7 +41,7 @@ def to_overrides(words: Iterable[str], command: Command) -> list[str]:
     need no brackets.  Ends the process for flags that there are not, for stages that mean nothing, and for
     words that contradict one another.
     """
-    words = with_their_words(list(words))
+    words = with_their_operands(with_their_words(list(words)))
     multirun = "-m" in words or "--multirun" in words
     folders = own_folders(words)
     bare: list[str] = []
@@ -151,6 +151,20 @@ def with_their_words(words: list[str]) -> list[str]:
     for previous, word in zip(["", *words], words, strict=False):
         if previous in FLAGS_WITH_A_WORD:
             joined[-1] = f"{previous}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def with_their_operands(words: list[str]) -> list[str]:
+    """query=class:tabby - class:lynx in three words, without the quotes of a shell -> in one."""
+    joined: list[str] = []
+    for word in words:
+        is_operand = (
+            bool(joined) and joined[-1].startswith("query=") and joined[-1].endswith((" -", " +", " *"))
+        )
+        if (word in ("-", "+", "*") and joined and joined[-1].startswith("query=")) or is_operand:
+            joined[-1] += f" {word}"
         else:
             joined.append(word)
     return joined

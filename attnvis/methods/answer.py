@@ -21,6 +21,9 @@ UNLIKELY = 0.01  # probability: a class below it is drawn all the same, and the 
 FREE_SIGN = 0.75
 
 
+CHANCE = 0.05  # a p value above it is said: the map may be anybody's
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """One map over one photo, and where it comes from.
@@ -39,6 +42,7 @@ class Answer:
     layer: str = "last"
     class_score: ClassScore | None = None  # of a class query
     sign_margin: float | None = None  # of a query whose sign is free, 0 ... 1
+    p_value: float | None = None  # of a class query: how often a random class's hottest patch is as hot
     # the network's likeliest classes on this photo, with probabilities
     predicted: tuple[tuple[str, float], ...] = ()
 
@@ -84,6 +88,11 @@ class Answer:
         ]
 
     @property
+    def is_chance(self) -> bool:
+        """Whether a random class's map would be as hot: its p value is known, and large."""
+        return self.p_value is not None and self.p_value > CHANCE
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the map has to know, in sentences."""
         warnings = []
@@ -98,6 +107,8 @@ class Answer:
             score = self.class_score
             chance = percent(score.probability)
             warnings.append(f"unlikely: the network gives {score.name} {chance} here, rank {score.rank}")
+        if self.p_value is not None and self.is_chance:
+            warnings.append(f"chance: {percent(self.p_value)} of random classes have as hot a patch")
         if self.sign_margin is not None and self.sign_margin < FREE_SIGN:
             warnings.append(
                 "free sign: in a mirror or at another size the map may turn into its opposite "

@@ -1,5 +1,6 @@
 """Attention as a saliency method: a batch of photos in, one answer per layer and query out."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +12,7 @@ from torch import Tensor
 from attnvis.attention import normalise as normalisers
 from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling, at_least_float32, weigh
+from attnvis.attention.null import p_values
 from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
@@ -36,6 +38,7 @@ class AttentionMethod:
     query: QueryFunction = kinds.mean
     scaling: Scaling = scalings.inv_sqrt_d
     normalise: Normalise = normalisers.softmax
+    random_classes: int = 0  # random classes that the map of a class is compared with; 0: it is not
 
     def __call__(self, batch: Batch) -> list[list[Answer]]:
         return self.answer(self.backbone(batch))
@@ -72,6 +75,7 @@ class AttentionMethod:
         attention, numbers = self.attend(scores, features)
         asked = [(query, column) for query in queries for column in range(query.vectors.shape[1])]
         attentions = alone(attention)
+        chances = self.chances(queries, features)
         for photo, placement in enumerate(features.placements):
             answers = []
             weights, vectors = attention.weights[photo].unbind(), scores.query[photo].unbind()
@@ -89,10 +93,18 @@ class AttentionMethod:
                     layer=features.layer,
                     class_score=query.classes[photo][column] if query.classes else None,
                     sign_margin=margin,
+                    p_value=chances[photo][number] if chances else None,
                     predicted=predicted[photo],
                 )
                 answers.append(answer)
             yield answers
+
+    def chances(self, queries: Sequence[Query], features: Features) -> list[list[float | None]]:
+        """For each photo and query its p value, None where there is none; [] where nobody asks."""
+        if not self.random_classes or not any(query.ranks for query in queries):
+            return []
+        values = torch.cat([p_values(query, features, draws=self.random_classes) for query in queries], 1)
+        return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
 
     def attend(self, scores: Scores, features: Features) -> tuple[Attention, list[list[dict[str, float]]]]:
         """The attention, and for each photo and query its diagnostics."""

@@ -57,7 +57,7 @@ class PhotoDrawer:
                     pixels,
                     answer.cells,
                     self.style,
-                    title=f"{photo.name}: {answer.label}",
+                    title=title(photo, answer),
                     lines=list(self.lines(answer, photo)),
                     mark=answer.mark,
                     field=answer.field,
@@ -82,6 +82,8 @@ class PhotoDrawer:
         yield "query", answer.query
         if answer.class_score:
             yield "this class", answer.class_score
+        if answer.p_value is not None:
+            yield "as hot by chance", f"p = {answer.p_value:.2g}, beside random classes"
         yield from class_lines(answer.predicted, off_size=bool(self.provenance.class_size))
         if self.scaling:  # else the method has none
             yield "scaling", scaling_text(self.scaling)
@@ -93,6 +95,12 @@ class PhotoDrawer:
             yield "photo", photo_note
         for warning in (*self.warnings, *answer.warnings):
             yield "warning", warning
+
+
+def title(photo: Photo, answer: Answer) -> str:
+    """Of a panel: a map that a random class would give as well says so here."""
+    doubt = f" (as hot by chance: p = {answer.p_value:.2g})" if answer.is_chance else ""
+    return f"{photo.name}: {answer.label}{doubt}"
 
 
 def outline_text(field: Box, seen: Box) -> str:

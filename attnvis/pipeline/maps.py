@@ -73,6 +73,7 @@ def described(answer: Answer) -> dict[str, Any]:
         "placement": asdict(answer.placement),
         "class_score": answer.class_score and asdict(answer.class_score),
         "sign_margin": answer.sign_margin,
+        "p_value": answer.p_value,
         "predicted": [[name, probability] for name, probability in answer.predicted],
     }
 
@@ -230,5 +231,6 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
         layer=entry["layer"],
         class_score=checked_score(entry.get("class_score")),
         sign_margin=checked_margin(entry.get("sign_margin")),
+        p_value=checked_margin(entry.get("p_value")),
         predicted=tuple((str(name), float(chance)) for name, chance in entry.get("predicted", ())),
     )

@@ -34,6 +34,7 @@ NUMBERS = (
     *("index", "height", "width", "patches", "rows", "columns", "probability"),
     *CLASS,
     "sign_margin",
+    "p_value",
     *DESCRIPTIONS,
 )
 EVERY = ("height", "width", "patches", "rows", "columns", "perplexity", "max_times_uniform")
@@ -43,6 +44,7 @@ COLUMNS = (
     *("patches", "rows", "columns", "placement", "predicted", "probability"),
     *CLASS,
     "sign_margin",
+    "p_value",
     *DESCRIPTIONS,
     *FILES,
     "seal",
@@ -67,6 +69,8 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         row |= class_columns(answer.class_score)
     if answer.sign_margin is not None:
         row["sign_margin"] = answer.sign_margin
+    if answer.p_value is not None:
+        row["p_value"] = answer.p_value
     return answer.diagnostics | row
 
 
@@ -197,7 +201,8 @@ def row_seal(folder: Path, row: Mapping[str, Any], digests: Mapping[str, str] | 
 
 
 def text_seal(row: Mapping[str, Any]) -> str:
-    texts = ["" if row.get(name) is None else str(row[name]) for name in COLUMNS if name != "seal"]
+    names = [name for name in COLUMNS if name != "seal" and (name != "p_value" or row.get(name))]  # it is new
+    texts = ["" if row.get(name) is None else str(row[name]) for name in names]
     return json_digest(list(map(as_written, texts)))
 
 

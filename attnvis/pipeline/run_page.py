@@ -19,7 +19,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from attnvis.files import naming, read_bytes
-from attnvis.methods.answer import FREE_SIGN, UNLIKELY
+from attnvis.methods.answer import CHANCE, FREE_SIGN, UNLIKELY
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
 from attnvis.render import html
 from attnvis.render.html import number
@@ -158,6 +158,7 @@ def badges_of(row: Mapping[str, object]) -> list[str]:
         "nearly uniform": perplexity > NEARLY_UNIFORM * patches,
         "saturated": saturated == 1,
         "unlikely": number(row.get("class_probability")) < UNLIKELY,
+        "chance": number(row.get("p_value")) > CHANCE,
         "free sign": number(row.get("sign_margin")) < FREE_SIGN,
     }
     return [badge for badge, earned in badges.items() if earned]

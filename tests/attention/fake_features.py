@@ -45,7 +45,10 @@ TEXTS = [
     "pca:2",
     "pca:2,false",
 ]
-TEXTS += ["distance", "norm"]
+TEXTS += ["distance", "norm", "contrast:tabby", "rest", "log_odds:3", "finer:ant,0.6,2", "gem", "iterated:2"]
+TEXTS += ["random_class:3", "random_patch:3", "class:[tabby,bee]", "class:predicted#2"]
+TEXTS += ["mask:12,3,70,5,40,40", "class:tabby - 0.5*point:40,31.5", "mean(class:bee, 2*mean)"]
+TEXTS += ["orthogonal(class:bee, mean)", "normalise(context(mean))"]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -51,8 +51,11 @@ from attnvis.types import Box, ClassScore, Features, PhotoError, Placement, Quer
 
 
 def test_what_a_text_may_name_a_config_may_call_and_there_is_a_yaml_of_it():
-    assert set(KINDS.values()) == {getattr(query, name) for name in query.__all__} - {query.several}
-    assert sorted(KINDS) == sorted(set(catalogue.options("query")) - {"several"})
+    assert set(KINDS.values()) == {getattr(query, name) for name in query.__all__} - {
+        query.several,
+        query.formula,
+    }
+    assert sorted(KINDS) == sorted(set(catalogue.options("query")) - {"several", "formula"})
     for name, function in KINDS.items():
         target = f"attnvis.attention.query.{function.__name__}"
         assert catalogue.settings(f"query/{name}")["_target_"] == target

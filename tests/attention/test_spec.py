@@ -99,7 +99,9 @@ def test_settings_take_the_types_of_the_signature():
 )
 def test_an_unknown_query_is_told_with_those_that_there_are(text, hints):
     message = complaint(UnknownName, parse, text)
-    assert all(hint in message for hint in [*hints, "mean", "rarity", "box, class, distance, mean"]), message
+    assert all(hint in message for hint in [*hints, "mean", "rarity", "box, class, contrast, distance"]), (
+        message
+    )
 
 
 @pytest.mark.parametrize(

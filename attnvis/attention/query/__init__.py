@@ -1,6 +1,50 @@
 """What is asked of the patches.  The functions here are those that a config may call."""
 
-from attnvis.attention.query.kinds import box, class_, distance, mean, norm, pca, point, random, rarity
-from attnvis.attention.query.language import several
+from attnvis.attention.query.kinds import (
+    box,
+    class_,
+    contrast,
+    distance,
+    exemplar,
+    finer,
+    gem,
+    iterated,
+    log_odds,
+    mask,
+    mean,
+    norm,
+    pca,
+    point,
+    random,
+    random_class,
+    random_patch,
+    rarity,
+    rest,
+    vector,
+)
+from attnvis.attention.query.language import formula, several
 
-__all__ = ["box", "class_", "distance", "mean", "norm", "pca", "point", "random", "rarity", "several"]
+__all__ = [
+    "box",
+    "class_",
+    "contrast",
+    "distance",
+    "exemplar",
+    "finer",
+    "formula",
+    "gem",
+    "iterated",
+    "log_odds",
+    "mask",
+    "mean",
+    "norm",
+    "pca",
+    "point",
+    "random",
+    "random_class",
+    "random_patch",
+    "rarity",
+    "rest",
+    "several",
+    "vector",
+]

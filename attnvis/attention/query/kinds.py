@@ -4,18 +4,49 @@ Every function: Features -> Query, or a list of them, or bare vectors [B, Q, D];
 Scores are linear in the query: scores(k * q1 + q2) = k * scores(q1) + scores(q2).
 """
 
-import difflib
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+import math
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from attnvis.geometry import extent_along
-from attnvis.types import Box, ClassScore, Features, Head, PhotoError, Placement, Query, find_class
+from attnvis.attention.query.classes import class_, contrast, finer, log_odds, read_classes, rest
+from attnvis.attention.query.given import exemplar, mask, vector
+from attnvis.attention.query.patches import (
+    interpolation_weights,
+    labels,
+    named_placements,
+    numbered,
+    outer_product,
+    overlap_lengths,
+    weighted_mean,
+)
+from attnvis.types import Box, Features, PhotoError, Query
 
-__all__ = ["KINDS", "box", "class_", "distance", "mean", "norm", "pca", "point", "random", "rarity"]
+__all__ = [
+    "KINDS",
+    "box",
+    "class_",
+    "contrast",
+    "distance",
+    "exemplar",
+    "finer",
+    "gem",
+    "iterated",
+    "log_odds",
+    "mask",
+    "mean",
+    "norm",
+    "pca",
+    "point",
+    "random",
+    "random_class",
+    "random_patch",
+    "rarity",
+    "rest",
+    "vector",
+]
 
 QueryFunction = Callable[[Features], Query | Tensor | list[Query]]
 
@@ -27,61 +58,6 @@ def mean(features: Features) -> Query:
     SimPool (Psomas et al. 2023) without its learned matrices.
     """
     return Query(features.mean.unsqueeze(1), labels(features, "mean"))
-
-
-def class_(features: Features, name: str | int = "predicted") -> Query:
-    """q = what the classifier asks of the patches for this class.
-
-    Its certificate says whether mean s_i + constant is the class's logit; if so the scores are a class
-    activation map (Zhou et al. 2016), else the query is Grad-CAM's and the map an approximation.
-
-    `name` is a category, its index, or "predicted": the network's own answer, photo by photo.  Raises
-    ValueError where there is no classifier, or no such class.
-    """
-    head, logits, ask = features.head, features.logits, features.ask
-    if head is None:
-        raise ValueError(
-            "a class query needs a classifier, and this backbone has none: "
-            f"give it a head, or ask another query{or_a_kind(name)}"
-        )
-    if logits is None:  # of an earlier layer: what follows in the network is run only now
-        logits, ask = head.read(features.maps)
-        logits = logits.float()
-    if name == "predicted":
-        classes = logits.argmax(-1)
-    else:
-        try:
-            index = find_class(name, head.categories, count=logits.shape[1])
-        except ValueError as error:
-            raise ValueError(f"{error}{or_a_kind(name)}") from None
-        classes = torch.full((len(logits),), index, device=logits.device)
-    scores = class_scores(head, logits, classes=classes)
-    vectors = ask(classes) if ask else head.ask(features.maps, classes)[0]
-    return Query(
-        vectors.unsqueeze(1),
-        labels=tuple((score.name,) for score in scores),
-        classes=tuple((score,) for score in scores),
-    )
-
-
-def or_a_kind(name: str | int) -> str:
-    """The kind of query that may have been meant by what was taken for a class; "" for none."""
-    near = difflib.get_close_matches(str(name).lower(), KINDS, n=1, cutoff=0.7)
-    return f" Or the query {near[0]}?" if near else ""
-
-
-def class_scores(head: Head, logits: Float[Tensor, "B C"], classes: Int[Tensor, " B"]) -> list[ClassScore]:
-    """What the network says of one class per photo."""
-    logits = logits.double()
-    chosen = logits.gather(1, classes.unsqueeze(1))  # [B, 1]
-    probabilities = (chosen - logits.logsumexp(1, keepdim=True)).exp().flatten()
-    ranks = 1 + (logits > chosen).sum(1)
-    columns = (classes, probabilities, chosen.flatten(), ranks)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [
-        ClassScore(index, head.category(index), probability=probability, logit=logit, rank=rank)
-        for index, probability, logit, rank in rows
-    ]
 
 
 def point(features: Features, x: float, y: float) -> Query:
@@ -140,15 +116,90 @@ def random(features: Features, seed: int = 0, count: int = 1) -> Query:
     A map that looks like this one's says nothing about its query.  Raises ValueError for a count below 1, and
     for a seed of more than 64 bits.
     """
+    photos, _, channels = features.tokens.shape
+    vectors = normal_draws(seed, count, channels).to(features.tokens).expand(photos, -1, -1)
+    return Query(vectors, (numbered(f"random {seed}", count),) * photos, marks=(None,) * count)
+
+
+def random_class(features: Features, seed: int = 0, count: int = 1) -> Query:
+    """q ~ N(mean, covariance) of what the classifier asks for its classes: what one more class might ask.
+
+    Raises as `random` does, and ValueError without a classifier.
+    """
+    reading = read_classes(features, "random_class")
+    photos, classes = reading.logits.shape
+    shares = matched_shares(normal_draws(seed, count, classes)).to(reading.logits)
+    vectors = torch.stack([reading.ask(row.expand(photos, -1)) for row in shares], 1)
+    labels_of_photo = numbered(f"random class {seed}", count)
+    return Query(vectors, (labels_of_photo,) * photos, marks=(None,) * count, ranks=(0,) * count)
+
+
+def random_patch(features: Features, seed: int = 0, count: int = 1) -> Query:
+    """q ~ N(mean, covariance) of this photo's patches.  Raises as `random` does."""
+    photos, patches, _ = features.tokens.shape
+    vectors = matched_shares(normal_draws(seed, count, patches)).to(features.tokens) @ features.tokens
+    return Query(vectors, (numbered(f"random patch {seed}", count),) * photos, marks=(None,) * count)
+
+
+def normal_draws(seed: int, count: int, size: int) -> Float[Tensor, "Q M"]:
+    """Raises ValueError for a count below 1, and for a seed of more than 64 bits."""
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"query random needs a seed of at most 64 bits, -2^63 ... 2^64 - 1, not {seed}")
     if count < 1:
         raise ValueError(f"query random needs a count of at least 1, not {count}")
-    photos, _, channels = features.tokens.shape
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.randn(count, channels, generator=generator, dtype=torch.float64)
-    vectors = draws.to(features.tokens).expand(photos, -1, -1)
-    return Query(vectors, (numbered(f"random {seed}", count),) * photos, marks=(None,) * count)
+    return torch.randn(count, size, generator=generator, dtype=torch.float64)
+
+
+def matched_shares(draws: Float[Tensor, "Q M"]) -> Float[Tensor, "Q M"]:
+    """N(0, I) -> shares of M vectors: over the draws their sum has the vectors' mean and covariance."""
+    centred = draws - draws.mean(1, keepdim=True)
+    return 1 / draws.shape[1] + centred / max(draws.shape[1] - 1, 1) ** 0.5
+
+
+def gem(features: Features, p: float = 3.0) -> Query:
+    """q = (mean of v^p)^(1/p), channel by channel: typical of strong patches (GeM, Radenovic et al. 2018).
+
+    p = 1 is the mean, large p the maximum; below 0 the features count as 0.  Raises ValueError for p <= 0.
+    """
+    if not 0 < p < math.inf:  # NaN fails too
+        raise ValueError(f"gem needs a power above 0, not {p:g}")
+    positive = features.tokens.double().clamp_min(0)
+    largest = positive.amax(1, keepdim=True).clamp_min(1e-30)  # or a high power would overflow
+    pooled = largest * (positive / largest).pow(p).mean(1, keepdim=True).pow(1 / p)
+    return Query(pooled.to(features.tokens), labels(features, f"gem {p:g}"))
+
+
+def iterated(features: Features, steps: int = 3, beta: float | None = None) -> Query:
+    """q = the mean patch, then `steps` times the context of its attention.
+
+    q <- sum_i softmax(beta q . v_i) v_i is the update of a modern Hopfield network (Ramsauer et al. 2021): it
+    finds a mode of the patches' density.  Its energy, |q|^2 / 2 - log sum_i exp(beta q . v_i) / beta, never
+    rises; the label says from where to where.
+    `beta` None: 1/sqrt(d).  Raises ValueError for fewer than 1 step, and a beta of 0 or below.
+    """
+    if steps < 1:
+        raise ValueError(f"iterated needs at least 1 step, not {steps}")
+    beta = features.tokens.shape[2] ** -0.5 if beta is None else beta
+    if not 0 < beta < math.inf:  # NaN fails too
+        raise ValueError(f"iterated needs a beta above 0, not {beta:g}")
+    tokens = features.tokens.double()
+    query = tokens.mean(1, keepdim=True)
+    energies = [energy(query, tokens, beta)]
+    for _ in range(steps):
+        query = (beta * query @ tokens.mT).softmax(-1) @ tokens
+    energies.append(energy(query, tokens, beta))
+    texts = tuple(
+        (f"mean, iterated {steps} (energy {first:.4g} to {last:.4g})",)
+        for first, last in zip(*energies, strict=True)
+    )
+    return Query(query.to(features.tokens), texts)
+
+
+def energy(query: Float[Tensor, "B 1 D"], tokens: Float[Tensor, "B N D"], beta: float) -> list[float]:
+    """Of a modern Hopfield network that stores the patches."""
+    overlap = (beta * query @ tokens.mT).logsumexp(-1) / beta
+    return (query.square().sum(-1) / 2 - overlap).flatten().tolist()
 
 
 def distance(features: Features) -> Query:
@@ -229,72 +280,25 @@ MOST_SOLVED = (
 KINDS: dict[str, Callable] = {  # what a query's text may begin with, in the order in which messages list it
     "box": box,
     "class": class_,
+    "contrast": contrast,
     "distance": distance,
+    "exemplar": exemplar,
+    "finer": finer,
+    "gem": gem,
+    "iterated": iterated,
+    "log_odds": log_odds,
+    "mask": mask,
     "mean": mean,
     "norm": norm,
     "pca": pca,
     "point": point,
     "random": random,
+    "random_class": random_class,
+    "random_patch": random_patch,
     "rarity": rarity,
+    "rest": rest,
+    "vector": vector,
 }
-
-
-def labels(features: Features, text: str) -> tuple[tuple[str, ...], ...]:
-    """One query with the same label on every photo: [B][1]."""
-    return ((text,),) * len(features.tokens)
-
-
-def numbered(text: str, count: int) -> tuple[str, ...]:
-    """One label per query of a photo: the text, and where there are several their numbers from 1."""
-    if count == 1:
-        return (text,)
-    return tuple(f"{text} #{number}" for number in range(1, count + 1))
-
-
-def named_placements(features: Features) -> list[tuple[str, Placement]]:
-    """Each photo's name and placement; features that were not made of files have no names."""
-    names = features.names or ("",) * len(features.placements)
-    return list(zip(names, features.placements, strict=True))
-
-
-def weighted_mean(features: Features, shares: list[Float[Tensor, " N"]]) -> Float[Tensor, "B 1 D"]:
-    """The mean patch of each photo, its patches weighted by the photo's shares (>= 0, of any sum)."""
-    weights = torch.stack(shares).to(features.tokens)
-    return (weights / weights.sum(-1, keepdim=True)).unsqueeze(1) @ features.tokens
-
-
-def outer_product(rows: Sequence[float], columns: Sequence[float]) -> Float[Tensor, " N"]:
-    """Weights of rows and columns -> weights of patches, i = row * w + column."""
-    down, across = (torch.tensor(weights, dtype=torch.float64) for weights in (rows, columns))
-    return torch.outer(down, across).flatten()
-
-
-def cell_centres(placement: Placement, axis: int) -> list[float]:
-    """Along the rows (axis 0) or columns (1) of the photo, in its pixels."""
-    return [placement.first[axis] + placement.step[axis] * cell for cell in range(placement.grid[axis])]
-
-
-def interpolation_weights(placement: Placement, axis: int, position: float) -> list[float]:
-    """Of the cells along an axis: linear interpolation between their centres at a position of the photo,
-    summing to 1.
-
-    Beyond the outer centres the outer cell has all the weight.
-    """
-    centres = cell_centres(placement, axis)
-    inside = min(max(position, centres[0]), centres[-1])
-    return [max(0.0, 1 - abs(centre - inside) / placement.step[axis]) for centre in centres]
-
-
-def overlap_lengths(placement: Placement, axis: int, low: float, high: float) -> list[float]:
-    """The length that each cell along an axis shares with [low, high), in pixels of the photo.
-
-    Cells reach half-way to their neighbours, the outer ones to the edge of what was seen.
-    """
-    between = [(before + after) / 2 for before, after in pairwise(cell_centres(placement, axis))]
-    start, length = extent_along(placement.seen, axis)
-    edges = [float(start), *between, float(start + length)]
-    # NaN stands first, and stays: min and max give the first of two that do not compare
-    return [max(min(high, end) - max(low, begin), 0.0) for begin, end in pairwise(edges)]
 
 
 def principal_directions(

@@ -3,9 +3,9 @@
 Texts are `class:tabby`, `point:120,80` and the like; `several` asks many at once.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from numbers import Real
 from typing import Any
 
@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from attnvis.attention.grammar import divide
-from attnvis.attention.query.kinds import KINDS, QueryFunction, box, class_, numbered, point
+from attnvis.attention.query import algebra
+from attnvis.attention.query.given import Encode, look_at
+from attnvis.attention.query.kinds import KINDS, QueryFunction, box, class_, exemplar, point
+from attnvis.attention.query.patches import numbered
 from attnvis.attention.spec import NUMBERS, format_function, parse_function
 from attnvis.types import Features, Query
 
-__all__ = ["Question", "as_query", "build_queries", "is_vector", "parse", "several"]
+__all__ = ["Question", "as_query", "build_queries", "formula", "is_vector", "parse", "prepare", "several"]
 
 # What a person may mean a query by: a text, a class's index, (x, y), (x, y, width, height), a vector
 # [D] (or a list of floats) or several [Q, D], a function of Features.
@@ -41,6 +44,51 @@ def several(features: Features, of: Sequence[str | QueryFunction]) -> list[Query
         function = parse(entry) if isinstance(entry, str) else entry
         queries += build_queries(function, features)
     return queries
+
+
+def formula(features: Features, text: str) -> list[Query]:
+    """Queries added, subtracted and scaled, as in class:tabby - 0.5*point:120,80: `algebra` has the language.
+
+    Raises ValueError where the text means nothing, and what its terms raise.
+    """
+    return Formula(algebra.read(text), parse_term)(features)
+
+
+@dataclass(frozen=True, eq=False)
+class Formula:
+    """A formula's tree as a query function; `function` gives that of a term."""
+
+    node: algebra.Node
+    function: Callable[[str], QueryFunction]
+
+    def __call__(self, features: Features) -> list[Query]:
+        queries = algebra.combine(
+            self.node, lambda term: build_queries(self.function(term), features), tokens=features.tokens
+        )
+        text = algebra.write(self.node)
+        return [replace(query, text=text) for query in queries]
+
+
+def prepare(function: QueryFunction, encode: Encode) -> QueryFunction:
+    """The query, once what it sees beside the photo that is asked has been looked at: exemplars, wherever
+    they stand.
+
+    `encode` gives photos' features by a name.  Raises what it raises, and what `parse` does.
+    """
+    if not isinstance(function, partial):
+        return function
+    settings = function.keywords
+    if function.func is exemplar:
+        return look_at(settings["photo"], encode)
+    if function.func is several:
+        entries = [settings["of"]] if isinstance(settings["of"], str) else settings["of"]
+        functions = [parse(entry) if isinstance(entry, str) else entry for entry in entries]
+        return partial(several, of=[prepare(entry, encode) for entry in functions])
+    if function.func is formula:
+        node = algebra.read(settings["text"])
+        functions_of = {term.text: prepare(parse_term(term.text), encode) for term in algebra.terms(node)}
+        return Formula(node, functions_of.__getitem__)
+    return function
 
 
 def build_queries(function: QueryFunction, features: Features) -> list[Query]:
@@ -69,15 +117,36 @@ def build_queries(function: QueryFunction, features: Features) -> list[Query]:
 
 
 def parse(text: str) -> QueryFunction:
-    """A query's kind, then its settings in order: mean, class:tabby, point:120,80, box:10,20,100,50, pca:2.
+    """A query's kind, then its settings in order: mean, class:tabby, point:120,80, box:10,20,100,50, pca:2;
+    or several of them added up, class:tabby - 0.5*mean.
 
     A name or a number alone that is no kind is a class: tabby, 281.  Raises UnknownName where the text is
-    neither, ValueError where its settings do not fit.
+    neither, ValueError where its settings do not fit, and for a formula with its column.
     """
-    name, settings = divide(text)
+    return parse_formula(text) if algebra.is_formula(text) else parse_term(text)
+
+
+@lru_cache(maxsize=256)
+def parse_formula(text: str) -> QueryFunction:
+    """Each term as it is spelled in full: tabby - lynx is class:tabby - class:lynx."""
+    terms = {}
+    for term in algebra.terms(algebra.read(text)):
+        try:
+            terms[term.text] = parse_term(algebra.without_quotes(term.text))
+        except ValueError as error:
+            raise ValueError(f"query {text!r}, column {term.column}: {error}") from None
+    node = algebra.renamed(algebra.read(text), lambda term: format_function(terms[term]))
+    if isinstance(node, algebra.Term):
+        return parse_term(node.text)
+    return partial(formula, text=algebra.write(node))
+
+
+def parse_term(text: str) -> QueryFunction:
+    """Raises as `parse` does."""
+    name, settings = divide(algebra.without_quotes(text))
     if name not in KINDS and settings is None and name not in ("", "several") and not NUMBERS.fullmatch(name):
         return partial(class_, name=name)
-    return parse_function(text, KINDS, group="query")
+    return parse_function(algebra.without_quotes(text), KINDS, group="query")
 
 
 def as_query(question: Question) -> QueryFunction:

@@ -1,7 +1,7 @@
 """`attnvis run`: photos in, heatmaps out."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from attnvis.methods.answer import Method
     from attnvis.methods.attention import Encoder
     from attnvis.pipeline.resume import PlannedPhoto, PlannedSources
-    from attnvis.types import Photo, PhotoError, Provenance, Source
+    from attnvis.types import Photo, PhotoError, Preprocessing, Provenance, Source
+
+    MakeMethod = Callable[[Encoder, Backbone, Preprocessing, Sequence[Source]], Method]
 
 __all__ = ["COMMAND", "run"]
 
@@ -48,7 +50,6 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     torch.manual_seed(cfg.seed)
     network = build_network(cfg)
     backbone = remembered(network, plain(cfg.cache), say=note)
-    method = make_method(backbone, network)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     workers = thread_count(cfg.workers, len(paths))
     begun = provenance_of(folder) if cfg.resume else None
@@ -59,6 +60,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
             note(visible(remark))
     else:
         decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
+    method = make_method(backbone, network, preprocessing, paths)
     plan = RunPlan(
         paths=paths,
         style=style,
@@ -89,18 +91,34 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     return print_summary(results.done, results.reasons, folder)
 
 
-def chosen_method(cfg: "DictConfig") -> "tuple[Callable[[Encoder, Backbone], Method], dict[str, Any]]":
-    """What makes the method of an encoder and its network; and the settings of the run that concern it."""
+def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
+    """What makes the method of an encoder, its network, a preprocessing and the run's photos; and the settings
+    of the run that concern it.
+    """
     from attnvis.methods.attention import AttentionMethod
+    from attnvis.methods.exemplars import prepared
     from attnvis.methods.saliency import SaliencyMethod
 
     config: dict[str, Any] = plain(cfg)
     function = build(cfg, "method")
     if getattr(function, "func", None) is not AttentionMethod:
-        settings = {key: value for key, value in config.items() if key not in ATTENTION}
-        return lambda encoder, network: SaliencyMethod(encoder, network, function), settings
+        settings = {key: value for key, value in config.items() if key not in (*ATTENTION, "random_classes")}
+        return lambda encoder, network, *others: SaliencyMethod(encoder, network, function), settings
     stages = {group: build(cfg, group) for group in ATTENTION}
-    return lambda encoder, network: AttentionMethod(encoder, **stages), config
+    count = random_classes(cfg)
+
+    def make(encoder: "Encoder", network: "Backbone", how: "Preprocessing", photos: "Sequence[Source]") -> "Method":
+        query = prepared(stages["query"], encoder, how, photos=photos)
+        return AttentionMethod(encoder, **stages | {"query": query}, random_classes=count)
+
+    return make, config
+
+
+def random_classes(cfg: "DictConfig") -> int:
+    """How many each class map is compared with.  Raises ValueError for fewer than none."""
+    if cfg.random_classes < 0:
+        raise ValueError(f"random_classes={cfg.random_classes}: give 0 for no p value, or 1000 for one")
+    return int(cfg.random_classes)
 
 
 def provenance_of(folder: Path) -> "Provenance | None":

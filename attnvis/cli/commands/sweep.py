@@ -236,6 +236,7 @@ def tracker_of(folder: Path, settings: dict[str, Any], axes: dict[str, str]) -> 
 def scale(inputs: Inputs) -> None:
     """Every query under every scaling and normaliser."""
     from attnvis.experiments.sweep.job import GridWriter
+    from attnvis.methods.exemplars import prepared
     from attnvis.methods.settings import SettingGrid
     from attnvis.pipeline.streaming import stream
 
@@ -247,6 +248,10 @@ def scale(inputs: Inputs) -> None:
         if kind == "query":
             texts = [f"random:{inputs.cfg.seed}" if text == "random" else text for text in texts]
         functions[axis] = {text: named(kind, text, trusted) for text in texts}
+    functions["queries"] = {
+        text: prepared(function, inputs.backbone, inputs.preprocessing, photos=inputs.paths)
+        for text, function in functions["queries"].items()
+    }
     grid = SettingGrid(inputs.backbone, **functions)
     with GridWriter(
         inputs.job,

@@ -34,6 +34,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.backbone.cache import pace_book
     from attnvis.data.video import examine, frames
     from attnvis.methods.attention import AttentionMethod, steady
+    from attnvis.methods.exemplars import prepared
     from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.resume import PlannedPhoto
     from attnvis.pipeline.tracking import Tracker
@@ -47,10 +48,11 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
     torch.manual_seed(cfg.seed)
     backbone = build_network(cfg)
+    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    query = prepared(query, backbone, preprocessing)
     method = steady(AttentionMethod(backbone, query, scaling, normalise))
     shown = (min(stop, clip.lasts) - start) / clip.lasts if clip.lasts else 0.0  # the share of the clip
     count = max(1, round(shown * clip.stored))
-    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     supply = frames(clip, start, stop)
     first = list(islice(supply, 1))
     backbone.prepare(

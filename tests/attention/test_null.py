@@ -1,0 +1,131 @@
+"""p values of class maps: uniform where nothing is to be found, by definition in plain loops, and by hand."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import no_network
+from fake_features import B, CATEGORIES, normal, tiled, two_photos
+from scipy.stats import kstest, norm
+
+from attnvis.attention.null import NullMaps, class_scores, ordered_noise, p_values
+from attnvis.attention.query.language import build_queries, parse
+from attnvis.backbone.heads import FrozenNorm, Gradient, Linear
+from attnvis.methods.attention import AttentionMethod
+from attnvis.types import Features
+
+CLASSES, WIDTH = 400, 16
+
+
+def world(seed: int) -> Features:
+    """One photo, and a classifier whose classes are random: what the null says."""
+    tokens = normal(1, 24, WIDTH, seed=10_000).abs() * torch.linspace(0.1, 2, WIDTH).double()
+    head = Linear(0.5 + normal(CLASSES, WIDTH, seed=seed), 0.0 * normal(CLASSES), ())
+    return Features(tokens, (4, 6), (tiled((60, 90), (4, 6)),), head, head(tokens.mean(1)), ("a.jpg",))
+
+
+def p_of(text: str, features: Features, draws: int = 400) -> torch.Tensor:
+    return torch.cat([p_values(query, features, draws) for query in build_queries(parse(text), features)], 1)
+
+
+def test_p_values_of_random_classes_are_uniform():
+    values = p_of("random_class:5,400", world(1), draws=2000)[0]
+    assert kstest(values, "uniform").pvalue > 0.01
+    assert 0.02 < (values <= 0.05).double().mean() < 0.09
+
+
+@pytest.mark.parametrize("text", ["class", "class:predicted#2", "class:7"])
+def test_p_values_are_uniform_where_a_random_class_was_chosen(text):
+    values = torch.cat([p_of(text, world(seed)) for seed in range(250)])[:, 0]
+    assert kstest(values, "uniform").pvalue > 0.01, values.mean()
+
+
+def test_without_the_choice_in_the_null_the_predicted_class_would_be_far_out():
+    few = 0
+    for seed in range(60):
+        (query,) = build_queries(parse("class"), world(seed))
+        few += float(p_values(replace(query, ranks=(0,)), world(seed), 400)) <= 0.05
+    assert few >= 20, few  # 3 were expected by chance
+
+
+def test_a_p_value_counts_the_random_classes_that_are_as_hot():
+    features = world(3)
+    scores = class_scores(features, 0)
+    null = NullMaps(scores, features.logits[0], draws=200, seed=0)
+    noise = torch.randn(CLASSES, 200, generator=torch.Generator().manual_seed(0)).double()
+    rows = features.head.weight
+    peaks = []
+    for draw in range(200):
+        q = rows.mean(0) + (noise[:, draw] / math.sqrt(CLASSES - 1)) @ (rows - rows.mean(0))
+        map_ = features.tokens[0] @ q
+        peaks.append(float(map_.max() - map_.mean()))
+    torch.testing.assert_close(null.peaks(0), torch.tensor(peaks, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+    map_ = features.tokens[0] @ rows[7]
+    count = sum(peak >= float(map_.max() - map_.mean()) for peak in peaks)
+    assert float(p_of("class:7", features, draws=200)) == pytest.approx((1 + count) / 201)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 7])
+def test_the_kth_largest_of_normal_numbers_is_distributed_as_those_that_are_drawn(rank):
+    drawn = torch.randn(4000, 50, generator=torch.Generator().manual_seed(1)).double()
+    kth = drawn.sort(1, descending=True).values[:, rank - 1]
+    assert kstest(ordered_noise(50, rank, 4000, seed=0), kth.numpy()).pvalue > 0.01
+    assert kstest(ordered_noise(1, 1, 4000, seed=0), norm.cdf).pvalue > 0.01
+
+
+def test_a_class_whose_patch_is_there_is_no_chance():
+    features = world(4)
+    tokens = features.tokens.clone()
+    tokens[0, 11] += 30 * features.head.weight[7] / features.head.weight[7].norm()
+    planted = replace(features, tokens=tokens, logits=features.head(tokens.mean(1)))
+    assert float(p_of("class:7", planted)) == pytest.approx(1 / 401)
+    assert float(p_of("class:7", features)) > 1 / 401
+
+
+def test_what_asks_no_class_has_none_and_neither_has_a_gradient():
+    features = two_photos()
+    for text in ("mean", "contrast:bee", "class:bee - class:ant", "class:[bee,ant]", "rarity", "random:1,3"):
+        assert p_of(text, features).isnan().all(), text
+    gradient = replace(features, head=Gradient(torch.nn.Identity(), CATEGORIES))
+    (query,) = build_queries(parse("class:bee"), features)
+    assert p_values(query, gradient).isnan().all()
+
+
+def test_a_norm_that_is_held_changes_no_p_value_by_its_scale():
+    features = two_photos()
+    width = features.tokens.shape[2]
+    norms = [FrozenNorm(features.head.weight, features.head.bias, k * torch.ones(width).double(),
+                        torch.zeros(width).double(), 1e-6, CATEGORIES) for k in (1.0, 3.0)]  # fmt: skip
+    one, other = (replace(features, head=head, logits=head.logits(features.maps)) for head in norms)
+    assert torch.equal(p_of("class:bee", one), p_of("class:bee", other))
+
+
+def test_a_method_gives_p_values_where_they_are_asked_for_and_doubtful_maps_say_so():
+    features = two_photos()
+    ask = AttentionMethod(no_network, parse("random_class:1,9"), random_classes=500)
+    answers = [answer for photo in ask.answer((features,)) for answer in photo]
+    expected = p_of("random_class:1,9", features, draws=500).flatten().tolist()
+    assert [answer.p_value for answer in answers] == pytest.approx(expected)
+    for answer in answers:
+        assert answer.is_chance == (answer.p_value > 0.05)
+        assert (
+            any("random classes have as hot a patch" in text for text in answer.warnings) == answer.is_chance
+        )
+    silent = AttentionMethod(no_network, parse("random_class:1,9")).answer((features,))
+    assert all(answer.p_value is None and not answer.is_chance for photo in silent for answer in photo)
+    (mean,), _ = AttentionMethod(no_network, parse("mean"), random_classes=500).answer((features,))
+    assert mean.p_value is None and B == 2
+
+
+def test_at_the_command_line_the_record_the_page_and_the_maps_have_it(attnvis, cat):
+    from conftest import records
+
+    ended = attnvis("run", "cat.png", "query=class,random_class:0,mean", "random_classes=200")
+    assert ended.code == 0, ended
+    values = [row["p_value"] for row in records()]
+    assert all(0 < float(value) <= 1 for value in values[:2]) and values[2] == ""
+    assert ("chance" in open("out/index.html").read()) == any(float(value) > 0.05 for value in values[:2])
+    ended = attnvis("redraw", "out", "hydra.run.dir=again")
+    assert ended.code == 0 and [row["p_value"] for row in records("again")] == values
+    assert "give 0 for no p value" in attnvis("run", "cat.png", "random_classes=-1").complaint
