@@ -1,6 +1,6 @@
 """Every command, in the order in which help shows them.  A new one: its file, its yaml, its line here."""
 
-from attnvis.cli.commands import backbones, cache, calibrate, redraw, run, sweep, video
+from attnvis.cli.commands import backbones, cache, calibrate, redraw, run, status, sweep, video
 
 __all__ = ["COMMANDS"]
 
@@ -10,6 +10,7 @@ COMMANDS = {
         run.COMMAND,
         sweep.COMMAND,
         redraw.COMMAND,
+        status.COMMAND,
         cache.COMMAND,
         backbones.COMMAND,
         calibrate.COMMAND,
