@@ -237,21 +237,19 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     from attnvis.pipeline.shards.plan import NAME, ShardPlan, write_plan
 
     if (folder / "records.csv").exists():
-        raise ValueError(
-            f"{folder} holds a run without shards; go on without launcher=, or in another folder"
-        )
+        raise ValueError(f"{folder} holds a run without shards; go on without launcher=, or choose another")
     begun = provenance_of(folder) if (folder / NAME).exists() else None
     style = build(cfg, "render")
     torch.manual_seed(cfg.seed)
     backbone = remembered(build_network(cfg), plain(cfg.cache), say=note)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
-    passed_over = ""
+    paths: list[Path] = []
     if begun is None:
         listing = survey_photos(plain(cfg.images))
-        passed_over = visible(str(listing))
+        paths, passed_over = listing.paths, visible(str(listing))
         note_passed_over(passed_over)
         with threads(1):
-            prepare(backbone, listing.paths, preprocessing, workers=cfg.shards.cores, settings=cfg)
+            prepare(backbone, paths, preprocessing, workers=cfg.shards.cores, settings=cfg)
     else:
         if remark := backbone.go_on(begun, cfg.shards.cores):
             note(visible(remark))
@@ -262,10 +260,10 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     settings = settings_digest(run)
     earlier = logged_before(folder) if begun else {}
     if begun is None:
-        write_plan(folder, map(str, listing.paths), cfg.shards.size, settings)
+        write_plan(folder, map(str, paths), cfg.shards.size, settings)
     elif ShardPlan(folder).settings != settings:
         raise ValueError(
-            f"{folder} was begun with other settings{others(folder, run)}; run again in another folder"
+            f"{folder} was begun with other settings{others(folder, run)}; choose another folder"
         )
     record = run.record()
     log = logged_as(read_logger(run.logger, group=run.name), earlier)
@@ -475,7 +473,7 @@ def conclude(
     complain(totals.failures)
     if totals.failed:
         note(
-            f"{totals.done:,} done, {totals.failed:,} failed; every reason is in {short_path(folder / 'records')}"
+            f"{totals.done:,} done, {totals.failed:,} failed; reasons are in {short_path(folder / 'records')}"
         )
     lacking = totals.shards - totals.parts
     if lacking:

@@ -1,4 +1,4 @@
-"""`attnvis status FOLDER`: how far a run in shards is, from its files: from any machine, while it runs or after."""
+"""`attnvis status FOLDER`: how far a run in shards is, read from its files by any machine, at any time."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -43,24 +43,23 @@ def lines(place: Path, progress: "Progress", session: "Session") -> list[str]:
     size = f"{progress.photos:,} photos in {progress.shards:,} shards"
     by = f", launcher {session.launcher}, command on {session.host}" if session.launcher else ""
     photos = f"{progress.photos_done:,} photos done, {progress.photos_failed:,} failed"
+    running = [
+        f"    {shard.shard}: {shard.done:,} of {shard.photos:,} photos, {shard.host} process {shard.process}"
+        for shard in progress.running
+    ]
+    failed = [f"    {number}: {reason}" for number, reason in progress.failed.items()]
     text = [
         f"{place}: {size}{by}",
         f"  done     {progress.shards_done:7,} shards   {photos}",
         f"  running  {len(progress.running):7,} shards",
-        *shortened(
-            [
-                f"    {s.shard}: {s.done:,} of {s.photos:,} photos, {s.host} process {s.process}"
-                for s in progress.running
-            ]
-        ),
+        *shortened(running),
         f"  failed   {len(progress.failed):7,} shards",
-        *shortened([f"    {number}: {reason}" for number, reason in progress.failed.items()]),
+        *shortened(failed),
         f"  left     {progress.shards_left:7,} shards",
     ]
     if progress.lost:
-        text.append(
-            f"  lost     {len(progress.lost):7,} shards   who did them has not been heard of for 2 minutes"
-        )
+        since = "who did them has not been heard of for 2 minutes"
+        text.append(f"  lost     {len(progress.lost):7,} shards   {since}")
     if progress.failures:
         text.append("  failures of photos, by kind")
         text += shortened([f"    {count:,} {kind}" for kind, count in progress.failures.items()])

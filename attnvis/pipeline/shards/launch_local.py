@@ -12,7 +12,7 @@ from attnvis.pipeline.shards.launching import Ended, Work, in_turn
 
 __all__ = ["do_locally"]
 
-# Every number of a run is the same whichever process computes it: one thread an operation, as in a run's threads.
+# One thread an operation, as in the threads of a run: whichever process computes a number, it is the same.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 

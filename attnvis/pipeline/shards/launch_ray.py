@@ -1,8 +1,8 @@
 """Shards as tasks of a Ray cluster: its scheduler gives them to nodes, and those of a dead one to another.
 
-Tasks rather than a pool of actors: `ray.util.ActorPool` hands further shards to an actor that has died, and one
-that waits for a node that never comes back keeps its shard for ever (see also ray #62746).  A worker keeps its
-network from task to task; with GPUs Ray starts one a task, or a process would hold on to another's GPU.
+Tasks rather than a pool of actors: `ray.util.ActorPool` hands further shards to an actor that has died, and
+one that waits for a node that never comes back keeps its shard for ever (see also ray #62746).  A worker
+keeps its network from task to task; with GPUs Ray starts one a task, or it would hold on to another's GPU.
 """
 
 import math
@@ -34,10 +34,10 @@ def do_on_ray(
 
     cores, gpus   that a shard's task has for itself
     tries         of a shard whose worker or node died
-    address       of a cluster; auto: the one that RAY_ADDRESS names or that runs here, else one of this machine
+    address       of a cluster; auto: that of RAY_ADDRESS, or the one that runs here, else one of this machine
 
-    Raises UnavailableError without Ray, and ConnectionError or ValueError where no cluster answers, or none of
-    its nodes can do a shard.
+    Raises UnavailableError without Ray, and ConnectionError or ValueError where no cluster answers, or none
+    of its nodes can do a shard.
     """
     try:
         import ray
@@ -51,8 +51,8 @@ def do_on_ray(
         def do(number: int) -> str:
             return work(number)
 
-        task = ray.remote(do).options(
-            num_cpus=cores, num_gpus=gpus, max_retries=tries - 1, max_calls=1 if gpus else 0
+        task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=tries - 1, max_calls=1 if gpus else 0)(
+            do
         )
         yield from results(task, iter(numbers), fits=lambda: places(cores, gpus))
     finally:

@@ -1,7 +1,7 @@
 """Shards as an array of Slurm jobs, sent by submitit; one whose time is up is put into the queue again.
 
-What Slurm lost - a killed step, a dead node - is sent once more.  Whether jobs still wait or run says squeue: without
-accounting submitit would wait for ever for one that was killed.
+What Slurm lost - a killed step, a dead node - is sent once more.  Whether jobs still wait or run says squeue:
+without accounting submitit would wait for ever for one that was killed.
 """
 
 import subprocess
@@ -56,7 +56,7 @@ def do_on_slurm(
 
     folder     where submitit keeps its files, which all nodes see
     settings   of the jobs, as configs/launcher/slurm.yaml has them
-    outcome    of a shard, by what lies in the run's folder: "" it has its part, a reason why not, None neither
+    outcome    of a shard, by the run's folder: "" it has its part, a reason why not, None neither
     tries      of a shard that Slurm lost, and of a job whose time is up
     sent       is told the arrays' numbers, so that they can be cancelled later
 
@@ -117,9 +117,8 @@ def one_round(
             elif silent is None:
                 silent = look
             elif look - silent > PATIENCE:
-                raise ValueError(
-                    f"Slurm has not answered for {PATIENCE / 60:.0f} minutes; go on with --resume later"
-                )
+                minutes = f"{PATIENCE / 60:.0f} minutes"
+                raise ValueError(f"Slurm has not answered for {minutes}; go on with --resume later")
     finally:
         if not over:
             cancel(arrays)

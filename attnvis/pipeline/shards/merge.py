@@ -1,6 +1,6 @@
-"""The parts of all shards in, one page of a sample, the totals and one W&B run out; a shard at a time is in memory.
+"""The parts of all shards in, a page of a sample, the totals and one W&B run out.
 
-The records stay where they are: records/ is one parquet dataset.
+One shard at a time is in memory.  The records stay where they are: records/ is one parquet dataset.
 """
 
 from bisect import bisect_left
@@ -89,7 +89,7 @@ def write_totals(folder: Path, totals: Totals) -> None:
 
 
 def sample_rows(folder: Path, plan: ShardPlan) -> Iterator[dict[str, Any]]:
-    """The rows of the sample, and of the first photos that failed, in order; of shards that have their part."""
+    """The rows of the sample and of the first photos that failed, in order, of the parts that there are."""
     places, failures = sample_places(plan.photos), 0
     for shard in plan:
         begin = bisect_left(places, shard.first)
@@ -158,9 +158,8 @@ class ShardTracker(PhotoTracker):
                     maps.setdefault(key, {})[places.index(index)] = row
         self.summarise(self.totals_of.means.values())
         for key, of_key in maps.items():
-            self.log_list(
-                f"{key}/maps", [self.tile(of_key.get(place), None) for place in range(max(of_key) + 1)]
-            )
+            tiles = [self.tile(of_key.get(place), None) for place in range(max(of_key) + 1)]
+            self.log_list(f"{key}/maps", tiles)
         self.log_table("photos", self.columns(table), total=len(table))
         self.log_page("page", self.folder / "index.html")
         self.log_files("run", [self.folder / "run.json", self.folder / TOTALS, self.folder / NAME])

@@ -2,9 +2,10 @@
 
 A part is done where its receipt is there, is of this plan, and every file has the digest that it says.
 
-<folder>/records/000/00000012.parquet   a row per photo and answer       parts/000/00000012.json      receipt
-         maps/000/00000012.parquet      float16 scores, logits, weights                    .running   how far it is
-         overlays/, panels/             of the sample, or of all                           .failed    why there is none
+<folder>/records/000/00000012.parquet   a row per photo and answer
+         maps/000/00000012.parquet      float16 scores, logits, weights
+         overlays/, panels/             of the sample, or of all
+         parts/000/00000012.json        the receipt; .running: how far it is; .failed: why there is none
 """
 
 import contextlib
@@ -111,7 +112,8 @@ def run_shard(
 
     Raises OSError where there is no room, and what the method raises beside PhotoError.
     """
-    with PartWriter(task, shard) as part:
+    part = PartWriter(task, shard)
+    with part:
         outcomes = stream(
             map(Path, shard.ids),
             method,
@@ -123,9 +125,7 @@ def run_shard(
         )
         for outcome in outcomes:
             part.record(outcome)
-        part.finish()
-    assert part.receipt is not None
-    return part.receipt
+        return part.finish()
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class PartWriter:
     """A part, open for outcomes; leave the `with` block to have what is not finished removed."""
 
     def __init__(self, task: ShardTask, shard: Shard) -> None:
-        self.task, self.shard, self.receipt = task, shard, None
+        self.task, self.shard = task, shard
         self.done = self.failed = self.rows = 0
         self.failures, self.notes = Counter[str](), Counter[str]()
         self.means = Means()
@@ -172,7 +172,7 @@ class PartWriter:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.stack.__exit__(*error)
+        self.stack.__exit__(*error)  # raises on
 
     def open(self, stack: ExitStack, name: str) -> Path:
         self.files[name] = stack.enter_context(durable(self.task.folder / name))
@@ -272,7 +272,7 @@ class PartWriter:
         with contextlib.suppress(OSError):
             write_json(self.task.folder, f"parts/{self.shard.stem}.running", about)
 
-    def finish(self) -> None:
+    def finish(self) -> Receipt:
         """All photos are recorded: files get their names, and the receipt says so."""
         self.records.close()
         if self.maps is not None:
@@ -281,7 +281,7 @@ class PartWriter:
             self.tar.close()
         digests = {name: file_digest(path) for name, path in self.files.items()}
         self.stack.close()
-        self.receipt = Receipt(
+        receipt = Receipt(
             self.shard.digest,
             self.shard.number,
             self.shard.photos,
@@ -297,8 +297,9 @@ class PartWriter:
             host=socket.gethostname(),
         )
         with durable(receipt_path(self.task.folder, self.shard)) as part:
-            part.write_text(json.dumps(sealed(asdict(self.receipt)), indent=1))
+            part.write_text(json.dumps(sealed(asdict(receipt)), indent=1))
         failed_path(self.task.folder, self.shard).unlink(missing_ok=True)
+        return receipt
 
 
 class Table:
@@ -369,7 +370,7 @@ def note_failure(folder: Path, shard: Shard, reason: str) -> None:
 
 
 def outcome_of(folder: Path, shard: Shard) -> str | None:
-    """ "" where a shard has its part, else why it has none; None where nobody has said."""
+    """Why a shard has no part; "" where it has one, None where nobody has said."""
     if is_done(folder, shard):
         return ""
     try:
