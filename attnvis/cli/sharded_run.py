@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["do_shard", "launcher_of", "run_in_shards"]
 
 LAUNCHERS = ("local", "slurm", "ray")
-FILES = ("run.json", "shards.parquet", "session.json", "totals.json", "index.html")  # of a folder
+FILES = ("run.json", "shards.parquet", "session.json", "slurm.json", "totals.json", "index.html")  # of a folder
 FOLDERS = ("parts", "records", "maps", "overlays", "panels", "wandb", ".submitit")
 WITHOUT_A_TERMINAL = 60.0  # seconds between two lines that say how far it is
 TO_WANDB = 30.0
@@ -429,7 +429,7 @@ def remember_jobs(folder: Path, arrays: Sequence[str]) -> None:
     """So that they can be cancelled by who goes on after this process was killed."""
     from attnvis.json_files import write_json
 
-    write_json(folder, "parts/slurm.json", {"arrays": list(arrays)})
+    write_json(folder, "slurm.json", {"arrays": list(arrays)})
 
 
 def cancel_earlier(folder: Path) -> None:
@@ -437,7 +437,7 @@ def cancel_earlier(folder: Path) -> None:
     from attnvis.json_files import read_json
     from attnvis.pipeline.shards.launch_slurm import cancel
 
-    path = folder / "parts/slurm.json"
+    path = folder / "slurm.json"
     with contextlib.suppress(OSError, ValueError):
         arrays = [array for array in read_json(path)["arrays"] if str(array).isdecimal()]
         cancel(arrays)

@@ -51,6 +51,7 @@ __all__ = [
     "outcome_of",
     "receipt_of",
     "run_shard",
+    "write_receipt",
 ]
 
 OVERLAYS = ("sample", "tar", "files")  # what may be kept of the pictures
@@ -296,8 +297,7 @@ class PartWriter:
             cpu_seconds=time.process_time() - self.begun_cpu,
             host=socket.gethostname(),
         )
-        with durable(receipt_path(self.task.folder, self.shard)) as part:
-            part.write_text(json.dumps(sealed(asdict(receipt)), indent=1))
+        write_receipt(self.task.folder, self.shard, receipt)
         failed_path(self.task.folder, self.shard).unlink(missing_ok=True)
         return receipt
 
@@ -361,6 +361,12 @@ def receipt_of(folder: Path, shard: Shard) -> Receipt | None:
     except (OSError, ValueError, TypeError):
         return None
     return receipt if receipt.format == FORMAT else None
+
+
+def write_receipt(folder: Path, shard: Shard, receipt: Receipt) -> None:
+    """Says that a part is whole: after all of its files.  Raises OSError."""
+    with durable(receipt_path(folder, shard)) as part:
+        part.write_text(json.dumps(sealed(asdict(receipt)), indent=1))
 
 
 def note_failure(folder: Path, shard: Shard, reason: str) -> None:

@@ -140,7 +140,7 @@ class Board:
         """Receipts and notes of all shards that were not done before, and when each was written."""
         with suppress(FileNotFoundError):
             for group in os.scandir(self.folder / "parts"):
-                if group.name in self.full:
+                if group.name in self.full or not group.name.isdigit():
                     continue
                 with suppress(FileNotFoundError):
                     for entry in os.scandir(group.path):
