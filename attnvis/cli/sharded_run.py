@@ -269,7 +269,7 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     log = logged_as(read_logger(run.logger, group=run.name), earlier)
     write_json(folder, "run.json", record | ({"wandb": log} if log else {}))
     for group in folder.glob("*/[0-9]*"):
-        remove_parts(group, age=3600)  # of processes that were killed; others may still be at theirs
+        remove_parts(group, age=3600.0)  # of processes that were killed; others may still be at theirs
     tracker = ShardTracker(
         folder,
         run.logger,
@@ -385,7 +385,7 @@ def launched(
         return iter(())
     if launcher == "ray":
         return do_on_ray(
-            work, numbers, cores=job.cores, gpus=shards.gpus, tries=shards.tries, address=shards.address
+            work, numbers, cores=job.cores, gpus=float(shards.gpus), tries=shards.tries, address=shards.address
         )
     if launcher == "slurm":
         return do_on_slurm(
@@ -518,9 +518,9 @@ class Display:
         note(text)
 
 
-def numbers_of(progress: "Progress") -> dict[str, float]:
+def numbers_of(progress: "Progress") -> dict[str, int | float]:
     """What W&B is told of how far it is."""
-    numbers = {
+    numbers: dict[str, int | float] = {
         "progress/shards": progress.shards_done,
         "progress/photos": progress.photos_seen,
         "progress/failed photos": progress.photos_failed,

@@ -146,4 +146,5 @@ COMMAND = Command(
     record="run.json",
     resuming=("resume=true",),
     takes_query=True,
+    in_shards=True,
 )

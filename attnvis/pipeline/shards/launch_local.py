@@ -22,7 +22,7 @@ def do_locally(
     processes: int,
     cores: int = 1,
     tries: int = 3,
-    begin: Callable[[], None] = lambda: None,
+    begin: Callable[[], None] | None = None,
 ) -> Iterator[Ended | None]:
     """Every shard once, in any order, None where none has ended for a while.
 
@@ -63,7 +63,7 @@ def do_locally(
 class Process:
     """A process that does one shard at a time, started with its first."""
 
-    def __init__(self, cores: Sequence[int], begin: Callable[[], None]) -> None:
+    def __init__(self, cores: Sequence[int], begin: Callable[[], None] | None) -> None:
         self.cores, self.begin = cores, begin
         self.pool: ProcessPoolExecutor | None = None
         self.number = 0  # of the process
@@ -87,14 +87,15 @@ class Process:
             self.number = 0
 
 
-def start(cores: tuple[int, ...], begin: Callable[[], None]) -> None:
+def start(cores: tuple[int, ...], begin: Callable[[], None] | None) -> None:
     """In a new process, before it imports anything that counts cores."""
     if cores and hasattr(os, "sched_setaffinity"):
         with suppress(OSError):
             os.sched_setaffinity(0, cores)
     for name in THREADS:
         os.environ[name] = "1"
-    begin()
+    if begin is not None:
+        begin()
 
 
 def core_set(number: int, cores: int) -> Sequence[int]:

@@ -26,7 +26,7 @@ def do_on_ray(
     work: Work,
     numbers: Sequence[int],
     cores: int = 1,
-    gpus: float = 0,
+    gpus: float = 0.0,
     tries: int = 3,
     address: str = "auto",
 ) -> Iterator[Ended | None]:

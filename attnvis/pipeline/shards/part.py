@@ -92,7 +92,7 @@ class Receipt:
     rows: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)  # kind -> photos
     notes: Mapping[str, int] = field(default_factory=dict)  # what was done to photos -> photos
-    sums: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    sums: Mapping[str, Sequence[int | float]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # below the folder -> sha256
     seconds: float = 0.0
     cpu_seconds: float = 0.0  # of the process, while it did this

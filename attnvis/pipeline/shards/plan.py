@@ -19,7 +19,7 @@ from attnvis.pipeline.shards.durable import durable
 __all__ = ["NAME", "PLAN", "Shard", "ShardPlan", "is_sampled", "sample_places", "write_plan"]
 
 NAME = "shards.parquet"
-TOGETHER = 32  # shards of a row group: what is read to know one of them
+TOGETHER = 8  # shards of a row group: what is read to know one of them
 SAMPLE = 100  # photos that are drawn and shown, spread evenly over all
 PLAN = pa.schema(
     [
@@ -115,7 +115,7 @@ class ShardPlan:
     def shard(self, number: int) -> Shard:
         """One shard with its photos.  Raises IndexError where there are fewer."""
         group, place = divmod(number, TOGETHER)
-        if not 0 <= group < self.file.num_row_groups:
+        if not 0 <= number < len(self):
             raise IndexError(f"{self.path} has no shard {number}")
         (row,) = self.file.read_row_group(group).slice(place, 1).to_pylist()
         return Shard(
