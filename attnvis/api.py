@@ -28,7 +28,7 @@ from attnvis.explanation import Explanation
 from attnvis.files import unique
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
-from attnvis.types import Photo, PhotoError, Preprocessing
+from attnvis.types import Photo, PhotoError, Preprocessing, Source
 
 __all__ = ["Comparison", "Explanation", "compare", "explain", "explain_all"]
 
@@ -287,7 +287,7 @@ def normalisers_of(normalisers: Any) -> tuple[Named, ...]:
 # ---------------------------------------------------------------------------------------------------- photos
 
 
-def single_file(photo: str | os.PathLike) -> Path:
+def single_file(photo: str | os.PathLike) -> Source:
     """The one file that a path, a pattern or a sample's name stands for.  Raises ValueError for several."""
     paths = find(photo if isinstance(photo, str) else Path(photo))
     if len(paths) > 1:

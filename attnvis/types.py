@@ -12,8 +12,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ __all__ = [
     "Provenance",
     "Query",
     "Scores",
+    "Source",
     "UnavailableError",
     "View",
     "percent",
@@ -65,6 +65,19 @@ class Box:
         return self.top <= row < self.top + self.height and self.left <= column < self.left + self.width
 
 
+@runtime_checkable
+class Source(Protocol):
+    """Where a photo comes from: a Path, or one of attnvis.data.sources.  Its `str` is the photo's id."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def stem(self) -> str:
+        """For the names of output files."""
+
+
 @dataclass(frozen=True)
 class Photo:
     """An upright RGB picture.  `pixels` may be smaller than `size` where a huge file was decoded reduced."""
@@ -73,7 +86,7 @@ class Photo:
     pixels: UInt8[np.ndarray, "h w 3"]
     size: tuple[int, int]  # (height, width) of the upright original
     digest: str  # of the file's bytes, or of the pixels where there is no file
-    path: Path | None = None
+    path: Source | None = None  # where to read it again
     notes: tuple[str, ...] = ()  # what was done to the file's own picture: "kind", or "kind: details"
 
 

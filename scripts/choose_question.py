@@ -38,7 +38,7 @@ from attnvis.data.preprocessing import collate
 from attnvis.geometry import to_pixels
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
-from attnvis.types import Photo
+from attnvis.types import Photo, Source
 
 CANDIDATES = (
     *(("class", scaling) for scaling in ("inv_sqrt_d", "perplexity:0.1")),
@@ -255,9 +255,9 @@ def about(answer: Answer, scaling: str) -> str:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def boxed(path: Path, material: Path) -> dict[Path, list[Rectangle]]:
+def boxed(path: Path, material: Path) -> dict[Source, list[Rectangle]]:
     """photo,left,top,right,bottom: a line per box; photos in `material`, or samples/NAME."""
-    boxes: dict[Path, list[Rectangle]] = {}
+    boxes: dict[Source, list[Rectangle]] = {}
     with path.open(newline="") as lines:
         for row in csv.DictReader(lines):
             photo = row["photo"] if row["photo"].startswith("samples/") else material / row["photo"]

@@ -94,7 +94,7 @@ def whole_photo(sample: str, kind: int) -> bytes:
     from attnvis.data.paths import find
 
     name, mode, options = FLAVOURS[kind]
-    with Image.open(find(f"samples/{sample}")[0]) as picture:
+    with Image.open(str(find(f"samples/{sample}")[0])) as picture:
         small = picture.convert("RGB").resize((61, 43))
     wide = (
         Image.fromarray(np.asarray(small.convert("L")).astype(np.uint16) * 257)
@@ -148,7 +148,8 @@ def spoil_list(names: list[str], dice: random.Random) -> Damage:
 
 
 def read_list(_: Any) -> Any:
-    from attnvis.data.paths import SUFFIXES, find
+    from attnvis.data.paths import find
+    from attnvis.data.reading import SUFFIXES
 
     try:
         paths = find("out/list.txt")
@@ -158,7 +159,7 @@ def read_list(_: Any) -> Any:
             raise AssertionError("it shows what is in the file") from error
         raise
     for path in paths:
-        assert os.path.lexists(path) or str(path).lower().endswith(SUFFIXES), path
+        assert os.path.lexists(str(path)) or str(path).lower().endswith(SUFFIXES), path
     return len(paths)
 
 

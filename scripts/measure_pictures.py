@@ -11,7 +11,7 @@ python scripts/measure_pictures.py speed
 import argparse
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from attnvis import api, backbone, render
 from attnvis.backbone import sources
 from attnvis.data.paths import find
 from attnvis.render import overlays
-from attnvis.types import Box, Placement
+from attnvis.types import Box, Placement, Source
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0: on linear RGB
 DEFICIENCIES = {
@@ -69,7 +69,7 @@ def colours() -> Iterable[str]:
 
 
 def saturation(
-    paths: list[Path], query: str, scaling: str, backbone: backbone.Backbone, size: int | None
+    paths: Sequence[Source], query: str, scaling: str, backbone: backbone.Backbone, size: int | None
 ) -> Iterable[str]:
     """On how many photos the hottest patch lies beyond a bar that ends at so many times uniform."""
     explanations = (api.explain(path, query, scaling, backbone=backbone, size=size) for path in paths)

@@ -44,7 +44,7 @@ from attnvis.data.preprocessing import collate, resample
 from attnvis.geometry import to_pixels
 from attnvis.metrics.intervals import mean_interval
 from attnvis.pipeline.calibrating import flip_test, flip_test_of_chance
-from attnvis.types import Features
+from attnvis.types import Features, Source
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 Size = tuple[int, int]  # height, width
@@ -176,7 +176,7 @@ def misses(backbones: Backbones, size: Size, args: argparse.Namespace) -> dict[s
     return found
 
 
-def shuffled(paths: Sequence[Path], rng: np.random.Generator) -> list[Path]:
+def shuffled(paths: Sequence[Source], rng: np.random.Generator) -> list[Source]:
     return [paths[index] for index in rng.permutation(len(paths))]
 
 

@@ -22,7 +22,6 @@ from attnvis.data.colour import Encoding, colours_of, encoded_colours
 from attnvis.data.jpeg import read_jpeg
 from attnvis.data.levels import Levels
 from attnvis.data.memory import decode_array, decode_picture, read_open_file
-from attnvis.data.paths import MOST_PIXELS, read_named
 from attnvis.data.pixels import (
     GREY,
     Colours,
@@ -35,7 +34,9 @@ from attnvis.data.pixels import (
     strips,
 )
 from attnvis.data.png import read_png
+from attnvis.data.reading import MOST_PIXELS
 from attnvis.data.signatures import ENOUGH, photo_kind, say_other_kind
+from attnvis.data.sources import SOURCES, read_source
 from attnvis.data.tiff_pixels import samples_to_pixels
 from attnvis.data.usual import check_pixels, decode_usual, flatten, open_header, orientation_of
 from attnvis.types import Photo, PhotoError
@@ -68,7 +69,8 @@ def load(
     depth: int | str = "file",
     truncated: str = "refuse",
 ) -> Photo:
-    """The upright 8-bit sRGB photo in a file, its bytes, an open file, a PIL picture, an array or a tensor.
+    """The upright 8-bit sRGB photo in a file or another of `attnvis.data.sources`, in bytes, an open file, a
+    PIL picture, an array or a tensor.
 
     Arrays and tensors: see `attnvis.data.memory.decode_array`.  Of a file the photo is what a good viewer
     shows: colours as its profile means them, transparency on white, of several frames the first;
@@ -78,9 +80,9 @@ def load(
     nothing else.
     """
     request = Request(short, depth=depth, truncated=truncated)
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        data = read_named(path)
+    if isinstance(source, str | os.PathLike | SOURCES):
+        path = source if isinstance(source, SOURCES) else Path(source)
+        data = read_source(path)
         digest = hashlib.sha256(data).hexdigest()
         decoded = decode(data, str(path), request)
         name = name or path.name

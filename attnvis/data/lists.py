@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from attnvis.data.stores import check_address
 from attnvis.types import PhotoError
 
-__all__ = ["ADDRESS", "MOST_LIST", "listed_paths"]
+__all__ = ["MARKS", "MOST_LIST", "listed_paths"]
 
 MOST_LIST = 1 << 28  # bytes of a list
 MOST_LINES = 2_000_000
 TRIED = 1_000  # names by which an encoding is told
-ADDRESS = re.compile(r"(\w[\w+.-]*)://")
 LINE_ENDS = re.compile(r"\r\n|\n|\r")  # no others: names may hold what else Unicode calls a line's end
 MARKS = (  # that files begin with; UTF-32's begins as UTF-16's does
     (codecs.BOM_UTF8, "utf-8"),
@@ -29,26 +29,33 @@ MARKS = (  # that files begin with; UTF-32's begins as UTF-16's does
 LEGACY = ("cp1252", "cp1251", "cp1250", "koi8-r", "cp866", "cp932", "gb18030", "cp949", "big5")
 
 
-def listed_paths(data: bytes, path: Path, endings: tuple[str, ...]) -> list[Path]:
-    """The paths in a list, relative to its folder; lines that are empty or begin with # do not count.
+def listed_paths(data: bytes, path: Path, endings: tuple[str, ...]) -> list[Path | str]:
+    """The paths in a list, relative to its folder, and its addresses as they stand.
+
+    Lines that are empty or begin with # do not count.
 
     path      of the list
     endings   of photos' names: a line without one names a file that is there
 
-    Raises PhotoError for a list that names nothing, is too long, has addresses, or is no list of photos; and
-    where nothing says in which encoding it is.
+    Raises PhotoError for a list that names nothing, is too long, has addresses that are not read, or is no
+    list of photos; and where nothing says in which encoding it is.
     """
     lines = LINE_ENDS.split(text_of(data, path))
-    paths = []
+    paths: list[Path | str] = []
     for number, line in enumerate(lines, 1):
         name = line.strip()
         if not name or name.startswith("#"):
             continue
-        if address := ADDRESS.match(name):
+        try:
+            is_address = check_address(name)
+        except PhotoError:  # which shows the line
             raise PhotoError(
-                f"line {number} of the list {path} is an address ({address[1]}://...); addresses are not "
-                "fetched: download the photo and name the file"
-            )
+                f"line {number} of the list {path} is an address that is not read here; "
+                "give s3://, gs://, hf://, https://, or download the photo and name the file"
+            ) from None
+        if is_address:
+            paths.append(name)
+            continue
         paths.append(path_of(line, path, number=number, endings=endings))
     if not paths:
         raise PhotoError(f"the list {path} names no photos; write one path a line, relative to the list")

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from attnvis.data.colour import colours_of
 from attnvis.data.levels import Levels
-from attnvis.data.paths import MOST_BYTES
 from attnvis.data.pixels import Decoded, Pixels, key_alpha, on_white
+from attnvis.data.reading import MOST_BYTES
 from attnvis.data.usual import flatten, orientation_of
 from attnvis.types import PhotoError
 

@@ -1,23 +1,34 @@
 """What a person names - files, folders, globs, lists, samples - in; paths and bytes of photos out."""
 
-import difflib
 import glob
 import os
 import re
-import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
-from attnvis.data.lists import ADDRESS, MOST_LIST, listed_paths
-from attnvis.data.signatures import ENOUGH, photo_kind
-from attnvis.files import open_checked, open_regular
-from attnvis.types import PhotoError
+from attnvis.data import stores
+from attnvis.data.lists import MOST_LIST, listed_paths
+from attnvis.data.reading import (
+    SUFFIXES,
+    begins_like_a_photo,
+    looks_like_a_photo,
+    missing_error,
+    read_named,
+    suggest,
+)
+from attnvis.data.sources import APART, Broken, Row, Stored, digest_of, key_of
+from attnvis.data.tables import photos_in_table
+from attnvis.data.tars import find_member, members
+from attnvis.types import PhotoError, Source
 
-__all__ = ["Listing", "find", "survey"]
+__all__ = ["Listing", "expand", "find", "is_there", "source_of", "survey"]
+
+T = TypeVar("T")
 
 SAMPLES = {  # photos that scikit-image ships in its wheel
     "cat": "chelsea.png",
@@ -28,26 +39,58 @@ SAMPLES = {  # photos that scikit-image ships in its wheel
     "camera": "camera.png",
 }
 NAMES = {Path(file).stem: file for file in SAMPLES.values()} | SAMPLES
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".avif", ".heic", ".heif", ".hif"),
-    *(".jpe", ".jfif", ".apng", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
-)
-
 MOST_KINDS = 8  # that are named of what was passed over
-MOST_PIXELS = 178_956_970  # where PIL sees a decompression bomb: 512 MiB of RGB
-MOST_BYTES = 8 * MOST_PIXELS  # of a file: so many pixels of four 16-bit channels each, uncompressed
+CONTAINERS = (".tar", ".parquet", ".csv", ".tsv")  # what a word may name that holds or lists many photos
+INSIDE = re.compile(rf"(.+?\.(tar|parquet)){APART}(.+)", re.IGNORECASE | re.DOTALL)
+NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")  # WebDataset's: photos-{000..127}.tar
 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The files that were meant, and what folders and globs held beside them."""
+    """The photos that were meant, and what folders, globs and archives held beside them."""
 
-    paths: list[Path]
+    paths: list[Source]
     passed_over: Counter[str]  # by kind: .mov, hidden, link to a folder, no suffix
 
     def __str__(self) -> str:
         """`3 files passed over: 2 .mov, 1 .txt`; "" where none was."""
         return passed_over_text(self.passed_over)
+
+
+@dataclass(eq=False)
+class Search:
+    """What lies beside the photos, by its kind; and whether archives are opened or only named."""
+
+    inside: Counter[str] = field(default_factory=Counter)  # of archives and stores, and of the only folder
+    files: dict[str, str] = field(default_factory=dict)  # a file -> its kind: another word may mean it
+    is_only_folder: bool = False  # no other word can mean what lies in it: a count will do
+    opens_archives: bool = True
+
+    def add(self, path: str, kind: str) -> None:
+        if self.is_only_folder:
+            self.inside[kind] += 1
+        else:
+            self.files.setdefault(os.path.abspath(path), kind)
+
+    def kinds(self, meant: Container[str] = ()) -> Counter[str]:
+        """How many there are of each kind, without the files that are meant after all."""
+        return self.inside + Counter(kind for file, kind in self.files.items() if file not in meant)
+
+
+@dataclass(frozen=True, slots=True)
+class Unopened:
+    """An archive that is to be opened elsewhere."""
+
+    archive: str
+
+    def __str__(self) -> str:
+        return self.archive
+
+    @property
+    def name(self) -> str:
+        return self.archive
+
+    stem = name
 
 
 def passed_over_text(kinds: Counter[str]) -> str:
@@ -63,71 +106,191 @@ def passed_over_text(kinds: Counter[str]) -> str:
     return f"{count} {'file' if count == 1 else 'files'} passed over: {', '.join(parts)}"
 
 
-def find(images: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files meant, as `survey` lists them.  Raises PhotoError as that does."""
+def find(images: str | Path | Sequence[str | Path]) -> list[Source]:
+    """The photos meant, as `survey` lists them.  Raises PhotoError as that does."""
     return survey(images).paths
 
 
 def survey(images: str | Path | Sequence[str | Path]) -> Listing:
-    """The files meant by a photo, a folder, a glob, a .txt with one path a line, or a list of these.
+    """The photos meant by a file, a folder, a glob, a list, a tar, a table, an address, or a list of these.
 
     Folders are searched to the bottom for what looks like a photo: by its suffix, or without one by its
     first bytes.  "samples" means scikit-image's photos and "samples/cat" one of them; a folder of that name
     is "./samples".  Sorted within each item; a file named twice comes once.  A missing file among others is
-    left to `load`, which fails for it alone.  Raises PhotoError where nothing is meant, and for a missing
-    file that is alone.
+    left to `load`, which fails for it alone, and so is an archive that is damaged.  Raises PhotoError where
+    nothing is meant, and for what is missing or damaged and alone.
     """
     items = [images] if isinstance(images, str | Path) else list(images)
-    files: dict[str, Path] = {}
-    passed_over: dict[str, str] = {}  # a file -> its kind
-    for item in items:
-        for path in expand(item, passed_over):
-            files.setdefault(os.path.abspath(path), path)
-    paths = list(files.values())
+    search = Search(is_only_folder=len(items) == 1 and os.path.isdir(items[0]))
+    keys: set[str] = set()
+    paths: list[Source] = []
+    for photo in (photo for item in items for photo in photos_of(item, search)):
+        if not search.is_only_folder:  # which names none twice
+            key = key_of(photo)
+            if key in keys:
+                continue
+            keys.add(key)
+        paths.append(photo)
     if not paths:
         raise PhotoError(
             f"no photos in the list {items}; give a file, a folder, a glob, a .txt list, or samples"
         )
-    if len(paths) == 1 and not os.path.exists(os.path.abspath(paths[0])):
-        raise missing_error(paths[0])
-    kinds = Counter(kind for file, kind in passed_over.items() if file not in files)
-    return Listing(paths, kinds)
+    if len(paths) == 1:
+        require_there(paths[0])
+    return Listing(paths, search.kinds(keys))
 
 
-def expand(item: str | Path, passed_over: dict[str, str]) -> list[Path]:
-    """The files that one item stands for; what it holds beside photos goes into `passed_over`.
+def require_there(photo: Source) -> None:
+    """Raises PhotoError for the only photo that was meant, where it is missing, or nothing to begin with."""
+    if isinstance(photo, Broken):
+        raise PhotoError(photo.reason)
+    if isinstance(photo, Path) and not os.path.exists(os.path.abspath(photo)):
+        raise missing_error(photo)
 
-    An item that is nothing else is a file's name, which need not exist.  Raises PhotoError where a folder, a
-    glob or a list has no photos, a sample is unknown, or the name is empty.
+
+def expand(words: Iterable[str | Path]) -> Iterator[Source]:
+    """The photos meant by some words, one after another, as `survey` lists them: for more than memory holds.
+
+    A photo that two words mean comes twice.  Raises PhotoError as `photos_of` does.
+    """
+    search = Search(is_only_folder=True)
+    for word in words:
+        yield from photos_of(word, search)
+
+
+def photos_of(item: str | Path, search: Search) -> Iterator[Source]:
+    """The photos that one item stands for; what it holds beside photos goes into `search`.
+
+    An item that is nothing else is a file's name, which need not exist.  An archive or a table that cannot
+    be read gives a Broken, which fails alone.  Raises PhotoError where a folder, a glob or a list has no
+    photos, a sample is unknown, or the name is empty.
     """
     if item == "samples":
-        return [sample_path(name) for name in SAMPLES]
+        yield from map(sample_path, SAMPLES)
+        return
     if isinstance(item, str) and item.startswith("samples/"):
         name = item.removeprefix("samples/")
         if name in NAMES or not (os.path.exists(item) or glob.has_magic(item)):
-            return [sample_path(name)]
+            yield sample_path(name)
+            return
     text = os.path.expanduser(item)
-    if isinstance(item, str) and (address := ADDRESS.match(item)) and not os.path.exists(item):
-        raise PhotoError(
-            f"{address[1]}://... is an address, and addresses are not fetched; "
-            "download the photo and name the file"
-        )
-    if not text:
+    is_word = not os.path.exists(text)
+    if is_word and NUMBERS.search(text):
+        for word in numbered(text):
+            yield from photos_of(word, search)
+    elif is_word and INSIDE.fullmatch(text):
+        yield source_of(text)
+    elif is_word and stores.check_address(text):
+        yield from photos_at(text, search)
+    elif not text:
         raise PhotoError(
             "an empty name was given for a photo; give a file, a folder, a glob, a .txt list, or samples"
         )
-    path = Path(text)
-    if os.path.isdir(path):
-        return sorted_paths(photos_below(text, passed_over), f"no photos in the folder {path}", passed_over)
-    if os.path.isfile(path):
-        return read_list(path) if path.suffix.lower() == ".txt" else [path]
-    if glob.has_magic(text):
-        return sorted_paths(photos_matching(text, passed_over), f"no photos match {text}", passed_over)
-    return [path]
+    elif os.path.isdir(text):
+        photos = photos_below(text, search)
+        yield from required(photos, f"no photos in the folder {Path(text)}", search)
+    elif os.path.isfile(text):
+        yield from photos_in(text, search)
+    elif glob.has_magic(text):
+        names = sorted(set(photos_matching(text, search)), key=lambda path: path.split(os.sep))
+        for path in required(names, f"no photos match {text}", search):
+            yield from photos_in(path, search, is_list=False)
+    else:
+        yield Path(text)
 
 
-def walk(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
-    """A folder and the visible ones below it, each with its entries or why it cannot be opened.
+def numbered(text: str) -> Iterator[str]:
+    """photos-{08..11}.tar -> photos-08.tar, photos-09.tar, ...; the zeros are those of the first number."""
+    match = NUMBERS.search(text)
+    if match is None:
+        yield text
+        return
+    first, last = match.groups()
+    for number in range(int(first), int(last) + 1):
+        yield from numbered(text[: match.start()] + str(number).zfill(len(first)) + text[match.end() :])
+
+
+def photos_in(name: str, search: Search, is_list: bool = True) -> Iterator[Source]:
+    """The photos that a file holds or lists; itself, where it is none of those that do.
+
+    `is_list`: a .txt is a list, too.  Raises PhotoError for a list that is none.
+    """
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix == ".tar" and not search.opens_archives:
+        yield Unopened(name)
+    elif suffix == ".tar":
+        yield from members(name, search.inside)
+    elif suffix in CONTAINERS:
+        yield from photos_in_table(name, source_of)
+    elif suffix == ".txt" and is_list:
+        yield from read_list(Path(name), search)
+    else:
+        yield Stored(name) if stores.ADDRESS.match(name) else Path(name)
+
+
+def photos_at(address: str, search: Search) -> Iterator[Source]:
+    """The photos at an address: a file, an archive, a table, a folder or a glob.
+
+    Raises PhotoError where a folder or a glob has none, or the store does not answer.
+    """
+    is_web = address.lower().startswith("http")
+    if looks_like_a_photo(address) or is_web:
+        yield from [Stored(address)]
+    elif address.lower().endswith(CONTAINERS) and not glob.has_magic(address):
+        yield from photos_in(address, search, is_list=False)
+    elif glob.has_magic(address):
+        photos = stored_photos(stores.matching(address), address, search)
+        for name in required(photos, f"no photos match {address}", search):
+            yield from photos_in(name, search, is_list=False)
+    elif stores.kind_at(address) == "folder":
+        photos = stored_photos(stores.entries_below(address), "", search)
+        yield from map(Stored, required(photos, f"no photos in {address}", search))
+    else:
+        yield Stored(address)
+
+
+def stored_photos(addresses: Iterable[str], pattern: str, search: Search) -> Iterator[str]:
+    """Those that end as photos do, or as the archives and tables that a glob asks for."""
+    for address in addresses:
+        suffix = os.path.splitext(address)[1].lower()
+        is_container = suffix in CONTAINERS and pattern.lower().endswith(suffix)
+        if looks_like_a_photo(address) or is_container:
+            yield address
+        else:
+            search.inside[suffix or "without a suffix"] += 1
+
+
+def source_of(text: str) -> Source:
+    """The photo with this id: a path, an address, or what is in an archive or a table.
+
+    One that is not there fails alone, with its reason.
+    """
+    if os.path.lexists(text):
+        return Path(text)
+    try:
+        inside = INSIDE.fullmatch(text)
+        if inside and inside[2].lower() == "parquet":
+            is_row = inside[3].isdecimal() and inside[3].isascii()
+            return (
+                Row(inside[1], int(inside[3]))
+                if is_row
+                else Broken(text, f"{text} names no row; write the number of one")
+            )
+        if inside:
+            return find_member(inside[1], inside[3])
+        return Stored(text) if stores.check_address(text) else Path(text)
+    except PhotoError as error:
+        return Broken(text, str(error))
+
+
+def is_there(text: str) -> bool:
+    """Whether the photo with this id can still be read; of a file: whether there is one of this name."""
+    source = source_of(text)
+    return os.path.exists(source) if isinstance(source, Path) else bool(digest_of(source))
+
+
+def walk(root: str) -> Iterator[str]:
+    """A folder and the visible ones below it that can be opened.
 
     Links to folders are not followed, so a loop of links ends; and nothing recurses, so folders may lie
     deeper than Python calls.
@@ -135,59 +298,79 @@ def walk(root: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
     folders = [root]
     while folders:
         folder = folders.pop()
-        try:
-            with os.scandir(folder) as entries:
-                inside = list(entries)
-        except OSError as error:
-            yield folder, error
-            continue
-        yield folder, inside
-        folders += [
-            entry.path
-            for entry in inside
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
-        ]
+        yield folder
+        with suppress(OSError), os.scandir(folder) as entries:
+            folders += [
+                entry.path
+                for entry in entries
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+            ]
 
 
-def photos_below(root: str, passed_over: dict[str, str]) -> Iterator[str]:
-    """The photos of a folder, to the bottom.
+def photos_below(root: str, search: Search) -> Iterator[Path]:
+    """The photos of a folder, to the bottom, in the order of their names.
 
-    A folder in it that cannot be opened is given too: it fails alone, with a reason.  Raises PhotoError where
-    the folder itself cannot be opened.
+    Each folder is listed once, and of those above a photo the names of photos and folders are held.  Links to
+    folders are not followed.  A folder in it that cannot be opened is given too: it fails alone, with a
+    reason.  Raises PhotoError where the folder itself cannot be opened.
     """
-    for folder, entries in walk(root):
-        if not isinstance(entries, OSError):
-            for entry in entries:
-                if is_photo(entry.path, passed_over):
-                    yield entry.path
-        elif folder == root:
-            raise PhotoError(
-                f"the folder {root} cannot be opened ({entries.strerror}); name photos or another folder"
-            )
-        else:
-            yield folder
+    waiting = [[root]]  # of each folder on the way, what is still to come: the last first; folders end in /
+    is_root = True
+    while waiting:
+        if not waiting[-1]:
+            waiting.pop()
+            continue
+        place = waiting[-1].pop()
+        if not place.endswith(os.sep) and not is_root:
+            yield Path(place)
+            continue
+        place = place if is_root else place.removesuffix(os.sep)
+        try:
+            waiting.append(photos_and_folders(place, search))
+        except OSError as error:
+            if is_root:
+                raise PhotoError(
+                    f"the folder {root} cannot be opened ({error.strerror}); name photos or another folder"
+                ) from None
+            yield Path(place)
+        is_root = False
 
 
-def photos_matching(pattern: str, passed_over: dict[str, str], is_searched: bool = False) -> Iterator[str]:
-    """The photos that a glob means; `is_searched`: the folders that match too are searched by the caller.
+def photos_and_folders(folder: str, search: Search) -> list[str]:
+    """What is to be looked at in a folder, the last first; folders end in a slash.  Raises OSError."""
+    inside = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                inside.append(entry.path + os.sep)
+            elif is_photo(entry.path, search):
+                inside.append(entry.path)
+    return sorted(inside, key=lambda path: path.removesuffix(os.sep), reverse=True)
+
+
+def photos_matching(pattern: str, search: Search, is_searched: bool = False) -> Iterator[str]:
+    """The photos that a glob means, and the archives and tables where it ends as they do.
 
     Like a folder, ** does not follow links, of which glob.iglob would go round a loop for ever.
+    `is_searched`: the folders that match too are searched by the caller.
     """
     before, *after = re.split(r"(?:^|(?<=/))(?:\*\*(?:/+|$))+", pattern, maxsplit=1)  # at the first **
     if not after:
         for path in glob.iglob(pattern):
-            if is_photo(path, passed_over):
+            suffix = os.path.splitext(path)[1].lower()
+            is_container = suffix in CONTAINERS and pattern.lower().endswith(suffix)
+            if (is_container and os.path.isfile(path)) or is_photo(path, search):
                 yield path
             elif os.path.isdir(path) and not is_searched:
-                passed_over.setdefault(os.path.abspath(path), "folder")
+                search.files.setdefault(os.path.abspath(path), "folder")
         return
     for root in glob.iglob(before) if before else ["."]:
-        for folder, _ in walk(root):
+        for folder in walk(root):
             inner = os.path.join(glob.escape(folder), after[0] or "*")
-            yield from photos_matching(inner, passed_over, is_searched=True)
+            yield from photos_matching(inner, search, is_searched=True)
 
 
-def is_photo(path: str, passed_over: dict[str, str]) -> bool:
+def is_photo(path: str, search: Search) -> bool:
     """Whether a path of a folder is a photo to be drawn; what is none, and no plain folder, is noted."""
     name = os.path.basename(path)
     is_folder = os.path.isdir(path)
@@ -204,43 +387,37 @@ def is_photo(path: str, passed_over: dict[str, str]) -> bool:
         if not suffix and begins_like_a_photo(path):
             return True
         kind = suffix if suffix.isprintable() and suffix else "without a suffix"
-    passed_over[os.path.abspath(path)] = kind
+    search.add(path, kind)
     return False
 
 
-def begins_like_a_photo(path: str) -> bool:
-    """Whether a file's first bytes are a photo's.  Opens no pipe and no device."""
-    try:
-        with open_regular(Path(path), most=MOST_BYTES) as file:
-            return photo_kind(file.read(ENOUGH)) is not None
-    except (OSError, ValueError):
-        return False
-
-
-def looks_like_a_photo(path: str) -> bool:
-    """Whether a path ends as a photo's does; the file need not exist."""
-    return os.path.splitext(path)[1].lower() in SUFFIXES
-
-
-def sorted_paths(photos: Iterable[str], complaint: str, passed_over: dict[str, str]) -> list[Path]:
-    """Each path once, folder by folder.
+def required(photos: Iterable[T], complaint: str, search: Search) -> Iterator[T]:
+    """The same photos.
 
     Raises PhotoError, which begins with `complaint` and names what there is instead, where there are none.
     """
-    paths = [Path(path) for path in sorted(set(photos), key=lambda path: path.split(os.sep))]
-    if not paths:
-        others = passed_over_text(Counter(passed_over.values()))
+    is_empty = True
+    for photo in photos:
+        is_empty = False
+        yield photo
+    if is_empty:
+        kinds = search.kinds()
+        others = passed_over_text(kinds)
         also = f" ({others})" if others else ""
         raise PhotoError(f"{complaint}{also}; looked for {' '.join(SUFFIXES)}")
-    return paths
 
 
-def read_list(path: Path) -> list[Path]:
-    """The paths in a text file, one a line, relative to the file; those that begin with # do not count.
+def read_list(path: Path, search: Search) -> Iterator[Source]:
+    """The photos in a text file, one path or address a line, relative to the file; # begins a comment.
 
     Raises PhotoError where the file cannot be read, names no photos, or is no list of them.
     """
-    return listed_paths(read_named(path, most=MOST_LIST, noun="list"), path, SUFFIXES)
+    content = read_named(path, most=MOST_LIST, noun="list")
+    for name in listed_paths(content, path, (*SUFFIXES, *CONTAINERS)):
+        if isinstance(name, Path) and not name.name.lower().endswith(CONTAINERS):
+            yield name
+        else:
+            yield from photos_in(str(name), search, is_list=False)
 
 
 def sample_path(name: str) -> Path:
@@ -259,65 +436,3 @@ def sample_path(name: str) -> Path:
             "pip install scikit-image, or name photos of yours"
         )
     return Path(spec.origin).parent / "data" / NAMES[name]
-
-
-def missing_error(path: Path) -> PhotoError:
-    """Says that there is no such file, and what may have been meant."""
-    folder = path.parent
-    if not os.path.isdir(folder):
-        return PhotoError(f"no such photo: {path}; there is no folder {folder}")
-    try:
-        with os.scandir(folder) as entries:
-            # Not all: a list may name thousands that are missing, in a folder of a million.
-            first = list(islice(entries, 1000))
-            # a dangling link is there itself
-            names = [entry.name for entry in first if entry.name != path.name]
-    except OSError:
-        names = []
-    hint = suggest(path.name, names) or f"; see what lies in {folder.absolute()}"
-    return PhotoError(f"no such photo: {path}{hint}")
-
-
-def suggest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean ...?` with the names that are spelled nearly so; "" where none is."""
-    by_folded = {known.casefold(): known for known in names}
-    near = difflib.get_close_matches(name.casefold(), by_folded)
-    if not near:
-        return ""
-    return f"; did you mean {' or '.join(by_folded[folded] for folded in near)}?"
-
-
-def read_named(path: Path, most: int = MOST_BYTES, noun: str = "photo") -> bytes:
-    """The bytes of a file that a person named, at most so many.  Never waits for a pipe or opens a device.
-
-    Raises PhotoError, nothing else.
-    """
-    try:
-        with open_checked(path, lambda status: check_named(path, status, most=most, noun=noun)) as file:
-            return file.read(os.fstat(file.fileno()).st_size)
-    except FileNotFoundError:
-        raise missing_error(path) from None
-    except PermissionError:
-        raise PhotoError(f"{path} may not be read (permission denied); allow it with chmod +r") from None
-    except MemoryError:
-        raise PhotoError(f"{path} does not fit into memory; shrink it, or close other programs") from None
-    except PhotoError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise PhotoError(f"{path} cannot be read ({reason}); check the name and the disk") from None
-
-
-def check_named(path: Path, status: os.stat_result, most: int, noun: str) -> None:
-    """Raises PhotoError unless this is the status of a regular file of at most so many bytes."""
-    file_type = stat.S_IFMT(status.st_mode)
-    if file_type == stat.S_IFDIR:
-        raise PhotoError(f"{path} is a folder, not a {noun}; name a photo in it, or let find() list them")
-    if file_type != stat.S_IFREG:
-        kind = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}.get(file_type, "a device")
-        raise PhotoError(f"{path} is {kind}, not a {noun}; save the {noun} to a file and name that")
-    if status.st_size > most:
-        raise PhotoError(
-            f"{path} has {status.st_size:,} bytes, which is more than any {noun}'s {most:,}; "
-            "see whether it is one"
-        )

@@ -4,25 +4,26 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from attnvis.types import PhotoError, find_class
+from attnvis.types import PhotoError, Source, find_class
 
 __all__ = ["read_truth"]
 
 
-def read_truth(path: Path, categories: Sequence[str], classes: int) -> int:
+def read_truth(path: Source, categories: Sequence[str], classes: int) -> int:
     """The index of the class that a photo's path tells: tabby/1.jpg, 281/1.jpg, 281_tabby/1.jpg or 281_1.jpg.
 
     `categories` are the names of the first of `classes` classes.  Raises PhotoError where the path tells no
     class, two, or one that there is not.
     """
-    folder = path.absolute().parent.name
+    place = Path(str(path).replace("::", "/"))  # of an archive, the folder in it
+    folder = place.absolute().parent.name
     name = re.sub(r"^n\d{8}[_ ]", "", folder)  # n02123045_tabby
     if not name.isdigit():
         try:
             return find_class(name, categories, count=classes)
         except ValueError:
             pass  # a folder may be called anything
-    matches = (re.match(r"(\d+)_", path.name), re.match(r"(\d+)(_|$)", folder))
+    matches = (re.match(r"(\d+)_", place.name), re.match(r"(\d+)(_|$)", folder))
     indices = {int(match[1]) for match in matches if match}
     if len(indices) == 1:
         try:

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from attnvis.data.colour import cmyk_to_rgb, colours_of
-from attnvis.data.paths import MOST_PIXELS
 from attnvis.data.pixels import TRANSPOSED, Colours, Decoded, Pixels, aspect_note, on_white, strips, upright
+from attnvis.data.reading import MOST_PIXELS
 
 __all__ = ["check_pixels", "decode_usual", "flatten", "open_header", "orientation_of"]
 

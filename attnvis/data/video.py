@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from attnvis.data.containers import is_intact, shown_seconds
-from attnvis.data.paths import SUFFIXES
 from attnvis.data.preprocessing import resample
+from attnvis.data.reading import SUFFIXES
 
 __all__ = ["Clip", "Frame", "examine", "frames", "missing_part", "pace_of", "unicode_name"]
 

@@ -4,7 +4,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from attnvis.backbone.calibration import Calibration, calibration_file, estimate
 from attnvis.data.preprocessing import sample
 from attnvis.files import Held, locked
 from attnvis.pipeline.streaming import first_photos, stream
-from attnvis.types import Preprocessing
+from attnvis.types import Preprocessing, Source
 
 __all__ = ["flip_test", "flip_test_of_chance", "held"]
 
@@ -47,7 +46,7 @@ def held(backbone: Backbone) -> Iterator[None]:
 
 def flip_test(
     backbone: Backbone,
-    paths: list[Path],
+    paths: list[Source],
     preprocessing: Preprocessing,
     batch_size: int = 8,
     seed: int = 0,
@@ -75,7 +74,7 @@ def flip_test(
 
 def flip_test_of_chance(
     backbone: Backbone,
-    paths: list[Path],
+    paths: list[Source],
     preprocessing: Preprocessing,
     copies: int,
     batch_size: int = 8,
@@ -122,7 +121,7 @@ def strides_of(backbone: Backbone, preprocessing: Preprocessing) -> list[float]:
 
 def agreement_tables(
     backbone: Backbone,
-    paths: list[Path],
+    paths: list[Source],
     preprocessing: Preprocessing,
     batch_size: int,
     watch: Watch = unwatched,

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from attnvis.backbone.tensor_file import UNREADABLE, read_tensors, tensors_digest
-from attnvis.data.paths import MOST_PIXELS
+from attnvis.data.reading import MOST_PIXELS
 from attnvis.geometry import as_placement, visible_cells
 from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import diagnose

@@ -6,13 +6,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from attnvis import opencv
 from attnvis.pipeline.resume import FolderPlan, PlannedPhoto, planned_photos
 from attnvis.render import overlays
-from attnvis.types import Provenance
+from attnvis.types import Provenance, Source
 
 __all__ = ["RunPlan", "setting_text"]
 
@@ -34,7 +33,7 @@ HARMLESS = (
 class RunPlan:
     """Of a run over photos, or over the frames of one video."""
 
-    paths: tuple[Path, ...]  # files are named after them, in this order
+    paths: tuple[Source, ...]  # files are named after them, in this order
     style: overlays.Style
     provenance: Provenance
     config: Mapping[str, Any] = field(default_factory=dict)  # as Hydra resolved it

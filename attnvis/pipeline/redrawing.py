@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attnvis.data.decoding import load
+from attnvis.data.paths import source_of
 from attnvis.files import file_digest, is_whole, read_bytes, save
 from attnvis.json_files import read_json
 from attnvis.methods.answer import Answer
@@ -20,7 +21,7 @@ from attnvis.pipeline.resume import NAME, FolderPlan, photos_of, planned_photos,
 from attnvis.pipeline.run_folder import RunWriter
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays
-from attnvis.types import PhotoError, Provenance
+from attnvis.types import PhotoError, Provenance, Source
 
 __all__ = ["SourceRun", "redraw_plan", "redraw_run", "style_settings"]
 
@@ -50,8 +51,8 @@ class SourceRun:
         preprocess = self.record["config"].get("preprocess", {})
         return {key: preprocess[key] for key in ("depth", "truncated") if key in preprocess}
 
-    def paths(self) -> tuple[Path, ...]:
-        return tuple(Path(rows[0]["path"]) for rows in self.photos)
+    def paths(self) -> tuple[Source, ...]:
+        return tuple(source_of(rows[0]["path"]) for rows in self.photos)
 
     def maps(self) -> tuple[Path, ...]:
         """Of every photo."""
@@ -182,7 +183,7 @@ def redraw_photo(
     if not is_whole(source.folder, before[0]["map"]):
         raise ValueError(f"{maps} is gone, empty or no file; run again to make it")
     answers = read_answers(maps, before)
-    photo = load(Path(before[0]["path"]), name=before[0]["photo"], **source.reading())
+    photo = load(source_of(before[0]["path"]), name=before[0]["photo"], **source.reading())
     if photo.digest != before[0]["digest"]:
         raise ValueError(f"{photo.name} is not the photo that {maps} was made from; its bytes have changed")
     if any(answer.placement.size != photo.size for answer in answers):

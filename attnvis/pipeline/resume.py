@@ -11,8 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from attnvis.files import file_digest, refuse_link
+from attnvis.data.paths import is_there, source_of
+from attnvis.data.sources import digest_of, key_of
+from attnvis.files import refuse_link
 from attnvis.json_files import json_digest, read_json, write_json
+from attnvis.types import Source
 
 __all__ = [
     "NAME",
@@ -27,6 +30,7 @@ __all__ = [
     "remove_file",
     "renewed",
     "require_own_files",
+    "sources_of",
 ]
 
 NAME = "plan.json"
@@ -44,7 +48,7 @@ class PlannedPhoto:
 
     @property
     def is_there(self) -> bool:
-        return os.path.exists(self.path)
+        return is_there(self.path)
 
 
 @dataclass(frozen=True)
@@ -170,9 +174,15 @@ def photos_of(entries: Sequence[Mapping[str, Any]]) -> tuple[PlannedPhoto, ...]:
     return tuple(PlannedPhoto(str(entry["path"]), str(entry["digest"])) for entry in entries)
 
 
-def planned_photos(paths: Iterable[Path]) -> tuple[PlannedPhoto, ...]:
+def planned_photos(paths: Iterable[Source]) -> tuple[PlannedPhoto, ...]:
     """Photos as they are now."""
-    return tuple(PlannedPhoto(str(path), file_digest(path)) for path in paths)
+    return tuple(PlannedPhoto(str(path), digest_of(path)) for path in paths)
+
+
+def sources_of(photos: Iterable[PlannedPhoto], named: Iterable[Source]) -> list[Source]:
+    """Where planned photos come from: those that are `named` now, and the others by their ids."""
+    by_id = {str(source): source for source in named}
+    return [by_id.get(photo.path) or source_of(photo.path) for photo in photos]
 
 
 def album_digest(photos: Iterable[PlannedPhoto]) -> str:
@@ -181,7 +191,7 @@ def album_digest(photos: Iterable[PlannedPhoto]) -> str:
 
 
 def renewed(
-    photos: Sequence[PlannedPhoto], named: Iterable[Path], noun: str = "photo"
+    photos: Sequence[PlannedPhoto], named: Sequence[Source], noun: str = "photo"
 ) -> tuple[tuple[PlannedPhoto, ...], list[str]]:
     """The photos of a plan as they are now, in its order, and what is to be said of those that changed.
 
@@ -189,9 +199,10 @@ def renewed(
     keeps its digest: what it has left is kept.  One that came since is not added: it would be measured beside
     what was planned.
     """
-    now = planned_photos(Path(photo.path) for photo in photos)
-    planned = {os.path.abspath(photo.path) for photo in photos}
-    newcomers = [PlannedPhoto(str(path), "") for path in named if os.path.abspath(path) not in planned]
+    sources = sources_of(photos, named)
+    now = planned_photos(sources)
+    planned = set(map(key_of, sources))
+    newcomers = [PlannedPhoto(str(path), "") for path in named if key_of(path) not in planned]
     changes = differences(photos, (*now, *newcomers))
     endings = {
         "changed": ("changed since and is done again", "changed since and are done again"),
@@ -212,7 +223,7 @@ def differences(before: Iterable[PlannedPhoto], now: Iterable[PlannedPhoto]) -> 
     """The paths of photos that changed, are gone, and came."""
     earlier = {photo.path: photo.digest for photo in before}
     later = {photo.path: photo.digest for photo in now}
-    gone = [path for path in earlier if path not in later or (earlier[path] and not os.path.exists(path))]
+    gone = [path for path in earlier if path not in later or (earlier[path] and not is_there(path))]
     changed = [
         path
         for path, digest in earlier.items()

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import cv2
@@ -20,12 +19,12 @@ import torch
 
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate, shape_key
-from attnvis.types import Batch, Photo, PhotoError, Preprocessing
+from attnvis.types import Batch, Photo, PhotoError, Preprocessing, Source
 
 __all__ = ["Outcome", "first_photos", "stream"]
 
 T = TypeVar("T")
-Member = tuple[int, Path, Photo]  # index, file, pixels
+Member = tuple[int, Source, Photo]  # index, where it comes from, pixels
 Group = list[Member]
 
 
@@ -34,7 +33,7 @@ class Outcome(Generic[T]):
     """What became of one photo: its answers, or why there are none."""
 
     index: int  # in the order the photos were given
-    path: Path
+    path: Source
     photo: Photo | None = None
     answers: list[T] = field(default_factory=list)
     error: str = ""
@@ -42,13 +41,13 @@ class Outcome(Generic[T]):
 
 
 def first_photos(
-    paths: Sequence[Path], preprocessing: Preprocessing, count: int = 8
-) -> dict[Path, Photo | PhotoError]:
+    paths: Sequence[Source], preprocessing: Preprocessing, count: int = 8
+) -> dict[Source, Photo | PhotoError]:
     """The first photos of several, decoded, or why they are none: `stream` takes them as they are.
 
     {} of a single one, which has nothing to be compared on.
     """
-    photos: dict[Path, Photo | PhotoError] = {}
+    photos: dict[Source, Photo | PhotoError] = {}
     for path in dict.fromkeys(paths[:count]) if len(paths) > 1 else ():
         try:
             photos[path] = read_photo(path, preprocessing)
@@ -57,13 +56,13 @@ def first_photos(
     return photos
 
 
-def read_photo(path: Path, how: Preprocessing) -> Photo:
+def read_photo(path: Source, how: Preprocessing) -> Photo:
     """Raises PhotoError."""
     return load(path, short=how.size, depth=how.depth, truncated=how.truncated)
 
 
 def stream(
-    paths: Iterable[Path],
+    paths: Iterable[Source],
     method: Callable[[Batch], list[list[T]]],
     preprocessing: Preprocessing,
     batch_size: int = 8,
@@ -71,7 +70,7 @@ def stream(
     workers: int = 1,
     after: Callable[[Outcome[T]], Any] | None = None,
     say: Callable[[str], None] = lambda text: None,
-    decoded: dict[Path, Photo | PhotoError] | None = None,
+    decoded: dict[Source, Photo | PhotoError] | None = None,
 ) -> Iterator[Outcome[T]]:
     """One Outcome per path, in their order.
 
@@ -106,10 +105,10 @@ class Worker(Generic[T]):
     after: Callable[[Outcome[T]], Any] | None
     say: Callable[[str], None]
     limit: int  # photos that memory holds at once; smaller after it did not hold a batch
-    decoded: dict[Path, Photo | PhotoError]  # before their turn
+    decoded: dict[Source, Photo | PhotoError]  # before their turn
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def read(self, index: int, path: Path) -> Photo | Outcome[T]:
+    def read(self, index: int, path: Source) -> Photo | Outcome[T]:
         try:
             photo = self.decoded.pop(path, None) or read_photo(path, self.preprocessing)
         except PhotoError as error:
@@ -167,10 +166,10 @@ class Worker(Generic[T]):
 
 
 def prefetch(
-    items: Iterable[tuple[int, Path]], read: Callable, submit: Callable, count: int
-) -> Iterator[tuple[int, Path, Any]]:
+    items: Iterable[tuple[int, Source]], read: Callable, submit: Callable, count: int
+) -> Iterator[tuple[int, Source, Any]]:
     """Photos in order, decoded while those before them are worked on; `count` at a time."""
-    started: deque[tuple[int, Path, Future]] = deque()
+    started: deque[tuple[int, Source, Future]] = deque()
     for index, path in items:
         started.append((index, path, submit(read, index, path)))
         if len(started) >= count:
@@ -182,7 +181,7 @@ def prefetch(
 
 
 def batches(
-    photos: Iterable[tuple[int, Path, Any]], how: Preprocessing, batch_size: int, most: int
+    photos: Iterable[tuple[int, Source, Any]], how: Preprocessing, batch_size: int, most: int
 ) -> Iterator[Group | Outcome]:
     """Groups of like shape: full ones, and any whose first photo is the `most`th last one."""
     groups: dict[Hashable, Group] = {}  # the oldest first

@@ -23,7 +23,8 @@ from safetensors.torch import save
 from attnvis import cli
 from attnvis.cli.messages import visible
 from attnvis.data.decoding import load
-from attnvis.data.paths import MOST_BYTES, find
+from attnvis.data.paths import find
+from attnvis.data.reading import MOST_BYTES
 from attnvis.types import PhotoError
 
 UNIX = pytest.mark.skipif(sys.platform == "win32", reason="there are no such files on Windows")

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.config import build, plain
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from attnvis.backbone.cache import Cached
     from attnvis.data.paths import Listing
     from attnvis.pipeline.logger import LoggerSettings
-    from attnvis.types import Photo, PhotoError, Preprocessing, Provenance
+    from attnvis.types import Photo, PhotoError, Preprocessing, Provenance, Source
 
 __all__ = [
     "build_network",
@@ -45,13 +44,13 @@ def thread_count(workers: int | str, photos: int) -> int:
     return max(1, min(wanted, photos))
 
 
-def photos(images: Any) -> list[Path]:
-    """The files that the setting `images` names.  Raises PhotoError where it names none."""
+def photos(images: Any) -> "list[Source]":
+    """The photos that the setting `images` names.  Raises PhotoError where it names none."""
     return survey_photos(images).paths
 
 
 def survey_photos(images: Any) -> "Listing":
-    """The same, and what the folders among them hold beside photos."""
+    """The same, and what folders and archives among them hold beside photos."""
     from attnvis.data.paths import survey
 
     return survey(listed(images) if isinstance(images, list) else str(images))
@@ -64,11 +63,11 @@ def listed(value: Any) -> list[str]:
 
 def prepare(
     backbone: "Backbone | Cached",
-    paths: list[Path],
+    paths: "list[Source]",
     preprocessing: "Preprocessing",
     workers: int,
     settings: "DictConfig",
-) -> "dict[Path, Photo | PhotoError]":
+) -> "dict[Source, Photo | PhotoError]":
     """The engine that suits a command with these photos; gives the first of them, decoded for it.
 
     settings: of the command: batch_size, cache.  Raises ValueError where the engine cannot run here.

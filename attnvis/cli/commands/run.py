@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from attnvis.pipeline.resume import PlannedPhoto
-    from attnvis.types import Photo, PhotoError, Provenance
+    from attnvis.types import Photo, PhotoError, Provenance, Source
 
 __all__ = ["COMMAND", "run"]
 
@@ -42,8 +42,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.pipeline.streaming import stream
 
     check_logger(plain(cfg.logger), cfg.name)
-    planned, passed_over = plan_photos(cfg, folder)
-    paths = [Path(photo.path) for photo in planned]
+    planned, paths, passed_over = plan_photos(cfg, folder)
     style = build(cfg, "render")
     query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
     torch.manual_seed(cfg.seed)
@@ -52,7 +51,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     workers = thread_count(cfg.workers, len(paths))
     begun = provenance_of(folder) if cfg.resume else None
-    decoded: dict[Path, Photo | PhotoError] = {}
+    decoded: dict[Source, Photo | PhotoError] = {}
     if begun is not None and begun.engine:  # one run, one engine
         remark = backbone.go_on(begun, workers)
         if remark:
@@ -101,14 +100,14 @@ def provenance_of(folder: Path) -> "Provenance | None":
         return None
 
 
-def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, ...], str]":
-    """The photos of a run by their content, and what was passed over.
+def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, ...], list[Source], str]":
+    """The photos of a run by their content, where they come from, and what was passed over.
 
     A run that goes on has the photos with which it was begun.
 
     Raises PhotoError where none is meant, ValueError for a folder whose plan is damaged.
     """
-    from attnvis.pipeline.resume import FolderPlan, planned_photos, renewed
+    from attnvis.pipeline.resume import FolderPlan, planned_photos, renewed, sources_of
     from attnvis.types import PhotoError
 
     begun = FolderPlan.read(folder, "run") if cfg.resume else None
@@ -120,18 +119,21 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, .
             )
         listing = survey_photos(plain(cfg.images))
         note_passed_over(str(listing))
-        return planned_photos(listing.paths), str(listing)
-    named, passed_over = [], ""
+        return planned_photos(listing.paths), listing.paths, str(listing)
+    named: list[Source] = []
+    passed_over = ""
     with contextlib.suppress(PhotoError):  # all of them may be gone
         named = survey_photos(plain(cfg.images)).paths
     if begun_as := provenance_of(folder):  # as it was when the run began: now its own files lie there
         passed_over = begun_as.passed_over
     drawn = folder.absolute()  # `attnvis run .` finds what it drew itself
-    others = [path for path in named if not path.absolute().is_relative_to(drawn)]
+    others = [
+        path for path in named if not (isinstance(path, Path) and path.absolute().is_relative_to(drawn))
+    ]
     planned, remarks = renewed(begun.photos, others)
     for remark in remarks:
         note(visible(remark))
-    return planned, passed_over
+    return planned, sources_of(planned, others), passed_over
 
 
 def note_passed_over(text: str) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from attnvis.experiments.sweep.job import JobWriter
     from attnvis.pipeline.resume import PlannedPhoto
     from attnvis.pipeline.tracking import Tracker
-    from attnvis.types import Photo, PhotoError, Preprocessing
+    from attnvis.types import Photo, PhotoError, Preprocessing, Source
 
 __all__ = ["COMMAND", "STUDIES", "compare", "sweep"]
 
@@ -160,10 +160,10 @@ class Inputs:
     cfg: "DictConfig"
     settings: dict[str, Any]  # the same, as plain values
     job: "JobWriter"
-    paths: list[Path]
+    paths: "list[Source]"
     backbone: "Backbone | Cached"
     preprocessing: "Preprocessing"
-    decoded: "dict[Path, Photo | PhotoError]"  # the first of them
+    decoded: "dict[Source, Photo | PhotoError]"  # the first of them
     workers: int
 
 

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from attnvis.metrics.intervals import (
     sign_test,
 )
 from attnvis.pipeline.streaming import Outcome, stream
-from attnvis.types import Batch, Head, PhotoError, Preprocessing, Scores
+from attnvis.types import Batch, Head, PhotoError, Preprocessing, Scores, Source
 
 __all__ = [
     "Findings",
@@ -306,7 +305,7 @@ def unwatched(outcomes: Iterable[Outcome[Tensor]], total: int) -> Iterable[Outco
 
 
 def measure_recognition(
-    paths: Sequence[Path],
+    paths: Sequence[Source],
     backbone: Backbone | Cached,
     preprocessing: Preprocessing,
     batch_size: int = 8,
@@ -321,7 +320,7 @@ def measure_recognition(
     patch.
     """
     head = required(backbone.head)
-    truths, failures = dict[Path, int](), list[tuple[str, str]]()
+    truths, failures = dict[Source, int](), list[tuple[str, str]]()
     for path in paths:
         try:
             truths[path] = read_truth(path, head.categories, len(head.weight))
