@@ -26,6 +26,7 @@ WITHIN = {
     "logger.mode": "offline|disabled",
     "logger.project": r"[\w.-]+",
     "logger.group": r"[\w.-]+",
+    "shards.address": "auto",
 }
 FOLDERS = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")  # that `--resume` gives itself
 

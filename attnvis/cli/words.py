@@ -81,6 +81,8 @@ def to_override(word: str, command: Command, multirun: bool, folders: Sequence[P
         return [axis_override(key, value, command, folders)]
     if command.takes_query and is_in_words(key, value):
         return stage_overrides(key, value, command, multirun, folders)
+    if key == "launcher" and value in ("local", "ray") and not command.in_shards:
+        fail(f"launcher={value} is for attnvis run; {command.name} takes joblib or slurm", code=2)
     if bare_key == "name" and ".." in re.split(r"[^\w.-]", value):
         fail(
             f"name={value} leads out of outputs/; "

@@ -1,7 +1,6 @@
 """A query that sees other photos, prepared: they go through the network once, before the first photo."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import prepare
@@ -9,13 +8,13 @@ from attnvis.data.decoding import load
 from attnvis.data.paths import find
 from attnvis.data.preprocessing import collate
 from attnvis.methods.attention import Encoder
-from attnvis.types import Features, Photo, PhotoError, Preprocessing
+from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
 
 __all__ = ["prepared"]
 
 
 def prepared(
-    query: QueryFunction, backbone: Encoder, how: Preprocessing, photos: Sequence[Path | Photo] = ()
+    query: QueryFunction, backbone: Encoder, how: Preprocessing, photos: Sequence[Source | Photo] = ()
 ) -> QueryFunction:
     """The query with its exemplars looked at; one without any is itself, and nothing is read.
 
@@ -41,7 +40,7 @@ def prepared(
     return prepare(query, encode)
 
 
-def found(name: str) -> list[Path]:
+def found(name: str) -> list[Source]:
     """Raises ValueError, for without an exemplar no photo can be asked."""
     try:
         return find(name)

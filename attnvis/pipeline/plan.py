@@ -17,7 +17,16 @@ __all__ = ["RunPlan", "setting_text"]
 
 PACKAGES = ("attnvis", "torch", "torchvision", "hydra-core", "wandb", "numpy")
 SILENT = {"mode": "disabled"}  # no W&B
-HARMLESS = ("batch_size", "cache", "logger", "name", "resume", "trust", "workers")  # change no picture
+HARMLESS = (
+    "batch_size",
+    "cache",
+    "logger",
+    "name",
+    "resume",
+    "shards",
+    "trust",
+    "workers",
+)  # change no picture
 
 
 @dataclass(frozen=True, eq=False)

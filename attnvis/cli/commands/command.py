@@ -35,6 +35,7 @@ class Command:
     takes_query    whether a question without a scaling gets one that suits it
     axes           group -> the setting that lists its options: all of them are measured in one job
     kept           of one without a record: what a stop leaves, as the end of the line that says so
+    in_shards      whether launcher=local and launcher=ray mean something to it
     comparison     of a command whose jobs are one whole: a comma makes several, failures are told at the end
     """
 
@@ -48,4 +49,5 @@ class Command:
     takes_query: bool = False
     axes: Mapping[str, str] = field(default_factory=dict)
     kept: str = ""
+    in_shards: bool = False
     comparison: Comparison | None = None

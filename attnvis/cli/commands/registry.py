@@ -1,6 +1,6 @@
 """Every command, in the order in which help shows them.  A new one: its file, its yaml, its line here."""
 
-from attnvis.cli.commands import backbones, cache, calibrate, explore, redraw, run, sweep, video
+from attnvis.cli.commands import backbones, cache, calibrate, explore, redraw, run, status, sweep, video
 
 __all__ = ["COMMANDS"]
 
@@ -11,6 +11,7 @@ COMMANDS = {
         sweep.COMMAND,
         explore.COMMAND,
         redraw.COMMAND,
+        status.COMMAND,
         cache.COMMAND,
         backbones.COMMAND,
         calibrate.COMMAND,

@@ -35,7 +35,11 @@ __all__ = ["COMMAND", "run"]
 
 
 def run(cfg: "DictConfig", folder: Path) -> int:
-    """Photos in, heatmaps out.  Gives 1 where a photo failed."""
+    """Photos in, heatmaps out; in shards where a launcher does them.  Gives 1 where a photo failed."""
+    from attnvis.cli.sharded_run import launcher_of, run_in_shards
+
+    if launcher := launcher_of():
+        return run_in_shards(cfg, folder, launcher, COMMAND)
     import torch
 
     from attnvis.backbone.cache import remembered
@@ -181,4 +185,5 @@ COMMAND = Command(
     record="run.json",
     resuming=("resume=true",),
     takes_query=True,
+    in_shards=True,
 )

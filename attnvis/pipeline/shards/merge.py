@@ -1,0 +1,165 @@
+"""The parts of all shards in, a page of a sample, the totals and one W&B run out.
+
+One shard at a time is in memory.  The records stay where they are: records/ is one parquet dataset.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from attnvis.json_files import write_json
+from attnvis.pipeline.photo_tracking import Means, PhotoTracker, by_photo, keyed
+from attnvis.pipeline.plan import RunPlan
+from attnvis.pipeline.records import NUMBERS
+from attnvis.pipeline.run_page import RunPage
+from attnvis.pipeline.shards.part import receipt_of
+from attnvis.pipeline.shards.plan import NAME, Shard, ShardPlan, sample_places
+from attnvis.pipeline.tracking import MOST_PICTURES
+from attnvis.render import overlays, panels
+
+__all__ = ["ShardTracker", "Totals", "add_up", "sample_rows", "write_sample_page", "write_totals"]
+
+MOST_FAILURES = 200  # that the page names
+TOTALS = "totals.json"
+
+
+@dataclass
+class Totals:
+    """Of all parts."""
+
+    photos: int = 0  # of the plan
+    shards: int = 0
+    parts: int = 0
+    rows: int = 0
+    failures: Counter[str] = field(default_factory=Counter)  # kind -> photos
+    notes: Counter[str] = field(default_factory=Counter)
+    means: Means = field(default_factory=Means)
+    cpu_seconds: float = 0.0
+
+    @property
+    def done(self) -> int:
+        return self.means.done
+
+    @property
+    def failed(self) -> int:
+        return self.means.failed
+
+
+def add_up(folder: Path, plan: ShardPlan) -> Totals:
+    """What the receipts say, in the order of the shards: the same sums whoever did them, and when."""
+    totals = Totals(photos=plan.photos, shards=len(plan))
+    for shard in plan:
+        receipt = receipt_of(folder, shard)
+        if receipt is None or receipt.digest != shard.digest:
+            continue
+        totals.parts += 1
+        totals.rows += receipt.rows
+        totals.failures.update(receipt.failures)
+        totals.notes.update(receipt.notes)
+        totals.cpu_seconds += receipt.cpu_seconds
+        totals.means.done += receipt.done
+        totals.means.failed += receipt.failed
+        for name, (total, count) in receipt.sums.items():
+            before, counted = totals.means.sums.get(name, (0.0, 0))
+            totals.means.sums[name] = (before + total, counted + int(count))
+    return totals
+
+
+def write_totals(folder: Path, totals: Totals) -> None:
+    """totals.json: photos, failures by kind, means.  Raises OSError."""
+    about = {
+        "photos": totals.photos,
+        "done": totals.done,
+        "failed": totals.failed,
+        "shards": totals.shards,
+        "parts": totals.parts,
+        "rows": totals.rows,
+        "failures": dict(totals.failures.most_common()),
+        "photo notes": dict(totals.notes.most_common()),
+        "means": totals.means.values(),
+    }
+    write_json(folder, TOTALS, about)
+
+
+def sample_rows(folder: Path, plan: ShardPlan) -> Iterator[dict[str, Any]]:
+    """The rows of the sample and of the first photos that failed, in order, of the parts that there are."""
+    places, failures = sample_places(plan.photos), 0
+    for shard in plan:
+        begin = bisect_left(places, shard.first)
+        end = bisect_left(places, shard.first + shard.photos)
+        receipt = receipt_of(folder, shard) if begin < end or failures < MOST_FAILURES else None
+        if receipt is None or receipt.digest != shard.digest:
+            continue
+        sampled = places[begin:end]
+        if not sampled and not (receipt.failed and failures < MOST_FAILURES):
+            continue
+        for row in rows_of(folder, shard, sampled):
+            failures += row["status"] != "done"
+            if row["status"] == "done" or failures <= MOST_FAILURES:
+                yield row
+
+
+def rows_of(folder: Path, shard: Shard, sampled: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Of one part the rows of these photos, and of all that failed, as `records.read_numbers` gives rows."""
+    table = pq.read_table(folder / f"records/{shard.stem}.parquet", page_checksum_verification=True)
+    failed = pc.not_equal(table["status"], "done")
+    shown = pc.or_(failed, pc.is_in(table["index"], pa.array(sampled, pa.int64())))
+    for row in table.filter(shown).to_pylist():
+        numbers = {name: float(row[name]) for name in NUMBERS if row[name] is not None}
+        yield {name: "" if value is None else value for name, value in row.items()} | numbers
+
+
+def write_sample_page(folder: Path, run: RunPlan, totals: Totals, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """index.html of the sample, with the totals above; gives its path.  Raises OSError."""
+    shown = len({row["index"] for row in rows if row["status"] == "done"})
+    facts = {
+        "photos": f"{totals.done:,} done, {totals.failed:,} failed",
+        "shards": f"{totals.parts:,} of {totals.shards:,}",
+        "shown": f"{shown:,} photos, evenly spread; records/ is one parquet dataset of all",
+    }
+    if totals.failures:
+        facts["failures"] = "; ".join(f"{count:,} {kind}" for kind, count in totals.failures.most_common(5))
+    with RunPage(folder) as page:
+        for row in rows:
+            page.add(row)
+        return page.write(
+            f"attnvis {run.name}",
+            facts=facts | run.provenance.entries(),
+            warnings=run.warnings,
+            colour_bar=overlays.encode(panels.colour_bar(run.style), "png"),
+            scale=run.style.scale,
+        )
+
+
+class ShardTracker(PhotoTracker):
+    """A run in shards at W&B: how far it is, then means, and maps, a table and a page of the sample."""
+
+    totals_of: Totals | None = None
+    sample: Sequence[Mapping[str, Any]] = ()
+
+    def log_totals(self) -> None:
+        """What is known once the parts have been added up; before that, nothing."""
+        if self.totals_of is None:
+            return
+        maps: dict[str, dict[int, Mapping[str, Any]]] = {}
+        table: list[Mapping[str, Any]] = []
+        places = list(dict.fromkeys(int(row["index"]) for row in self.sample))
+        for index, rows in by_photo(self.sample):
+            for key, row in keyed(rows):
+                table.append(row)
+                if key and places.index(index) < min(self.settings.pictures, MOST_PICTURES):
+                    maps.setdefault(key, {})[places.index(index)] = row
+        self.summarise(self.totals_of.means.values())
+        for key, of_key in maps.items():
+            tiles = [self.tile(of_key.get(place), None) for place in range(max(of_key) + 1)]
+            self.log_list(f"{key}/maps", tiles)
+        self.log_table("photos", self.columns(table), total=len(table))
+        self.log_page("page", self.folder / "index.html")
+        self.log_files("run", [self.folder / "run.json", self.folder / TOTALS, self.folder / NAME])

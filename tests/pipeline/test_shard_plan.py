@@ -1,0 +1,59 @@
+"""shards.parquet: which shard has which photos, whatever their names, and which photos are the sample."""
+
+import os
+
+import pytest
+
+from attnvis.pipeline.shards.plan import NAME, SAMPLE, ShardPlan, is_sampled, sample_places, write_plan
+
+
+def test_every_photo_is_in_one_shard_in_order(tmp_path):
+    names = [f"photo-{number}.jpg" for number in range(107)]
+    write_plan(tmp_path, iter(names), 5, "settings")
+    plan = ShardPlan(tmp_path)
+    assert len(plan) == 22 and plan.photos == 107 and plan.settings == "settings"
+    shards = [plan.shard(number) for number in range(22)]
+    assert [name for shard in shards for name in shard.ids] == names
+    assert [shard.first for shard in shards] == list(range(0, 107, 5)) and shards[-1].photos == 2
+    assert [(s.number, s.first, s.photos, s.digest) for s in plan] == [
+        (s.number, s.first, s.photos, s.digest) for s in shards
+    ]
+    with pytest.raises(IndexError):
+        plan.shard(22)
+
+
+def test_a_digest_tells_other_photos_other_settings_and_another_order(tmp_path):
+    digests = set()
+    for place, (names, settings) in enumerate([("ab", "s"), ("ba", "s"), ("ac", "s"), ("ab", "t")]):
+        (tmp_path / str(place)).mkdir()
+        write_plan(tmp_path / str(place), list(names), 2, settings)
+        digests.add(ShardPlan(tmp_path / str(place)).shard(0).digest)
+    assert len(digests) == 4
+
+
+def test_names_that_are_no_text_come_back_as_they_were(tmp_path):
+    names = [os.fsdecode(b"caf\xe9.jpg"), "back\\slash.jpg", "\u732b.jpg", "a\nb.jpg"]
+    write_plan(tmp_path, names, 10, "s")
+    assert list(ShardPlan(tmp_path).shard(0).ids) == names
+
+
+@pytest.mark.parametrize("total", [0, 1, 99, 100, 101, 250, 12_347])
+def test_the_sample_is_spread_evenly_and_known_photo_by_photo(total):
+    places = sample_places(total)
+    assert len(places) == min(total, SAMPLE) == len(set(places))
+    assert [index for index in range(total) if is_sampled(index, total)] == places
+    gaps = {later - earlier for earlier, later in zip(places, places[1:])}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_a_plan_that_is_damaged_is_told_in_one_line(tmp_path):
+    write_plan(tmp_path, ["a"], 1, "s")
+    (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"shards.parquet is damaged"):
+        ShardPlan(tmp_path)
+
+
+def test_a_shard_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="shards.size=0"):
+        write_plan(tmp_path, ["a"], 0, "s")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,237 @@
+"""The same run in shards: the rows of the plain run, whole parts, and what is missing when it goes on."""
+
+import contextlib
+import errno
+import json
+import math
+import re
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset
+import pytest
+import torch
+from conftest import Page, records
+from shard_runs import SMALL, album, parts, rows
+
+from attnvis.cli import sharded_run
+from attnvis.data.decoding import load
+from attnvis.metrics.diagnostics import DESCRIPTIONS
+from attnvis.pipeline.maps import read_maps
+from attnvis.pipeline.shards.launching import Ended
+
+COUNT = 10  # in three shards
+
+
+@pytest.fixture
+def photos(here):
+    return album(here / "album", COUNT)
+
+
+@pytest.fixture
+def sharded(attnvis, photos, monkeypatch):
+    """`attnvis run album launcher=local WORDS`, its shards done in this process, one after the other."""
+
+    def here_and_now(launcher, job, numbers, cfg, plan):
+        assert launcher == "local"
+        for number in numbers:
+            yield Ended(number, sharded_run.do_shard(job, number))
+            yield None
+
+    monkeypatch.setattr(sharded_run, "launched", here_and_now)
+    threads = torch.get_num_threads()
+
+    def call(*words, folder="out"):
+        if words[:1] == ("--resume",):
+            return attnvis("run", *words)
+        return attnvis("run", "album", "launcher=local", *SMALL, f"hydra.run.dir={folder}", *words)
+
+    yield call
+    torch.set_num_threads(threads)
+    sharded_run.bench_of.cache_clear()
+
+
+def test_the_rows_are_those_of_the_plain_run(sharded, attnvis):
+    ended = sharded("batch_size=2", "query=mean,random")
+    assert ended.code == 1 and "9 photos done: out/index.html" in ended.out
+    words = ("batch_size=2", "query=mean,random", "hydra.run.dir=plain", "workers=2", *SMALL[:2])
+    assert attnvis("run", "album", *words).code == 1
+    plain = records("plain")
+    assert len(rows()) == len(plain) == 2 * 9 + 1
+    for row, other in zip(rows(), plain):
+        for name in ("index", "photo", "path", "digest", "status", "reason", "query", "label", "predicted"):
+            assert str("" if row[name] is None else row[name]) == other[name], name
+        for name in DESCRIPTIONS if row["status"] == "done" else ():
+            assert row[name] == pytest.approx(float(other[name]), rel=1e-5, abs=1e-6, nan_ok=True), name
+
+
+def test_maps_are_those_of_the_plain_run_in_half_precision(sharded, attnvis):
+    sharded("batch_size=2")
+    attnvis("run", "album", "batch_size=2", "hydra.run.dir=plain", "workers=2", *SMALL[:2])
+    maps = pyarrow.dataset.dataset("out/maps").to_table().to_pylist()
+    files = sorted(Path("plain/maps").iterdir())
+    assert len(maps) == len(files) == 9
+    for row, path in zip(sorted(maps, key=lambda row: row["index"]), files):
+        (answer,) = read_maps(path)
+        assert (row["rows"], row["columns"]) == answer.placement.grid
+        assert json.loads(row["placement"])["first"] == list(answer.placement.first)
+        for name in ("scores", "logits", "weights"):
+            exact = getattr(answer.attention, name).flatten().numpy()
+            assert np.allclose(row[name], exact, rtol=2**-10, atol=2**-23), name
+
+
+def test_the_same_command_does_only_what_is_missing(sharded, monkeypatch):
+    assert sharded().code == 1
+    whole = parts()
+    receipts = {path: path.stat().st_mtime_ns for path in Path("out/parts").rglob("*.json")}
+    Path("out/parts/000/00000001.json").unlink()
+    assert sharded("--resume", "out").code == 1 and parts() == whole
+    for path, when in receipts.items():
+        assert (path.stat().st_mtime_ns == when) == (path.stem != "00000001")
+    looked_at = []
+    monkeypatch.setattr(sharded_run, "do_shard", lambda job, number: looked_at.append(number) or "")
+    assert sharded().code == 1 and looked_at == []
+
+
+@pytest.mark.parametrize("kind", ["records", "maps"])
+@pytest.mark.parametrize("damage", ["half", "bit", "gone"])
+def test_a_part_that_is_not_whole_is_done_again(sharded, kind, damage):
+    sharded()
+    whole, path = parts(), Path(f"out/{kind}/000/00000000.parquet")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(content if damage == "bit" else content[: len(content) // 2])
+    sharded("--resume", "out")
+    assert parts() == whole
+    assert [row["index"] for row in rows()] == list(range(COUNT))
+
+
+def test_a_full_disk_fails_one_shard_in_one_line_and_no_other(sharded, monkeypatch):
+    with full_for(monkeypatch, r"records/000/00000001\.parquet"):
+        ended = sharded()
+    assert ended.code == 1
+    (line,) = [line for line in ended.err.splitlines() if "shard 1 failed" in line]
+    assert "no room for out/records/000/00000001.parquet (No space left on device); make room" in line
+    assert "go on with attnvis run --resume out" in line
+    assert "1 of 3 shards have no part" in ended.err and "5 photos done" in ended.out
+    assert [row["index"] for row in rows()] == [0, 1, 2, 3, 8, 9]
+    assert not list(Path("out").rglob("*.part")) and not list(Path("out").rglob("*.running"))
+    assert "9 photos done" in sharded("--resume", "out").out
+    assert [row["index"] for row in rows()] == list(range(COUNT))
+    assert not list(Path("out").rglob("*.failed"))
+
+
+@contextlib.contextmanager
+def full_for(monkeypatch, name):
+    """No room for files of this name."""
+    replace = Path.replace
+
+    def replace_or_refuse(part, target):
+        if re.search(name, str(target)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(part, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace_or_refuse)
+        yield
+
+
+def test_other_settings_are_refused_by_name(sharded):
+    sharded()
+    for word, name in [("scaling=zscore", "scaling"), ("shards.size=5", "shards.size"), ("maps=false", "maps")]:
+        assert f"begun with other settings ({name}" in sharded(word).complaint
+    assert "give sample, tar, files" in sharded("shards.overlays=all").complaint
+
+
+def test_a_plain_runs_folder_is_not_taken_for_one_in_shards(sharded, attnvis):
+    attnvis("run", "album", *SMALL[:2])
+    assert "holds a run without shards" in sharded().complaint
+
+
+def test_pictures_of_all_photos_lie_in_a_tar_that_every_machine_writes_alike(sharded):
+    sharded("shards.overlays=tar", "maps=false")
+    sharded("shards.overlays=tar", "maps=false", folder="again")
+    assert not Path("out/maps").exists()
+    for tar in sorted(Path("out/overlays/000").glob("*.tar")):
+        assert tar.read_bytes() == (Path("again") / tar.relative_to("out")).read_bytes()
+    with tarfile.open("out/overlays/000/00000000.tar") as tar:
+        names = tar.getnames()
+    assert [name.partition("/")[0] for name in names] == ["overlays", "panels"] * 3
+    (row,) = [row for row in rows() if row["index"] == 1]
+    assert row["overlay"] in names and load(Path("out") / row["overlay"]).size == (70, 90)
+
+
+def test_beyond_the_sample_no_picture_is_drawn_unless_asked(sharded, monkeypatch):
+    for module in ("plan", "merge", "part"):
+        monkeypatch.setattr("attnvis.pipeline.shards.plan.SAMPLE", 2)
+    sharded()
+    assert [row["index"] for row in rows() if row["overlay"]] == [0, 5]
+    assert len(list(Path("out/overlays").rglob("*.jpg"))) == 2
+    page = Page(Path("out/index.html"))
+    assert "2 maps" in page.words and "9 done, 1 failed" in page.words and "1 failed" in page.words
+    sharded("shards.overlays=files", folder="all")
+    assert len(list(Path("all/overlays").rglob("*.jpg"))) == 9
+    sharded("shards.overlays=tar", folder="packed")
+    names = [row["overlay"] for row in rows("packed") if row["status"] == "done"]
+    assert sum(".tar/" in name for name in names) == 7
+    tar, _, member = next(name for name in names if ".tar/" in name).partition(".tar/")
+    with tarfile.open(f"packed/{tar}.tar") as file:
+        assert member in file.getnames()
+
+
+def test_totals_are_sums_over_the_rows(sharded):
+    sharded()
+    totals = json.loads(Path("out/totals.json").read_text())
+    assert (totals["photos"], totals["done"], totals["failed"], totals["rows"]) == (10, 9, 1, 10)
+    perplexities = [row["perplexity"] for row in rows() if row["status"] == "done"]
+    assert totals["means"]["mean/perplexity"] == pytest.approx(math.fsum(perplexities) / 9, rel=1e-12)
+    assert totals["failures"] == {"PHOTO is no photo of a kind that is read": 1}
+
+
+def test_status_tells_from_the_files_alone(sharded, attnvis, monkeypatch):
+    assert "has no shards.parquet" in attnvis("status", "album").complaint
+    with full_for(monkeypatch, r"records/000/00000001\.parquet"):
+        sharded()
+    note = {"shard": 2, "photos": 2, "done": 1, "failed": 0, "host": "far", "process": 7, "begun": 0}
+    Path("out/parts/000/00000002.json").unlink()
+    Path("out/parts/000/00000002.running").write_text(json.dumps(note))
+    ended = attnvis("status", "out")
+    assert ended.code == 1
+    words = " ".join(ended.out.split())
+    for expected in (
+        "out: 10 photos in 3 shards, launcher local",
+        "done 1 shards 3 photos done, 1 failed",
+        "running 1 shards 2: 1 of 2 photos, far process 7",
+        "failed 1 shards 1: no room for",
+        "left 0 shards",
+        "1 PHOTO is no photo",
+    ):
+        assert expected in words, words
+
+
+def test_a_stop_keeps_what_was_done_and_says_how_to_go_on(sharded, monkeypatch):
+    import os
+    import signal
+
+    do_shard = sharded_run.do_shard
+
+    def stopped(job, number):
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return do_shard(job, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sharded_run, "do_shard", stopped)
+        ended = sharded()
+    assert ended.code == 130 and "go on with attnvis run --resume out" in ended.err
+    assert Path("out/index.html").exists() and [row["index"] for row in rows()] == [0, 1, 2, 3]
+    assert "9 photos done" in sharded("--resume", "out").out
+    assert [row["index"] for row in rows()] == list(range(COUNT))
+
+
+@pytest.mark.parametrize("launcher", ["local", "ray"])
+def test_other_verbs_have_no_shards(attnvis, photos, launcher):
+    assert f"launcher={launcher} is for attnvis run" in attnvis("sweep", "album", f"launcher={launcher}").complaint
