@@ -253,3 +253,5 @@ def test_a_formula_keeps_the_mark_and_the_sign_margin_of_its_terms():
     (alone,) = build_queries(parse("pca:2"), features)
     assert result.marks == ((31.5, 40.0),) and torch.equal(result.sign_margin, alone.sign_margin)
     assert result.text == "mean - 0.5*point:40,31.5 + pca:2"
+    (of_two,) = build_queries(parse("mean(point:40,31.5, point:10,20)"), features)
+    assert of_two.marks == (None,)  # a cross at one of them would mislead

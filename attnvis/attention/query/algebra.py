@@ -451,9 +451,15 @@ def added(
         vectors,
         labels=labelled(queries, label),
         keys=keys,
-        marks=(next((mark for query in queries for mark in query.marks if mark is not None), None),),
+        marks=(only_mark(queries),),
         sign_margin=smallest_margin(queries),
     )
+
+
+def only_mark(queries: Sequence[Query]) -> Any:
+    """The mark of the one query that has one: a cross at one of two points would mislead."""
+    marks = list(dict.fromkeys(mark for query in queries for mark in query.marks if mark is not None))
+    return marks[0] if len(marks) == 1 else None
 
 
 def scores_of(query: Query, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B 1 N"]:
@@ -472,6 +478,7 @@ def changed(queries: Sequence[Query], vectors: Tensor, name: str) -> Query:
     return replace(
         queries[0],
         vectors=vectors,
+        marks=(only_mark(queries),),
         labels=labelled(queries, lambda texts: f"{name}({', '.join(texts)})"),
         classes=(),
         ranks=(),

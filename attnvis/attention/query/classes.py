@@ -38,10 +38,11 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
         if len(members) > 1:
             return mean_of_classes(name, members, reading)
         columns = torch.full((len(reading.logits), 1), members[0], device=reading.logits.device)
-    scores = [class_scores(reading.head, reading.logits, classes=classes) for classes in columns.T]
+    of_ranks = columns.unbind(1)
+    scores = [class_scores(reading.head, reading.logits, classes=classes) for classes in of_ranks]
     of_photos = tuple(zip(*scores, strict=True))
     return Query(
-        torch.stack([reading.ask(classes) for classes in columns.T], 1),
+        torch.stack([reading.ask(classes) for classes in of_ranks], 1),
         labels=tuple(tuple(score.name for score in of_photo) for of_photo in of_photos),
         classes=of_photos,
         ranks=tuple(ranks) if ranks else (0,),

@@ -116,6 +116,7 @@ def build_queries(function: QueryFunction, features: Features) -> list[Query]:
     return [replace(query, text=query.text or text) for query in answer]
 
 
+@lru_cache(maxsize=1024)  # every batch of photos asks the same
 def parse(text: str) -> QueryFunction:
     """A query's kind, then its settings in order: mean, class:tabby, point:120,80, box:10,20,100,50, pca:2;
     or several of them added up, class:tabby - 0.5*mean.
@@ -126,7 +127,6 @@ def parse(text: str) -> QueryFunction:
     return parse_formula(text) if algebra.is_formula(text) else parse_term(text)
 
 
-@lru_cache(maxsize=256)
 def parse_formula(text: str) -> QueryFunction:
     """Each term as it is spelled in full: tabby - lynx is class:tabby - class:lynx."""
     terms = {}
@@ -141,12 +141,14 @@ def parse_formula(text: str) -> QueryFunction:
     return partial(formula, text=algebra.write(node))
 
 
+@lru_cache(maxsize=1024)
 def parse_term(text: str) -> QueryFunction:
     """Raises as `parse` does."""
-    name, settings = divide(algebra.without_quotes(text))
+    text = algebra.without_quotes(text)
+    name, settings = divide(text)
     if name not in KINDS and settings is None and name not in ("", "several") and not NUMBERS.fullmatch(name):
         return partial(class_, name=name)
-    return parse_function(algebra.without_quotes(text), KINDS, group="query")
+    return parse_function(text, KINDS, group="query")
 
 
 def as_query(question: Question) -> QueryFunction:
