@@ -22,10 +22,10 @@ from attnvis.types import Features, Head, PhotoError, Query, Scores
 __all__ = ["ClassRows", "EncodedLayer", "Row", "class_rows", "encode_layer", "pack_rows", "pack_tokens"]
 
 # A step adds noise of step / sqrt(12) to each number: to a dot product, this times the other vector's length.
-NOISE = 0.002
-FINEST_ROW = 0.002  # of scores: half of it is the most that such a row is off
+NOISE = 0.0005
+FINEST_ROW = 0.001  # of scores: half of it is the most that such a row is off
 ROUNDING = 1e-6  # of single precision in Python's own sums, relative to the largest score
-CLASS_SCORES = 80_000  # of all classes together, where the number of classes is left open
+CLASS_SCORES = 60_000  # of all classes together, where the number of classes is left open
 SLOW_CLASSES = 10  # where each class takes a pass back through the network
 GRAM = 64  # classes whose dot products with one another are kept: the lengths of their differences
 COMPONENTS, SEEDS = 4, 3

@@ -12,6 +12,7 @@ import { Pane } from "./pane.js";
 import { copy, picture } from "./save.js";
 
 const CHANNELS = 5;
+const ADDRESS_DELAY = 200; // milliseconds
 const FOUND = 8; // classes that a search lists
 
 /** @param {string} id */
@@ -49,6 +50,7 @@ class Page {
     this.active = 0;
     this.isFollowing = false;
     this.isWaiting = false;
+    this.addressTimer = 0;
     this.state = readState(window.location.hash || facts.start, facts, this.usualView());
   }
 
@@ -155,7 +157,8 @@ class Page {
     if (this.panes.length !== this.state.views.length) this.makePanes();
     this.panes.forEach((pane, number) => this.showPane(pane, this.state.views[number]));
     this.writeControls();
-    this.writeAddress();
+    clearTimeout(this.addressTimer); // browsers refuse a page that changes its address with every step of a slider
+    this.addressTimer = setTimeout(() => this.writeAddress(), ADDRESS_DELAY);
   }
 
   /**
@@ -527,6 +530,7 @@ class Page {
   /** @param {string} kind */
   async copyText(kind) {
     const { view, facts } = this;
+    this.writeAddress();
     const texts = { link: window.location.href, command: commandOf(view, facts) ?? "", python: pythonOf(view, facts) };
     const text = texts[/** @type {keyof typeof texts} */ (kind)];
     byId("command").textContent = text;

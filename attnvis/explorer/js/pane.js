@@ -6,7 +6,7 @@ import { colour, drawLines, levelsOfValues, levelsOfWeights, palette, pixelLevel
 import { format, questionText } from "./words.js";
 import { stageText } from "./hash.js";
 
-const MOST_PIXELS = 820; // of a picture's long side: more cost more than they show
+const MOST_PIXELS = 720; // of a picture's long side: more cost more than they show
 const SVG = "http://www.w3.org/2000/svg";
 const DRAG = 6; // pixels of the screen from which on a press is a box
 
@@ -44,6 +44,7 @@ export class Pane {
     /** @type {ImageData | null} */
     this.data = null;
     this.scale = { low: 0, high: 1, isLog: true };
+    this.barShown = "";
     const [height, width] = facts.photo.size;
     this.marks.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.listen();
@@ -113,6 +114,10 @@ export class Pane {
 
   /** @param {Uint32Array} colours */
   paintBar(colours) {
+    const stage = this.shown?.state.stage ?? "weights";
+    const shown = [stage, this.scale.low, this.scale.high].join();
+    if (shown === this.barShown) return;
+    this.barShown = shown;
     this.bar.width = 256;
     this.bar.height = 1;
     const data = new ImageData(256, 1);
@@ -130,7 +135,6 @@ export class Pane {
         return tick;
       }),
     );
-    const stage = this.shown?.state.stage ?? "weights";
     this.part(".unit").textContent =
       stage === "weights"
         ? "times uniform (N·a), the same scale in every picture"
