@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, UInt16
 from torch import Tensor
 
 from attnvis.attention.query import kinds
@@ -146,7 +146,7 @@ def pack_tokens(tokens: Float[np.ndarray, "N D"]) -> tuple[bytes, float, float]:
     return planes(levels.T.view("<u2")), step, error + ROUNDING * scale
 
 
-def planes(levels: Int[np.ndarray, "R N"]) -> bytes:
+def planes(levels: UInt16[np.ndarray, "R N"]) -> bytes:
     """Row by row all low bytes, then all high bytes, in gzip: the high ones are nearly all alike."""
     pairs = np.ascontiguousarray(levels).view(np.uint8).reshape(-1, 2)
     return gzip.compress(pairs[:, 0].tobytes() + pairs[:, 1].tobytes(), 9, mtime=0)

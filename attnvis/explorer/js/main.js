@@ -79,7 +79,6 @@ class Page {
       this.layers[number] = await decodeLayer(facts, (name) => textOf(`${name}-${number}`));
       if (number === Math.max(...this.state.views.map(({ layer }) => layer))) this.begin();
     }
-    document.documentElement.dataset.ready = "true";
   }
 
   begin() {
@@ -615,9 +614,11 @@ function strongest(layer, patch, vector) {
 
 const begun = performance.now();
 (async () => {
+  const trouble = byId("trouble"); // what it says stands there where no script runs, or not all of the file came
   try {
     const page = new Page(readFacts());
     await page.start();
+    trouble.hidden = true;
     const api = {
       ready: performance.now() - begun,
       /** @param {string} text of a link */
@@ -630,9 +631,9 @@ const begun = performance.now();
       scaling: () => stageText(page.view.scaling, page.view.scalingSetting),
     };
     Object.assign(globalThis, { attnvisExplorer: api }); // for scripts, and for tests
+    document.documentElement.dataset.ready = "true";
   } catch (error) {
-    const trouble = byId("trouble");
-    trouble.hidden = false;
+    trouble.classList.remove("late");
     trouble.textContent = `This page cannot be shown: ${error instanceof Error ? error.message : error}.`;
   }
 })();
