@@ -23,7 +23,7 @@ __all__ = ["ClassRows", "EncodedLayer", "Row", "class_rows", "encode_layer", "pa
 
 # A step adds noise of step / sqrt(12) to each number: to a dot product, this times the other vector's length.
 NOISE = 0.0005
-FINEST_ROW = 0.001  # of scores: half of it is the most that such a row is off
+FINEST_CLASS = 0.001  # step of the scores of classes, of which there are many: half of it is the most they are off
 ROUNDING = 1e-6  # of single precision in Python's own sums, relative to the largest score
 CLASS_SCORES = 60_000  # of all classes together, where the number of classes is left open
 SLOW_CLASSES = 10  # where each class takes a pass back through the network
@@ -82,8 +82,10 @@ def encode_layer(features: Features, classes: int | str | Sequence[int] = "auto"
     packed_tokens, step, error = pack_tokens(tokens)
     rows = question_rows(features)
     of_classes = class_rows(features, classes)
-    every_row = np.concatenate([rows_matrix(rows, len(tokens)), of_classes.scores])
-    packed_rows, lows, steps = pack_rows(every_row)
+    of_questions = rows_matrix(rows, len(tokens))
+    every_row = np.concatenate([of_questions, of_classes.scores])
+    finest = np.where(np.arange(len(every_row)) < len(of_questions), 0.0, FINEST_CLASS)
+    packed_rows, lows, steps = pack_rows(every_row, finest)
     placement = features.placements[0]
     facts: dict[str, object] = {
         "name": features.layer,
@@ -153,12 +155,15 @@ def planes(levels: UInt16[np.ndarray, "R N"]) -> bytes:
 
 
 def pack_rows(
-    rows: Float[np.ndarray, "R N"],
+    rows: Float[np.ndarray, "R N"], finest: Float[np.ndarray, " R"]
 ) -> tuple[bytes, Float[np.ndarray, " R"], Float[np.ndarray, " R"]]:
-    """(gzip, lows, steps) with value = low + step * level; no level is beyond 65,535."""
+    """(gzip, lows, steps) with value = low + step * level; no level is beyond 65,535.
+
+    finest: the steps that are small enough; 0: as small as there are levels.
+    """
     lows = rows.min(axis=1, initial=np.inf)
     spans = rows.max(axis=1, initial=-np.inf) - lows
-    steps = np.where(spans > FINEST_ROW * 65535, spans / 65535, np.minimum(FINEST_ROW, spans / 1024))
+    steps = np.maximum(spans / 65535, np.minimum(finest, spans / 1024))
     steps, lows = single(steps * 1.0001), single(lows)
     levels = np.rint((rows - lows[:, None]) / np.where(steps > 0, steps, 1)[:, None])
     return planes(levels.clip(0, 65535).astype("<u2")), lows, steps

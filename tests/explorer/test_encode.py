@@ -68,10 +68,10 @@ def test_features_that_are_all_zero_are_packed(tokens):
 
 def test_rows_come_back_within_half_a_step_whatever_their_range():
     rows = np.stack([np.linspace(-3, 9, N), np.linspace(0, 1e6, N), np.full(N, 7.5), np.linspace(0, 1e-4, N)])
-    packed, lows, steps = encode.pack_rows(rows)
+    packed, lows, steps = encode.pack_rows(rows, np.array([0.001, 0.001, 0.0, 0.0]))
     back = lows[:, None] + steps[:, None] * unplaned(packed, 4)
     assert (np.abs(back - rows) <= steps[:, None] / 2 + 1e-6 * np.abs(rows).max(1, keepdims=True)).all()
-    assert steps[0] <= encode.FINEST_ROW * 1.001 and steps[1] > 10
+    assert steps[0] == pytest.approx(0.001, rel=1e-3) and steps[1] > 10 and steps[3] < 2e-9
 
 
 def test_class_rows_are_the_likeliest_first_with_their_dot_products():

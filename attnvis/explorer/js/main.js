@@ -545,7 +545,7 @@ class Page {
 
 /** @type {Record<string, string>} */
 const SCALING_LABELS = {
-  none: "none: s",
+  none: "s, not scaled",
   inv_sqrt_d: "s / √d",
   inv_d: "s / d",
   temperature: "s / temperature",
@@ -586,8 +586,8 @@ function toSlider(value, { low, high }) {
 
 /** @param {number} bound */
 function boundText(bound) {
-  if (bound >= 0.05) return "so sharp a map follows the last digits: these are not in this file (weights may lie elsewhere)";
-  return `weights within ${bound < 1e-5 ? "0.00001" : format(bound, 1)} of attnvis in Python (total variation)`;
+  const size = bound < 1e-5 ? "0.00001" : format(bound, 1);
+  return `Weights within ${size} of attnvis in Python, at worst (total variation, of 1).`;
 }
 
 /**
