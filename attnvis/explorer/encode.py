@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, UInt16
 from torch import Tensor
 
 from attnvis.attention.query import kinds
@@ -22,10 +22,10 @@ from attnvis.types import Features, Head, Query, Scores
 __all__ = ["ClassRows", "EncodedLayer", "Row", "class_rows", "encode_layer", "pack_rows", "pack_tokens"]
 
 # A step adds noise of step / sqrt(12) to each number: to a dot product, this times the other vector's length.
-NOISE = 0.002
-FINEST_ROW = 0.002  # of scores: half of it is the most that such a row is off
+NOISE = 0.0005
+FINEST_CLASS = 0.001  # step of the scores of classes, of which there are many: half of it is the most they are off
 ROUNDING = 1e-6  # of single precision in Python's own sums, relative to the largest score
-CLASS_SCORES = 80_000  # of all classes together, where the number of classes is left open
+CLASS_SCORES = 60_000  # of all classes together, where the number of classes is left open
 SLOW_CLASSES = 10  # where each class takes a pass back through the network
 GRAM = 64  # classes whose dot products with one another are kept: the lengths of their differences
 COMPONENTS, SEEDS = 4, 3
@@ -82,8 +82,10 @@ def encode_layer(features: Features, classes: int | str | Sequence[int] = "auto"
     packed_tokens, step, error = pack_tokens(tokens)
     rows = question_rows(features)
     of_classes = class_rows(features, classes)
-    every_row = np.concatenate([rows_matrix(rows, len(tokens)), of_classes.scores])
-    packed_rows, lows, steps = pack_rows(every_row)
+    of_questions = rows_matrix(rows, len(tokens))
+    every_row = np.concatenate([of_questions, of_classes.scores])
+    finest = np.where(np.arange(len(every_row)) < len(of_questions), 0.0, FINEST_CLASS)
+    packed_rows, lows, steps = pack_rows(every_row, finest)
     placement = features.placements[0]
     facts: dict[str, object] = {
         "name": features.layer,
@@ -146,19 +148,22 @@ def pack_tokens(tokens: Float[np.ndarray, "N D"]) -> tuple[bytes, float, float]:
     return planes(levels.T.view("<u2")), step, error + ROUNDING * scale
 
 
-def planes(levels: Int[np.ndarray, "R N"]) -> bytes:
+def planes(levels: UInt16[np.ndarray, "R N"]) -> bytes:
     """Row by row all low bytes, then all high bytes, in gzip: the high ones are nearly all alike."""
     pairs = np.ascontiguousarray(levels).view(np.uint8).reshape(-1, 2)
     return gzip.compress(pairs[:, 0].tobytes() + pairs[:, 1].tobytes(), 9, mtime=0)
 
 
 def pack_rows(
-    rows: Float[np.ndarray, "R N"],
+    rows: Float[np.ndarray, "R N"], finest: Float[np.ndarray, " R"]
 ) -> tuple[bytes, Float[np.ndarray, " R"], Float[np.ndarray, " R"]]:
-    """(gzip, lows, steps) with value = low + step * level; no level is beyond 65,535."""
+    """(gzip, lows, steps) with value = low + step * level; no level is beyond 65,535.
+
+    finest: the steps that are small enough; 0: as small as there are levels.
+    """
     lows = rows.min(axis=1, initial=np.inf)
     spans = rows.max(axis=1, initial=-np.inf) - lows
-    steps = np.where(spans > FINEST_ROW * 65535, spans / 65535, np.minimum(FINEST_ROW, spans / 1024))
+    steps = np.maximum(spans / 65535, np.minimum(finest, spans / 1024))
     steps, lows = single(steps * 1.0001), single(lows)
     levels = np.rint((rows - lows[:, None]) / np.where(steps > 0, steps, 1)[:, None])
     return planes(levels.clip(0, 65535).astype("<u2")), lows, steps

@@ -22,7 +22,7 @@ from attnvis.types import Features, Photo, PhotoError
 
 __all__ = ["Explorer", "Origin", "explorer"]
 
-LONGEST = 1024  # side of the photo in the page, in pixels
+LONGEST = 960  # side of the photo in the page, in pixels
 QUALITY = 82
 
 

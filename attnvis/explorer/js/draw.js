@@ -45,6 +45,21 @@ export function levelsOfValues(values, { contours }) {
  * @returns {Uint32Array} 256 colours, as the bytes of a canvas are read
  */
 export function palette(colours, isLog, isOpaque) {
+  const key = `${isLog} ${isOpaque}`;
+  const made = knownPalettes.get(key) ?? makePalette(colours, isLog, isOpaque);
+  knownPalettes.set(key, made);
+  return made;
+}
+
+/** @type {Map<string, Uint32Array>} */
+const knownPalettes = new Map(); // a page has one set of colours
+
+/**
+ * @param {ColourFacts} colours
+ * @param {boolean} isLog
+ * @param {boolean} isOpaque
+ */
+function makePalette(colours, isLog, isOpaque) {
   const table = bytesOf(colours.table);
   const packed = new Uint32Array(256);
   const bytes = new Uint8Array(packed.buffer);
@@ -150,9 +165,10 @@ function blank(pixels, [height, width], length, start, end) {
  * @param {"overlay" | "heatmap" | "photo"} look
  */
 export function colour(target, levels, colours, look) {
+  const unseen = UNSEEN[look];
   for (let pixel = 0; pixel < target.length; pixel++) {
     const level = levels[pixel];
-    target[pixel] = level === level ? colours[(255 * level + 0.5) | 0] : UNSEEN[look];
+    target[pixel] = level === level ? colours[(255 * level + 0.5) | 0] : unseen;
   }
 }
 
@@ -162,27 +178,37 @@ export function colour(target, levels, colours, look) {
  * @param {Uint32Array} target
  * @param {Float32Array} levels
  * @param {number} width
- * @param {number[]} lines
+ * @param {number[]} lines from the lowest up
  */
 export function drawLines(target, levels, width, lines) {
+  if (!lines.length) return;
   const bytes = new Uint8Array(target.buffer);
+  const lowest = lines[0];
   const end = levels.length - width - 1;
-  for (const line of lines) {
-    for (let pixel = 0; pixel < end; pixel++) {
-      const here = levels[pixel] - line;
-      const right = levels[pixel + 1] - line;
-      const below = levels[pixel + width] - line;
-      if (here > 0 === right > 0 && here > 0 === below > 0) continue;
+  for (let pixel = 0; pixel < end; pixel++) {
+    const here = levels[pixel];
+    const right = levels[pixel + 1];
+    const below = levels[pixel + width];
+    if (here < lowest && right < lowest && below < lowest) continue; // most of most pictures
+    for (const line of lines) {
+      if (here > line === right > line && here > line === below > line) continue;
       if (right !== right || below !== below || here !== here || (pixel + 1) % width === 0) continue;
       const steep = Math.hypot(right - here, below - here);
-      const share = 1 - 0.5 * Math.min(Math.abs(here) / steep, 1);
-      const byte = 4 * pixel;
-      const under = (bytes[byte + 3] / 255) * (1 - share);
-      const alpha = share + under;
-      for (let channel = 0; channel < 3; channel++) {
-        bytes[byte + channel] = (255 * share + bytes[byte + channel] * under) / alpha;
-      }
-      bytes[byte + 3] = 255 * alpha;
+      whiten(bytes, 4 * pixel, 1 - 0.5 * Math.min(Math.abs(here - line) / steep, 1));
     }
   }
+}
+
+/**
+ * @param {Uint8Array} bytes
+ * @param {number} byte
+ * @param {number} share of white that is laid over it
+ */
+function whiten(bytes, byte, share) {
+  const under = (bytes[byte + 3] / 255) * (1 - share);
+  const alpha = share + under;
+  for (let channel = 0; channel < 3; channel++) {
+    bytes[byte + channel] = (255 * share + bytes[byte + channel] * under) / alpha;
+  }
+  bytes[byte + 3] = 255 * alpha;
 }

@@ -12,6 +12,7 @@ import { Pane } from "./pane.js";
 import { copy, picture } from "./save.js";
 
 const CHANNELS = 5;
+const ADDRESS_DELAY = 200; // milliseconds
 const FOUND = 8; // classes that a search lists
 
 /** @param {string} id */
@@ -49,6 +50,7 @@ class Page {
     this.active = 0;
     this.isFollowing = false;
     this.isWaiting = false;
+    this.addressTimer = 0;
     this.state = readState(window.location.hash || facts.start, facts, this.usualView());
   }
 
@@ -77,7 +79,6 @@ class Page {
       this.layers[number] = await decodeLayer(facts, (name) => textOf(`${name}-${number}`));
       if (number === Math.max(...this.state.views.map(({ layer }) => layer))) this.begin();
     }
-    document.documentElement.dataset.ready = "true";
   }
 
   begin() {
@@ -155,7 +156,8 @@ class Page {
     if (this.panes.length !== this.state.views.length) this.makePanes();
     this.panes.forEach((pane, number) => this.showPane(pane, this.state.views[number]));
     this.writeControls();
-    this.writeAddress();
+    clearTimeout(this.addressTimer); // browsers refuse a page that changes its address with every step of a slider
+    this.addressTimer = setTimeout(() => this.writeAddress(), ADDRESS_DELAY);
   }
 
   /**
@@ -527,6 +529,7 @@ class Page {
   /** @param {string} kind */
   async copyText(kind) {
     const { view, facts } = this;
+    this.writeAddress();
     const texts = { link: window.location.href, command: commandOf(view, facts) ?? "", python: pythonOf(view, facts) };
     const text = texts[/** @type {keyof typeof texts} */ (kind)];
     byId("command").textContent = text;
@@ -542,7 +545,7 @@ class Page {
 
 /** @type {Record<string, string>} */
 const SCALING_LABELS = {
-  none: "none: s",
+  none: "s, not scaled",
   inv_sqrt_d: "s / √d",
   inv_d: "s / d",
   temperature: "s / temperature",
@@ -583,8 +586,8 @@ function toSlider(value, { low, high }) {
 
 /** @param {number} bound */
 function boundText(bound) {
-  if (bound >= 0.05) return "so sharp a map follows the last digits: these are not in this file (weights may lie elsewhere)";
-  return `weights within ${bound < 1e-5 ? "0.00001" : format(bound, 1)} of attnvis in Python (total variation)`;
+  const size = bound < 1e-5 ? "0.00001" : format(bound, 1);
+  return `Weights within ${size} of attnvis in Python, at worst (total variation, of 1).`;
 }
 
 /**
@@ -611,9 +614,11 @@ function strongest(layer, patch, vector) {
 
 const begun = performance.now();
 (async () => {
+  const trouble = byId("trouble"); // what it says stands there where no script runs, or not all of the file came
   try {
     const page = new Page(readFacts());
     await page.start();
+    trouble.hidden = true;
     const api = {
       ready: performance.now() - begun,
       /** @param {string} text of a link */
@@ -626,9 +631,9 @@ const begun = performance.now();
       scaling: () => stageText(page.view.scaling, page.view.scalingSetting),
     };
     Object.assign(globalThis, { attnvisExplorer: api }); // for scripts, and for tests
+    document.documentElement.dataset.ready = "true";
   } catch (error) {
-    const trouble = byId("trouble");
-    trouble.hidden = false;
+    trouble.classList.remove("late");
     trouble.textContent = `This page cannot be shown: ${error instanceof Error ? error.message : error}.`;
   }
 })();

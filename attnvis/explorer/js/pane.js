@@ -6,7 +6,9 @@ import { colour, drawLines, levelsOfValues, levelsOfWeights, palette, pixelLevel
 import { format, questionText } from "./words.js";
 import { stageText } from "./hash.js";
 
-const MOST_PIXELS = 820; // of a picture's long side: more cost more than they show
+const QUICK_PIXELS = 720; // of a map's long side, while it changes
+const FINE_PIXELS = 1800; // at rest
+const REST = 160; // milliseconds
 const SVG = "http://www.w3.org/2000/svg";
 const DRAG = 6; // pixels of the screen from which on a press is a box
 
@@ -44,6 +46,8 @@ export class Pane {
     /** @type {ImageData | null} */
     this.data = null;
     this.scale = { low: 0, high: 1, isLog: true };
+    this.barShown = "";
+    this.restTimer = 0;
     const [height, width] = facts.photo.size;
     this.marks.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.listen();
@@ -52,7 +56,9 @@ export class Pane {
   /** @param {{ layer: Layer, outcome: Outcome, view: View, state: State }} shown */
   show(shown) {
     this.shown = shown;
-    this.paint();
+    this.paint(QUICK_PIXELS);
+    clearTimeout(this.restTimer);
+    this.restTimer = setTimeout(() => this.paint(FINE_PIXELS), REST);
     this.drawMarks();
     this.writeHead();
     if (this.place) this.point(this.place);
@@ -61,6 +67,7 @@ export class Pane {
   /** @param {string} text why there is no map */
   refuse(text) {
     this.shown = null;
+    clearTimeout(this.restTimer);
     this.canvas.getContext("2d")?.clearRect(0, 0, this.canvas.width, this.canvas.height);
     this.marks.replaceChildren();
     this.part(".question").textContent = text;
@@ -73,7 +80,8 @@ export class Pane {
     return /** @type {HTMLElement} */ (this.root.querySelector(selector));
   }
 
-  paint() {
+  /** @param {number} most pixels of the long side */
+  paint(most) {
     if (!this.shown) return;
     const { layer, outcome, state } = this.shown;
     const { colours, photo } = this.facts;
@@ -86,7 +94,7 @@ export class Pane {
     this.canvas.hidden = state.look === "photo";
     if (state.look === "photo") return;
     const shares = palette(colours, scaled.isLog, state.look === "heatmap");
-    const [height, width] = this.pictureSize();
+    const [height, width] = this.pictureSize(most);
     if (this.canvas.width !== width || this.canvas.height !== height || !this.data || !this.pixels) {
       this.canvas.width = width;
       this.canvas.height = height;
@@ -101,18 +109,25 @@ export class Pane {
     this.paintBar(palette(colours, scaled.isLog, true));
   }
 
-  /** @returns {[number, number]} height and width of the map in pixels */
-  pictureSize() {
+  /**
+   * @param {number} most
+   * @returns {[number, number]} height and width of the map in pixels
+   */
+  pictureSize(most) {
     const [height, width] = this.facts.photo.size;
     const shown = this.stage.getBoundingClientRect();
     const wanted = Math.max(shown.width, shown.height) * Math.min(window.devicePixelRatio || 1, 2);
-    const long = Math.min(Math.max(wanted || MOST_PIXELS, 200), MOST_PIXELS);
+    const long = Math.min(Math.max(wanted || most, 200), most);
     const zoom = long / Math.max(height, width);
     return [Math.max(1, Math.round(height * zoom)), Math.max(1, Math.round(width * zoom))];
   }
 
   /** @param {Uint32Array} colours */
   paintBar(colours) {
+    const stage = this.shown?.state.stage ?? "weights";
+    const shown = [stage, this.scale.low, this.scale.high].join();
+    if (shown === this.barShown) return;
+    this.barShown = shown;
     this.bar.width = 256;
     this.bar.height = 1;
     const data = new ImageData(256, 1);
@@ -130,7 +145,6 @@ export class Pane {
         return tick;
       }),
     );
-    const stage = this.shown?.state.stage ?? "weights";
     this.part(".unit").textContent =
       stage === "weights"
         ? "times uniform (N·a), the same scale in every picture"

@@ -1,0 +1,82 @@
+"""An explorer's page: one file, strangers' words escaped, nothing from outside; the doors that write it."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Page, make_photo
+
+import attnvis as package
+from attnvis.explorer.page import Origin, explorer
+from attnvis.backbone.heads import Linear
+from attnvis.types import Box, Features, Photo, Placement
+
+NASTY = "</script><img src=x onerror=alert(1)>&\u2028.jpg"
+
+
+def origin(name=NASTY, category=NASTY) -> Origin:
+    photo = Photo(name, np.zeros((60, 80, 3), np.uint8), (60, 80), "d")
+    placement = Placement((10.0, 10.0), (20.0, 20.0), grid=(3, 4), size=(60, 80), seen=Box(0.0, 0.0, 60.0, 80.0))
+    tokens = torch.randn(1, 12, 7, generator=torch.Generator().manual_seed(0))
+    head = Linear(torch.eye(7)[:2], torch.zeros(2), (category, "b"))
+    layer = Features(tokens, (3, 4), (placement,), head=head, logits=head(tokens.mean(1)), layer=category)
+    return Origin(photo, (layer,), network=category, command=(f"backbone.layer={category}",))
+
+
+def facts_of(html: str) -> dict:
+    return json.loads(re.search(r'id="facts">(.*?)</script>', html, re.DOTALL)[1])
+
+
+def test_names_of_photos_classes_and_layers_are_never_tags(tmp_path):
+    page = Page(explorer(origin()).save(tmp_path / "page.html"))
+    assert not [attributes for _, attributes in page.tags if "onerror" in attributes]
+    facts = facts_of(page.source)
+    assert facts["photo"]["name"] == facts["classes"]["names"][0] == facts["layers"][0]["name"] == NASTY
+
+
+def test_a_page_asks_for_nothing_from_outside(tmp_path):
+    page = Page(explorer(origin("a", "b")).save(tmp_path / "page.html"))
+    policy = next(attributes["content"] for _, attributes in page.tags if attributes.get("http-equiv"))
+    assert "default-src 'none'" in policy and "script-src 'sha256-" in policy and "http" not in policy
+    addresses = [attributes.get("src") or attributes.get("href") for _, attributes in page.tags]
+    assert all(address.startswith("data:") for address in addresses if address)
+
+
+def test_a_notebook_shows_a_page_in_a_frame_that_may_only_run_scripts():
+    frame = explorer(origin())._repr_html_()
+    assert frame.startswith('<iframe sandbox="allow-scripts allow-downloads" srcdoc="&lt;!doctype')
+    assert frame.count("<") == 2 and "allow-same-origin" not in frame
+
+
+def test_the_command_writes_a_page_a_photo_and_passes_over_what_is_none(attnvis, here):
+    make_photo(here / "cat & co.png")
+    (here / "text.jpg").write_text("hello, this is no photo")
+    words = ["explore", "cat & co.png", "text.jpg", "preprocess.size=96", "hydra.run.dir=out"]
+    ended = attnvis(*words, "classes=3")
+    assert ended.code == 1 and "text.jpg" in ended.err and ended.out == "out/cat-co.html\n"
+    facts = facts_of(Path("out/cat-co.html").read_text())
+    assert len(facts["layers"][0]["classes"]) == 3 and facts["command"] == ["preprocess.size=96"]
+    assert facts["python"] == ["size=96"] and facts["photo"]["path"] == "cat & co.png"
+
+
+def test_classes_that_mean_nothing_end_the_command_in_one_line(attnvis, here):
+    make_photo(here / "cat.png")
+    words = ["explore", "cat.png", "preprocess.size=96", "hydra.run.dir=out", "classes=every"]
+    assert "give auto, all, or how many of the likeliest" in attnvis(*words).complaint
+
+
+def test_an_explanation_opens_its_page_with_its_own_question(here):
+    make_photo(here / "cat.png")
+    explanation = package.explain("cat.png", "tabby", scaling="temperature:2", size=96)
+    page = explanation.explore("pages/cat.html", classes=2)
+    facts = facts_of(Path("pages/cat.html").read_text())
+    assert facts["start"].startswith("q=class:281&scaling=temperature:2&normalise=softmax")
+    assert page.html == Path("pages/cat.html").read_text() and "size=96" in facts["python"]
+
+
+def test_a_page_does_not_tell_where_the_samples_lie(here):
+    facts = facts_of(package.explain("samples/coffee", size=96).explore(classes=1).html)
+    assert facts["photo"]["path"] == "samples/coffee"
