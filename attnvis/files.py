@@ -365,8 +365,9 @@ def is_whole(folder: Path, name: str) -> bool:
 
 
 def save(folder: Path, name: str, content: bytes) -> None:
-    """`write_bytes` of folder / name, into folders that it makes.  Raises OSError as that does, and ValueError
-    as `own_path`.
+    """`write_bytes` of folder / name, into folders that it makes.
+
+    Raises OSError as that does, ValueError as `own_path` does.
     """
     write_bytes(own_path(folder, name), content)
 

@@ -30,24 +30,24 @@ def read_json(path: Path, most: int = MOST) -> dict[str, Any]:
 def write_json(
     folder: Path, name: str, values: Mapping[str, Any], default: Callable[[Any], Any] | None = None
 ) -> None:
-    """A json file of ours with its seal: whole or not at all; of a long list one entry is in memory at a time.
+    """A json file of ours with its seal: whole or not at all; of a long list one entry at a time is made.
 
-    default: what json can write -> for a value that it cannot.  Raises OSError.
+    default: a value that json cannot write -> one that it can.  Raises OSError.
     """
     rest = {key: value for key, value in values.items() if key != "seal"}
     hasher = hashlib.sha256()
-    for piece in pieces(rest, json.JSONEncoder(default=default)):
+    for piece in pieces(rest, json.JSONEncoder(default=default), indented=False):
         hasher.update(piece.encode())
-    indented = json.JSONEncoder(indent=1, default=default)
+    encoder = json.JSONEncoder(indent=1, default=default)
     with whole_file(own_path(folder, name)) as part, part.open("w", encoding="ascii", newline="\n") as file:
-        file.writelines(pieces(rest | {"seal": hasher.hexdigest()}, indented))
+        file.writelines(pieces(rest | {"seal": hasher.hexdigest()}, encoder, indented=True))
 
 
-def pieces(values: Mapping[str, Any], encoder: json.JSONEncoder) -> Iterator[str]:
+def pieces(values: Mapping[str, Any], encoder: json.JSONEncoder, indented: bool) -> Iterator[str]:
     """What the encoder makes of values, bit by bit."""
 
     def line(depth: int) -> str:
-        return "" if encoder.indent is None else "\n" + " " * depth
+        return "\n" + " " * depth if indented else ""
 
     def encoded(value: Any, depth: int) -> str:
         return encoder.encode(value).replace("\n", line(depth))  # no text has a line end of its own

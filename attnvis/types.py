@@ -12,13 +12,16 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from pathlib import Path
 from typing import NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+
+from attnvis.lazy import kept_property
 
 __all__ = [
     "Ask",
@@ -413,7 +416,7 @@ class Scores:
     query: Float[Tensor, "B Q K"]
     keys: Float[Tensor, "B N K"]
 
-    @cached_property
+    @kept_property
     def products(self) -> Float[Tensor, "B Q N"]:
         with torch.autocast(self.keys.device.type, enabled=False):  # a caller's: it would halve the precision
             return self.query @ self.keys.mT
@@ -463,14 +466,14 @@ class Attention:
     @property
     def weighted(self) -> Float[Tensor, "B Q N E"]:
         """V': row i is a_i v_i; keeps the position of each patch."""
-        return self.weights.unsqueeze(-1) * self.known_values.unsqueeze(1)
+        return self.weights.to(self.known_values.device).unsqueeze(-1) * self.known_values.unsqueeze(1)
 
     @property
     def context(self) -> Float[Tensor, "B Q E"]:
         """c = sum_i a_i v_i, under autocast too in the precision of the weights."""
         values = self.known_values
         with torch.autocast(values.device.type, enabled=False):
-            return self.weights @ values
+            return self.weights.to(values.device) @ values
 
     @property
     def reinjected(self) -> Float[Tensor, "B Q N E"]:

@@ -74,7 +74,7 @@ def join_scalings(jacobians: Sequence[ScalingJacobian]) -> ScalingJacobian:
     )
 
 
-# What follows is numpy's, in double precision: of one question's few patches PyTorch would take thrice as long.
+# What follows is numpy's, in double precision: of one question's few patches PyTorch takes thrice as long.
 Rows = Float[np.ndarray, "*any N"]
 Products = Float[np.ndarray, "*any K N"]
 

@@ -232,7 +232,7 @@ def positive_factor(name: str) -> bool:
 def with_products(scores: Scores, products: Float[Tensor, "B Q N"]) -> Scores:
     """The same query and keys with other dot products, as if the angles between them had changed."""
     changed = Scores(scores.query, scores.keys)
-    changed.__dict__["products"] = products  # where cached_property keeps it
+    changed.__dict__["products"] = products  # where kept_property keeps it
     return changed
 
 

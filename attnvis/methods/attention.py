@@ -74,11 +74,11 @@ class AttentionMethod:
         scores = joined_scores(queries, features)
         attention, numbers = self.attend(scores, features)
         asked = [(query, column) for query in queries for column in range(query.vectors.shape[1])]
-        attentions = alone(attention)
+        attentions, query_vectors = alone(attention), scores.query.cpu()
         chances = self.chances(queries, features)
         for photo, placement in enumerate(features.placements):
             answers = []
-            weights, vectors = attention.weights[photo].unbind(), scores.query[photo].unbind()
+            weights, vectors = attention.weights[photo].unbind(), query_vectors[photo].unbind()
             for number, (query, column) in enumerate(asked):
                 margin = None if query.sign_margin is None else float(query.sign_margin[photo, column])
                 answer = Answer(
@@ -120,7 +120,8 @@ class AttentionMethod:
                 attention.weights, attention.logits, attention.scores, dim=attention.dim, gradient=gradient
             )
             rows = torch.stack(list(diagnostics.values()), -1).tolist()  # [B][Q][diagnostics]
-        return attention, [[dict(zip(diagnostics, row, strict=True)) for row in photo] for photo in rows]
+        numbers = [[dict(zip(diagnostics, row, strict=True)) for row in photo] for photo in rows]
+        return on_cpu(attention), numbers
 
 
 SCORES = 2**18  # at once: more gain nothing by sharing operations, and take memory
@@ -147,6 +148,16 @@ def joined_scores(queries: Sequence[Query], features: Features) -> Scores:
     vectors = torch.cat([of_query.query for of_query in scores], 1)
     products = torch.cat([of_query.products for of_query in scores], 1)
     return scalings.with_products(Scores(vectors, keys), products)
+
+
+def on_cpu(attention: Attention) -> Attention:
+    """Its stages, of all photos at once: one by one each would wait for a GPU.  The values stay there."""
+    return replace(
+        attention,
+        scores=attention.scores.cpu(),
+        logits=attention.logits.cpu(),
+        weights=attention.weights.cpu(),
+    )
 
 
 def alone(attention: Attention) -> list[list[Attention]]:

@@ -19,6 +19,7 @@ from attnvis.attention.jacobian import NormaliserJacobian, frobenius_norm
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
 from attnvis.attention.sensitivity import sensitivity_of_settings
+from attnvis.lazy import kept_property
 from attnvis.methods.answer import require_finite, require_finite_classes
 from attnvis.methods.attention import Encoder
 from attnvis.metrics.diagnostics import diagnose
@@ -126,7 +127,7 @@ class BatchResult:
     numbers: dict[str, Float[Tensor, "S B Q"]]  # the diagnostics
     placements: tuple[Placement, ...]
 
-    @cached_property
+    @kept_property
     def ranked(self) -> Float[Tensor, "S B Q R"]:
         """log2(N a) from the hottest patch to the coldest, at RANKS equal steps; no less than 2^-30."""
         ordered = (
@@ -139,7 +140,7 @@ class BatchResult:
             ordered.flatten(0, 1), RANKS, mode="linear", align_corners=True
         ).unflatten(0, ordered.shape[:2])
 
-    @cached_property
+    @kept_property
     def gaps(self) -> Float[Tensor, "rows B Q bins"]:
         """Of PAIRS pairs of patches: how many differ by how much.
 
@@ -154,7 +155,7 @@ class BatchResult:
         counts = torch.zeros(*rows.shape[:-1], bins, dtype=torch.float64)
         return counts.scatter_add_(-1, index, (first != second).double().expand_as(logs))
 
-    @cached_property
+    @kept_property
     def heated(self) -> tuple[Float[Tensor, "B Q T"], Float[Tensor, "B Q T"]]:
         """(perplexity / N, gradient) of softmax(s / tau) for tau = TEMPERATURES * std(s).
 

@@ -75,10 +75,9 @@ class RunWriter:
             require_own_files(folder, files=FILES, folders=FOLDERS)
             earlier = logged_before(folder) if resume else {}
             finished = self.finished() if resume else set()
-            every = range(len(plan.paths))
-            self.left: Sequence[int] = (
-                [index for index in every if index not in finished] if finished else every
-            )
+            self.left: Sequence[int] = range(len(plan.paths))
+            if finished:
+                self.left = [index for index in self.left if index not in finished]
             self.done = len(finished)
             record = plan.record()
             log = logged_as(logger, earlier)

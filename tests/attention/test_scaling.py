@@ -405,3 +405,14 @@ def test_a_temperature_must_be_positive(name, tau):
 def test_a_setting_without_meaning_is_named(name, wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*0"):
         getattr(scaling, name)(random_scores(), **wrong)
+
+
+@pytest.mark.parametrize("target", [0.3, 2.0])
+def test_autograd_follows_the_scores_through_perplexity(target):
+    scores = random_scores(patches=7)
+    products = scores.products.clone().requires_grad_()
+
+    def logits(changed: torch.Tensor) -> torch.Tensor:
+        return scaling.perplexity(scaling.with_products(scores, changed), target)
+
+    assert torch.autograd.gradcheck(logits, products, eps=1e-5, atol=1e-6)  # against central differences

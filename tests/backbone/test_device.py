@@ -13,6 +13,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from attnvis.backbone import device
+from attnvis.data.decoding import load
+from attnvis.data.preprocessing import collate
 from attnvis.methods.attention import AttentionMethod
 from attnvis.pipeline.streaming import stream
 from attnvis.types import Preprocessing
@@ -33,6 +35,8 @@ class StandIn(TorchFunctionMode):
         if function is torch.Tensor.pin_memory:
             self.calls.append("pinned")
             return arguments[0]
+        if function is torch.Tensor.cpu:
+            self.calls.append(arguments[0].untyped_storage().data_ptr())
         if function is torch.Tensor.to and GPU in arguments:
             self.calls.append("copied, not waited for" if settings.get("non_blocking") else "there already")
             arguments = tuple(torch.device("cpu") if value == GPU else value for value in arguments)
@@ -96,6 +100,22 @@ def test_a_gpu_gives_the_cpus_numbers_each_batch_is_copied_once_and_nobody_waits
     assert 1 <= len(streams) <= 3
     assert len({own.thread for own in streams}) == len(streams)
     assert all(own.device == GPU and own.waited_for == ["the main thread's"] for own in streams)
+
+
+def test_what_a_gpu_found_is_fetched_once_a_batch(tmp_path, network):
+    paths = [make_photo(tmp_path / f"{number}.png", seed=number) for number in range(6)]
+    images = [load(path) for path in paths]
+    counts = []
+    for photos in (images[:1], images):
+        fetched = []
+        with StandIn(fetched):
+            answers = AttentionMethod(network)(collate(photos, HOW))
+        counts.append(len(fetched))
+        for (answer,) in answers:
+            attention = answer.attention
+            stages = (attention.scores, attention.logits, answer.weights, attention.weights, answer.vector)
+            assert {stage.untyped_storage().data_ptr() for stage in stages} <= set(fetched)
+    assert counts[0] == counts[1]
 
 
 def test_the_main_thread_keeps_its_stream_and_the_cpu_has_none(tmp_path, network, streams):

@@ -94,6 +94,15 @@ def test_a_sweep_decodes_every_photo_once(attnvis, photos, decoded):
     assert decoded == dict.fromkeys(PHOTOS, 1)
 
 
+def test_the_study_of_recognition_decodes_every_photo_once(attnvis, here, decoded):
+    names = [f"{number}_{number}.png" for number in range(10)]  # of class `number`
+    for number, name in enumerate(names):
+        make_photo(here / name, seed=number)
+    words = ("study=recognition", "preprocess.size=64", "cache.use=false", "hydra.run.dir=out")
+    assert attnvis("sweep", *names, *words).code == 0
+    assert decoded == dict.fromkeys(names, 1)
+
+
 def test_a_video_decodes_every_frame_once(attnvis, here, monkeypatch):
     from test_video import make_clip
 

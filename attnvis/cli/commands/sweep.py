@@ -293,6 +293,7 @@ def recognise(inputs: Inputs) -> dict[str, float]:
         watch=progress,
         workers=inputs.workers,
         say=note,
+        decoded=inputs.decoded,
     )
     for place, reason in findings.failures:
         job.fail(place, reason)

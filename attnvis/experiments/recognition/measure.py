@@ -34,7 +34,7 @@ from attnvis.metrics.intervals import (
     sign_test,
 )
 from attnvis.pipeline.streaming import Outcome, stream
-from attnvis.types import Batch, Head, PhotoError, Preprocessing, Scores, Source
+from attnvis.types import Batch, Head, Photo, PhotoError, Preprocessing, Scores, Source
 
 __all__ = [
     "Findings",
@@ -312,12 +312,13 @@ def measure_recognition(
     watch: Watch = unwatched,
     workers: int = 1,
     say: Callable[[str], None] = lambda text: None,
+    decoded: dict[Path, Photo | PhotoError] | None = None,
 ) -> Findings:
     """Photos whose names tell their class -> findings; the others are told as failures.
 
-    `watch` sees outcomes pass: a progress bar; `workers` and `say` are those of `stream`.  Raises ValueError
-    where fewer than two photos say their class, and for a classifier that is not one linear layer on the mean
-    patch.
+    `watch` sees outcomes pass: a progress bar; `workers`, `say` and `decoded` are those of `stream`.  Raises
+    ValueError where fewer than two photos say their class, and for a classifier that is not one linear layer
+    on the mean patch.
     """
     head = required(backbone.head)
     truths, failures = dict[Source, int](), list[tuple[str, str]]()
@@ -353,6 +354,7 @@ def measure_recognition(
         workers=workers,
         after=compare,
         say=say,
+        decoded=decoded,
     )
     for outcome in watch(outcomes, len(truths)):
         if outcome.photo is None or outcome.error:
