@@ -340,9 +340,9 @@ class Stem:
             notes.append(f"{self.weight} reads one channel: it is given the luminance of the photo")
         if tensor.shape[2:] != self.like.shape[2:]:
             notes.append(
-                f"{self.weight} is {sides(tensor)} in place of {sides(self.like)}: the stride of {self.stride} px "
-                "and what follows are kept, of which no file tells; trained with others, it is a network for "
-                "backbone=own"
+                f"{self.weight} is {sides(tensor)} in place of {sides(self.like)}: its stride of "
+                f"{self.stride} px and what follows are kept, which no file tells; a network that was trained with "
+                "others is one for backbone=own"
             )
         return notes
 

@@ -161,7 +161,7 @@ def timm(
     weights_key: str = "",
     categories: Sequence[str] | str = "",
 ) -> Backbone:
-    """A CNN of timm by name (`pip install attnvis[timm]`).
+    """A CNN or a ViT of timm by name (`pip install attnvis[timm]`).
 
     weights      DEFAULT (downloaded once), a file, or "random"
     weights_key  of several networks in the file that fit, the one to take, as in "student"

@@ -509,7 +509,7 @@ def test_the_files_first_convolution_decides_the_networks(here, side, channels):
     with torch.no_grad():
         expected = net(images if channels == 3 else grey)
         torch.testing.assert_close(found.network.net(images), expected, rtol=1e-4, atol=1e-4)
-    assert f"conv1.weight is {side} x {side} in place of 7 x 7: the stride of 2 px" in "".join(found.notes)
+    assert f"conv1.weight is {side} x {side} in place of 7 x 7: its stride of 2 px" in "".join(found.notes)
     assert found.certificates[0].exact
 
 
