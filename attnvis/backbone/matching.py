@@ -341,7 +341,7 @@ class Stem:
         if tensor.shape[2:] != self.like.shape[2:]:
             notes.append(
                 f"{self.weight} is {sides(tensor)} in place of {sides(self.like)}: its stride of "
-                f"{self.stride} px and what follows are kept, which no file tells; a network that was trained with "
+                f"{self.stride} px and what follows are kept, which no file tells; a network trained with "
                 "others is one for backbone=own"
             )
         return notes
