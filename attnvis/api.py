@@ -222,6 +222,7 @@ class Asking:
             scaling=scaling,
             backbone=network_text(self.net),
             warnings=(*of_network, *answer.warnings),
+            notes=self.net.remarks,
             normalise=normalise,
             origin=origin,
         )

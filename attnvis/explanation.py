@@ -44,6 +44,7 @@ class Explanation:
     backbone: str
     warnings: tuple[str, ...] = ()  # of the backbone and of this attention
     normalise: str = "softmax"
+    notes: tuple[str, ...] = ()  # of the network: what was taken off its file, which tokens were left out
     origin: Origin | None = field(default=None, repr=False)  # what the network made of the photo
 
     @property
@@ -164,6 +165,8 @@ class Explanation:
         yield from drawing.number_lines(self.answer)
         for note in self.photo.notes:
             yield "photo", note
+        for note in self.notes:
+            yield "network", note
         for text in self.warnings:
             yield "warning", text
 
@@ -244,7 +247,8 @@ class Explanation:
         return overlays.encode(self.panel(longest=960), "png")
 
     def _repr_html_(self) -> str:
-        return as_image_tag(self._repr_png_(), repr(self))
+        notes = "".join(f"<br>{escape(note)}" for note in self.notes)
+        return as_image_tag(self._repr_png_(), repr(self)) + notes
 
     def __repr__(self) -> str:
         numbers, patches = self.diagnostics, self.answer.patches

@@ -117,7 +117,7 @@ class Truth:
     category: str = ""  # of the whole photo: a class's name or index
     zoom: float = 1.0  # pixels of this grid to one of the photo
 
-    @cached_property
+    @kept_property
     def region(self) -> Bool[np.ndarray, "H W"] | None:
         """The mask, or else the pixels that are centred in a box; None where neither is known."""
         if self.mask is not None or self.boxes is None:

@@ -181,7 +181,8 @@ class Net(nn.Module):
 
 
 def test_python_is_as_printed(here):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    printed = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    blocks = [block for block in printed if "lightning" not in block]  # backbone/test_training_loops.py
     names: dict = {"net": Net().eval()}
     for block in blocks:
         exec(block, names)

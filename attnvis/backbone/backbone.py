@@ -193,6 +193,11 @@ class Backbone:
         return self.engine.dtype
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was found when it was loaded: in the file of its weights, and among its tokens."""
+        return (*self.notes, *self.cell_notes)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Of the network, at any size of the input."""
         if self.digest == "random":

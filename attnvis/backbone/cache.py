@@ -235,6 +235,10 @@ class Cached:
         return self.backbone.describe(how)
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        return self.backbone.remarks
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         return self.backbone.warnings
 

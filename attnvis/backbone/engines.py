@@ -66,7 +66,10 @@ class Engine:
         self.starting = threading.RLock()  # once, however many threads ask
 
     def run(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, ...]:
-        """What the trunk gives of every layer, in float32: maps [B, D, h, w].  Raises ValueError where the engine cannot run here."""
+        """What the trunk gives of every layer, in float32: maps [B, D, h, w].
+
+        Raises ValueError where the engine cannot run here.
+        """
         take_own_stream(self.device)
         images = to_device(images, self.device, self.dtype)
         return tuple(maps.float() for maps in self.forward(images))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,8 @@ DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))([12]\.)")
 class Checkpoint:
     """What a file holds for a network.
 
-    tensors   by the network's names: all of them, in its shapes but for the number of classes
+    tensors   by the network's names: all of them, in its shapes but for the number of classes and the
+              square that the first convolution reads
     has_head  whether the classifier is among them; without, its tensors are 0
     notes     what was taken, left over or missing, a sentence each; none for a plain state dict
     """
@@ -268,9 +270,9 @@ def fitted(net: nn.Module, wanted: Mapping[str, Tensor], given: Mapping[str, Ten
             raise Misfit(f"{own} holds {str(tensor.dtype).removeprefix('torch.')} and no floats")
         if tensor.shape == like.shape or (head and head.differs_in_classes(own, tensor, like)):
             own_tensors[own] = tensor
-        elif differs_in_channels(tensor, like) and tensor.shape[1] == 1:
-            own_tensors[own] = tensor.float() * torch.tensor(LUMINANCE).view(1, 3, 1, 1)
-            notes.append(f"{own} reads one channel: it is given the luminance of the photo")
+        elif (stem := Stem.of(net, own)) and stem.takes(tensor):
+            own_tensors[own] = stem.of_photos(tensor)
+            notes += stem.notes(tensor)
         elif not is_auxiliary(own):
             misshapen.append(difference(own, tensor, like))
     if misshapen:
@@ -297,6 +299,58 @@ def fitted(net: nn.Module, wanted: Mapping[str, Tensor], given: Mapping[str, Ten
     return Checkpoint(rest | own_tensors, has_head, tuple(notes))
 
 
+@dataclass(frozen=True)
+class Stem:
+    """The first convolution of a network of photos: its file's may read one channel, or another square.
+
+    weight    its name, and `like` its value: [D, 3, height, width]
+    stride    in pixels
+    """
+
+    weight: str
+    like: Tensor
+    stride: int
+
+    @classmethod
+    def of(cls, net: nn.Module, own: str) -> "Stem | None":
+        """None where `own` is no weight of a convolution of photos."""
+        layer, _, leaf = own.rpartition(".")
+        convolution: Any = net.get_submodule(layer)
+        if leaf != "weight" or not isinstance(convolution, nn.Conv2d) or convolution.weight.shape[1] != 3:
+            return None
+        return cls(own, convolution.weight, convolution.stride[0])
+
+    def takes(self, tensor: Tensor) -> bool:
+        """Whether it can be given this weight: of 3 channels or 1, in its own square or another odd one."""
+        if tensor.ndim != 4 or len(tensor) != len(self.like) or tensor.shape[1] not in (1, 3):
+            return False
+        sides, own_sides = set(tensor.shape[2:]), set(self.like.shape[2:])
+        is_odd = len(sides | own_sides) <= 2 and all(side % 2 for side in sides | own_sides)
+        return tensor.shape[2:] == self.like.shape[2:] or (len(sides) == len(own_sides) == 1 and is_odd)
+
+    def of_photos(self, tensor: Tensor) -> Tensor:
+        """The weight for red, green and blue."""
+        if tensor.shape[1] == 3:
+            return tensor
+        return tensor.float() * torch.tensor(LUMINANCE).view(1, 3, 1, 1)
+
+    def notes(self, tensor: Tensor) -> list[str]:
+        notes = []
+        if tensor.shape[1] == 1:
+            notes.append(f"{self.weight} reads one channel: it is given the luminance of the photo")
+        if tensor.shape[2:] != self.like.shape[2:]:
+            notes.append(
+                f"{self.weight} is {sides(tensor)} in place of {sides(self.like)}: its stride of "
+                f"{self.stride} px and what follows are kept, which no file tells; a network trained with "
+                "others is one for backbone=own"
+            )
+        return notes
+
+
+def sides(tensor: Tensor) -> str:
+    return f"{tensor.shape[2]} x {tensor.shape[3]}"
+
+
 def differs_in_channels(tensor: Tensor, like: Tensor) -> bool:
     """Whether it is the weight of a first convolution, of photos, for another number of channels."""
     is_first = tensor.ndim == like.ndim == 4 and like.shape[1] == 3
@@ -309,7 +363,7 @@ def difference(own: str, tensor: Tensor, like: Tensor) -> str:
     if differs_in_channels(tensor, like):
         return f"{text}: it reads {tensor.shape[1]} channels, and a photo has 3 (or 1, its luminance)"
     if tensor.ndim == like.ndim == 4 and tensor.shape[1] == like.shape[1] == 3:
-        return f"{text}: its first convolution is another, as in networks for small pictures"
+        return f"{text}: its first convolution is another"
     return text
 
 

@@ -113,7 +113,9 @@ def torchvision(
         raise ValueError(f"torchvision has no classifier called {name!r}; {advice}")
     enums = models.get_model_weights(name)
     enum = enums[weights] if weights in enums.__members__ else enums["DEFAULT"]
-    net = models.get_model(name, weights=None, **arguments(name, enum)).eval()
+    transforms = enum.transforms()
+    size = transforms.crop_size[0]
+    net = models.get_model(name, weights=None, **arguments(name, size)).eval()
     loaded = Checkpoint()
     if weights in enums.__members__:
         load_state(net, downloaded(enum, name))
@@ -124,18 +126,17 @@ def torchvision(
         )
     elif weights != "random":
         loaded = load_file(net, weights, name, key=weights_key)
-    transforms = enum.transforms()
     known = tuple(enum.meta["categories"] or ())
     has_head = loaded.has_head and (bool(known) or weights not in enums.__members__)
     is_known = not loaded.tensors or len(known) == count_classes(net)
     names = heads.class_names(categories) or (known if is_known else ())
-    grid = None if stages else find_grid(net, transforms.crop_size[0])
+    grid = None if stages else find_grid(net, size)
     source = SourceNetwork(
         net,
         name,
         str(enum) if weights in enums.__members__ else weights,
         Preprocessing(
-            transforms.crop_size[0],
+            size,
             resize=transforms.resize_size[0],
             mean=rgb(transforms.mean),
             std=rgb(transforms.std),
@@ -160,7 +161,7 @@ def timm(
     weights_key: str = "",
     categories: Sequence[str] | str = "",
 ) -> Backbone:
-    """A CNN of timm by name (`pip install attnvis[timm]`).
+    """A CNN or a ViT of timm by name (`pip install attnvis[timm]`).
 
     weights      DEFAULT (downloaded once), a file, or "random"
     weights_key  of several networks in the file that fit, the one to take, as in "student"
@@ -252,10 +253,10 @@ def usual_names(net: nn.Module) -> tuple[str, ...]:
     return names if count_classes(net) == len(names) else ()
 
 
-def arguments(name: str, enum: Any) -> dict[str, object]:
-    """What torchvision's builders need beside the name; `enum`: the weights, which have their size."""
+def arguments(name: str, size: int = 224) -> dict[str, object]:
+    """What torchvision's builders need beside the name; size: of the pictures, which a ViT is made for."""
     if name.startswith("vit_"):
-        return {"image_size": enum.transforms().crop_size[0]}
+        return {"image_size": size}
     takes_aux = name in ("googlenet", "inception_v3")
     return {"init_weights": False, "aux_logits": True, "transform_input": True} if takes_aux else {}
 

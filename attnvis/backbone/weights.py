@@ -63,7 +63,7 @@ def digest(net: nn.Module, weights: str) -> str:
 def load_file(
     net: nn.Module, weights: str, name: str, key: str = "", aliases: Mapping[str, str] | None = None
 ) -> Checkpoint:
-    """Weights from a file into the network that is called `name`, whose classifier becomes as wide as theirs.
+    """Weights from a file into the network that is called `name`, whose classifier and stem become as theirs.
 
     key, aliases: as in `state_dict`.  Gives what was taken, left over and missing.  Raises ValueError for a
     file that is missing, unreadable, could run code, or holds the weights of another network.
@@ -77,10 +77,15 @@ def load_file(
 
 
 def resize(net: Any, own: str, tensor: Tensor) -> None:
-    """A parameter of a classifier made as wide as a tensor, in place."""
+    """A parameter of a classifier, or of the first convolution, made of a tensor's shape, in place."""
     layer, _, leaf = own.rpartition(".")
     classifier: Any = net.get_submodule(layer)
     setattr(classifier, leaf, nn.Parameter(torch.empty(tensor.shape)))
+    if leaf == "weight" and isinstance(classifier, nn.Conv2d):
+        height, width = tensor.shape[2:]
+        if classifier.kernel_size != (height, width):  # a first convolution
+            classifier.kernel_size, classifier.padding = (height, width), (height // 2, width // 2)
+            return
     width = "out_features" if isinstance(classifier, nn.Linear) else "out_channels"
     setattr(classifier, width, len(tensor))
     if hasattr(net, "num_classes"):  # timm's and some of torchvision's say it

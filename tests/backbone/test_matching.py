@@ -318,8 +318,8 @@ def test_a_network_of_one_channel_is_given_the_luminance(here):
 def test_other_numbers_of_channels_and_other_stems_are_refused(here):
     four = refusal(saved(trained(channels=4).state_dict()))
     assert "stem.weight is 5 x 4 x 4 x 4 in the file and 5 x 3 x 4 x 4 in the network: it reads 4" in four
-    small = STATE | {"stem.weight": torch.rand(5, 3, 3, 3)}
-    assert "as in networks for small pictures" in refusal(saved(small))
+    small = STATE | {"stem.weight": torch.rand(5, 3, 3, 3)}  # of patches of 4 x 4, which lie side by side
+    assert "its first convolution is another" in refusal(saved(small))
 
 
 # -------------------------------------------------------------------------------------- what is refused
@@ -493,6 +493,33 @@ def test_a_fine_tuned_network_has_the_classes_of_its_file_by_every_door(here, do
         torch.testing.assert_close(backbone.head.logits(maps), expected, atol=1e-4, rtol=1e-4)
     assert backbone.head.categories == ("cat", "dog", "emu")
     assert {"the weights lie under state_dict.model", "3 classes in place of 1000"} <= set(backbone.notes)
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize("side", [3, 5, 9])
+def test_the_files_first_convolution_decides_the_networks(here, side, channels):
+    """A ResNet whose first layer reads another square about the same places, as one builds it by hand."""
+    torch.manual_seed(side)
+    net = of_torchvision("resnet18")[0](6).eval()
+    net.conv1 = nn.Conv2d(channels, 64, side, stride=2, padding=side // 2, bias=False)
+    torch.save(net.state_dict(), "small.pth")
+    found = of_torchvision("resnet18")[1](weights="small.pth")
+    images = torch.randn(2, 3, 64, 64)
+    grey = (images * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    with torch.no_grad():
+        expected = net(images if channels == 3 else grey)
+        torch.testing.assert_close(found.network.net(images), expected, rtol=1e-4, atol=1e-4)
+    assert f"conv1.weight is {side} x {side} in place of 7 x 7: its stride of 2 px" in "".join(found.notes)
+    assert found.certificates[0].exact
+
+
+@pytest.mark.parametrize("shape", [(64, 4, 3, 3), (64, 3, 4, 4), (64, 3, 3, 5), (32, 3, 3, 3), (64, 2, 7, 7)])
+def test_first_convolutions_that_read_no_photo_are_refused(here, shape):
+    torch.save(
+        of_torchvision("resnet18")[0](6).state_dict() | {"conv1.weight": torch.rand(shape)}, "other.pth"
+    )
+    with pytest.raises(ValueError, match=r"do not fit resnet18: .*conv1\.weight is"):
+        of_torchvision("resnet18")[1](weights="other.pth")
 
 
 def test_imagenets_names_are_no_names_of_other_classes(here):

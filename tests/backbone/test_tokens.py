@@ -1,4 +1,4 @@
-"""Networks of tokens: patches are cells, class and register tokens are none, and classes are asked as ever."""
+"""Networks of tokens: patches are cells, class and register tokens are none, classes are asked as ever."""
 
 import threading
 
@@ -119,7 +119,7 @@ def test_cells_are_patch_tokens_and_logits_are_the_networks(name):
 
 @EACH
 def test_a_patch_is_drawn_where_it_lies(name):
-    """A change of one patch changes its own cell most, and that lies on it: 8 k ... 8 k + 7 px, middle 3.5."""
+    """A change of one patch changes its own cell most, and that lies on it: 8 k ... 8 k + 7 px."""
     found = backbone.build_backbone(make(name), **QUIET)
     images = batch_of(picture()).images
     other = images.clone()

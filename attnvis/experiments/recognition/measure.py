@@ -312,7 +312,7 @@ def measure_recognition(
     watch: Watch = unwatched,
     workers: int = 1,
     say: Callable[[str], None] = lambda text: None,
-    decoded: dict[Path, Photo | PhotoError] | None = None,
+    decoded: dict[Source, Photo | PhotoError] | None = None,
 ) -> Findings:
     """Photos whose names tell their class -> findings; the others are told as failures.
 
