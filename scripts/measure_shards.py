@@ -1,4 +1,4 @@
-"""The same photos by the plain run and in shards, as files, in tars and in parquet: core-ms a photo and memory.
+"""The same photos by the plain run and in shards, as files, in tars and in parquet: core-ms and memory.
 
     python scripts/measure_shards.py FOLDER --photos 2000 --size 250
 

@@ -1,8 +1,8 @@
-"""Empty rows through everything of a run in shards but the photos: plan, resume, merge, status; seconds and MB.
+"""Empty rows through all of a run in shards but the photos: plan, resume, status, merge; seconds and MB.
 
     python scripts/simulate_shards.py 10_000_000 --size 1000
 
-Each line is one stage: its seconds of CPU and by the clock, and the most memory that the process had until then.
+Each line is one stage: its seconds of CPU and by the clock, and the most memory that the process had so far.
 """
 
 import argparse
@@ -70,9 +70,8 @@ def write_parts(folder: Path, plan: ShardPlan) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(empty_rows(shard), folder / name, compression="zstd")
         files = {name: file_digest(folder / name)}
-        receipt = Receipt(
-            shard.digest, shard.number, photos=shard.photos or 0, done=shard.photos or 0, files=files
-        )
+        count = shard.photos or 0
+        receipt = Receipt(shard.digest, shard.number, photos=count, done=count, files=files)
         write_receipt(folder, shard, receipt)
 
 

@@ -39,8 +39,8 @@ def raylets():
     processes = []
 
     def start(*words):
-        log = Path(folder, f"{len(processes)}.log").open("w")
-        process = subprocess.Popen([*program, *words], env=environment, stdout=log, stderr=log)
+        with Path(folder, f"{len(processes)}.log").open("w") as log:
+            process = subprocess.Popen([*program, *words], env=environment, stdout=log, stderr=log)
         processes.append(process)
         return process
 

@@ -1,6 +1,7 @@
 """shards.parquet: which shard has which photos, whatever their names, and which photos are the sample."""
 
 import os
+from itertools import pairwise
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_names_that_are_no_text_come_back_as_they_were(tmp_path):
 def test_the_sample_is_spread_evenly_and_known_shard_by_shard(tmp_path, total):
     places = sample_places(total)
     assert len(places) == min(total, SAMPLE) == len(set(places))
-    gaps = {later - earlier for earlier, later in zip(places, places[1:])}
+    gaps = {later - earlier for earlier, later in pairwise(places)}
     assert not gaps or max(gaps) - min(gaps) <= 1
     write_plan(tmp_path, [Range("a.tar", start, min(start + 7, total)) for start in range(0, total, 7)], "s")
     plan = ShardPlan(tmp_path)

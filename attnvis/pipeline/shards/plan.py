@@ -68,7 +68,7 @@ class Shard:
 
 
 def write_plan(folder: Path, ranges: Iterable[Range], settings: str) -> None:
-    """A shard a range; settings: the digest of what is asked of all.  Raises OSError, and as `ranges` does."""
+    """A shard a range; settings: the digest of what is asked of all.  Raises OSError."""
     schema = PLAN.with_metadata({"settings": settings})
     with durable(folder / NAME) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         rows: list[dict[str, Any]] = []
