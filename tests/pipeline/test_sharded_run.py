@@ -13,6 +13,7 @@ import pyarrow.dataset
 import pytest
 import torch
 from conftest import Page, records
+from fake_wandb import fresh_wandb, history, inspect, logs, summary, table
 from shard_runs import SMALL, album, parts, rows
 
 from attnvis.cli import sharded_run
@@ -242,3 +243,21 @@ def test_other_verbs_have_no_shards(attnvis, photos, launcher):
         f"launcher={launcher} is for attnvis run"
         in attnvis("sweep", "album", f"launcher={launcher}").complaint
     )
+
+
+@pytest.fixture
+def wandb(here, monkeypatch):
+    yield from fresh_wandb(here, monkeypatch)
+
+
+def test_wandb_has_one_run_with_the_means_and_a_table_of_the_sample(sharded, wandb):
+    ended = sharded("logger.mode=offline")
+    assert "W&B" not in ended.err
+    (log,) = logs()
+    kinds = inspect(log)
+    perplexities = [row["perplexity"] for row in rows() if row["status"] == "done"]
+    assert float(summary(kinds)["mean/perplexity"]) == pytest.approx(math.fsum(perplexities) / 9)
+    assert summary(kinds)["photos"] == 9 and summary(kinds)["failed"] == 1
+    items = history(kinds)
+    assert [item["progress/photos"] for item in items if "progress/photos" in item][-1] == 10
+    assert len(table(log, items, "photos")["data"]) == 10
