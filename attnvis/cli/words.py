@@ -55,7 +55,7 @@ def to_overrides(words: Iterable[str], command: Command) -> list[str]:
                 bare.append(quoted(word))
             else:
                 fail(unknown_flag(word, following, command), code=2)
-        elif "=" not in word or os.path.exists(word):
+        elif "=" not in word or os.path.exists(word) or re.match(r"\w[\w+.-]*://", word):
             bare.append(quoted(word))
         else:
             overrides += to_override(word, command, multirun, folders)

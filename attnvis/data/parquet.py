@@ -1,14 +1,14 @@
 """Parquet files in, the pictures in their rows out, one after another: Hugging Face's {bytes, path}."""
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from attnvis.data.sources import APART, container_file, read_source
+from attnvis.data.sources import APART, container_file, read_source, stamp_of
 from attnvis.data.stores import ADDRESS
 from attnvis.types import PhotoError
 
@@ -25,7 +25,7 @@ MOST_KEPT = 4  # of these
 MOST_OPEN = 2  # tables
 
 
-def open_table(table: str) -> "tuple[ParquetFile, BinaryIO]":
+def open_table(table: str) -> "tuple[ParquetFile, BufferedReader]":
     """Raises PhotoError for what is no parquet."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
@@ -212,12 +212,3 @@ class Tables:
 
 
 TABLES = Tables()
-
-
-def stamp_of(table: str) -> tuple[int, ...]:
-    """Changes when a file is replaced; () of what is none."""
-    try:
-        status = os.stat(table)
-    except OSError:
-        return ()
-    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -21,12 +21,12 @@ from attnvis.data.reading import (
     read_named,
     suggest,
 )
-from attnvis.data.sources import APART, Broken, Row, Stored, digest_of, key_of
+from attnvis.data.sources import APART, Broken, Row, Stored, key_of
 from attnvis.data.tables import photos_in_table
 from attnvis.data.tars import find_member, members
 from attnvis.types import PhotoError, Source
 
-__all__ = ["Listing", "expand", "find", "is_there", "source_of", "survey"]
+__all__ = ["Listing", "expand", "find", "source_of", "survey"]
 
 T = TypeVar("T")
 
@@ -234,19 +234,22 @@ def photos_at(address: str, search: Search) -> Iterator[Source]:
     Raises PhotoError where a folder or a glob has none, or the store does not answer.
     """
     is_web = address.lower().startswith("http")
-    if looks_like_a_photo(address) or is_web:
-        yield from [Stored(address)]
-    elif address.lower().endswith(CONTAINERS) and not glob.has_magic(address):
-        yield from photos_in(address, search, is_list=False)
-    elif glob.has_magic(address):
+    is_pattern = glob.has_magic(address) and not is_web
+    if is_pattern and looks_like_a_photo(address) and stores.kind_at(address) == "file":
+        is_pattern = False  # its name has brackets
+    if is_pattern:
         photos = stored_photos(stores.matching(address), address, search)
         for name in required(photos, f"no photos match {address}", search):
             yield from photos_in(name, search, is_list=False)
+    elif is_web or looks_like_a_photo(address) or address.lower().endswith(CONTAINERS):
+        yield from photos_in(address, search, is_list=False)
     elif stores.kind_at(address) == "folder":
         photos = stored_photos(stores.entries_below(address), "", search)
         yield from map(Stored, required(photos, f"no photos in {address}", search))
-    else:
+    elif stores.kind_at(address) == "file":
         yield Stored(address)
+    else:
+        yield Broken(address, f"there is nothing at {address}; see what lies beside it")
 
 
 def stored_photos(addresses: Iterable[str], pattern: str, search: Search) -> Iterator[str]:
@@ -281,12 +284,6 @@ def source_of(text: str) -> Source:
         return Stored(text) if stores.check_address(text) else Path(text)
     except PhotoError as error:
         return Broken(text, str(error))
-
-
-def is_there(text: str) -> bool:
-    """Whether the photo with this id can still be read; of a file: whether there is one of this name."""
-    source = source_of(text)
-    return os.path.exists(source) if isinstance(source, Path) else bool(digest_of(source))
 
 
 def walk(root: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import cast
 
 from attnvis.data import stores
 from attnvis.data.reading import MOST_BYTES, read_named
@@ -33,6 +33,7 @@ __all__ = [
     "key_of",
     "open_container",
     "read_source",
+    "stamp_of",
 ]
 
 APART = "::"  # between an archive or a table and what is in it
@@ -193,10 +194,10 @@ def key_of(source: Source) -> str:
 # ------------------------------------------------------------------------------------------------ containers
 
 
-def container_file(container: str) -> BinaryIO:
+def container_file(container: str) -> io.BufferedReader:
     """An archive or a table, open to be read anywhere.  Raises PhotoError."""
     if stores.check_address(container):
-        return cast(BinaryIO, io.BufferedReader(stores.StoredFile(container), buffer_size=1 << 16))
+        return io.BufferedReader(stores.StoredFile(container), buffer_size=1 << 16)
     try:
         with open_regular(Path(container), most=MOST_CONTAINER) as file:
             return open(os.dup(file.fileno()), "rb")
@@ -208,7 +209,7 @@ def container_file(container: str) -> BinaryIO:
 
 
 @contextmanager
-def open_container(container: str) -> Iterator[BinaryIO]:
+def open_container(container: str) -> Iterator[io.BufferedReader]:
     """`container_file`, closed behind the block."""
     with container_file(container) as file:
         yield file
@@ -218,7 +219,7 @@ class OpenFiles(threading.local):
     """The archives that a thread read last."""
 
     def __init__(self) -> None:
-        self.files: OrderedDict[str, BinaryIO] = OrderedDict()
+        self.files: OrderedDict[str, io.BufferedReader] = OrderedDict()
 
 
 OPEN = OpenFiles()
@@ -244,12 +245,17 @@ def read_part(container: str, offset: int, size: int) -> bytes:
     return content
 
 
-def is_replaced(container: str, file: BinaryIO) -> bool:
+def is_replaced(container: str, file: io.BufferedReader) -> bool:
     """Whether an open file is no longer the one of that name; a store is not asked."""
-    if isinstance(file, io.BufferedReader) and isinstance(file.raw, stores.StoredFile):
+    if isinstance(file.raw, stores.StoredFile):
         return False
+    return stamp_of(container) != stamp_of(file.fileno())
+
+
+def stamp_of(container: str | int) -> tuple[int, ...]:
+    """Of a file, by its name or as it was opened: another one when it is replaced.  () of what is none."""
     try:
-        now, then = os.stat(container), os.fstat(file.fileno())
+        status = os.stat(container)
     except OSError:
-        return True
-    return (now.st_ino, now.st_mtime_ns, now.st_size) != (then.st_ino, then.st_mtime_ns, then.st_size)
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size

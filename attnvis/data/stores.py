@@ -34,14 +34,14 @@ LOST_SLASH = re.compile(r"(s3|gs|hf|https?):/(?!/)")
 SCHEMES = ("s3", "gs", "hf", "http", "https")
 NO_KEYS = "anonymous@"  # before the name of a bucket that anybody may read
 PAUSES = (0.5, 2.0)  # seconds before the second attempt and the third
-OF_A_REQUEST = 5  # attempts that pyarrow makes at each request, before ours counts as failed
+OF_A_REQUEST = 4  # attempts that pyarrow makes at each request, before ours counts as failed
 TO_CONNECT, TO_ANSWER = 10.0, 30.0  # seconds
 BLOCK = 1 << 22  # bytes of an archive or a table that are read at once
 MOST_BLOCKS = 16  # that are kept: 64 MB
 MOST_HELD = 8  # files that stay open
 FINAL = re.compile(  # what another attempt would not mend
-    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY|SIGNATURE|PERMANENT_REDIRECT|HTTP (?!408|429|5)\d|"
-    r"\b(?:400|401|403|404)\b|Unauthorized|Forbidden"
+    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY|SIGNATURE|PERMANENT_REDIRECT|Unauthorized|Forbidden|"
+    r"HTTP (?:status )?4(?!08|29)\d\d|4(?!08|29)\d\d Client Error"
 )
 
 
@@ -152,7 +152,7 @@ def kind_at(address: str) -> str:
         entry = store.get_file_info(place.rstrip("/"))
         return {"Directory": "folder", "File": "file"}.get(entry.type.name, "")
 
-    return "file" if address.startswith("http") else retried(ask, address)
+    return "file" if address.lower().startswith("http") else retried(ask, address)
 
 
 def entries_below(address: str, is_deep: bool = True) -> Iterator[str]:
@@ -210,7 +210,7 @@ def part_pattern(part: str) -> str:
 
 def read_address(address: str, most: int) -> bytes:
     """The whole content of a file, at most so many bytes.  Raises PhotoError."""
-    if address.startswith(("http://", "https://")):
+    if address.lower().startswith("http"):
         return retried(lambda: read_url(address, most), address)
 
     def read() -> bytes:

@@ -8,12 +8,13 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import PurePosixPath
-from typing import BinaryIO
 
 from attnvis.data.reading import looks_like_a_photo, suggest
 from attnvis.data.signatures import ENOUGH, photo_kind
-from attnvis.data.sources import APART, Broken, Member, open_container
+from attnvis.data.sources import APART, Broken, Member, open_container, stamp_of
+from attnvis.data.stores import ADDRESS
 from attnvis.types import PhotoError
 
 __all__ = ["find_member", "members"]
@@ -43,7 +44,7 @@ def members(archive: str, passed_over: Counter[str]) -> Iterator[Member | Broken
         yield Broken(archive, f"{archive} has no pictures{held if others else ': it is empty'}")
 
 
-def pictures(archive: str, file: BinaryIO, others: Counter[str]) -> Iterator[Member]:
+def pictures(archive: str, file: BufferedReader, others: Counter[str]) -> Iterator[Member]:
     """Raises PhotoError where the archive ends before its end, or is none."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -64,7 +65,9 @@ def pictures(archive: str, file: BinaryIO, others: Counter[str]) -> Iterator[Mem
                 yield Member(archive, entry.name, offset=entry.offset_data, size=entry.size, copy=copy)
                 if is_cut:
                     return  # that member says so itself
-    except tarfile.TarError as error:
+    except PhotoError:  # a store that does not answer
+        raise
+    except (tarfile.TarError, ArithmeticError, EOFError, OSError, ValueError) as error:
         if not place:
             file.seek(0)
             raise PhotoError(f"{archive} {say_no_tar(file.read(ENOUGH), error)}") from None
@@ -84,7 +87,7 @@ def say_no_tar(beginning: bytes, error: Exception) -> str:
     return f"is no tar ({error}); name photos, or a tar of them"
 
 
-def kind_of(entry: tarfile.TarInfo, file: BinaryIO) -> str:
+def kind_of(entry: tarfile.TarInfo, file: BufferedReader) -> str:
     """What a member is if it is no picture; "" where it is one."""
     name = PurePosixPath(entry.name).name
     if entry.isdir():
@@ -92,7 +95,7 @@ def kind_of(entry: tarfile.TarInfo, file: BinaryIO) -> str:
     if entry.issym() or entry.islnk():
         return "link"
     if not entry.isreg() or entry.issparse():
-        return "device or pipe" if not entry.issparse() else "file with holes"
+        return "file with holes" if entry.issparse() else "device or pipe"
     if name.startswith("."):
         return "hidden"
     if looks_like_a_photo(name):
@@ -107,7 +110,7 @@ def kind_of(entry: tarfile.TarInfo, file: BinaryIO) -> str:
 
 def find_member(archive: str, inside: str) -> Member | Broken:
     """The member of that name; its second copy is name::2."""
-    index = index_of(archive)
+    index = index_of(archive, stamp_of(archive))
     if (place := index.get(inside)) is not None:
         return place
     near = suggest(inside, list(index)[:1000])
@@ -115,10 +118,16 @@ def find_member(archive: str, inside: str) -> Member | Broken:
 
 
 @functools.lru_cache(maxsize=2)
-def index_of(archive: str) -> dict[str, Member]:
-    """The pictures of an archive by their names, with ::2 behind that of a second one."""
-    found = {}
+def index_of(archive: str, stamp: tuple[int, ...]) -> dict[str, Member]:
+    """The pictures of an archive by their names, with ::2 behind that of a second one.
+
+    Raises PhotoError for an archive without any, and for one in a store that is not all there: it may be
+    next time.
+    """
+    index = {}
     for member in members(archive, Counter()):
         if isinstance(member, Member):
-            found[str(member).removeprefix(f"{archive}{APART}")] = member
-    return found
+            index[str(member).removeprefix(f"{archive}{APART}")] = member
+        elif not index or ADDRESS.match(archive):
+            raise PhotoError(member.reason)
+    return index

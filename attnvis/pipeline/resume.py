@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from attnvis.data.paths import is_there, source_of
+from attnvis.data.paths import source_of
 from attnvis.data.sources import digest_of, key_of
 from attnvis.files import refuse_link
 from attnvis.json_files import json_digest, read_json, write_json
@@ -48,7 +48,7 @@ class PlannedPhoto:
 
     @property
     def is_there(self) -> bool:
-        return is_there(self.path)
+        return os.path.exists(self.path)
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,11 @@ def differences(before: Iterable[PlannedPhoto], now: Iterable[PlannedPhoto]) -> 
     """The paths of photos that changed, are gone, and came."""
     earlier = {photo.path: photo.digest for photo in before}
     later = {photo.path: photo.digest for photo in now}
-    gone = [path for path in earlier if path not in later or (earlier[path] and not is_there(path))]
+    gone = [
+        path
+        for path in earlier
+        if path not in later or (earlier[path] and not later[path] and not os.path.exists(path))
+    ]
     changed = [
         path
         for path, digest in earlier.items()

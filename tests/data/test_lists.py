@@ -103,14 +103,20 @@ def test_spaces_quotes_and_comments_are_not_names_unless_there_is_such_a_file(al
     ]
 
 
-@pytest.mark.parametrize("scheme", ["http", "https", "s3", "file", "HTTP"])
-def test_an_address_is_not_fetched_and_its_line_is_named(album, scheme):
+@pytest.mark.parametrize("scheme", ["http", "https", "s3", "gs", "hf", "HTTP"])
+def test_an_address_in_a_list_is_a_photo_that_is_read_when_its_turn_comes(album, scheme):
+    address = f"{scheme}://example.org/a.jpg"
+    assert found(f"# mine\nplain.jpg\n{address}\n".encode()) == ["plain.jpg", address]
+
+
+@pytest.mark.parametrize("scheme", ["file", "ftp", "FILE", "ssh"])
+def test_an_address_that_is_not_read_is_told_by_its_line(album, scheme):
     message = find_error(f"# mine\nplain.jpg\n{scheme}://example.org/a.jpg?token=s3cret\n")
     assert message == (
-        f"line 3 of the list list.txt is an address ({scheme}://...); addresses are not fetched: "
-        "download the photo and name the file"
+        "line 3 of the list list.txt is an address that is not read here; "
+        "give s3://, gs://, hf://, https://, or download the photo and name the file"
     )
-    with pytest.raises(PhotoError, match="addresses are not fetched; download the photo") as caught:
+    with pytest.raises(PhotoError, match=r"://\.\.\. is an address that is not read here") as caught:
         find(f"{scheme}://example.org/a.jpg?token=s3cret")
     assert "s3cret" not in str(caught.value)
 
