@@ -19,8 +19,8 @@ demo: $(INSTALLED) ## draw heatmaps on the sample photos and say where the page 
 	$(BIN)/attnvis run
 
 # One thread a worker: two workers with two threads each are slower than either on two cores.
-test: $(INSTALLED) ## run the tests, but for those that take minutes, a browser or a Slurm
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser and not slurm" $(ARGS)
+test: $(INSTALLED) ## run the tests, but for those that take minutes, a browser, a Slurm or a Ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser and not slurm and not ray" $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: there is none

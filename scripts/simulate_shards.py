@@ -1,8 +1,8 @@
-"""Empty rows through everything of a run in shards but the photos: plan, resume, merge, status; seconds and MB.
+"""Empty rows through all of a run in shards but the photos: plan, resume, status, merge; seconds and MB.
 
     python scripts/simulate_shards.py 10_000_000 --size 1000
 
-Each line is one stage: its seconds of CPU and by the clock, and the most memory that the process had until then.
+Each line is one stage: its seconds of CPU and by the clock, and the most memory that the process had so far.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from attnvis.data.ranges import Range
 from attnvis.files import file_digest
 from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.shards.columns import RECORDS
@@ -40,7 +41,7 @@ def main() -> None:
 def simulate(folder: Path, photos: int, size: int) -> None:
     """Every stage, in a folder of its own."""
     print(f"{photos:,} photos in shards of {size:,}\n\n| stage | core-s | s | peak MB |\n|---|---|---|---|")
-    timed("plan: names in, shards.parquet out", lambda: write_plan(folder, names(photos), size, "settings"))
+    timed("plan: names in, shards.parquet out", lambda: write_plan(folder, named(photos, size), "settings"))
     plan = ShardPlan(folder)
     timed("parts of empty rows (no product's work)", lambda: write_parts(folder, plan))
     timed("resume: which shards have a whole part", lambda: require(all(is_done(folder, s) for s in plan)))
@@ -54,9 +55,12 @@ def simulate(folder: Path, photos: int, size: int) -> None:
 KINDS = ("shards.parquet", "records/*/*", "parts/*/*.json", "index.html")
 
 
-def names(count: int) -> Iterator[str]:
-    for number in range(count):
-        yield f"/data/photos/{number // 1000:07d}/photo-{number:010d}.jpg"
+def named(count: int, size: int) -> Iterator[Range]:
+    """Photos that are named one by one, which is what takes the most room."""
+    for first in range(0, count, size):
+        numbers = range(first, min(first + size, count))
+        ids = tuple(f"/data/photos/{number // 1000:07d}/photo-{number:010d}.jpg" for number in numbers)
+        yield Range(stop=len(ids), ids=ids)
 
 
 def write_parts(folder: Path, plan: ShardPlan) -> None:
@@ -66,14 +70,15 @@ def write_parts(folder: Path, plan: ShardPlan) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(empty_rows(shard), folder / name, compression="zstd")
         files = {name: file_digest(folder / name)}
-        receipt = Receipt(shard.digest, shard.number, shard.photos, done=shard.photos, files=files)
+        count = shard.photos or 0
+        receipt = Receipt(shard.digest, shard.number, photos=count, done=count, files=files)
         write_receipt(folder, shard, receipt)
 
 
 def empty_rows(shard: Shard) -> pa.Table:
-    columns = {field.name: pa.nulls(shard.photos, field.type) for field in RECORDS}
-    columns["index"] = pa.array(range(shard.first, shard.first + shard.photos), pa.int64())
-    columns["status"] = pa.array(["done"] * shard.photos)
+    columns = {field.name: pa.nulls(shard.photos or 0, field.type) for field in RECORDS}
+    columns["index"] = pa.array(range(shard.first, shard.end), pa.int64())
+    columns["status"] = pa.array(["done"] * (shard.photos or 0))
     return pa.table(columns, schema=RECORDS)
 
 

@@ -9,7 +9,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,10 @@ from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import (
     build_network,
     check_logger,
+    listed,
     prepare,
     provenance,
     shout,
-    survey_photos,
     thread_count,
 )
 from attnvis.cli.config import build, plain
@@ -32,6 +33,8 @@ from attnvis.cli.stopping import check_stop
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from attnvis.backbone.backbone import Backbone
+    from attnvis.backbone.cache import Cached
     from attnvis.methods.answer import Method
     from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.shards.launching import Ended
@@ -44,10 +47,18 @@ if TYPE_CHECKING:
 __all__ = ["do_shard", "launcher_of", "run_in_shards"]
 
 LAUNCHERS = ("local", "slurm", "ray")
-FILES = ("run.json", "shards.parquet", "session.json", "slurm.json", "totals.json", "index.html")  # of a folder
+FILES = (
+    "run.json",
+    "shards.parquet",
+    "session.json",
+    "slurm.json",
+    "totals.json",
+    "index.html",
+)  # of a folder
 FOLDERS = ("parts", "records", "maps", "overlays", "panels", "wandb", ".submitit")
 WITHOUT_A_TERMINAL = 60.0  # seconds between two lines that say how far it is
 TO_WANDB = 30.0
+FIRST = 8  # photos on which engines are timed
 
 
 def launcher_of() -> str:
@@ -76,7 +87,8 @@ class ShardJob:
     place: Path  # where the command was typed: photos may be named from there
     config: Mapping[str, Any]
     provenance: "Provenance"  # of the network, as the command found it: every process runs as it says
-    total: int  # photos of all shards
+    span: int  # of the plan
+    shards: int
     cores: int  # of a process
     again: str = ""  # what to type to go on
 
@@ -164,7 +176,8 @@ def bench_of(same: Same) -> Bench:
     run = run_plan(cfg, build(cfg, "render"), job.provenance, backbone.warnings_at(preprocessing))
     task = ShardTask(
         folder=job.folder,
-        total=job.total,
+        span=job.span,
+        shards=job.shards,
         style=run.style,
         provenance=run.provenance,
         scaling=run.scaling,
@@ -228,7 +241,8 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     import torch
 
     from attnvis.backbone.cache import remembered
-    from attnvis.cli.commands.run import note_passed_over, provenance_of
+    from attnvis.cli.commands.run import provenance_of
+    from attnvis.data.ranges import ranges
     from attnvis.files import remove_parts
     from attnvis.json_files import write_json
     from attnvis.pipeline.logger import read_logger
@@ -243,28 +257,19 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     torch.manual_seed(cfg.seed)
     backbone = remembered(build_network(cfg), plain(cfg.cache), say=note)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
-    paths: list[Path] = []
-    if begun is None:
-        listing = survey_photos(plain(cfg.images))
-        paths, passed_over = listing.paths, visible(str(listing))
-        note_passed_over(passed_over)
-        with threads(1):
-            prepare(backbone, paths, preprocessing, workers=cfg.shards.cores, settings=cfg)
-    else:
+    settings = settings_digest(cfg, backbone.describe(preprocessing))
+    if begun is not None:
+        require_same(folder, settings, cfg)
         if remark := backbone.go_on(begun, cfg.shards.cores):
             note(visible(remark))
-        passed_over = begun.passed_over
+    else:
+        forget_parts(folder)
+        write_plan(folder, ranges(listed(plain(cfg.images)), cfg.shards.size), settings)
+        choose_engine(backbone, preprocessing, ShardPlan(folder), cfg)
     origin = provenance(backbone, preprocessing, seed=cfg.seed)
-    run = run_plan(cfg, style, replace(origin, passed_over=passed_over), backbone.warnings_at(preprocessing))
+    run = run_plan(cfg, style, origin, backbone.warnings_at(preprocessing))
     shout(run.warnings)
-    settings = settings_digest(run)
     earlier = logged_before(folder) if begun else {}
-    if begun is None:
-        write_plan(folder, map(str, paths), cfg.shards.size, settings)
-    elif ShardPlan(folder).settings != settings:
-        raise ValueError(
-            f"{folder} was begun with other settings{others(folder, run)}; choose another folder"
-        )
     record = run.record()
     log = logged_as(read_logger(run.logger, group=run.name), earlier)
     write_json(folder, "run.json", record | ({"wandb": log} if log else {}))
@@ -294,13 +299,46 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def settings_digest(run: "RunPlan") -> str:
-    """Of everything on which the rows of a shard depend beside its photos."""
+def choose_engine(
+    backbone: "Backbone | Cached", preprocessing: "Preprocessing", plan: "ShardPlan", cfg: "DictConfig"
+) -> None:
+    """Once for all processes, on the first photos, with as many threads as a process will have."""
+    ranges = (plan.shard(shard.number).range for shard in plan)
+    photos = (photo for some in ranges if some is not None for photo in some.photos())
+    first = list(islice(photos, FIRST))
+    with threads(1):
+        prepare(backbone, first, preprocessing, workers=cfg.shards.cores, settings=cfg, count=plan.span)
+
+
+def forget_parts(folder: Path) -> None:
+    """What lies in a folder that has no plan of ours is nobody's: it is done again.  Raises OSError."""
+    for receipt in folder.glob("parts/*/*"):
+        receipt.unlink()
+
+
+def settings_digest(cfg: "DictConfig", network: "Provenance") -> str:
+    """Of everything on which the rows of a shard depend beside its photos, and beside the engine and the
+    precision that run.json keeps.
+    """
     from attnvis.json_files import json_digest
 
-    network = [run.provenance.weights_digest, run.provenance.layer, run.provenance.precision]
-    engine = run.provenance.engine.partition(" (")[0]
-    return json_digest([comparable(run.config), network, engine, run.provenance.placement])
+    return json_digest([comparable(plain(cfg)), network.weights_digest, network.layer, network.placement])
+
+
+def require_same(folder: Path, settings: str, cfg: "DictConfig") -> None:
+    """Raises ValueError where a folder was begun with other settings."""
+    import json
+
+    from attnvis.json_files import read_json
+    from attnvis.pipeline.resume import differing
+    from attnvis.pipeline.shards.plan import ShardPlan
+
+    if ShardPlan(folder).settings == settings:
+        return
+    before = comparable(read_json(folder / "run.json")["config"])
+    names = differing(before, json.loads(json.dumps(comparable(plain(cfg)))))
+    others = ", ".join(names[:3]) or "other weights"
+    raise ValueError(f"{folder} was begun with other settings ({others}); choose another folder")
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,21 +348,6 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in config.items() if name not in (*HARMLESS, "shards")}
     shards = {name: config["shards"][name] for name in ("size", "overlays")}
     return kept | {"batch_size": config["batch_size"], "shards": shards}
-
-
-def others(folder: Path, run: "RunPlan") -> str:
-    """Which settings of a folder are not those of now, in brackets; "" where that is not known."""
-    import json
-
-    from attnvis.json_files import read_json
-    from attnvis.pipeline.resume import differing
-
-    try:
-        before = comparable(read_json(folder / "run.json")["config"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-    names = differing(before, json.loads(json.dumps(comparable(run.config))))
-    return f" ({', '.join(names[:3])})" if names else " (another network or precision)"
 
 
 def do_all(
@@ -345,7 +368,8 @@ def do_all(
         place=Path.cwd(),
         config=plain(cfg),
         provenance=run.provenance,
-        total=plan.photos,
+        span=plan.span,
+        shards=len(plan),
         cores=cores_of(cfg, launcher),
         again=again,
     )
@@ -385,7 +409,12 @@ def launched(
         return iter(())
     if launcher == "ray":
         return do_on_ray(
-            work, numbers, cores=job.cores, gpus=float(shards.gpus), tries=shards.tries, address=shards.address
+            work,
+            numbers,
+            cores=job.cores,
+            gpus=float(shards.gpus),
+            tries=shards.tries,
+            address=shards.address,
         )
     if launcher == "slurm":
         return do_on_slurm(
@@ -397,7 +426,7 @@ def launched(
             tries=shards.tries,
             sent=functools.partial(remember_jobs, job.folder),
         )
-    processes = max(1, thread_count(cfg.workers, job.total) // job.cores)
+    processes = max(1, thread_count(cfg.workers, job.span) // job.cores)
     return do_locally(
         work,
         numbers,

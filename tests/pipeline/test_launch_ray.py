@@ -29,13 +29,18 @@ def raylets():
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the names of sockets must be short
     tests = str(Path(__file__).parents[2])
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", "PYTHONPATH": tests}
-    program = [str(Path(sys.executable).with_name("ray")), "start", "--node-ip-address=127.0.0.1", "--num-cpus=1"]
+    program = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--node-ip-address=127.0.0.1",
+        "--num-cpus=1",
+    ]
     program += ["--disable-usage-stats", "--block"]
     processes = []
 
     def start(*words):
-        log = Path(folder, f"{len(processes)}.log").open("w")
-        process = subprocess.Popen([*program, *words], env=environment, stdout=log, stderr=log)
+        with Path(folder, f"{len(processes)}.log").open("w") as log:
+            process = subprocess.Popen([*program, *words], env=environment, stdout=log, stderr=log)
         processes.append(process)
         return process
 
@@ -60,7 +65,9 @@ def nodes(environment) -> int:
         f"import ray; ray.init(address='{ADDRESS}', logging_level='ERROR', log_to_driver=False);"
         "print(sum(node['Alive'] for node in ray.nodes()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
     return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
 
 
@@ -85,7 +92,9 @@ def require_whole() -> None:
 
 
 def test_ray_gives_the_very_bytes_of_local_processes_and_a_dead_raylet_costs_no_row(cluster):
-    local = ended("run", "album", "launcher=local", "workers=1", "shards.size=8", "hydra.run.dir=local", *SETTINGS)
+    local = ended(
+        "run", "album", "launcher=local", "workers=1", "shards.size=8", "hydra.run.dir=local", *SETTINGS
+    )
     assert local.returncode == 1 and "47 photos done" in local.stdout, local.stderr
     driver = begun(*WORDS, *SETTINGS)
     raylet = until(lambda: raylet_of(cluster.pid), driver)
@@ -99,7 +108,9 @@ def test_ray_gives_the_very_bytes_of_local_processes_and_a_dead_raylet_costs_no_
 
 def raylet_of(parent: int) -> int:
     """The raylet that `ray start --block` looks after."""
-    done = subprocess.run(["ps", "--ppid", str(parent), "-o", "pid=,comm="], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["ps", "--ppid", str(parent), "-o", "pid=,comm="], capture_output=True, text=True, check=False
+    )
     return next((int(line.split()[0]) for line in done.stdout.splitlines() if "raylet" in line), 0)
 
 

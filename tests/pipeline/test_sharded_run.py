@@ -13,6 +13,7 @@ import pyarrow.dataset
 import pytest
 import torch
 from conftest import Page, records
+from fake_wandb import fresh_wandb, history, inspect, logs, summary, table
 from shard_runs import SMALL, album, parts, rows
 
 from attnvis.cli import sharded_run
@@ -141,9 +142,14 @@ def full_for(monkeypatch, name):
 
 def test_other_settings_are_refused_by_name(sharded):
     sharded()
-    for word, name in [("scaling=zscore", "scaling"), ("shards.size=5", "shards.size"), ("maps=false", "maps")]:
+    for word, name in [
+        ("scaling=zscore", "scaling"),
+        ("shards.size=5", "shards.size"),
+        ("maps=false", "maps"),
+    ]:
         assert f"begun with other settings ({name}" in sharded(word).complaint
     assert "give sample, tar, files" in sharded("shards.overlays=all").complaint
+    assert "shards.size=0" in sharded("shards.size=0", folder="none").complaint
 
 
 def test_a_plain_runs_folder_is_not_taken_for_one_in_shards(sharded, attnvis):
@@ -165,8 +171,7 @@ def test_pictures_of_all_photos_lie_in_a_tar_that_every_machine_writes_alike(sha
 
 
 def test_beyond_the_sample_no_picture_is_drawn_unless_asked(sharded, monkeypatch):
-    for module in ("plan", "merge", "part"):
-        monkeypatch.setattr("attnvis.pipeline.shards.plan.SAMPLE", 2)
+    monkeypatch.setattr("attnvis.pipeline.shards.plan.SAMPLE", 2)
     sharded()
     assert [row["index"] for row in rows() if row["overlay"]] == [0, 5]
     assert len(list(Path("out/overlays").rglob("*.jpg"))) == 2
@@ -234,4 +239,25 @@ def test_a_stop_keeps_what_was_done_and_says_how_to_go_on(sharded, monkeypatch):
 
 @pytest.mark.parametrize("launcher", ["local", "ray"])
 def test_other_verbs_have_no_shards(attnvis, photos, launcher):
-    assert f"launcher={launcher} is for attnvis run" in attnvis("sweep", "album", f"launcher={launcher}").complaint
+    assert (
+        f"launcher={launcher} is for attnvis run"
+        in attnvis("sweep", "album", f"launcher={launcher}").complaint
+    )
+
+
+@pytest.fixture
+def wandb(here, monkeypatch):
+    yield from fresh_wandb(here, monkeypatch)
+
+
+def test_wandb_has_one_run_with_the_means_and_a_table_of_the_sample(sharded, wandb):
+    ended = sharded("logger.mode=offline")
+    assert "W&B" not in ended.err
+    (log,) = logs()
+    kinds = inspect(log)
+    perplexities = [row["perplexity"] for row in rows() if row["status"] == "done"]
+    assert float(summary(kinds)["mean/perplexity"]) == pytest.approx(math.fsum(perplexities) / 9)
+    assert summary(kinds)["photos"] == 9 and summary(kinds)["failed"] == 1
+    items = history(kinds)
+    assert [item["progress/photos"] for item in items if "progress/photos" in item][-1] == 10
+    assert len(table(log, items, "photos")["data"]) == 10

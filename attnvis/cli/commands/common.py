@@ -67,10 +67,12 @@ def prepare(
     preprocessing: "Preprocessing",
     workers: int,
     settings: "DictConfig",
+    count: int | None = None,
 ) -> "dict[Source, Photo | PhotoError]":
     """The engine that suits a command with these photos; gives the first of them, decoded for it.
 
-    settings: of the command: batch_size, cache.  Raises ValueError where the engine cannot run here.
+    settings: of the command: batch_size, cache; count: of the photos, where `paths` are the first of more.
+    Raises ValueError where the engine cannot run here.
     """
     from attnvis.backbone.cache import pace_book
     from attnvis.data.preprocessing import sample
@@ -79,7 +81,8 @@ def prepare(
     decoded = first_photos(paths, preprocessing)
     images = sample(decoded.values(), preprocessing)
     book = pace_book(plain(settings.cache), say=note)
-    backbone.prepare(len(paths), workers, images, batch_size=settings.batch_size, book=book)
+    total = len(paths) if count is None else count
+    backbone.prepare(total, workers, images, batch_size=settings.batch_size, book=book)
     return decoded
 
 

@@ -40,7 +40,8 @@ def status(cfg: "DictConfig", folder: Path) -> int:
 
 def lines(place: Path, progress: "Progress", session: "Session") -> list[str]:
     """What is printed."""
-    size = f"{progress.photos:,} photos in {progress.shards:,} shards"
+    more = " and what is in archives that are not opened yet" if progress.uncounted else ""
+    size = f"{progress.photos:,} photos{more} in {progress.shards:,} shards"
     by = f", launcher {session.launcher}, command on {session.host}" if session.launcher else ""
     photos = f"{progress.photos_done:,} photos done, {progress.photos_failed:,} failed"
     running = [
@@ -72,6 +73,8 @@ def pace(progress: "Progress") -> str:
     """Photos a second and the time left; or since when nothing has happened."""
     if progress.silent > QUIET:
         return f"  nothing has been written for {timedelta(seconds=round(progress.silent))}"
+    if progress.rate > 0 and progress.uncounted:
+        return f"  {progress.rate:,.3g} photos a second"
     if progress.seconds_left is None:
         return "  too early to say how fast it is"
     return f"  {progress.rate:,.3g} photos a second, {timedelta(seconds=round(progress.seconds_left))} left"

@@ -3,7 +3,6 @@
 One shard at a time is in memory.  The records stay where they are: records/ is one parquet dataset.
 """
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.records import NUMBERS
 from attnvis.pipeline.run_page import RunPage
 from attnvis.pipeline.shards.part import receipt_of
-from attnvis.pipeline.shards.plan import NAME, Shard, ShardPlan, sample_places
+from attnvis.pipeline.shards.plan import NAME, Shard, ShardPlan, places_of
 from attnvis.pipeline.tracking import MOST_PICTURES
 from attnvis.render import overlays, panels
 
@@ -34,7 +33,7 @@ TOTALS = "totals.json"
 class Totals:
     """Of all parts."""
 
-    photos: int = 0  # of the plan
+    photos: int = 0  # of the parts
     shards: int = 0
     parts: int = 0
     rows: int = 0
@@ -54,13 +53,14 @@ class Totals:
 
 def add_up(folder: Path, plan: ShardPlan) -> Totals:
     """What the receipts say, in the order of the shards: the same sums whoever did them, and when."""
-    totals = Totals(photos=plan.photos, shards=len(plan))
+    totals = Totals(shards=len(plan))
     for shard in plan:
         receipt = receipt_of(folder, shard)
         if receipt is None or receipt.digest != shard.digest:
             continue
         totals.parts += 1
         totals.rows += receipt.rows
+        totals.photos += receipt.photos
         totals.failures.update(receipt.failures)
         totals.notes.update(receipt.notes)
         totals.cpu_seconds += receipt.cpu_seconds
@@ -90,14 +90,12 @@ def write_totals(folder: Path, totals: Totals) -> None:
 
 def sample_rows(folder: Path, plan: ShardPlan) -> Iterator[dict[str, Any]]:
     """The rows of the sample and of the first photos that failed, in order, of the parts that there are."""
-    places, failures = sample_places(plan.photos), 0
+    span, shards, failures = plan.span, len(plan), 0
     for shard in plan:
-        begin = bisect_left(places, shard.first)
-        end = bisect_left(places, shard.first + shard.photos)
-        receipt = receipt_of(folder, shard) if begin < end or failures < MOST_FAILURES else None
+        sampled = places_of(shard, span, shards)
+        receipt = receipt_of(folder, shard) if sampled or failures < MOST_FAILURES else None
         if receipt is None or receipt.digest != shard.digest:
             continue
-        sampled = places[begin:end]
         if not sampled and not (receipt.failed and failures < MOST_FAILURES):
             continue
         for row in rows_of(folder, shard, sampled):

@@ -36,10 +36,10 @@ from attnvis.pipeline.photo_tracking import Means
 from attnvis.pipeline.records import answer_columns
 from attnvis.pipeline.shards.columns import MAPS, RECORDS, map_rows, record_row
 from attnvis.pipeline.shards.durable import durable
-from attnvis.pipeline.shards.plan import Shard, is_sampled
+from attnvis.pipeline.shards.plan import Shard, places_of
 from attnvis.pipeline.streaming import Outcome, stream
 from attnvis.render import overlays
-from attnvis.types import Photo, Preprocessing, Provenance
+from attnvis.types import Preprocessing, Provenance, Source
 
 __all__ = [
     "OVERLAYS",
@@ -65,12 +65,14 @@ FORMAT = 1
 class ShardTask:
     """What is done with every shard of a run.
 
-    total      photos of all shards, over which the sample is spread
+    span       of the plan: the sample is spread over so many photos
+    shards     how many there are
     overlays   one of OVERLAYS: pictures of the sample alone, of all in one tar a shard, or of all as files
     """
 
     folder: Path
-    total: int
+    span: int
+    shards: int
     style: overlays.Style
     provenance: Provenance
     scaling: str = ""  # as records name it
@@ -115,8 +117,9 @@ def run_shard(
     """
     part = PartWriter(task, shard)
     with part:
+        assert shard.range is not None
         outcomes = stream(
-            map(Path, shard.ids),
+            shard.range.photos(),
             method,
             preprocessing,
             batch_size=batch_size,
@@ -143,6 +146,7 @@ class PartWriter:
 
     def __init__(self, task: ShardTask, shard: Shard) -> None:
         self.task, self.shard = task, shard
+        self.sampled = set(places_of(shard, task.span, task.shards))
         self.done = self.failed = self.rows = 0
         self.failures, self.notes = Counter[str](), Counter[str]()
         self.means = Means()
@@ -202,22 +206,22 @@ class PartWriter:
         }
         if task.keep_maps:
             row["map"] = f"maps/{self.shard.stem}.parquet"
-        pictures, in_tar = self.draw(index, photo, outcome.answers)
+        pictures, in_tar = self.draw(index, outcome)
         rows = [
             row | of_answer | answer_columns(answer)
             for answer, of_answer in zip(outcome.answers, pictures, strict=True)
         ]
         return Rendered(rows, map_rows(index, photo, outcome.answers) if task.keep_maps else [], in_tar)
 
-    def draw(
-        self, index: int, photo: Photo, answers: Sequence[Answer]
-    ) -> tuple[list[dict[str, str]], list[str]]:
+    def draw(self, index: int, outcome: Outcome[Answer]) -> tuple[list[dict[str, str]], list[str]]:
         """The columns that name each answer's pictures, and those of them that go into the tar."""
-        sampled = is_sampled(index, self.task.total)
+        sampled = index in self.sampled
         if not sampled and self.task.overlays == "sample":
-            return [{} for _ in answers], []
-        stem = f"{self.shard.stem}/{index:010d}-{slug(Path(photo.name).stem)}"
-        pictures = [dict(of_answer.paths) for of_answer in self.drawer.draw(stem, photo, answers)]
+            return [{} for _ in outcome.answers], []
+        stem = f"{self.shard.stem}/{index:010d}-{slug(outcome.path.stem)}"
+        assert outcome.photo is not None
+        drawn = self.drawer.draw(stem, outcome.photo, outcome.answers)
+        pictures = [dict(of_answer.paths) for of_answer in drawn]
         if self.tar is None:
             return pictures, []
         names = [name for of_answer in pictures for name in of_answer.values()]
@@ -268,7 +272,7 @@ class PartWriter:
     def note_progress(self) -> None:
         """How far it is, for whoever looks; a note that cannot be written costs nothing."""
         self.beat = time.time()
-        about = {"shard": self.shard.number, "photos": self.shard.photos, "host": socket.gethostname()}
+        about = {"shard": self.shard.number, "photos": self.shard.photos or 0, "host": socket.gethostname()}
         about |= {"process": os.getpid(), "done": self.done, "failed": self.failed, "begun": self.begun}
         with contextlib.suppress(OSError):
             write_json(self.task.folder, f"parts/{self.shard.stem}.running", about)
@@ -285,7 +289,7 @@ class PartWriter:
         receipt = Receipt(
             self.shard.digest,
             self.shard.number,
-            self.shard.photos,
+            self.done + self.failed,
             done=self.done,
             failed=self.failed,
             rows=self.rows,
@@ -337,7 +341,7 @@ def with_floats(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: float(value) if isinstance(value, int) else value for name, value in row.items()}
 
 
-def kind_of_failure(reason: str, path: Path) -> str:
+def kind_of_failure(reason: str, path: Source) -> str:
     """A reason without what is this photo's own: x.jpg is no photo: it begins ... -> PHOTO is no photo."""
     text = reason.replace(str(path), "PHOTO").replace(path.name, "PHOTO")
     return re.split(r"[:;(]", text, maxsplit=1)[0].strip()[:120] or "no reason"

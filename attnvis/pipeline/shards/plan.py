@@ -1,64 +1,78 @@
-"""Photos in, shards.parquet out: which shard has which photos, written before the first of them is looked at.
+"""Ranges of photos in, shards.parquet out: which shard has which, written before the first of them is opened.
 
-A row a shard.  Photos stream through: at any time a few shards' are in memory.
+A row a shard.  Ranges stream through: at any time a few shards' are in memory.
 """
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from attnvis.data.ranges import Range
 from attnvis.json_files import json_digest
 from attnvis.pipeline.shards.durable import durable
 
-__all__ = ["NAME", "PLAN", "Shard", "ShardPlan", "is_sampled", "sample_places", "write_plan"]
+__all__ = ["NAME", "Shard", "ShardPlan", "places_of", "sample_places", "write_plan"]
 
 NAME = "shards.parquet"
 TOGETHER = 8  # shards of a row group: what is read to know one of them
 SAMPLE = 100  # photos that are drawn and shown, spread evenly over all
+RESERVED = 1_000_000  # places of an archive whose photos nobody has counted
 PLAN = pa.schema(
     [
         pa.field("shard", pa.int64()),
         pa.field("first", pa.int64()),  # place of its first photo among all
-        pa.field("photos", pa.int64()),
-        pa.field("ids", pa.list_(pa.binary())),  # the photos, in order; a file's name may be no text
+        pa.field("photos", pa.int64()),  # null: in an archive that was not opened
+        pa.field("container", pa.string()),  # the archive or the table that holds them
+        pa.field("start", pa.int64()),  # the first and the one behind the last in there
+        pa.field("stop", pa.int64()),
+        pa.field("ids", pa.list_(pa.binary())),  # or the photos one by one; a file's name may be no text
+        pa.field("labels", pa.list_(pa.string())),
+        pa.field("reasons", pa.list_(pa.string())),
         pa.field("digest", pa.string()),  # of the settings and of the photos' names
     ]
 )
+KNOWN = ("shard", "first", "photos", "digest")  # columns that say little of each shard
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Some of the photos, in order; `digest`: of their names and of what is asked of them."""
+    """Some of the photos, in order.
+
+    first    the place of its first photo among all
+    photos   how many; None: of an archive in a store, which is opened by who does the shard
+    digest   of their names, and of what is asked of them
+    range    which they are; None: not read
+    """
 
     number: int
     first: int
-    photos: int
+    photos: int | None
     digest: str
-    ids: tuple[str, ...] = ()
+    range: Range | None = None
 
     @property
     def stem(self) -> str:
         """Where its files go below a folder of the run: 003/00003141."""
         return f"{self.number // 1000:03d}/{self.number:08d}"
 
+    @property
+    def end(self) -> int:
+        """The place behind its last photo."""
+        return self.first + (RESERVED if self.photos is None else self.photos)
 
-def write_plan(folder: Path, ids: Iterable[str], size: int, settings: str) -> None:
-    """The shards of photos, `size` of them in each; settings: the digest of what is asked of all.
 
-    Raises OSError, and ValueError for a size of nothing.
-    """
-    if size < 1:
-        raise ValueError(f"shards.size={size} holds no photo; give 1 or more")
+def write_plan(folder: Path, ranges: Iterable[Range], settings: str) -> None:
+    """A shard a range; settings: the digest of what is asked of all.  Raises OSError."""
     schema = PLAN.with_metadata({"settings": settings})
     with durable(folder / NAME) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         rows: list[dict[str, Any]] = []
-        for row in shard_rows(ids, size, settings):
+        for row in shard_rows(ranges, settings):
             rows.append(row)
             if len(rows) == TOGETHER:
                 writer.write_table(pa.Table.from_pylist(rows, schema))
@@ -67,12 +81,14 @@ def write_plan(folder: Path, ids: Iterable[str], size: int, settings: str) -> No
             writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
-def shard_rows(ids: Iterable[str], size: int, settings: str) -> Iterator[dict[str, Any]]:
-    iterator, first, number = iter(ids), 0, 0
-    while names := list(islice(iterator, size)):
-        row = {"shard": number, "first": first, "photos": len(names)}
-        yield row | {"ids": list(map(os.fsencode, names)), "digest": json_digest([settings, first, names])}
-        first, number = first + len(names), number + 1
+def shard_rows(ranges: Iterable[Range], settings: str) -> Iterator[dict[str, Any]]:
+    first = 0
+    for number, photos in enumerate(ranges):
+        values = asdict(photos)
+        digest = json_digest([settings, first, list(values.values())])
+        row = {"shard": number, "first": first, "photos": photos.count, "digest": digest}
+        yield row | values | {"ids": [os.fsencode(name) for name in photos.ids]}
+        first += RESERVED if photos.count is None else photos.count
 
 
 class ShardPlan:
@@ -100,15 +116,17 @@ class ShardPlan:
 
     @property
     def photos(self) -> int:
-        """Of all shards."""
-        if not len(self):
-            return 0
-        last = self.file.read_row_group(self.file.num_row_groups - 1, columns=["first", "photos"])
-        return last["first"][-1].as_py() + last["photos"][-1].as_py()
+        """Of all shards, but for those in archives that were not opened."""
+        return sum(shard.photos or 0 for shard in self)
+
+    @property
+    def span(self) -> int:
+        """The place behind the last photo of all."""
+        return 0 if not len(self) else self.shard(len(self) - 1).end
 
     def __iter__(self) -> Iterator[Shard]:
         """Every shard, without the names of its photos."""
-        for batch in self.file.iter_batches(4096, columns=["shard", "first", "photos", "digest"]):
+        for batch in self.file.iter_batches(4096, columns=list(KNOWN)):
             for row in batch.to_pylist():
                 yield Shard(row["shard"], row["first"], row["photos"], row["digest"])
 
@@ -118,9 +136,15 @@ class ShardPlan:
         if not 0 <= number < len(self):
             raise IndexError(f"{self.path} has no shard {number}")
         (row,) = self.file.read_row_group(group).slice(place, 1).to_pylist()
-        return Shard(
-            row["shard"], row["first"], row["photos"], row["digest"], tuple(map(os.fsdecode, row["ids"]))
+        photos = Range(
+            row["container"],
+            row["start"],
+            stop=row["stop"],
+            ids=tuple(map(os.fsdecode, row["ids"])),
+            labels=tuple(row["labels"]),
+            reasons=tuple(row["reasons"]),
         )
+        return Shard(row["shard"], row["first"], row["photos"], row["digest"], photos)
 
 
 def sample_places(total: int) -> list[int]:
@@ -128,7 +152,11 @@ def sample_places(total: int) -> list[int]:
     return list(range(total)) if total <= SAMPLE else [turn * total // SAMPLE for turn in range(SAMPLE)]
 
 
-def is_sampled(index: int, total: int) -> bool:
-    """Whether a photo is at one of the `sample_places`."""
-    turn = -(-index * SAMPLE // total)  # the first whose place is not before it
-    return total <= SAMPLE or (turn < SAMPLE and turn * total // SAMPLE == index)
+def places_of(shard: Shard, span: int, shards: int) -> list[int]:
+    """The places of the sample in one shard of a plan; of an archive that was not opened, its first photo
+    or none.
+    """
+    if shard.photos is None:
+        return [shard.first] if shard.number in sample_places(shards) else []
+    places = sample_places(span)
+    return places[bisect_left(places, shard.first) : bisect_left(places, shard.end)]

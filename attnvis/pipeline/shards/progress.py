@@ -41,6 +41,7 @@ class Progress:
 
     shards: int
     photos: int
+    uncounted: int = 0  # shards of which nobody knows how many photos they have
     shards_done: int = 0
     photos_done: int = 0
     photos_failed: int = 0
@@ -63,13 +64,16 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """None where no rate is known."""
-        return (self.photos - self.photos_seen) / self.rate if self.rate > 0 else None
+        """None where no rate is known, or not how many photos there are."""
+        if self.rate <= 0 or self.uncounted:
+            return None
+        return (self.photos - self.photos_seen) / self.rate
 
     def __str__(self) -> str:
         """12 of 40 shards, 24,000 of 80,000 photos, 3 failed, 112 photos a second, 0:08:20 left"""
         parts = [f"{self.shards_done:,} of {self.shards:,} shards"]
-        parts.append(f"{self.photos_seen:,} of {self.photos:,} photos")
+        of_all = "" if self.uncounted else f" of {self.photos:,}"
+        parts.append(f"{self.photos_seen:,}{of_all} photos")
         if self.photos_failed:
             parts.append(f"{self.photos_failed:,} failed")
         if self.failed:
@@ -90,7 +94,13 @@ class Board:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         plan = ShardPlan(folder)
-        self.shards, self.photos = len(plan), plan.photos
+        self.shards = len(plan)
+        self.photos = 0  # that are known
+        self.uncounted: set[int] = set()  # shards in archives that nobody has opened yet
+        for shard in plan:
+            self.photos += shard.photos or 0
+            if shard.photos is None:
+                self.uncounted.add(shard.number)
         self.done: dict[int, tuple[int, int]] = {}  # shard -> photos done, photos failed
         self.kinds: Counter[str] = Counter()
         self.full: set[str] = set()  # the groups of GROUP shards all of which are done
@@ -121,6 +131,7 @@ class Board:
         return Progress(
             self.shards,
             self.photos,
+            uncounted=len(self.uncounted),
             shards_done=len(self.done),
             photos_done=sum(done for done, _ in self.done.values()),
             photos_failed=sum(failures for _, failures in self.done.values()),
@@ -157,6 +168,9 @@ class Board:
         receipt = record(path)
         if receipt:
             self.done[number] = int(receipt["done"]), int(receipt["failed"])
+            if number in self.uncounted:
+                self.uncounted.remove(number)
+                self.photos += sum(self.done[number])
             self.kinds.update(receipt["failures"])
 
 
