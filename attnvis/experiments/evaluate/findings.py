@@ -35,12 +35,13 @@ def sentences(table: Table) -> Iterator[str]:
         base = table.cells[table.against, metric.name]
         better = [name for name in known if mark_of(cells[name], metric) == "▲"]
         worse = [name for name in known if mark_of(cells[name], metric) == "▼"]
-        text = f"{metric.name}: {known[0]} leads with {told(cells[known[0]])}"
+        text = f"{metric.name}: the best method is {known[0]} with {told(cells[known[0]])}"
         if table.against != known[0]:
-            text += f"; {table.against} has {told(base)}"
+            text += f", and {table.against} has {told(base)}"
         if table.photos >= FEWEST_OF_MEANS:
             others = len(known) - (table.against in known)
-            text += f". Better than {table.against}: {counted(better, others)}; worse: {counted(worse, others)}"
+            text += f". Shown to be better than {table.against}: {counted(better, others)}; worse: "
+            text += counted(worse, others)
         yield f"{text}."
 
 

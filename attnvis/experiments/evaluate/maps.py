@@ -50,17 +50,20 @@ class PlacedMap:
 
     @property
     def cells(self) -> Float[np.ndarray, "h w"]:
-        """N a_i on the grid."""
+        """N a_i on the grid: 1 = no preference."""
         return (len(self.weights) * self.weights).reshape(self.placement.grid).float().numpy()
 
     def density(self, size: tuple[int, int]) -> Float[Tensor, "H W"]:
-        """Over a grid of `size` that covers the photo, of sum 1; NaN where the network never looked."""
-        cells = self.weights.reshape(self.placement.grid).float().numpy()
-        return torch.from_numpy(to_pixels(cells, self.placement, size, density=True))
+        """Over a grid of `size` that covers the photo, of sum 1; NaN where the network never looked.
+
+        What is drawn between the cells, divided by its sum: weights that are all the same stay so.  With each
+        cell's weight spread over its own pixels they would not: the outer cells have more, or fewer, of them.
+        """
+        pixels = torch.from_numpy(to_pixels(self.cells, self.placement, size)).double()
+        return pixels / pixels.nansum()
 
     def on_input(self, view: View) -> Float[Tensor, "H W"]:
         """Over the pixels of the network's input."""
-        cells = self.weights.reshape(self.placement.grid).float().numpy()
         height, width = view.size
         place = Placement(
             first=view.to_input(*self.placement.first),
@@ -69,7 +72,7 @@ class PlacedMap:
             size=view.size,
             seen=Box(0.0, 0.0, height=float(height), width=float(width)),
         )
-        return torch.from_numpy(to_pixels(cells, place))
+        return torch.from_numpy(to_pixels(self.cells, place))
 
 
 @dataclass(frozen=True, eq=False)
