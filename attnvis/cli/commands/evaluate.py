@@ -86,6 +86,8 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
     from attnvis.experiments.evaluate.naming import parse_methods, parse_metrics
     from attnvis.metrics.metric import facts
 
+    if settings["between"] not in ("linear", "nearest"):
+        raise ValueError(f"between={settings['between']}: give linear or nearest")
     dataset = open_dataset(settings["data"], settings["layout"])
     metrics = parse_metrics(listed(settings["metrics"]) or usual_metrics(dataset.known))
     require_known(metrics, dataset)
@@ -141,6 +143,7 @@ def measure_and_tell(cfg: "DictConfig", work: Work, folder: Path) -> int:
         work.preprocessing,
         folder,
         longest=work.settings["longest"],
+        between=work.settings["between"],
         left=left,
     )
     if left:
@@ -271,7 +274,8 @@ def about(work: Work) -> dict[str, str]:
     entries = replace(work.encoder.describe(work.preprocessing), command=command_line()).entries()
     return {
         "data": f"{settings['data']}, layout {work.dataset.layout}",
-        "maps": f"as densities of sum 1 on {grid}; 0 where the network never looked",
+        "maps": f"as densities of sum 1 on {grid}, {settings['between']} between the cells' centres; 0 where "
+        "the network never looked",
         "metrics": "; ".join(f"{text} (needs {need})" for text, need in needs.items()),
         "normaliser": ", ".join(listed(settings["normalisers"])),
         "files": "table.md, table.csv, table.tex; photos.parquet: a line for every photo, row and metric; "

@@ -53,14 +53,21 @@ class PlacedMap:
         """N a_i on the grid: 1 = no preference."""
         return (len(self.weights) * self.weights).reshape(self.placement.grid).float().numpy()
 
-    def density(self, size: tuple[int, int]) -> Float[Tensor, "H W"]:
+    def density(self, size: tuple[int, int], between: str = "linear") -> Float[Tensor, "H W"]:
         """Over a grid of `size` that covers the photo, of sum 1; NaN where the network never looked.
+
+        between   the cells' centres: linear, as maps are drawn; or nearest, each pixel its own cell's weight
 
         What is drawn between the cells, divided by its sum: weights that are all the same stay so.  With each
         cell's weight spread over its own pixels they would not: the outer cells have more, or fewer, of them.
         """
-        pixels = torch.from_numpy(to_pixels(self.cells, self.placement, size)).double()
-        return pixels / pixels.nansum()
+        cells, placement = self.cells, self.placement
+        if between == "nearest":
+            pixels = to_pixels(cells * 0, placement, size) + cells[nearest_cells(placement, size)]
+        else:
+            pixels = to_pixels(cells, placement, size)
+        weights = torch.from_numpy(pixels).double()
+        return weights / weights.nansum()
 
     def on_input(self, view: View) -> Float[Tensor, "H W"]:
         """Over the pixels of the network's input."""
@@ -75,6 +82,17 @@ class PlacedMap:
         return torch.from_numpy(to_pixels(self.cells, place))
 
 
+def nearest_cells(placement: Placement, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(rows [H, 1], columns [1, W]): the cell that is centred next to each pixel of a grid of `size`."""
+    rows, columns = (
+        np.rint(((np.arange(pixels) + 0.5) * whole / pixels - first) / step).astype(int).clip(0, cells - 1)
+        for pixels, whole, first, step, cells in zip(
+            size, placement.size, placement.first, placement.step, placement.grid, strict=True
+        )
+    )
+    return rows[:, None], columns[None]
+
+
 @dataclass(frozen=True, eq=False)
 class PhotoMaps:
     """All rows' maps over one photo, and what faithfulness asks of the network."""
@@ -85,8 +103,8 @@ class PhotoMaps:
     target: int | None = None  # the class that the network answers
     evidence: Evidence | None = None  # of each cell for each class, where the classifier is exact in cells
 
-    def densities(self, size: tuple[int, int]) -> Float[Tensor, "M H W"]:
-        return torch.stack([each.density(size) for each in self.maps])
+    def densities(self, size: tuple[int, int], between: str = "linear") -> Float[Tensor, "M H W"]:
+        return torch.stack([each.density(size, between) for each in self.maps])
 
 
 @dataclass(frozen=True)

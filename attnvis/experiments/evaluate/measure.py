@@ -58,16 +58,18 @@ def measure_photo(
     truth: Truth,
     metrics: Mapping[str, Metric],
     longest: int | None = None,
+    between: str = "linear",
     logits: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Float[np.ndarray, "M *curve"]]:
     """Every metric of all rows of one photo, NaN where one is not defined; of a curve that is not defined
     [M, 0].
 
-    logits: images -> class logits, for what asks the network.
+    between   the cells' centres: see `PlacedMap.density`
+    logits    images -> class logits, for what asks the network
     """
     size = size_within(truth.size, longest)
     small = resize_truth(truth, size)
-    densities = maps.densities(size)
+    densities = maps.densities(size, between)
     values: dict[str, Float[np.ndarray, "M *curve"]] = {}
     for name, metric in metrics.items():
         about = facts(metric)
@@ -150,6 +152,7 @@ class Measuring:
     preprocessing: Preprocessing
     folder: Path
     longest: int | None
+    between: str
     left: list[int]
     failures: dict[int, str] = field(default_factory=dict)
 
@@ -211,6 +214,7 @@ class Measuring:
             truth,
             self.metrics,
             longest=self.longest,
+            between=self.between,
             logits=lambda images: inputs.network.net(images.to(inputs.device)).float().cpu(),
         )
         save(self.folder, photo_file(number), packed([each.row for each in maps.maps], values))

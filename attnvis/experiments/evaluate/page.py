@@ -195,6 +195,6 @@ def with_truth(picture: UInt8[np.ndarray, "H W 3"], truth: Truth) -> UInt8[np.nd
         cv2.drawContours(small, outlines, -1, INK, 1)
     for row, column in truth.fixations if truth.fixations is not None else ():
         place = (round(column * along), round(row * down))
-        cv2.circle(small, place, 3, (255, 255, 255), -1, cv2.LINE_AA)
-        cv2.circle(small, place, 2, INK, -1, cv2.LINE_AA)
+        cv2.circle(small, place, 2, (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(small, place, 1, INK, -1, cv2.LINE_AA)
     return small
