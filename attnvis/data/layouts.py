@@ -240,7 +240,7 @@ def fixation_dataset(
 
 
 def read_mat(path: Path) -> dict[str, Any]:
-    """A file of MATLAB's, up to version 7.  Raises UnavailableError without scipy, PhotoError for a bad one."""
+    """A file of MATLAB's, up to version 7.  Raises UnavailableError without scipy, PhotoError for others."""
     try:
         from scipy.io import loadmat
     except ImportError:

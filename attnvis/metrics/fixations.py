@@ -75,7 +75,7 @@ def auc_judd(
     if not 0 < count < pixels:
         return undefined(maps)
     thresholds = values[:, positions].sort(1, descending=True).values
-    ordered = values.sort(1).values
+    ordered = ascending(values)
     above = pixels - torch.searchsorted(ordered, thresholds)  # at least as much as the threshold
     ranks = torch.arange(1, count + 1, device=values.device, dtype=torch.float64)
     hits = (ranks / count).expand_as(thresholds)
@@ -125,10 +125,11 @@ def nss(maps: Float[Tensor, "M H W"], truth: Truth, convention: str = "pysalienc
     is_matlab = check_convention(convention) == "matlab"
     values = filled(maps).flatten(1)
     positions = fixated(truth).unique() if is_matlab else fixated(truth)
-    deviations = values - values.mean(1, keepdim=True)
-    spread = values.std(1, correction=1 if is_matlab else 0)
-    scores = deviations[:, positions].mean(1) / spread.where(spread != 0, 1)
-    return torch.where(is_level(values) & (len(positions) > 0), 0.0, scores)
+    means = values.mean(1, keepdim=True)
+    pixels = values.shape[1] - 1 if is_matlab else values.shape[1]
+    spread = (values - means).norm(dim=1) / math.sqrt(pixels)
+    scores = (values[:, positions].mean(1) - means[:, 0]) / spread.where(spread != 0, 1)
+    return torch.where(is_level(values, spread) & (len(positions) > 0), 0.0, scores)
 
 
 @metric("fixations|looks", low=-1.0, uniform=0.0)
@@ -141,13 +142,13 @@ def cc(maps: Float[Tensor, "M H W"], truth: Truth, sigma: float | None = None) -
     """
     values = filled(maps).flatten(1)
     target = looked_at(truth, sigma).to(values.device).flatten()
-    if is_level(target[None]).all():
+    if bool((target == target[0]).all()):
         return undefined(maps)
     first = values - values.mean(1, keepdim=True)
     second = target - target.mean()
-    lengths = first.norm(dim=1) * second.norm()
-    correlation = first @ second / lengths.where(lengths != 0, 1)
-    return torch.where(is_level(values), 0.0, correlation).where(~values.isnan().any(1), math.nan)
+    lengths = first.norm(dim=1)
+    correlation = first @ second / lengths.where(lengths != 0, 1) / second.norm()
+    return torch.where(is_level(values, lengths), 0.0, correlation)
 
 
 @metric("fixations|looks")
@@ -308,19 +309,19 @@ def baseline_density(truth: Truth, baseline: str, floor: float) -> Float[Tensor,
 
 
 def chance_of_more(positives: Float[Tensor, "M F"], negatives: Float[Tensor, "M K"]) -> Float[Tensor, " M"]:
-    """P(a positive > a negative) + P(=) / 2; NaN where there is none of either.
-
-    Sums over the negatives how many positives lie above: the few positives alone are sorted.
-    """
+    """P(a positive > a negative) + P(=) / 2; NaN where there is none of either."""
     count, others = positives.shape[1], negatives.shape[1]
     if not count or not others:
         return torch.full((len(positives),), math.nan, dtype=torch.float64, device=positives.device)
-    ordered = positives.sort(1).values
-    negatives = negatives.contiguous()
-    below = torch.searchsorted(ordered, negatives).sum(1, dtype=torch.float64)
-    upto = torch.searchsorted(ordered, negatives, right=True).sum(1, dtype=torch.float64)
-    wins = 1 - (below + upto) / (2 * count * others)
-    return wins.where(~positives.isnan().any(1), math.nan)
+    ordered, positives = ascending(negatives), positives.contiguous()
+    below = torch.searchsorted(ordered, positives).sum(1, dtype=torch.float64)
+    upto = torch.searchsorted(ordered, positives, right=True).sum(1, dtype=torch.float64)
+    return ((below + upto) / (2 * count * others)).where(~positives.isnan().any(1), math.nan)
+
+
+def ascending(values: Float[Tensor, "M K"]) -> Float[Tensor, "M K"]:
+    """Sorted along the rows; numpy's sort takes a fifth of torch's time."""
+    return values.sort(1).values if values.is_cuda else torch.from_numpy(np.sort(values.numpy(), axis=1))
 
 
 def split_auc(
@@ -368,9 +369,12 @@ def unit_range(maps: Float[Tensor, "M *any"]) -> Float[Tensor, "M *any"]:
     return (maps - low) / extent.where(extent != 0, 1)
 
 
-def is_level(values: Float[Tensor, "M P"]) -> Bool[Tensor, " M"]:
-    """Whether a map is the same everywhere."""
-    return (values == values[:, :1]).all(1)
+def is_level(values: Float[Tensor, "M P"], spread: Float[Tensor, " M"]) -> Bool[Tensor, " M"]:
+    """Whether a map is the same everywhere; `spread` about its mean, which rounding may leave above 0."""
+    near = spread <= 1e-9 * values[:, 0].abs()
+    if near.any():
+        near[near.clone()] = (values[near] == values[near, :1]).all(1)
+    return near
 
 
 def undefined(maps: Float[Tensor, "M H W"]) -> Float[Tensor, " M"]:

@@ -91,6 +91,8 @@ def filled(maps: Float[Tensor, "M H W"]) -> Float[Tensor, "M H W"]:
     an infinity, or was seen nowhere, becomes NaN as a whole: no metric is defined on it.
     """
     maps = maps.double()
+    if maps.sum((-2, -1)).isfinite().all():  # one NaN or infinity makes its sum one
+        return maps
     seen = ~maps.isnan()
     least = maps.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf).amin((-2, -1)).clamp_max(0)
     values = torch.where(seen, maps, least[:, None, None])

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from attnvis.metrics.fixations import chance_of_more, undefined, unit_range
+from attnvis.metrics.fixations import ascending, chance_of_more, undefined, unit_range
 from attnvis.metrics.metric import filled, metric
 from attnvis.types import Truth
 
@@ -131,8 +131,8 @@ def iou(maps: Float[Tensor, "M H W"], truth: Truth, threshold: float | None = No
     if region is None:
         return undefined(maps)[:, None].expand(-1, len(thresholds))
     shares = torch.where(is_level(values), 1.0, unit_range(values)).flatten(1)
-    ordered_inside = shares[:, region].sort(1).values
-    ordered = shares.sort(1).values
+    ordered_inside = ascending(shares[:, region])
+    ordered = ascending(shares)
     cuts = thresholds.to(shares).expand(len(shares), -1).contiguous()
     both = ordered_inside.shape[1] - torch.searchsorted(ordered_inside, cuts)
     taken = ordered.shape[1] - torch.searchsorted(ordered, cuts)

@@ -89,7 +89,7 @@ def f_curve(maps: Float[Tensor, "M H W"], truth: Truth) -> Float[Tensor, "M T"]:
 
 def f_of_counts(both: Tensor, taken: Tensor, count: int) -> Tensor:
     """(1 + b) P R / (b P + R) of pixels in both, taken and in the region; 0 where nothing is in both."""
-    return (1 + BETA) * both.double() / (BETA * count + taken)
+    return (1 + BETA) * both.double() / (BETA * count + taken.double())
 
 
 # ------------------------------------------------------------------------------------------------ E-measure
