@@ -43,7 +43,9 @@ def axis_override(key: str, value: str, command: Command, folders: Sequence[Path
         name, _ = divide(text)
         if name in own and name not in catalogue.options(group):
             fail(
-                f"{group} {name!r}: a sweep names a function of yours by its module: my_module.{name}", code=2
+                f"{group} {name!r}: attnvis {command.name} names a function of yours by its module: "
+                f"my_module.{name}",
+                code=2,
             )
     return f"{setting}=[{','.join(quoted(stage_text(group, text)) for text in texts)}]"
 
@@ -116,6 +118,10 @@ def stage(group: str, text: str) -> functools.partial:
                 from attnvis.methods.baselines import parse_method
 
                 function = parse_method(text)
+            case "metric":
+                from attnvis.experiments.evaluate.naming import parse_metric
+
+                function = parse_metric(text)
             case _:
                 function = functions(group, [text])[text]
     except ValueError as error:
@@ -132,7 +138,7 @@ def stage_text(group: str, text: str) -> str:
     from attnvis.attention.spec import format_function
 
     name, settings = divide(text)
-    if is_own_function(text):
+    if is_own_function(text) or (group, text) == ("method", "attention"):
         return text
     function = stage(group, text)
     is_class_alone = settings is None and name not in catalogue.options(group)

@@ -1,6 +1,6 @@
 """Every command, in the order in which help shows them.  A new one: its file, its yaml, its line here."""
 
-from attnvis.cli.commands import backbones, cache, calibrate, explore, redraw, run, status, sweep, video
+from attnvis.cli.commands import backbones, cache, calibrate, evaluate, explore, redraw, run, status, sweep, video
 
 __all__ = ["COMMANDS"]
 
@@ -9,6 +9,7 @@ COMMANDS = {
     for command in (
         run.COMMAND,
         sweep.COMMAND,
+        evaluate.COMMAND,
         explore.COMMAND,
         redraw.COMMAND,
         status.COMMAND,

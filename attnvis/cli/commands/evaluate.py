@@ -1,0 +1,347 @@
+"""`attnvis evaluate`: a data set in, every method and setting in one table with intervals out."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnvis.cli.commands.command import Command
+from attnvis.cli.commands.common import (
+    build_network,
+    check_logger,
+    command_line,
+    listed,
+    prepare,
+    shout,
+    thread_count,
+)
+from attnvis.cli.commands.sweep import named
+from attnvis.cli.config import build, plain
+from attnvis.cli.messages import complain, note, progress, short_path, visible
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from attnvis.backbone.backbone import Backbone
+    from attnvis.backbone.cache import Cached
+    from attnvis.data.samples import Dataset
+    from attnvis.experiments.evaluate.maps import MapMaker
+    from attnvis.experiments.evaluate.measure import Evaluation, Measuring
+    from attnvis.experiments.evaluate.page import Shown
+    from attnvis.experiments.evaluate.statistics import Table
+    from attnvis.metrics.metric import Facts, Metric
+    from attnvis.render.overlays import Style
+    from attnvis.types import Preprocessing
+
+__all__ = ["COMMAND", "evaluate"]
+
+RECORD = "evaluate.json"
+HARMLESS = ("batch_size", "cache", "examples", "logger", "name", "resume", "render", "trust", "workers")
+ATTENTION = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What an evaluation is made of, all settings checked."""
+
+    dataset: "Dataset"
+    metrics: "dict[str, Metric]"
+    encoder: "Backbone | Cached"
+    maker: "MapMaker"
+    preprocessing: "Preprocessing"
+    settings: dict[str, Any]
+    style: "Style"
+    workers: int
+
+    @property
+    def facts(self) -> "list[Facts]":
+        """Of the metrics, by the names under which they were asked for."""
+        from attnvis.metrics.metric import facts
+
+        return [replace(facts(metric), name=name) for name, metric in self.metrics.items()]
+
+
+def evaluate(cfg: "DictConfig", folder: Path) -> int:
+    """The table of a data set.  Gives 1 where a photo failed."""
+    from attnvis.files import locked
+
+    settings = plain(cfg)
+    check_logger(settings["logger"], cfg.name)
+    work = set_up(cfg, settings)
+    lock = locked(folder)
+    try:
+        return measure_and_tell(cfg, work, folder)
+    finally:
+        lock.close()
+
+
+def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
+    """Raises ValueError for what is no data set, and for metrics and methods that there are not."""
+    import torch
+
+    from attnvis.backbone.cache import remembered
+    from attnvis.data.datasets import open_dataset
+    from attnvis.experiments.evaluate.maps import MapMaker
+    from attnvis.experiments.evaluate.measure import usual_metrics
+    from attnvis.experiments.evaluate.naming import ATTENTION as OF_ATTENTION
+    from attnvis.experiments.evaluate.naming import parse_methods, parse_metrics
+    from attnvis.metrics.metric import facts
+
+    if settings["between"] not in ("linear", "nearest"):
+        raise ValueError(f"between={settings['between']}: give linear or nearest")
+    dataset = open_dataset(settings["data"], settings["layout"])
+    metrics = parse_metrics(listed(settings["metrics"]) or usual_metrics(dataset.known))
+    require_known(metrics, dataset)
+    texts = listed(settings["methods"])
+    trusted = listed(settings["trust"])
+    stages: dict[str, dict[str, Any]] = {
+        axis: {text: named(kind, text, trusted) for text in listed(settings[axis])}
+        for kind, axis in ATTENTION.items()
+    }
+    if OF_ATTENTION not in texts:
+        stages["queries"] = {}
+    torch.manual_seed(cfg.seed)
+    network = build_network(cfg)
+    encoder = remembered(network, settings["cache"], say=note)
+    preprocessing = network.preprocessing.changed(**settings["preprocess"])
+    shout(network.warnings_at(preprocessing))
+    maker = MapMaker(
+        encoder,
+        network,
+        **stages,
+        methods=parse_methods(texts),
+        temperatures=tuple(settings["temperatures"]),
+        wants_cells=any("evidence" in facts(metric).needs for metric in metrics.values()),
+    )
+    workers = thread_count(cfg.workers, len(dataset))
+    style = build(cfg, "render")
+    return Work(dataset, metrics, encoder, maker, preprocessing, settings, style, workers)
+
+
+def require_known(metrics: "dict[str, Metric]", dataset: "Dataset") -> None:
+    """Raises ValueError for a metric that this data set tells nothing for."""
+    from attnvis.metrics.metric import facts
+
+    known = dataset.known | {"network", "evidence"}
+    for text, metric in metrics.items():
+        lacking = [need for need in facts(metric).needs if not known & set(need.split("|"))]
+        if lacking:
+            has = ", ".join(sorted(dataset.known)) or "nothing"
+            needs = " and ".join(need.replace("|", " or ") for need in lacking)
+            raise ValueError(f"metric {text} needs {needs}; what is known of these photos is {has}")
+
+
+def measure_and_tell(cfg: "DictConfig", work: Work, folder: Path) -> int:
+    from attnvis.experiments.evaluate.measure import Measuring, read_evaluation
+
+    chosen = chosen_photos(work)
+    dataset = work.dataset.chosen(chosen)
+    left = begin(work, dataset, folder, resume=cfg.resume)
+    measuring = Measuring(
+        dataset,
+        work.maker,
+        work.metrics,
+        work.preprocessing,
+        folder,
+        longest=work.settings["longest"],
+        between=work.settings["between"],
+        left=left,
+    )
+    if left:
+        run(cfg, work, measuring, folder)
+    evaluation = read_evaluation(folder, dataset.names, list(work.metrics), measuring.failures)
+    for row, reason in work.maker.refused.items():
+        note(visible(f"{row} is left out: {reason}"))
+    tell(work, dataset, evaluation, folder)
+    reasons: dict[str, int] = {}
+    for _, reason in evaluation.failures:
+        reasons[reason] = reasons.get(reason, 0) + 1
+    complain(reasons)
+    return 1 if evaluation.failures else 0
+
+
+def chosen_photos(work: Work) -> list[int]:
+    """The numbers of the samples that are measured.  Raises ValueError for fewer than 1."""
+    import numpy as np
+
+    most, count = work.settings["most"], len(work.dataset)
+    if most is None or most >= count:
+        return list(range(count))
+    if most < 1:
+        raise ValueError(f"most={most} leaves no photo; give 1 or more, or null for all")
+    drawn = np.random.default_rng(work.settings["seed"]).permutation(count)[:most]
+    return sorted(drawn.tolist())
+
+
+def begin(work: Work, dataset: "Dataset", folder: Path, resume: bool) -> list[int]:
+    """Writes the record of the folder; gives the numbers of the photos that are still to be measured.
+
+    Raises ValueError where the folder was begun with other settings or photos.
+    """
+    from attnvis.experiments.evaluate.measure import photo_file, read_photo
+    from attnvis.json_files import json_digest, read_json, write_json
+    from attnvis.pipeline.resume import require_own_files
+
+    require_own_files(
+        folder, files=(RECORD, "index.html", "table.md"), folders=("photos", "figures", "wandb")
+    )
+    kept = {key: value for key, value in work.settings.items() if key not in HARMLESS}
+    about = json_digest([kept, list(dataset.names), work.maker.backbone.digest])
+    record: dict[str, Any] = {"command": command_line(), "digest": about}
+    if not resume:
+        for path in (folder / "photos").glob("*.npz"):
+            path.unlink()
+        write_json(folder, RECORD, record)
+        return list(range(len(dataset)))
+    begun = read_json(folder / RECORD)
+    if begun.get("digest") != about:
+        raise ValueError(
+            f"{folder} was begun with other settings, weights or photos; evaluate again in another folder"
+        )
+    return [
+        number
+        for number in range(len(dataset))
+        if not (folder / photo_file(number)).is_file() or read_photo(folder, number, work.metrics) is None
+    ]
+
+
+def run(cfg: "DictConfig", work: Work, measuring: "Measuring", folder: Path) -> None:
+    """What is left, with one engine from the folder's first photo to its last."""
+    from attnvis.json_files import read_json, write_json
+    from attnvis.types import Provenance
+
+    record = read_json(folder / RECORD)
+    if begun := record.get("provenance"):
+        remark = work.encoder.go_on(Provenance.from_entries(begun), work.workers)
+        if remark:
+            note(visible(remark))
+    else:
+        paths, _, pictures = measuring.places()
+        files = [path for path in paths if path not in pictures.numbers]
+        if files:
+            prepare(work.encoder, files, work.preprocessing, workers=work.workers, settings=cfg)
+        about = work.encoder.describe(work.preprocessing).entries()
+        write_json(folder, RECORD, record | {"provenance": about})
+    measuring.run(cfg.batch_size, work.workers, say=note, watch=progress)
+
+
+def tell(work: Work, dataset: "Dataset", evaluation: "Evaluation", folder: Path) -> None:
+    """The table in the terminal, in files and at W&B; the page."""
+    from attnvis.experiments.evaluate.findings import sentences
+    from attnvis.experiments.evaluate.page import write_evaluation, write_tables
+    from attnvis.experiments.evaluate.statistics import summarise
+    from attnvis.experiments.evaluate.tables import as_terminal
+
+    settings = work.settings
+    table = summarise(evaluation, work.facts, against(work, evaluation), seed=settings["seed"])
+    write_tables(evaluation, table, folder)
+    print(as_terminal(table))
+    print()
+    for sentence in sentences(table):
+        print(sentence)
+    shown = list(draw(work, dataset, evaluation, table)) if settings["examples"] else []
+    page = write_evaluation(
+        evaluation,
+        table,
+        folder,
+        facts=about(work),
+        shown=shown,
+        refused=work.maker.refused,
+        warnings=work.encoder.warnings_at(work.preprocessing),
+        style=work.style,
+    )
+    log(work, table, folder, page)
+    print(f"{table.photos} photos measured: {short_path(page)}")
+
+
+def against(work: Work, evaluation: "Evaluation") -> str:
+    """The row that all are held against; where it was not asked for, the first, which is said."""
+    wanted = str(work.settings["against"])
+    names = [row.name for row in evaluation.rows if row.temperature is None]
+    if wanted in names or wanted != "centre":
+        return wanted
+    note(f"there is no row {wanted}: all are compared with {names[0]}; method=...,centre adds it")
+    return names[0]
+
+
+def about(work: Work) -> dict[str, str]:
+    """What somebody needs to make this again."""
+    from attnvis.metrics.metric import facts
+
+    settings = work.settings
+    longest = settings["longest"]
+    grid = "the photo's own pixels" if longest is None else f"a grid of at most {longest} px a side"
+    needs = {text: " and ".join(facts(metric).needs) for text, metric in work.metrics.items()}
+    entries = replace(work.encoder.describe(work.preprocessing), command=command_line()).entries()
+    return {
+        "data": f"{settings['data']}, layout {work.dataset.layout}",
+        "maps": f"as densities of sum 1 on {grid}, {settings['between']} between the cells' centres; 0 where "
+        "the network never looked",
+        "metrics": "; ".join(f"{text} (needs {need})" for text, need in needs.items()),
+        "normaliser": ", ".join(listed(settings["normalisers"])),
+        "files": "table.md, table.csv, table.tex; photos.parquet: a line for every photo, row and metric; "
+        "figures/",
+        **entries,
+    }
+
+
+def draw(work: Work, dataset: "Dataset", evaluation: "Evaluation", table: "Table") -> "list[Shown]":
+    """The examples with their pictures; each photo goes through the network once more."""
+    from attnvis.data.decoding import load
+    from attnvis.data.preprocessing import collate
+    from attnvis.experiments.evaluate.findings import examples
+    from attnvis.experiments.evaluate.page import draw_example
+    from attnvis.pipeline.streaming import read_photo
+    from attnvis.types import PhotoError
+
+    shown, seen = [], dict[str, Any]()
+    for example in examples(evaluation, table):
+        try:
+            if example.photo not in seen:
+                sample = dataset[dataset.names.index(example.photo)]
+                if sample.path is None:
+                    photo = load(sample.picture, name=sample.name)
+                else:
+                    photo = read_photo(sample.path, work.preprocessing)
+                (maps,) = work.maker(collate([photo], work.preprocessing))[0]
+                by_row = {each.row.name: each for each in maps.maps}
+                seen[example.photo] = (photo, sample.truth, by_row)
+            photo, truth, by_row = seen[example.photo]
+            shown.append(draw_example(photo, truth, by_row, example, work.style))
+        except PhotoError as error:
+            note(visible(f"no picture of {example.photo}: {error}"))
+    return shown
+
+
+def log(work: Work, table: "Table", folder: Path, page: Path) -> None:
+    """At W&B every number under row and metric, the table, the page and the files."""
+    from attnvis.pipeline.tracking import Tracker
+
+    settings = work.settings
+    rows = [row for row in table.rows if row.temperature is None]
+    numbers, columns = dict[str, float](), dict[str, list[Any]]({"row": [row.name for row in rows]})
+    for metric in table.metrics:
+        values = [table.cells[row.name, metric.name].interval for row in rows]
+        numbers |= {f"{metric.name}/{row.name}": each.value for row, each in zip(rows, values, strict=True)}
+        for end in ("value", "low", "high"):
+            name = metric.name if end == "value" else f"{metric.name} {end}"
+            columns[name] = [getattr(each, end) for each in values]
+    group = str(settings["name"])
+    with Tracker(
+        folder, settings["logger"], settings, job="evaluate", group=group, name=folder.name
+    ) as tracker:
+        tracker.log_numbers(numbers)
+        tracker.log_table("table", columns)
+        tracker.log_page("page", page)
+        tracker.log_files("evaluation", [folder / name for name in ("table.csv", "photos.parquet")])
+
+
+COMMAND = Command(
+    "evaluate",
+    evaluate,
+    argument="DATA",
+    key="data",
+    single="one data set",
+    record=RECORD,
+    resuming=("resume=true",),
+    axes=ATTENTION | {"method": "methods", "metric": "metrics"},
+)

@@ -1,0 +1,216 @@
+"""Numbers of photos and rows in, means with 95 % paired bootstrap intervals, and who differs from whom, out."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from attnvis.experiments.evaluate.maps import Row
+from attnvis.experiments.evaluate.measure import Evaluation
+from attnvis.metrics.intervals import FEWEST_OF_MEANS, LEVEL, NOTHING, Interval, holm
+from attnvis.metrics.metric import Facts
+
+__all__ = ["Cell", "Table", "chosen_on_halves", "per_photo", "summarise"]
+
+RESAMPLES = 10_000
+BLOCK = 2_000  # resamples of curves at once
+FEWER = 2_000  # resamples of metrics that give curves, which are long
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row's number under one metric."""
+
+    interval: Interval
+    undefined: int  # photos on which it is not defined
+    difference: Interval = NOTHING  # to the row `against`, on the same photos
+    chance: float = math.nan  # that it is none, after Holm over the rows of this metric
+
+    @property
+    def differs(self) -> bool:
+        return self.chance < 1 - LEVEL
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """rows x metrics; those of a curve along the temperature are rows too."""
+
+    rows: tuple[Row, ...]
+    metrics: tuple[Facts, ...]
+    cells: dict[tuple[str, str], Cell]  # (row, metric) by their names
+    against: str
+    photos: int
+    chosen: dict[tuple[str, str], tuple[str, str]]  # (row, metric) -> what each half chose for the other
+
+    def ranked(self, metric: Facts) -> list[Row]:
+        """The rows of the table, the best first; what is defined nowhere last."""
+        sign = -1 if metric.better == "higher" else 1
+
+        def place(row: Row) -> float:
+            value = sign * self.cells[row.name, metric.name].interval.value
+            return math.inf if math.isnan(value) else value
+
+        return sorted((row for row in self.rows if row.temperature is None), key=place)
+
+
+def resampled(photos: int, count: int, seed: int = 0) -> Int[np.ndarray, "R P"]:
+    """How often each photo is drawn, in each of `count` draws of as many photos as there are."""
+    drawn = np.random.default_rng(seed).integers(photos, size=(count, photos))
+    counts = np.zeros((count, photos), np.int32)
+    np.add.at(counts, (np.arange(count)[:, None], drawn), 1)
+    return counts
+
+
+def finisher(metric: Facts) -> Callable[[np.ndarray], np.ndarray]:
+    """Mean curves [..., T] -> numbers; of a metric of numbers itself."""
+    finish = metric.finish
+    if finish is None:
+        return lambda means: means
+    return lambda means: finish(torch.from_numpy(np.ascontiguousarray(means))).numpy()
+
+
+def estimates(
+    values: Float[np.ndarray, "P *curve"], draws: Float[np.ndarray, "R P"], metric: Facts
+) -> Float[np.ndarray, " R"]:
+    """The data set's number in each draw; photos on which it is not defined are out of it."""
+    finish = finisher(metric)
+    defined = ~np.isnan(values).reshape(len(values), -1).any(1)
+    weights = draws[:, defined].astype(np.float64)
+    total = weights.sum(1)
+    flat = values[defined].reshape(int(defined.sum()), -1)
+    parts = []
+    for start in range(0, len(weights), BLOCK):
+        part = slice(start, start + BLOCK)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = weights[part] @ flat / total[part, None]
+        parts.append(finish(means.reshape(len(means), *values.shape[1:])))
+    return np.concatenate(parts)
+
+
+def value_of(values: Float[np.ndarray, "P *curve"], metric: Facts) -> tuple[float, int]:
+    """The data set's number, and the photos that it is of; NaN of none."""
+    defined = ~np.isnan(values).reshape(len(values), -1).any(1)
+    if not defined.any() or not values[defined].size:
+        return math.nan, 0
+    return float(finisher(metric)(values[defined].mean(0))), int(defined.sum())
+
+
+def percentiles(value: float, count: int, draws: Float[np.ndarray, " R"]) -> Interval:
+    if count < FEWEST_OF_MEANS or math.isnan(value):
+        return Interval(value, math.nan, high=math.nan, count=count)
+    low, high = np.nanquantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(low), high=float(high), count=count)
+
+
+def summarise(evaluation: Evaluation, metrics: Sequence[Facts], against: str, seed: int = 0) -> Table:
+    """Means, intervals, and differences to the row `against` with their chances.
+
+    Photos are drawn, and all rows on them together.  Raises ValueError where there is no row `against`.
+    """
+    names = [row.name for row in evaluation.rows]
+    if against not in names:
+        offered = ", ".join(row.name for row in evaluation.rows if row.temperature is None)
+        raise ValueError(f"against={against} is no row of the table; there are {offered}")
+    cells: dict[tuple[str, str], Cell] = {}
+    rows, chosen = evaluation.rows, dict[tuple[str, str], tuple[str, str]]()
+    for metric in metrics:
+        values = evaluation.values[metric.name]
+        derived = chosen_on_halves(evaluation.rows, values, metric, seed)
+        columns = {row.name: values[:, number] for number, row in enumerate(evaluation.rows)}
+        for row, (choices, of_row) in derived.items():
+            columns[row.name] = of_row
+            chosen[row.name, metric.name] = choices
+        rows = tuple(dict.fromkeys([*rows, *derived]))
+        cells |= {(row, metric.name): cell for row, cell in compared(columns, metric, against, rows)}
+    return Table(rows, tuple(metrics), cells, against, len(evaluation.photos), chosen)
+
+
+def compared(
+    columns: Mapping[str, Float[np.ndarray, "P *curve"]], metric: Facts, against: str, rows: Sequence[Row]
+) -> Iterator[tuple[str, Cell]]:
+    """Each row's cell under one metric."""
+    base = columns[against]
+    photos = len(base)
+    draws = resampled(photos, FEWER if metric.finish else RESAMPLES).astype(np.float32)
+    is_point = {row.name: row.temperature is not None for row in rows}
+    cells, chances = dict[str, Cell](), dict[str, float]()
+    for name, values in columns.items():
+        value, count = value_of(values, metric)
+        undefined = photos - count
+        if not count:
+            cells[name] = Cell(Interval(math.nan, math.nan, high=math.nan, count=0), undefined)
+            continue
+        interval = percentiles(value, count, estimates(values, draws, metric))
+        cells[name] = Cell(interval, undefined)
+        if name == against or is_point[name]:
+            continue
+        both = ~np.isnan(values - base).reshape(photos, -1).any(1)
+        pair = [np.where(both.reshape(-1, *[1] * (each.ndim - 1)), each, np.nan) for each in (values, base)]
+        (own, shared), (other, _) = (value_of(each, metric) for each in pair)
+        if not shared:
+            continue
+        differences = estimates(pair[0], draws, metric) - estimates(pair[1], draws, metric)
+        cells[name] = replace(cells[name], difference=percentiles(own - other, shared, differences))
+        if shared >= FEWEST_OF_MEANS:
+            chances[name] = bootstrap_chance(differences)
+    for name, chance in zip(chances, holm(list(chances.values())), strict=True):
+        cells[name] = replace(cells[name], chance=chance)
+    yield from cells.items()
+
+
+def bootstrap_chance(differences: Float[np.ndarray, " R"]) -> float:
+    """Two-sided: twice the share of draws on the other side of 0, with the data themselves as one draw."""
+    known = differences[~np.isnan(differences)]
+    beyond = min(int((known <= 0).sum()), int((known >= 0).sum()))
+    return min(1.0, 2 * (beyond + 1) / (len(known) + 1))
+
+
+# -------------------------------------------------------------------------------- chosen settings
+
+
+def chosen_on_halves(
+    rows: Sequence[Row], values: Float[np.ndarray, "P M *curve"], metric: Facts, seed: int = 0
+) -> dict[Row, tuple[tuple[str, str], Float[np.ndarray, "P *curve"]]]:
+    """Of each family of several settings a row more: each half of the photos under the setting that is best on
+    the other half.
+
+    Gives the two settings chosen, and the values photo by photo.
+    """
+    families: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        if row.temperature is None:
+            families.setdefault(row.family, []).append(number)
+    half = np.random.default_rng(seed).permutation(len(values)) % 2 == 0
+    derived = {}
+    for family, numbers in families.items():
+        if len(numbers) < 2:
+            continue
+        composed, choices = np.full_like(values[:, 0], np.nan), []
+        for judged, choosing in ((half, ~half), (~half, half)):
+            best = best_of(values[choosing][:, numbers], metric)
+            choices.append(rows[numbers[best]].name)
+            composed[judged] = values[judged, numbers[best]]
+        derived[Row(f"{family} (chosen)", family)] = ((choices[0], choices[1]), composed)
+    return derived
+
+
+def best_of(values: Float[np.ndarray, "P M *curve"], metric: Facts) -> int:
+    """The row that is best on these photos; the first of equals, and where none is defined."""
+    numbers = np.array([value_of(values[:, row], metric)[0] for row in range(values.shape[1])])
+    worst = -math.inf if metric.better == "higher" else math.inf
+    numbers = np.where(np.isnan(numbers), worst, numbers)
+    return int(numbers.argmax() if metric.better == "higher" else numbers.argmin())
+
+
+def per_photo(values: Float[np.ndarray, "P M *curve"], metric: Facts) -> Float[np.ndarray, "P M"]:
+    """One photo's number each: of a curve what it would be of a data set of this photo alone."""
+    if metric.finish is None:
+        return values
+    if not values.shape[-1]:
+        return np.full(values.shape[:2], np.nan)
+    defined = ~np.isnan(values).any(-1)
+    numbers = finisher(metric)(np.nan_to_num(values).reshape(-1, values.shape[-1])).reshape(values.shape[:2])
+    return np.where(defined, numbers, np.nan)

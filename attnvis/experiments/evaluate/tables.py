@@ -1,0 +1,176 @@
+"""The table as a terminal, a Markdown file, a spreadsheet and a paper take it."""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from attnvis.experiments.evaluate.measure import Evaluation
+from attnvis.experiments.evaluate.statistics import Cell, Table, per_photo
+from attnvis.metrics.intervals import Interval
+from attnvis.metrics.metric import Facts
+from attnvis.pipeline.records import SafeWriter
+
+__all__ = ["as_csv", "as_latex", "as_markdown", "as_terminal", "mark_of", "number_text", "photo_rows"]
+
+ACROSS = 4  # metrics side by side in a terminal
+
+
+def number_text(value: float) -> str:
+    """Three digits that tell: 0.841, -12.3, 0.0031; a dash for what is not defined."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:.3f}" if 0.01 <= abs(value) < 10 or value == 0 else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def interval_text(interval: Interval) -> str:
+    return (
+        ""
+        if math.isnan(interval.low)
+        else f"[{number_text(interval.low)}, {number_text(interval.high)}]"
+    )
+
+
+def mark_of(cell: Cell, metric: Facts) -> str:
+    """▲ better than the row that all are held against, ▼ worse: after Holm; else nothing."""
+    if not cell.differs or math.isnan(cell.difference.value):
+        return ""
+    is_better = (cell.difference.value > 0) == (metric.better == "higher")
+    return "▲" if is_better else "▼"
+
+
+def cell_text(cell: Cell, metric: Facts) -> str:
+    parts = [number_text(cell.interval.value), interval_text(cell.interval), mark_of(cell, metric)]
+    if cell.undefined:
+        parts.append(f"({cell.undefined} undefined)")
+    return " ".join(filter(None, parts))
+
+
+def heading(metric: Facts) -> str:
+    return f"{metric.name} {'↑' if metric.better == 'higher' else '↓'}"
+
+
+def as_lines(table: Table, metrics: Sequence[Facts]) -> Iterator[str]:
+    """A Markdown table whose columns are as wide as their widest cell, the best row of the first metric
+    first.
+    """
+    lines = [["row", *map(heading, metrics)]]
+    for row in table.ranked(metrics[0]):
+        texts = [cell_text(table.cells[row.name, metric.name], metric) for metric in metrics]
+        lines.append([row.name, *texts])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
+        cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
+        yield f"| {' | '.join(cells)} |"
+        if not number:
+            yield f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+
+
+def as_terminal(table: Table) -> str:
+    """A few metrics side by side, and the others below."""
+    blocks = [table.metrics[start : start + ACROSS] for start in range(0, len(table.metrics), ACROSS)]
+    return "\n\n".join("\n".join(as_lines(table, block)) for block in blocks)
+
+
+def legend(table: Table) -> str:
+    return (
+        f"{table.photos} photos; [95 % paired bootstrap over photos]; ▲ better, ▼ worse than {table.against} "
+        "(Holm over the rows of a metric); ↑ higher is better, ↓ lower; (chosen): each half of the photos "
+        "under the setting that is best on the other half"
+    )
+
+
+def as_markdown(table: Table) -> str:
+    return "\n".join([*as_lines(table, table.metrics), "", legend(table), ""])
+
+
+def as_latex(table: Table) -> str:
+    """A tabular of booktabs; nothing else is needed."""
+    lines = [
+        f"% {legend(table)}",
+        f"\\begin{{tabular}}{{l{'c' * len(table.metrics)}}}",
+        "\\toprule",
+        " & ".join(["", *(latex_text(f"{metric.name}") for metric in table.metrics)]) + r" \\",
+        "\\midrule",
+    ]
+    for row in table.ranked(table.metrics[0]):
+        texts = [latex_cell(table.cells[row.name, metric.name], metric) for metric in table.metrics]
+        lines.append(" & ".join([latex_text(row.name), *texts]) + r" \\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def latex_cell(cell: Cell, metric: Facts) -> str:
+    value = number_text(cell.interval.value).replace("−", "-")
+    if value == "–":
+        return "--"
+    sign = {"▲": r"^{+}", "▼": r"^{-}", "": ""}[mark_of(cell, metric)]
+    limits = interval_text(cell.interval).replace("−", "-")
+    return f"${value}{sign}$" + (f" {{\\scriptsize ${limits}$}}" if limits else "")
+
+
+def latex_text(text: str) -> str:
+    """With LaTeX's own signs as letters."""
+    escaped = text.replace("\\", r"\textbackslash ")
+    for sign in "&%$#_{}":
+        escaped = escaped.replace(sign, f"\\{sign}")
+    return escaped.replace("~", r"\textasciitilde ").replace("^", r"\textasciicircum ")
+
+
+COLUMNS = (
+    *("row", "family", "temperature", "metric", "better", "value", "low", "high", "photos", "undefined"),
+    *("against", "difference", "difference_low", "difference_high", "chance", "chosen"),
+)
+
+
+def as_csv(table: Table) -> str:
+    """A line for every row and metric, points of curves too."""
+    text = io.StringIO(newline="")
+    writer = SafeWriter(text, COLUMNS, restval="", quoting=csv.QUOTE_MINIMAL)
+    writer.writeheader()
+    for row in table.rows:
+        for metric in table.metrics:
+            cell = table.cells.get((row.name, metric.name))
+            if cell is not None:
+                writer.writerow(columns_of(table, row.name, metric, cell) | {
+                    "row": row.name,
+                    "family": row.family,
+                    "temperature": "" if row.temperature is None else row.temperature,
+                })  # fmt: skip
+    return text.getvalue()
+
+
+def columns_of(table: Table, row: str, metric: Facts, cell: Cell) -> dict[str, object]:
+    interval, difference = cell.interval, cell.difference
+    return {
+        "metric": metric.name,
+        "better": metric.better,
+        "value": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "photos": interval.count,
+        "undefined": cell.undefined,
+        "against": table.against,
+        "difference": difference.value,
+        "difference_low": difference.low,
+        "difference_high": difference.high,
+        "chance": cell.chance,
+        "chosen": " / ".join(table.chosen.get((row, metric.name), ())),
+    }
+
+
+def photo_rows(evaluation: Evaluation, metrics: Sequence[Facts]) -> pa.Table:
+    """A line for every photo, row and metric."""
+    columns: dict[str, list] = {"photo": [], "row": [], "temperature": [], "metric": [], "value": []}
+    for metric in metrics:
+        numbers = per_photo(evaluation.values[metric.name], metric)
+        for photo, of_photo in zip(evaluation.photos, numbers.tolist(), strict=True):
+            for row, value in zip(evaluation.rows, of_photo, strict=True):
+                line = (photo, row.name, row.temperature, metric.name, value)
+                for name, entry in zip(columns, line, strict=True):
+                    columns[name].append(entry)
+    columns["photo"] = [name.encode("utf-8", "backslashreplace").decode() for name in columns["photo"]]
+    temperatures = pa.array(columns.pop("temperature"), pa.float64())
+    return pa.table(columns).append_column("temperature", temperatures)
