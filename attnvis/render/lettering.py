@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
@@ -66,9 +66,14 @@ def one_line(text: str) -> str:
 
 def text_width(text: str, font: Font) -> int:
     """How wide the text will be as one line, in pixels."""
-    if not OPENCV_WRITES:
-        return ceil(typeface(font.size, font.weight).getlength(one_line(text)))
-    return cv2.getTextSize((0, 0), one_line(text), (0, 0), cv2.FontFace("sans"), font.size, font.weight)[2]
+    return line_width(one_line(text), font.size, font.weight, by_opencv=OPENCV_WRITES)
+
+
+@lru_cache(maxsize=1 << 12)  # most words of a panel are those of the panel before
+def line_width(line: str, size: int, weight: int, by_opencv: bool) -> int:
+    if not by_opencv:
+        return ceil(typeface(size, weight).getlength(line))
+    return cv2.getTextSize((0, 0), line, (0, 0), cv2.FontFace("sans"), size, weight)[2]
 
 
 def draw_text(

@@ -205,8 +205,8 @@ def heatmap(
     size = size or (values.shape if placement is None else placement.size)
     levels = pixel_levels(values, style, size=size, placement=placement)
     picture = cv2.applyColorMap(cv2.convertScaleAbs(levels, alpha=255), colour_table(style.colours))
-    unseen = np.isnan(levels)
-    if unseen.any():
+    if np.isnan(levels.min()):
+        unseen = np.isnan(levels)
         rows, columns = np.ogrid[: size[0], : size[1]]
         stripe_width = max(3, min(size) // 60)
         is_even_stripe = (rows + columns) // stripe_width % 2 == 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import zip_longest
 from math import ceil
 
@@ -80,6 +81,13 @@ def colour_bar(
     [BAR_HEIGHT, width, RGB] and a margin of paper around it.  `seen`: the (lowest, highest) value of the one
     map it stands beside, in times uniform, named under min_max.
     """
+    bar = drawn_bar(style, width, seen if style.scale == "min_max" else None)
+    return cv2.copyMakeBorder(bar, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=PAPER)
+
+
+@lru_cache(maxsize=32)  # under times_uniform it is the same beside every map
+def drawn_bar(style: Style, width: int, seen: tuple[float, float] | None) -> Picture:
+    """The bar without a margin; nobody draws on it."""
     bar = blank(BAR_HEIGHT, width)
     levels = np.linspace(0, 255, width, dtype=np.float32).round().astype(np.uint8)
     height = RAMP.stop - RAMP.start
@@ -94,7 +102,8 @@ def colour_bar(
         title = longest_that_fits(wordings(style), width, font=BAR_TITLE)
         draw_text(bar, title, x=0, baseline=TITLE_BASELINE, font=BAR_TITLE, room=width)
         label_octaves(bar, style)
-    return cv2.copyMakeBorder(bar, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=PAPER)
+    bar.flags.writeable = False
+    return bar
 
 
 def wordings(style: Style) -> tuple[str, ...]:
