@@ -84,7 +84,7 @@ def open_store(scheme: str, bucket: str) -> "FileSystem":
             retry_strategy=arrow.AwsStandardS3RetryStrategy(max_attempts=OF_A_REQUEST),
         )
     if scheme == "gs":
-        settings: dict[str, Any] = {"retry_time_limit": timedelta(seconds=2 * TO_ANSWER)}
+        settings: dict[str, Any] = {"retry_time_limit": timedelta(seconds=TO_ANSWER / 2)}
         emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
         if emulator:
             protocol, _, host = emulator.rpartition("://")
