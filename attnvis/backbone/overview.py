@@ -47,6 +47,7 @@ def families() -> list[str]:
 def summarise(names: Sequence[str], size: int = 224, weights: str = "random") -> Iterator[LayerSummary]:
     """The stages of each network, from the photo to the classifier, on an input of `size` x `size` pixels.
 
+    A network that takes one size is shown at that.
     names: families, members, or `all`; none: one of each family.  Raises ValueError for a name that is none
     of these.
     """
@@ -63,6 +64,7 @@ def stages_of(name: str, size: int, weights: str) -> Iterator[LayerSummary]:
     settings = {"weights": weights, "device": "cpu", "precision": "fp32", "layer": "all"}
     backbone = from_config(config | settings)
     network = backbone.network
+    size = backbone.preprocessing.size if backbone.preprocessing.sides == "fixed" else size
     with torch.inference_mode():
         layers, _ = network.split(backbone.engine.run(torch.zeros(1, 3, size, size)))
     parameters = sum(parameter.numel() for parameter in network.net.parameters())
@@ -92,7 +94,7 @@ def multiply_adds(network: CutNetwork, number: int, size: int) -> int:
 
 
 COLUMNS = {
-    "network": 18, "M params": 8, "layer": 6, "node": 24, "channels": 8, "grid": 9, "GMAC": 6,
+    "network": 18, "M params": 8, "layer": 6, "node": 31, "channels": 8, "grid": 9, "GMAC": 6,
     "cell i at (px)": 14, "class scores": 23, "off by": 7,
 }  # fmt: skip
 
