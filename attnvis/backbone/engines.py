@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnvis.backbone.agreement import Agreement, Run, compare_with_float32
-from attnvis.backbone.cutting import TRACING, channels_last_memory, without_stderr
+from attnvis.backbone.cutting import TRACING, channels_last_memory, first_line, without_stderr
 from attnvis.backbone.device import take_own_stream, to_device
 from attnvis.backbone.pace import PaceBook, Workload, choose, counted, lanes, run_once, situation
 from attnvis.types import UnavailableError
@@ -261,12 +261,18 @@ class OpenVino:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # what PyTorch thinks of its own tracer
             # Not openvino.convert_model, which reports to its makers.
-            decoder = TorchScriptPythonDecoder(
-                trunk.float().cpu(), example_input=(torch.zeros(2, 3, 224, 288),)
-            )
-            frontend = FrontEndManager().load_by_framework("pytorch")
-            model = frontend.convert(frontend.load(decoder))
-        model.reshape([-1, 3, -1, -1])
+            try:
+                decoder = TorchScriptPythonDecoder(
+                    trunk.float().cpu(), example_input=(torch.zeros(2, 3, 224, 288),)
+                )
+                frontend = FrontEndManager().load_by_framework("pytorch")
+                model = frontend.convert(frontend.load(decoder))
+                model.reshape([-1, 3, -1, -1])
+            except RuntimeError as error:  # as of a transformer that counts its patches
+                raise ValueError(
+                    f"engine openvino cannot convert this network ({first_line(error)[:120]}); "
+                    "take engine=eager or compile"
+                ) from None
         hints = {
             "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": workers if workers > 1 else torch.get_num_threads(),

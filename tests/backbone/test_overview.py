@@ -54,7 +54,7 @@ def test_stages_that_a_config_does_not_name_are_found_by_their_stride(surveyed):
 
 @pytest.mark.slow
 def test_a_transformer_has_the_row_of_its_patches():
-    """14 x 14 patches and a class token, 768 wide: projections and MLP are 12 D^2 a token, attention 2 N D."""
+    """14 x 14 patches and a class token, 768 wide: 12 D^2 a token for what is linear, 2 N D to attend."""
     (row,) = summarise(["vit_b_16"])
     tokens, width = 14 * 14 + 1, 768
     block = tokens * 12 * width**2 + 2 * tokens**2 * width
