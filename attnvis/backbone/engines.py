@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnvis.backbone.agreement import Agreement, Run, compare_with_float32
-from attnvis.backbone.cutting import TRACING, channels_last_memory, first_line, without_stderr
+from attnvis.backbone.cutting import TRACING, channels_last_memory, without_stderr
 from attnvis.backbone.device import take_own_stream, to_device
 from attnvis.backbone.pace import PaceBook, Workload, choose, counted, lanes, run_once, situation
 from attnvis.types import UnavailableError
@@ -163,7 +163,12 @@ class Engine:
         return f"auto: {choice.reason}; {agreement}"
 
     def started(self, name: str, dtype: torch.dtype) -> Any:
-        """What runs the trunk in this precision."""
+        """What runs the trunk in this precision.  Raises ValueError where the engine cannot."""
+        if name == "openvino" and getattr(self.trunk, "gives_maps", False):
+            raise ValueError(  # they are counted in Python, which a trace holds fixed
+                "engine openvino takes no network of patches, whose number it would hold fixed; "
+                "take engine=eager or compile"
+            )
         if (name, dtype) == ("eager", self.dtype):
             return self.eager
         return start(name, folded(self.trunk), dtype, self.device, self.workers)
@@ -261,18 +266,12 @@ class OpenVino:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # what PyTorch thinks of its own tracer
             # Not openvino.convert_model, which reports to its makers.
-            try:
-                decoder = TorchScriptPythonDecoder(
-                    trunk.float().cpu(), example_input=(torch.zeros(2, 3, 224, 288),)
-                )
-                frontend = FrontEndManager().load_by_framework("pytorch")
-                model = frontend.convert(frontend.load(decoder))
-                model.reshape([-1, 3, -1, -1])
-            except RuntimeError as error:  # as of a transformer that counts its patches
-                raise ValueError(
-                    f"engine openvino cannot convert this network ({first_line(error)[:120]}); "
-                    "take engine=eager or compile"
-                ) from None
+            decoder = TorchScriptPythonDecoder(
+                trunk.float().cpu(), example_input=(torch.zeros(2, 3, 224, 288),)
+            )
+            frontend = FrontEndManager().load_by_framework("pytorch")
+            model = frontend.convert(frontend.load(decoder))
+        model.reshape([-1, 3, -1, -1])
         hints = {
             "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": workers if workers > 1 else torch.get_num_threads(),

@@ -315,10 +315,10 @@ def test_threads_that_ask_at_once_get_their_own_photos_maps():
         torch.testing.assert_close(second, net.second(net.first(given)))
 
 
-def test_openvino_says_that_it_cannot_convert_what_counts_its_patches():
+def test_openvino_is_refused_for_what_counts_its_patches():
     pytest.importorskip("openvino")
     found = backbone.build_backbone(make("vit"), engine="openvino", **QUIET)
-    with pytest.raises(ValueError, match=r"engine openvino cannot convert this network \(.*engine=eager"):
+    with pytest.raises(ValueError, match=r"openvino takes no network of patches, .* engine=eager"):
         found(batch_of(picture()))
 
 
