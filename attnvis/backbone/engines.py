@@ -163,7 +163,12 @@ class Engine:
         return f"auto: {choice.reason}; {agreement}"
 
     def started(self, name: str, dtype: torch.dtype) -> Any:
-        """What runs the trunk in this precision."""
+        """What runs the trunk in this precision.  Raises ValueError where the engine cannot."""
+        if name == "openvino" and getattr(self.trunk, "gives_maps", False):
+            raise ValueError(  # they are counted in Python, which a trace holds fixed
+                "engine openvino takes no network of patches, whose number it would hold fixed; "
+                "take engine=eager or compile"
+            )
         if (name, dtype) == ("eager", self.dtype):
             return self.eager
         return start(name, folded(self.trunk), dtype, self.device, self.workers)

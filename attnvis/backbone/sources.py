@@ -124,7 +124,9 @@ def torchvision(
             f"{name} has no weights called {weights!r}; it has {', '.join(enums.__members__)}; "
             "or give a file, or random"
         )
-    elif weights != "random":
+    elif weights == "random":
+        draw_classifier(net)
+    else:
         loaded = load_file(net, weights, name, key=weights_key)
     known = tuple(enum.meta["categories"] or ())
     has_head = loaded.has_head and (bool(known) or weights not in enums.__members__)
@@ -245,6 +247,14 @@ def count_classes(net: nn.Module) -> int:
     """As many as the last layer has outputs."""
     classifier = Classifier.of(net)
     return classifier.classes if classifier else 0
+
+
+def draw_classifier(net: nn.Module) -> None:
+    """A classifier that begins with nothing but zeros, as torchvision's ViTs have it, made random as well."""
+    classifier = Classifier.of(net)
+    layer: Any = classifier and net.get_submodule(classifier.layer)
+    if layer and not layer.weight.any():
+        layer.reset_parameters()
 
 
 def usual_names(net: nn.Module) -> tuple[str, ...]:

@@ -82,9 +82,9 @@ def resize(net: Any, own: str, tensor: Tensor) -> None:
     classifier: Any = net.get_submodule(layer)
     setattr(classifier, leaf, nn.Parameter(torch.empty(tensor.shape)))
     if leaf == "weight" and isinstance(classifier, nn.Conv2d):
-        height, width = tensor.shape[2:]
-        if classifier.kernel_size != (height, width):  # a first convolution
-            classifier.kernel_size, classifier.padding = (height, width), (height // 2, width // 2)
+        square = (tensor.shape[2], tensor.shape[3])
+        if classifier.kernel_size != square:  # a first convolution
+            classifier.kernel_size, classifier.padding = square, (square[0] // 2, square[1] // 2)
             return
     width = "out_features" if isinstance(classifier, nn.Linear) else "out_channels"
     setattr(classifier, width, len(tensor))

@@ -52,9 +52,19 @@ def test_stages_that_a_config_does_not_name_are_found_by_their_stride(surveyed):
     assert rows[-1].node == "features" and rows[-1].certificate.kind == "conv_relu"
 
 
-def test_members_are_all_the_convolutional_classifiers_of_torchvision():
-    transformers = {name for name in models.list_models(module=models) if name.startswith(("vit", "maxvit"))}
-    assert set(members()) == set(models.list_models(module=models)) - transformers
+@pytest.mark.slow
+def test_a_transformer_has_the_row_of_its_patches():
+    """14 x 14 patches and a class token, 768 wide: 12 D^2 a token for what is linear, 2 N D to attend."""
+    (row,) = summarise(["vit_b_16"])
+    tokens, width = 14 * 14 + 1, 768
+    block = tokens * 12 * width**2 + 2 * tokens**2 * width
+    assert (row.grid, row.channels, row.node) == ((14, 14), width, "encoder.layers.encoder_layer_10")
+    assert row.macs == pytest.approx(14 * 14 * width * 3 * 16**2 + 11 * block, rel=0.05)
+    assert row.field.offset == (7.5, 7.5) and not row.certificate.exact
+
+
+def test_members_are_all_the_classifiers_of_torchvision_but_one():
+    assert set(members()) == set(models.list_models(module=models)) - {"maxvit_t"}
     assert (
         set(members().values()) | {"efficientnet_lite"}
         == set(families())
@@ -75,9 +85,9 @@ def test_the_table_says_a_network_once_and_its_layers_below(attnvis):
 
 
 def test_an_unknown_network_is_one_line(attnvis):
-    ended = attnvis("backbones", "vit_b_16")
+    ended = attnvis("backbones", "maxvit_t")
     assert ended.code == 1
-    assert ended.err.startswith("attnvis: no backbone 'vit_b_16'; give a family (alexnet, ")
+    assert ended.err.startswith("attnvis: no backbone 'maxvit_t'; give a family (alexnet, ")
 
 
 def test_the_table_comes_line_by_line():
