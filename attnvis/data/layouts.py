@@ -436,9 +436,7 @@ def csv(folder: Path) -> Dataset:
             size_of(index),
             fixations=places[own, :2] if own.any() else None,
             observers=places[own, 2].astype(int) if own.any() else None,
-            others=other_fixations(places[:, :2], photos, index=index, size_of=size_of)
-            if len(places)
-            else None,
+            others=others,
             mask=own_mask(file.parent, each, size_of(index)),
             boxes=tuple(row["box"] for row in each if "box" in row) or None,
             names=tuple(row.get("name", "") for row in each if "box" in row),
