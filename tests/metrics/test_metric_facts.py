@@ -32,6 +32,7 @@ def truth():
         fixations=chance.uniform(0, (H, W), (12, 2)),
         others=chance.uniform(0, (H, W), (30, 2)),
         mask=mask,
+        distractors=np.roll(mask, 4, axis=0) & ~mask,
     )
 
 
