@@ -88,7 +88,7 @@ def draw_scene(kind: str, level: float, seed: int) -> tuple[UInt8[np.ndarray, "H
 
 
 def mosaics(folder: Path) -> Dataset:
-    """Photos in folders by class -> mosaics of 2 x 2: each photo once the target, beside three of other classes.
+    """Photos in folders by class -> mosaics of 2 x 2: each photo once the target, beside three of others.
 
     The mask is the target's tile, the category its class: a query for it has to find the tile.  Raises
     ValueError where there are fewer than four classes.

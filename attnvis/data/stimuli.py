@@ -95,10 +95,10 @@ def search(task: str, items: int, seed: int, size: int = 225) -> tuple[Picture, 
     conjunction: a red upright bar among as many red level and green upright ones.
     tilted: a bar tilted by 15 degrees among upright ones; upright: an upright one among tilted ones.
 
-    People find a feature at once however many items there are, a conjunction the later the more there are, and
-    tilted among upright more easily than the reverse (Treisman and Gelade 1980; Treisman and Gormican 1988).
-    One seed has the target at one place whatever the task and the number.  Raises ValueError for another task,
-    and for fewer than 3 or more than 49 items.
+    People find a feature at once however many items there are, a conjunction the later the more there are,
+    and tilted among upright more easily than the reverse (Treisman and Gelade 1980; Treisman and Gormican
+    1988).  One seed has the target at one place whatever the task and the number.  Raises ValueError for
+    another task, and for fewer than 3 or more than 49 items.
     """
     if task not in SEARCHES:
         raise ValueError(f"there is no search {task!r}; choose {', '.join(SEARCHES)}")

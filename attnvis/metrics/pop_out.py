@@ -18,8 +18,9 @@ __all__ = ["found_first", "gsi"]
 
 @metric("mask distractors", low=-1.0, uniform=-1.0)
 def gsi(maps: Float[Tensor, "M H W"], truth: Truth) -> Float[Tensor, " M"]:
-    """Global saliency index (Soltani and Koch 2010): (T - D) / (T + D) of the mean values on the target and on
-    the distractors, of the map stretched to 0 ... 1; -1 where both are 0.
+    """Global saliency index (Soltani and Koch 2010): (T - D) / (T + D), of the means on target and distractors.
+
+    Of the map stretched to 0 ... 1; -1 where both are 0.
     """
     parts = target_and_distractors(truth)
     if parts is None:
