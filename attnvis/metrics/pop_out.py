@@ -18,7 +18,7 @@ __all__ = ["found_first", "gsi"]
 
 @metric("mask distractors", low=-1.0, uniform=-1.0)
 def gsi(maps: Float[Tensor, "M H W"], truth: Truth) -> Float[Tensor, " M"]:
-    """Global saliency index (Soltani and Koch 2010): (T - D) / (T + D), of the means on target and distractors.
+    """Global saliency index (Soltani and Koch 2010): (T - D) / (T + D) of the means on target and others.
 
     Of the map stretched to 0 ... 1; -1 where both are 0.
     """
