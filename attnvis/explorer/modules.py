@@ -42,7 +42,7 @@ def join_modules(entry: str, read: Callable[[str], str]) -> str:
             if owners.setdefault(declared, name) != name:
                 raise ValueError(f"{name} and {owners[declared]} both declare {declared}")
         pieces.append(text)
-    return "(() => {\n\"use strict\";\n" + "\n".join(pieces) + "})();\n"
+    return '(() => {\n"use strict";\n' + "\n".join(pieces) + "})();\n"
 
 
 def in_order(entry: str, read: Callable[[str], str]) -> Iterator[str]:

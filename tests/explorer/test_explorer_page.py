@@ -5,13 +5,12 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from conftest import Page, make_photo
 
 import attnvis as package
-from attnvis.explorer.page import Origin, explorer
 from attnvis.backbone.heads import Linear
+from attnvis.explorer.page import Origin, explorer
 from attnvis.types import Box, Features, Photo, Placement
 
 NASTY = "</script><img src=x onerror=alert(1)>&\u2028.jpg"
@@ -19,7 +18,9 @@ NASTY = "</script><img src=x onerror=alert(1)>&\u2028.jpg"
 
 def origin(name=NASTY, category=NASTY) -> Origin:
     photo = Photo(name, np.zeros((60, 80, 3), np.uint8), (60, 80), "d")
-    placement = Placement((10.0, 10.0), (20.0, 20.0), grid=(3, 4), size=(60, 80), seen=Box(0.0, 0.0, 60.0, 80.0))
+    placement = Placement(
+        (10.0, 10.0), (20.0, 20.0), grid=(3, 4), size=(60, 80), seen=Box(0.0, 0.0, 60.0, 80.0)
+    )
     tokens = torch.randn(1, 12, 7, generator=torch.Generator().manual_seed(0))
     head = Linear(torch.eye(7)[:2], torch.zeros(2), (category, "b"))
     layer = Features(tokens, (3, 4), (placement,), head=head, logits=head(tokens.mean(1)), layer=category)

@@ -9,6 +9,7 @@ import { answer } from "./measure.js";
 import { readState, stageText, writeState } from "./hash.js";
 import { commandOf, format, percent, pythonOf, questionText, termLabel } from "./words.js";
 import { Pane } from "./pane.js";
+import { showPairs } from "./pairs.js";
 import { copy, picture } from "./save.js";
 
 const CHANNELS = 5;
@@ -430,6 +431,11 @@ class Page {
     byId("scaling-text").textContent = this.facts.sentences.scaling[view.scaling] ?? "";
     byId("sharp-name").textContent = divisor !== null ? "temperature: scores are divided by" : SETTING_LABELS[view.scaling] ?? "setting";
     byId("sharp-value").textContent = view.scaling === "perplexity" && value < 1 ? percent(value) : format(value, 4);
+    byId("pairs-box").hidden = divisor === null;
+    if (divisor !== null) {
+      showPairs(byId("pairs"), divisor);
+      byId("pairs-say").textContent = `A photo of two patches, whose scores are divided by ${format(divisor, 4)} too:`;
+    }
     const ticks = byId("sharp-ticks");
     ticks.replaceChildren();
     if (!setting) return;
