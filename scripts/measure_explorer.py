@@ -26,7 +26,7 @@ from attnvis.explorer.page import Origin, explorer
 from attnvis.types import Features
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "explorer"))
-import random_questions
+import random_questions  # type: ignore[import-not-found]
 
 PAGES = (
     ("efficientnet_lite0", "DEFAULT", 224),
@@ -141,7 +141,9 @@ def agreement(page, features: Features, path: Path, count: int) -> tuple[list[fl
     """(how far the weights of each question are from Python's, how often within what the page says)."""
     facts = json.loads(re.search(r'id="facts">([^<]*)', path.read_text())[1])  # type: ignore[index]
     known = facts["layers"][0]["classes"][: facts["layers"][0]["gram"]]
-    draw, off, held, told = random.Random(0), [], 0, []
+    draw, held = random.Random(0), 0
+    off: list[float] = []
+    told: list[tuple[float, float, list[str], str, str]] = []
     while len(off) < count:
         terms, scale, normal = random_questions.question(draw, features, known)
         expected = random_questions.weights(features, terms, scale, normal)
