@@ -167,6 +167,12 @@ def test_thousands_of_random_questions_have_pythons_answers(page):
     assert np.median(off) < 1e-4 and max(off) < 2e-2
 
 
+def test_a_point_that_python_would_refuse_is_refused(page):
+    page.evaluate("location.hash = 'q=point:200,20'")
+    page.wait_for_timeout(100)
+    assert "outside of what the network saw" in page.locator(".question").inner_text()
+
+
 @pytest.mark.parametrize("grid", [(1, 1), (1, 6), (4, 1)])
 def test_a_grid_of_one_cell_or_one_row_is_shown(visit, tmp_path, grid):  # noqa: F811
     path = explorer(Origin(photo(), (features(grid),), "net")).save(tmp_path / "page.html")
