@@ -202,14 +202,19 @@ class Asking:
 
     def origin(self, photo: Photo, layers: tuple[Features, ...]) -> Origin:
         """What an explorer of this photo starts from, and the settings that give it again."""
-        settings = {"backbone": self.net.name, "size": self.how.size, "fit": self.how.fit}
-        keys = {"backbone": "backbone", "size": "preprocess.size", "fit": "preprocess.fit"}
+        network, layer = self.net.name, self.net.layer
+        size, fit = self.how.size, self.how.fit
         return Origin(
             photo,
             layers,
             network_text(self.net),
-            command=tuple(f"{keys[name]}={value}" for name, value in settings.items()),
-            python=tuple(f"{name}={value!r}" for name, value in settings.items()),
+            command=(
+                f"backbone={network}",
+                f"backbone.layer={layer}",
+                f"preprocess.size={size}",
+                f"preprocess.fit={fit}",
+            ),
+            python=(f'backbone="{network}"', f'layer="{layer}"', f"size={size}", f'fit="{fit}"'),
             warnings=tuple(self.net.warnings_at(self.how)),
         )
 

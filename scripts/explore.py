@@ -1,4 +1,7 @@
-"""One page a photo, in which one clicks a patch and sees its attention.  The same door as `attnvis explore`."""
+"""One page a photo, in which one clicks a patch and sees its attention.
+
+The same door as `attnvis explore`.
+"""
 
 from attnvis.cli import main
 

@@ -23,6 +23,7 @@ from attnvis.experiments.sweep.folder import Part, Sweep
 from attnvis.experiments.sweep.record import Tile
 from attnvis.experiments.sweep.sheets import style_of
 from attnvis.experiments.wording import percent, superscript
+from attnvis.explorer.modules import script
 from attnvis.methods.settings import GAPS
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM, diagnose
 from attnvis.render import overlays, panels
@@ -304,6 +305,7 @@ def write_note(sweep: Sweep, folder: Path) -> Path:
     return write_page(
         folder / "note.html",
         pages.get_template("note.html"),
+        script=script("note.js"),
         claims=claims(),
         duels={pair: [duel(pair, dim) for dim in DIMS] for pair in NOTED},
         best=best_gap(),

@@ -1,6 +1,6 @@
 """Features of one photo -> numbers small enough to be mailed, and how far these are off.
 
-Patch features keep all of their channels, in whole steps: after a ReLU most are 0, and what remains packs well.
+Patch features keep all of their channels, in whole steps: after a ReLU most are 0, and the rest packs well.
 Scores that no patch asks (classes, random vectors) and those with keys of their own (distance, norm, rarity)
 are kept as they are, one row of N for each.
 """
@@ -23,7 +23,9 @@ __all__ = ["ClassRows", "EncodedLayer", "Row", "class_rows", "encode_layer", "pa
 
 # A step adds noise of step / sqrt(12) to each number: to a dot product, this times the other vector's length.
 NOISE = 0.0005
-FINEST_CLASS = 0.001  # step of the scores of classes, of which there are many: half of it is the most they are off
+FINEST_CLASS = (
+    0.001  # step of the scores of classes, of which there are many: half of it is the most they are off
+)
 ROUNDING = 1e-6  # of single precision in Python's own sums, relative to the largest score
 CLASS_SCORES = 60_000  # of all classes together, where the number of classes is left open
 SLOW_CLASSES = 10  # where each class takes a pass back through the network
@@ -129,7 +131,7 @@ def significant(number: float, digits: int = 4) -> float:
 
 
 def pack_tokens(tokens: Float[np.ndarray, "N D"]) -> tuple[bytes, float, float]:
-    """(gzip, step, error): whole multiples of one step, and how far that can move a dot product of two patches.
+    """(gzip, step, error): whole multiples of a step, and how far that can move a dot product of two patches.
 
     The largest of all N x N; so it holds too for whatever lies between patches, and for their mean.
     """

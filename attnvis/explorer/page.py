@@ -84,8 +84,8 @@ def explorer(
     facts = {
         "photo": {"name": photo.name, "path": typed_path(photo), "size": photo.size},
         "network": origin.network,
-        "command": origin.command,
-        "python": origin.python,
+        "command": without_layer(origin.command, "backbone.layer=", of_several=len(encoded) > 1),
+        "python": without_layer(origin.python, "layer=", of_several=len(encoded) > 1),
         "start": start,
         "layers": [layer.facts for layer in encoded],
         "classes": class_facts(origin.layers),
@@ -106,6 +106,11 @@ def explorer(
         warnings=origin.warnings,
     )
     return Explorer(photo.name, "".join(pieces))
+
+
+def without_layer(words: Sequence[str], beginning: str, of_several: bool) -> list[str]:
+    """Of several layers each view names its own."""
+    return [word for word in words if not (of_several and word.startswith(beginning))]
 
 
 def typed_path(photo: Photo) -> str:

@@ -80,7 +80,7 @@ def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
 
 def test_the_words_alone_say_what_verbs_there_are(attnvis):
     lines = attnvis("--help").out.splitlines()
-    for verb in ("run", "sweep", "redraw", "cache", "backbones", "calibrate", "video"):
+    for verb in ("run", "sweep", "redraw", "cache", "backbones", "calibrate", "video", "explore"):
         (line,) = (line for line in lines if line.startswith(f"  attnvis {verb} "))
         first = (ROOT / "configs" / f"{verb}.yaml").read_text().splitlines()[0]
         assert line.endswith(first.removeprefix("# ")) and len(first) > 20
@@ -91,6 +91,7 @@ def test_the_words_alone_say_what_verbs_there_are(attnvis):
     [
         ("run", "PHOTO ..."),
         ("sweep", "PHOTO ..."),
+        ("explore", "PHOTO ..."),
         ("redraw", "FOLDER"),
         ("backbones", "NETWORK ..."),
         ("calibrate", "PHOTO ..."),

@@ -92,10 +92,14 @@ def function(module, text: str):
     name, _, setting = text.partition(":")
     if not setting:
         return getattr(module, name)
-    parameter = {"log_n": "base", "ssmax": "s", "perplexity": "target", "top_k": "k", "power": "p"}.get(name, "tau")
+    parameter = {"log_n": "base", "ssmax": "s", "perplexity": "target", "top_k": "k", "power": "p"}.get(
+        name, "tau"
+    )
     return partial(getattr(module, name), **{parameter: int(setting) if name == "top_k" else float(setting)})
 
 
 def distance(one, other) -> float:
     """Total variation, 0 ... 1."""
-    return float((torch.as_tensor(one, dtype=torch.float64) - torch.as_tensor(other).double()).abs().sum() / 2)
+    return float(
+        (torch.as_tensor(one, dtype=torch.float64) - torch.as_tensor(other).double()).abs().sum() / 2
+    )

@@ -21,7 +21,12 @@ def features(tokens=None, grid=(3, 4), head=True) -> Features:
     weight, bias = torch.randn(C, D, generator=generator), torch.randn(C, generator=generator)
     classifier = Linear(weight, bias, tuple("abcde")) if head else None
     placement = Placement(
-        (10.0, 10.0), (20.0, 20.0), grid=grid, size=(60, 80), seen=Box(0.0, 0.0, 60.0, 80.0), field=(90.0, 90.0)
+        (10.0, 10.0),
+        (20.0, 20.0),
+        grid=grid,
+        size=(60, 80),
+        seen=Box(0.0, 0.0, 60.0, 80.0),
+        field=(90.0, 90.0),
     )
     logits = classifier(tokens.mean(1)) if classifier else None
     return Features(tokens, grid, (placement,), head=classifier, logits=logits)
@@ -43,10 +48,12 @@ def test_tokens_come_back_within_half_a_step():
 
 def test_the_error_is_that_of_the_worst_pair_of_patches_by_loops():
     tokens = features().tokens[0].numpy()
-    packed, step, error = encode.pack_tokens(tokens)
+    _, step, error = encode.pack_tokens(tokens)
     rounded = np.rint(tokens.astype(float) / step) * step
     worst = max(
-        abs(float(rounded[i] @ rounded[j]) - float(tokens[i].astype(float) @ tokens[j])) for i in range(N) for j in range(N)
+        abs(float(rounded[i] @ rounded[j]) - float(tokens[i].astype(float) @ tokens[j]))
+        for i in range(N)
+        for j in range(N)
     )
     largest = max(abs(float(one @ other)) for one in tokens for other in tokens)
     assert worst <= error <= worst + 2e-6 * largest
@@ -81,7 +88,9 @@ def test_class_rows_are_the_likeliest_first_with_their_dot_products():
     order = np.argsort(-sample.logits[0].numpy())[:3]
     assert list(rows.indices) == order.tolist()
     for row, index in zip(rows.scores, order):
-        assert row == pytest.approx([float(patch @ weight[index]) for patch in sample.tokens[0].numpy().astype(float)], abs=1e-4)
+        assert row == pytest.approx(
+            [float(patch @ weight[index]) for patch in sample.tokens[0].numpy().astype(float)], abs=1e-4
+        )
     assert rows.gram == pytest.approx(weight[order] @ weight[order].T, abs=1e-5)
 
 
@@ -106,7 +115,9 @@ def test_rows_of_questions_are_those_of_the_queries():
     tokens = sample.tokens[0].numpy().astype(float)
     mean = tokens.mean(0)
     assert rows["norm"].scores == pytest.approx([np.sqrt((patch**2).sum()) for patch in tokens], rel=1e-5)
-    assert rows["distance"].scores == pytest.approx([np.sqrt(((patch - mean) ** 2).sum()) for patch in tokens], rel=1e-5)
+    assert rows["distance"].scores == pytest.approx(
+        [np.sqrt(((patch - mean) ** 2).sum()) for patch in tokens], rel=1e-5
+    )
     assert (rows["norm"].dim, rows["rarity"].dim, rows["pca:1"].dim) == (1, D, D)
     vector = kinds.random(sample, 2).vectors[0, 0].double().numpy()
     assert rows["random:2"].length == pytest.approx(np.sqrt((vector**2).sum()))

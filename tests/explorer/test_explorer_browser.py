@@ -12,6 +12,7 @@ from test_browser import chromium, visit, whole  # noqa: F401
 from test_explorer_page import origin
 
 from attnvis.backbone.heads import Linear
+from attnvis.explorer.modules import script
 from attnvis.explorer.page import Origin, explorer
 from attnvis.render.overlays import Style, heatmap
 from attnvis.types import Box, Features, Photo, Placement
@@ -23,10 +24,16 @@ GRID, D, C = (5, 7), 41, 9
 def features(grid=GRID, seed=0) -> Features:
     draw = torch.Generator().manual_seed(seed)
     tokens = torch.randn(1, grid[0] * grid[1], D, generator=draw).relu() * 3
-    head = Linear(torch.randn(C, D, generator=draw) / 4, torch.zeros(C), tuple(f"class {n}" for n in range(C)))
+    head = Linear(
+        torch.randn(C, D, generator=draw) / 4, torch.zeros(C), tuple(f"class {n}" for n in range(C))
+    )
     seen = Box(0.0, 0.0, 100.0, 140.0)
     placement = Placement(
-        (100 / grid[0] / 2 - 3, 140 / grid[1] / 2 - 3), (100 / grid[0], 140 / grid[1]), grid=grid, size=(100, 140), seen=seen
+        (100 / grid[0] / 2 - 3, 140 / grid[1] / 2 - 3),
+        (100 / grid[0], 140 / grid[1]),
+        grid=grid,
+        size=(100, 140),
+        seen=seen,
     )
     return Features(tokens, grid, (placement,), head=head, logits=head(tokens.mean(1)))
 
@@ -104,7 +111,9 @@ def test_a_link_opens_the_view_that_it_was_copied_from(page):
     assert page.locator(".question").all_inner_texts() == ["rarity", "the mean patch"]
 
 
-@pytest.mark.parametrize("link", ["#q=nosuch:1", "#q=point:1", "#scaling=nosuch", "#q=rarity;-norm", "#%%%", "#q=class:4e9"])
+@pytest.mark.parametrize(
+    "link", ["#q=nosuch:1", "#q=point:1", "#scaling=nosuch", "#q=rarity;-norm", "#%%%", "#q=class:4e9"]
+)
 def test_a_link_that_means_nothing_still_opens(page, link):
     page.goto(page.url.partition("#")[0] + "#q=mean")
     page.evaluate("link => { location.hash = link }", link)
@@ -138,7 +147,9 @@ def compare(page, layer: Features, count: int, seed: int = 0) -> list[float]:
             expected = random_questions.weights(layer, terms, scale, normal)
         except ValueError:  # one patch has no principal direction
             continue
-        answer = page.evaluate("link => attnvisExplorer.answer(link)", random_questions.link(terms, scale, normal))
+        answer = page.evaluate(
+            "link => attnvisExplorer.answer(link)", random_questions.link(terms, scale, normal)
+        )
         distance = random_questions.distance(answer["weights"], expected)
         assert distance <= answer["bound"], (terms, scale, normal, distance, answer["bound"])
         off.append(distance)
@@ -156,6 +167,12 @@ def test_thousands_of_random_questions_have_pythons_answers(page):
     assert np.median(off) < 1e-4 and max(off) < 2e-2
 
 
+def test_a_point_that_python_would_refuse_is_refused(page):
+    page.evaluate("location.hash = 'q=point:200,20'")
+    page.wait_for_timeout(100)
+    assert "outside of what the network saw" in page.locator(".question").inner_text()
+
+
 @pytest.mark.parametrize("grid", [(1, 1), (1, 6), (4, 1)])
 def test_a_grid_of_one_cell_or_one_row_is_shown(visit, tmp_path, grid):  # noqa: F811
     path = explorer(Origin(photo(), (features(grid),), "net")).save(tmp_path / "page.html")
@@ -171,11 +188,14 @@ def test_the_heatmap_has_the_colours_of_render(page):
     page.wait_for_timeout(150)
     width, height, data = page.evaluate(
         """() => { const map = document.querySelector('canvas.map');
-        return [map.width, map.height, Array.from(map.getContext('2d').getImageData(0, 0, map.width, map.height).data)] }"""
+        const { data } = map.getContext('2d').getImageData(0, 0, map.width, map.height);
+        return [map.width, map.height, Array.from(data)] }"""
     )
     drawn = np.array(data, np.uint8).reshape(height, width, 4)
     layer = features()
-    cells = random_questions.weights(layer, ["point:40,60"], "zscore:0.7", "softmax").numpy().reshape(GRID) * 35
+    cells = (
+        random_questions.weights(layer, ["point:40,60"], "zscore:0.7", "softmax").numpy().reshape(GRID) * 35
+    )
     expected = heatmap(cells, Style(), placement=layer.placements[0], size=(height, width))
     assert np.abs(drawn[..., :3].astype(int) - expected).max() <= 4  # neighbours among 256 colours
     assert (drawn[..., 3] == 255).all() and np.ptp(expected, (0, 1)).max() > 60
@@ -217,10 +237,12 @@ def test_numbers_that_were_changed_are_not_shown_as_a_map(visit, tmp_path):  # n
 
 def test_it_runs_in_a_sandboxed_frame_under_a_policy_that_allows_nothing_from_outside(visit, tmp_path):  # noqa: F811
     inner = explorer(Origin(photo(), (features(),), "net")).html
-    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; frame-src 'self'"
+    inline = "script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+    policy = f"default-src 'none'; {inline}; img-src data:; frame-src 'self'"
     (tmp_path / "frame.html").write_text(
         f'<!doctype html><meta http-equiv="Content-Security-Policy" content="{policy}"><title>t</title>'
-        f'<h1>t</h1><iframe sandbox="allow-scripts" srcdoc="{html.escape(inner)}" width=1000 height=800></iframe>'
+        f'<h1>t</h1><iframe sandbox="allow-scripts" srcdoc="{html.escape(inner)}" '
+        "width=1000 height=800></iframe>"
     )
     wrong, opened = visit(tmp_path / "frame.html", 1280)
     frame = opened.frames[1]
@@ -233,3 +255,18 @@ def test_it_runs_in_a_sandboxed_frame_under_a_policy_that_allows_nothing_from_ou
     assert not [text for text in wrong if "download" not in text.lower() and "clipboard" not in text.lower()]
 
 
+def test_the_notes_slider_divides_both_pairs_by_hand(visit, tmp_path):  # noqa: F811
+    """The page of a note is of a sweep; here its slider alone, with the script that it has."""
+    body = '<div id="lab" hidden><p id="lab-says"></p>'
+    body += '<input type="range" id="lab-dim" min="0" max="1000" value="0">'
+    body += '<button data-dim="64">64</button><div id="lab-pairs"></div></div>'
+    (tmp_path / "note.html").write_text(
+        f"<!doctype html><title>t</title><h1>t</h1>{body}<script>{script('note.js')}</script>"
+    )
+    wrong, opened = visit(tmp_path / "note.html", 1280)
+    assert "88.1% and 11.9%" in opened.locator("#lab-pairs").inner_text()  # 1 / (1 + e^-2)
+    opened.locator("[data-dim]").click()
+    assert not wrong and "divided by √64 = 8.00" in opened.locator("#lab-says").inner_text()
+    words = opened.locator("#lab-pairs").inner_text()
+    # the note's table: 1 / (1 + e^-.25) and 1 / (1 + e^-7.5)
+    assert "56.2% and 43.8%" in words and "99.9% and 0.0553%" in words

@@ -54,7 +54,9 @@ class Marionette:
         return result
 
     def run(self, script: str, *arguments):
-        return self.call("WebDriver:ExecuteScript", script=script, args=list(arguments), sandbox=None)["value"]
+        return self.call("WebDriver:ExecuteScript", script=script, args=list(arguments), sandbox=None)[
+            "value"
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +93,17 @@ def test_firefox_has_pythons_numbers_and_paints_a_click(firefox, tmp_path):
         link = random_questions.link(terms, scale, normal)
         answer = firefox.run("return window.attnvisExplorer.answer(arguments[0])", link)
         expected = random_questions.weights(layer, terms, scale, normal)
-        assert random_questions.distance(answer["weights"], expected) <= answer["bound"], (terms, scale, normal)
+        assert random_questions.distance(answer["weights"], expected) <= answer["bound"], (
+            terms,
+            scale,
+            normal,
+        )
     element = firefox.call("WebDriver:FindElement", using="css selector", value=".stage")["value"]
     firefox.call("WebDriver:ElementClick", id=next(iter(element.values())))
     time.sleep(0.3)
     assert firefox.run("return document.querySelector('.question').textContent").startswith("point ")
-    painted = "const c = document.querySelector('canvas.map'); return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v)"
+    painted = (
+        "const map = document.querySelector('canvas.map');"
+        "return map.getContext('2d').getImageData(0, 0, map.width, map.height).data.some(Boolean)"
+    )
     assert firefox.run(painted)

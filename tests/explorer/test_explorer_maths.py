@@ -30,7 +30,8 @@ console.log(JSON.stringify(asked.map((one) => {
     const { cells, weights } = cubicTaps(...one.taps);
     return [Array.from(cells), Array.from(weights)];
   }
-  const given = { scores: Float64Array.from(one.scores), keyNorms: Float64Array.from(one.keyNorms), dim: one.dim, length: one.length, error: 0 };
+  const [scores, keyNorms] = [one.scores, one.keyNorms].map((values) => Float64Array.from(values));
+  const given = { scores, keyNorms, dim: one.dim, length: one.length, error: 0 };
   const { logits } = scale(given, ...one.scaling);
   return [Array.from(logits), Array.from(normalise(logits, ...one.normalise))];
 })));
@@ -63,9 +64,35 @@ def split(text: str) -> list:
 
 @cache
 def answers() -> dict[tuple[str, str, str], list]:
-    scalings = ["none", "inv_sqrt_d", "inv_d", "temperature:2.5", "cosine:0.2", "zscore:0.7", "robust_z:1.3", "minmax:0.3"]
-    scalings += ["log_n:100", "ssmax:0.2", "perplexity:0.2", "perplexity:3", "perplexity:0.95", "perplexity:400"]
-    normalisers = ["softmax", "sparsemax", "entmax15", "sigmoid", "top_k:3", "top_k:200", "relu", "power:2.5", "power:0.5"]
+    scalings = [
+        "none",
+        "inv_sqrt_d",
+        "inv_d",
+        "temperature:2.5",
+        "cosine:0.2",
+        "zscore:0.7",
+        "robust_z:1.3",
+        "minmax:0.3",
+    ]
+    scalings += [
+        "log_n:100",
+        "ssmax:0.2",
+        "perplexity:0.2",
+        "perplexity:3",
+        "perplexity:0.95",
+        "perplexity:400",
+    ]
+    normalisers = [
+        "softmax",
+        "sparsemax",
+        "entmax15",
+        "sigmoid",
+        "top_k:3",
+        "top_k:200",
+        "relu",
+        "power:2.5",
+        "power:0.5",
+    ]
     names = [(sample, scale, normal) for sample in samples() for scale in scalings for normal in normalisers]
     asked = [
         {
@@ -100,9 +127,17 @@ def test_logits_and_weights_are_pythons(sample):
         assert weights == pytest.approx(shares, abs=1e-7), (scale, normal)
 
 
-@pytest.mark.parametrize("first, step, cells, pixels", [(10.0, 20.0, 5, 93), (-4.0, 33.0, 3, 64), (7.0, 9.0, 1, 11), (3.0, 30.0, 2, 50)])
+@pytest.mark.parametrize(
+    "first, step, cells, pixels",
+    [(10.0, 20.0, 5, 93), (-4.0, 33.0, 3, 64), (7.0, 9.0, 1, 11), (3.0, 30.0, 2, 50)],
+)
 def test_pixels_are_interpolated_as_render_does(first, step, cells, pixels):
-    placement = {"grid": [cells, cells], "first": [first, first], "step": [step, step], "seen": [0, 0, pixels, pixels]}
+    placement = {
+        "grid": [cells, cells],
+        "first": [first, first],
+        "step": [step, step],
+        "seen": [0, 0, pixels, pixels],
+    }
     ((taps, weights),) = in_node([{"taps": [placement, 0, pixels, pixels]}])
     matrix = torch.zeros(pixels, cells, dtype=torch.float64)
     for place, (cell, weight) in enumerate(zip(taps, weights)):
@@ -129,7 +164,13 @@ console.log(JSON.stringify(questions.map((texts) => {
   return [Array.from(scores), length];
 })));
 """
-    questions = [["point:33,21"], ["box:5,5,40,30"], ["class:2"], ["class:1", "-class:3"], ["mean", "-class:0", "pca:1"]]
+    questions = [
+        ["point:33,21"],
+        ["box:5,5,40,30"],
+        ["class:2"],
+        ["class:1", "-class:3"],
+        ["mean", "-class:0", "pca:1"],
+    ]
     packed = {name: base64.b64encode(data).decode() for name, data in layer.packed.items()}
     given = json.dumps({"facts": layer.facts, "packed": packed, "questions": questions})
     command = ["node", "--input-type=module", "-e", script, str(JS)]
@@ -139,7 +180,8 @@ console.log(JSON.stringify(questions.map((texts) => {
 
     for texts, (scores, length) in zip(questions, json.loads(ended.stdout), strict=True):
         vector = sum(
-            build_queries(parse(text.removeprefix("-")), sample)[0].vectors[0, 0] * (-1 if text[0] == "-" else 1)
+            build_queries(parse(text.removeprefix("-")), sample)[0].vectors[0, 0]
+            * (-1 if text[0] == "-" else 1)
             for text in texts
         )
         assert scores == pytest.approx((sample.tokens[0] @ vector).tolist(), abs=2e-2), texts

@@ -5,13 +5,12 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from conftest import Page, make_photo
 
 import attnvis as package
-from attnvis.explorer.page import Origin, explorer
 from attnvis.backbone.heads import Linear
+from attnvis.explorer.page import Origin, explorer
 from attnvis.types import Box, Features, Photo, Placement
 
 NASTY = "</script><img src=x onerror=alert(1)>&\u2028.jpg"
@@ -19,7 +18,9 @@ NASTY = "</script><img src=x onerror=alert(1)>&\u2028.jpg"
 
 def origin(name=NASTY, category=NASTY) -> Origin:
     photo = Photo(name, np.zeros((60, 80, 3), np.uint8), (60, 80), "d")
-    placement = Placement((10.0, 10.0), (20.0, 20.0), grid=(3, 4), size=(60, 80), seen=Box(0.0, 0.0, 60.0, 80.0))
+    placement = Placement(
+        (10.0, 10.0), (20.0, 20.0), grid=(3, 4), size=(60, 80), seen=Box(0.0, 0.0, 60.0, 80.0)
+    )
     tokens = torch.randn(1, 12, 7, generator=torch.Generator().manual_seed(0))
     head = Linear(torch.eye(7)[:2], torch.zeros(2), (category, "b"))
     layer = Features(tokens, (3, 4), (placement,), head=head, logits=head(tokens.mean(1)), layer=category)
@@ -59,7 +60,8 @@ def test_the_command_writes_a_page_a_photo_and_passes_over_what_is_none(attnvis,
     assert ended.code == 1 and "text.jpg" in ended.err and ended.out == "out/cat-co.html\n"
     facts = facts_of(Path("out/cat-co.html").read_text())
     assert len(facts["layers"][0]["classes"]) == 3 and facts["command"] == ["preprocess.size=96"]
-    assert facts["python"] == ["size=96"] and facts["photo"]["path"] == "cat & co.png"
+    assert facts["python"] == ["size=96"]
+    assert facts["photo"]["path"] == facts["photo"]["name"] == "cat & co.png"
 
 
 def test_classes_that_mean_nothing_end_the_command_in_one_line(attnvis, here):
@@ -80,3 +82,12 @@ def test_an_explanation_opens_its_page_with_its_own_question(here):
 def test_a_page_does_not_tell_where_the_samples_lie(here):
     facts = facts_of(package.explain("samples/coffee", size=96).explore(classes=1).html)
     assert facts["photo"]["path"] == "samples/coffee"
+
+
+def test_of_several_layers_each_view_names_its_own(attnvis, here):
+    make_photo(here / "cat.png")
+    words = ["preprocess.size=96", "hydra.run.dir=out", "backbone.layer=[stage3,last]", "classes=1"]
+    assert attnvis("explore", "cat.png", *words).code == 0
+    facts = facts_of(Path("out/cat.html").read_text())
+    assert [layer["name"] for layer in facts["layers"]] == ["stage3", "last"]
+    assert facts["command"] == ["preprocess.size=96"] and facts["python"] == ["size=96"]

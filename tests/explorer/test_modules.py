@@ -27,7 +27,10 @@ def test_every_module_comes_once_and_after_what_it_imports():
 @pytest.mark.parametrize(
     "changed, words",
     [
-        ({"one": 'import { two } from "./two.js";\nexport const one = 1;\n'}, "circle: main.js -> two.js -> one.js"),
+        (
+            {"one": 'import { two } from "./two.js";\nexport const one = 1;\n'},
+            "circle: main.js -> two.js -> one.js",
+        ),
         ({"two": "export default 2;\n"}, "no import or export that can be joined"),
         ({"one": 'import fs from "fs";\nexport const one = 1;\n'}, "no import or export that can be joined"),
         ({"one": "export const one = 1;\nconst sum = 2;\n"}, "both declare sum"),

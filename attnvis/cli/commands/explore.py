@@ -43,7 +43,12 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
         for path in progress(listing.paths, len(listing.paths)):
             name = f"{unique(slug(path.stem), names)}.html"
             try:
-                photo = load(path, preprocessing.size, preprocessing.depth, preprocessing.truncated)
+                photo = load(
+                    path,
+                    short=preprocessing.size,
+                    depth=preprocessing.depth,
+                    truncated=preprocessing.truncated,
+                )
                 origin = Origin(
                     photo,
                     backbone(collate([photo], preprocessing)),

@@ -9,6 +9,7 @@ import { answer } from "./measure.js";
 import { readState, stageText, writeState } from "./hash.js";
 import { commandOf, format, percent, pythonOf, questionText, termLabel } from "./words.js";
 import { Pane } from "./pane.js";
+import { showPairs } from "./pairs.js";
 import { copy, picture } from "./save.js";
 
 const CHANNELS = 5;
@@ -51,16 +52,18 @@ class Page {
     this.isFollowing = false;
     this.isWaiting = false;
     this.addressTimer = 0;
+    this.listed = -1; // the layer of which the classes are listed
     this.state = readState(window.location.hash || facts.start, facts, this.usualView());
   }
 
   /** @returns {View} what a page asks before anyone asked */
   usualView() {
-    const { classes } = this.facts.layers[0];
+    const layer = this.facts.layers.length - 1; // of several the one that is nearest to the classifier
+    const { classes } = this.facts.layers[layer];
     const first = classes.length ? `class:${classes[0]}` : "mean";
     return {
       terms: [/** @type {Term} */ (readTerm(first))],
-      layer: 0,
+      layer,
       scaling: "perplexity",
       scalingSetting: 0.1,
       normalise: "softmax",
@@ -204,7 +207,6 @@ class Page {
     for (const { name } of facts.layers[0].rows) {
       if (name.startsWith("random:")) component.add(new Option(`random vector ${name.slice(7)}: the control`, name));
     }
-    this.listClasses("");
   }
 
   wire() {
@@ -312,7 +314,8 @@ class Page {
   /** @param {string} wanted */
   listClasses(wanted) {
     const { names, probabilities } = this.facts.classes;
-    const known = this.facts.layers[0].classes;
+    const known = this.facts.layers[this.view.layer].classes;
+    this.listed = this.view.layer;
     const words = wanted.toLowerCase().split(/\s+/).filter(Boolean);
     const order = Array.from(names.keys()).sort((one, other) => probabilities[other] - probabilities[one]);
     const found = (names.length ? order : known).filter((index) => {
@@ -369,6 +372,7 @@ class Page {
     const { view, state } = this;
     const layer = this.layers[view.layer];
     const outcome = this.panes[this.active]?.shown?.outcome ?? null;
+    if (this.listed !== view.layer) this.listClasses(input("find").value);
     this.writeChips();
     choice("scaling").value = view.scaling;
     choice("normalise").value = view.normalise;
@@ -430,6 +434,11 @@ class Page {
     byId("scaling-text").textContent = this.facts.sentences.scaling[view.scaling] ?? "";
     byId("sharp-name").textContent = divisor !== null ? "temperature: scores are divided by" : SETTING_LABELS[view.scaling] ?? "setting";
     byId("sharp-value").textContent = view.scaling === "perplexity" && value < 1 ? percent(value) : format(value, 4);
+    byId("pairs-box").hidden = divisor === null;
+    if (divisor !== null) {
+      showPairs(byId("pairs"), divisor);
+      byId("pairs-say").textContent = `A photo of two patches, whose scores are divided by ${format(divisor, 4)} too:`;
+    }
     const ticks = byId("sharp-ticks");
     ticks.replaceChildren();
     if (!setting) return;

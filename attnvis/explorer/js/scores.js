@@ -156,6 +156,10 @@ export function patchShares(layer, term) {
   }
   const [x, y, width = 0, height = 0] = term.numbers;
   const isPoint = term.kind === "point";
+  const [top, left, tall, wide] = facts.seen;
+  if (isPoint && !(y >= top && y < top + tall && x >= left && x < left + wide)) {
+    throw new Error("This point lies outside of what the network saw of the photo.");
+  }
   const rows = isPoint ? interpolationWeights(facts, 0, y) : overlapLengths(facts, 0, y, y + height);
   const columns = isPoint ? interpolationWeights(facts, 1, x) : overlapLengths(facts, 1, x, x + width);
   const total = rows.reduce((sum, share) => sum + share, 0) * columns.reduce((sum, share) => sum + share, 0);
