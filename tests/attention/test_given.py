@@ -1,6 +1,7 @@
 """Masks, polygons, vectors from files, powers and iterations: against counting, NumPy and plain loops."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -148,4 +149,4 @@ def test_an_iterated_query_is_written_out_in_loops_and_its_energy_never_rises():
                 energy = f"(energy {energies[0]:.4g} to {energies[-1]:.4g})"
                 assert result.labels[photo][0] == f"mean, iterated {steps} {energy}"
             q = sum(math.exp(overlap) * row for overlap, row in zip(overlaps, rows)) / total
-        assert all(later <= before + 1e-12 for before, later in zip(energies, energies[1:]))
+        assert all(later <= before + 1e-12 for before, later in pairwise(energies))

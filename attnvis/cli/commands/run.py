@@ -21,6 +21,7 @@ from attnvis.cli.messages import note, print_photo_notes, print_summary, progres
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from attnvis.methods.answer import Method
     from attnvis.pipeline.resume import PlannedPhoto
     from attnvis.types import Photo, PhotoError, Provenance
 
@@ -34,6 +35,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.backbone.cache import remembered
     from attnvis.methods.attention import AttentionMethod
     from attnvis.methods.exemplars import prepared
+    from attnvis.methods.stability import StableMethod
     from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.pipeline.streaming import stream
@@ -57,6 +59,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
     query = prepared(query, backbone, preprocessing, photos=paths)
     method = AttentionMethod(backbone, query, scaling, normalise, random_classes=random_classes(cfg))
+    asked: Method = StableMethod(method, preprocessing) if cfg.stability else method
     plan = RunPlan(
         paths=tuple(paths),
         style=style,
@@ -74,7 +77,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         left = [paths[index] for index in results.left]
         outcomes = stream(
             left,
-            method,
+            asked,
             preprocessing,
             batch_size=cfg.batch_size,
             workers=workers,
