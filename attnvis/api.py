@@ -28,7 +28,7 @@ from attnvis.explanation import Explanation
 from attnvis.files import unique
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
-from attnvis.methods.exemplars import prepared
+from attnvis.pipeline.preparing import prepared
 from attnvis.types import Photo, PhotoError, Preprocessing
 
 __all__ = ["Comparison", "Explanation", "compare", "explain", "explain_all"]

@@ -32,6 +32,7 @@ class Stability:
     spread_map: Float[np.ndarray, "h w"] | None = None
 
 
+CHANGED = {"mirror": "in the mirror", "shift": "shifted by a few pixels", "size": "at another size"}
 CHANCE = 0.05  # a p value above it is said: the map may be anybody's
 
 
@@ -126,7 +127,7 @@ class Answer:
             warnings.append(f"unlikely: the network gives {score.name} {chance} here, rank {score.rank}")
         if self.stability is not None and self.turns_over:
             warnings.append(
-                f"turns over: under another {self.stability.change} the map becomes its opposite "
+                f"turns over: {CHANGED[self.stability.change]} the map becomes its opposite "
                 f"(correlation {self.stability.worst:.2f})"
             )
         if self.p_value is not None and self.is_chance:

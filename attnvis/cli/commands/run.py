@@ -34,10 +34,10 @@ def run(cfg: "DictConfig", folder: Path) -> int:
 
     from attnvis.backbone.cache import remembered
     from attnvis.methods.attention import AttentionMethod
-    from attnvis.methods.exemplars import prepared
-    from attnvis.methods.stability import StableMethod
     from attnvis.pipeline.plan import RunPlan
+    from attnvis.pipeline.preparing import prepared
     from attnvis.pipeline.run_folder import RunWriter
+    from attnvis.pipeline.stability import StableMethod
     from attnvis.pipeline.streaming import stream
 
     check_logger(plain(cfg.logger), cfg.name)
