@@ -29,7 +29,7 @@ from attnvis.explorer.page import Origin
 from attnvis.files import unique
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
-from attnvis.methods.exemplars import prepared
+from attnvis.pipeline.preparing import prepared
 from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
 
 __all__ = ["Comparison", "Explanation", "compare", "explain", "explain_all"]

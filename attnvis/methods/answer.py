@@ -12,7 +12,7 @@ from attnvis.geometry import to_pixels
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
 from attnvis.types import Attention, Batch, Box, ClassScore, Features, PhotoError, Placement, percent
 
-__all__ = ["Answer", "Method", "predictions", "require_finite", "require_finite_classes"]
+__all__ = ["Answer", "Method", "Stability", "predictions", "require_finite", "require_finite_classes"]
 
 UNLIKELY = 0.01  # probability: a class below it is drawn all the same, and the answer warns of it
 # |correlation| of scores and norms.  On 200 photos, with EfficientNet-Lite0 and with MobileNetV2 (python
@@ -21,6 +21,18 @@ UNLIKELY = 0.01  # probability: a class below it is drawn all the same, and the 
 FREE_SIGN = 0.75
 
 
+@dataclass(frozen=True, eq=False)
+class Stability:
+    """How far a map holds still where the photo is mirrored, shifted, or of another size."""
+
+    worst: float  # the smallest correlation with the photo's own map, log scale; NaN: there is no contrast
+    change: str  # under which change: mirror, shift, size
+    spread: float  # of log2 of times uniform over the maps, standard deviation, the mean over the photo
+    mean_map: Float[np.ndarray, "h w"] | None = None  # times uniform, geometric mean; None: read from a file
+    spread_map: Float[np.ndarray, "h w"] | None = None
+
+
+CHANGED = {"mirror": "in the mirror", "shift": "shifted by a few pixels", "size": "at another size"}
 CHANCE = 0.05  # a p value above it is said: the map may be anybody's
 
 
@@ -43,6 +55,7 @@ class Answer:
     class_score: ClassScore | None = None  # of a class query
     sign_margin: float | None = None  # of a query whose sign is free, 0 ... 1
     p_value: float | None = None  # of a class query: how often a random class's hottest patch is as hot
+    stability: Stability | None = None  # where it was asked for
     # the network's likeliest classes on this photo, with probabilities
     predicted: tuple[tuple[str, float], ...] = ()
 
@@ -88,6 +101,11 @@ class Answer:
         ]
 
     @property
+    def turns_over(self) -> bool:
+        """Whether a change of the photo that changes no question turns the map into its opposite."""
+        return self.stability is not None and self.stability.worst < 0
+
+    @property
     def is_chance(self) -> bool:
         """Whether a random class's map would be as hot: its p value is known, and large."""
         return self.p_value is not None and self.p_value > CHANCE
@@ -107,6 +125,11 @@ class Answer:
             score = self.class_score
             chance = percent(score.probability)
             warnings.append(f"unlikely: the network gives {score.name} {chance} here, rank {score.rank}")
+        if self.stability is not None and self.turns_over:
+            warnings.append(
+                f"turns over: {CHANGED[self.stability.change]} the map becomes its opposite "
+                f"(correlation {self.stability.worst:.2f})"
+            )
         if self.p_value is not None and self.is_chance:
             warnings.append(f"chance: {percent(self.p_value)} of random classes have as hot a patch")
         if self.sign_margin is not None and self.sign_margin < FREE_SIGN:

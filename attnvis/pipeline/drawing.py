@@ -82,6 +82,9 @@ class PhotoDrawer:
         yield "query", answer.query
         if answer.class_score:
             yield "this class", answer.class_score
+        if answer.stability is not None:
+            stability = answer.stability
+            yield "holds still", f"correlation {stability.worst:.2f} at worst ({stability.change})"
         if answer.p_value is not None:
             yield "as hot by chance", f"p = {answer.p_value:.2g}, beside random classes"
         yield from class_lines(answer.predicted, off_size=bool(self.provenance.class_size))
@@ -98,8 +101,10 @@ class PhotoDrawer:
 
 
 def title(photo: Photo, answer: Answer) -> str:
-    """Of a panel: a map that a random class would give as well says so here."""
+    """Of a panel: a map that turns over, or that a random class would give as well, says so here."""
     doubt = f" (as hot by chance: p = {answer.p_value:.2g})" if answer.is_chance else ""
+    if answer.stability is not None and answer.turns_over:
+        doubt = f" (turns over: {answer.stability.change})"
     return f"{photo.name}: {answer.label}{doubt}"
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from attnvis.backbone.tensor_file import UNREADABLE, read_tensors, tensors_digest
 from attnvis.data.reading import MOST_PIXELS
 from attnvis.geometry import as_placement, visible_cells
-from attnvis.methods.answer import Answer
+from attnvis.methods.answer import Answer, Stability
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Box, ClassScore, Photo, Placement
 
@@ -74,6 +74,7 @@ def described(answer: Answer) -> dict[str, Any]:
         "class_score": answer.class_score and asdict(answer.class_score),
         "sign_margin": answer.sign_margin,
         "p_value": answer.p_value,
+        "stability": stability_entry(answer.stability),
         "predicted": [[name, probability] for name, probability in answer.predicted],
     }
 
@@ -172,6 +173,25 @@ def checked_margin(margin: Any) -> float | None:
     return margin
 
 
+def stability_entry(stability: Stability | None) -> dict[str, Any] | None:
+    """Its numbers; NaN, which JSON does not have, is null."""
+    if stability is None:
+        return None
+    worst = None if math.isnan(stability.worst) else stability.worst
+    return {"worst": worst, "change": stability.change, "spread": stability.spread}
+
+
+def checked_stability(entry: Mapping[str, Any] | None) -> Stability | None:
+    """Raises ValueError for what are no such numbers."""
+    if entry is None:
+        return None
+    worst = math.nan if entry["worst"] is None else float(entry["worst"])
+    spread, change = float(entry["spread"]), str(entry["change"])
+    if not (-1.001 < worst < 1.001 or math.isnan(worst)) or not 0 <= spread < math.inf:
+        raise ValueError("its stability is none")
+    return Stability(worst, change, spread)
+
+
 def checked_score(record: Mapping[str, Any] | None) -> ClassScore | None:
     """What an answer says of its class; maps of before version 0.2 say nothing.
 
@@ -232,5 +252,6 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
         class_score=checked_score(entry.get("class_score")),
         sign_margin=checked_margin(entry.get("sign_margin")),
         p_value=checked_margin(entry.get("p_value")),
+        stability=checked_stability(entry.get("stability")),
         predicted=tuple((str(name), float(chance)) for name, chance in entry.get("predicted", ())),
     )

@@ -29,12 +29,15 @@ __all__ = [
 ]
 
 CLASS = ("class_index", "class_probability", "class_logit", "class_rank")  # of the class that was asked for
+STABILITY = ("worst_correlation", "spread")  # of the maps of the changed photos
+LATER = ("p_value", *STABILITY)  # columns that rows of earlier versions have not
 FILES = ("map", "overlay", "panel")
 NUMBERS = (
     *("index", "height", "width", "patches", "rows", "columns", "probability"),
     *CLASS,
     "sign_margin",
     "p_value",
+    *STABILITY,
     *DESCRIPTIONS,
 )
 EVERY = ("height", "width", "patches", "rows", "columns", "perplexity", "max_times_uniform")
@@ -45,6 +48,7 @@ COLUMNS = (
     *CLASS,
     "sign_margin",
     "p_value",
+    *STABILITY,
     *DESCRIPTIONS,
     *FILES,
     "seal",
@@ -71,6 +75,8 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         row["sign_margin"] = answer.sign_margin
     if answer.p_value is not None:
         row["p_value"] = answer.p_value
+    if answer.stability is not None:
+        row |= dict(zip(STABILITY, (answer.stability.worst, answer.stability.spread), strict=True))
     return answer.diagnostics | row
 
 
@@ -201,7 +207,7 @@ def row_seal(folder: Path, row: Mapping[str, Any], digests: Mapping[str, str] | 
 
 
 def text_seal(row: Mapping[str, Any]) -> str:
-    names = [name for name in COLUMNS if name != "seal" and (name != "p_value" or row.get(name))]  # it is new
+    names = [name for name in COLUMNS if name != "seal" and (name not in LATER or row.get(name))]
     texts = ["" if row.get(name) is None else str(row[name]) for name in names]
     return json_digest(list(map(as_written, texts)))
 

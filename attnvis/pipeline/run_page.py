@@ -158,6 +158,7 @@ def badges_of(row: Mapping[str, object]) -> list[str]:
         "nearly uniform": perplexity > NEARLY_UNIFORM * patches,
         "saturated": saturated == 1,
         "unlikely": number(row.get("class_probability")) < UNLIKELY,
+        "turns over": number(row.get("worst_correlation")) < 0,
         "chance": number(row.get("p_value")) > CHANCE,
         "free sign": number(row.get("sign_margin")) < FREE_SIGN,
     }

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import no_network
-from fake_features import B, CATEGORIES, normal, tiled, two_photos
+from fake_features import CATEGORIES, B, normal, tiled, two_photos
 from scipy.stats import kstest, norm
 
 from attnvis.attention.null import NullMaps, class_scores, ordered_noise, p_values
@@ -125,7 +126,9 @@ def test_at_the_command_line_the_record_the_page_and_the_maps_have_it(attnvis, c
     assert ended.code == 0, ended
     values = [row["p_value"] for row in records()]
     assert all(0 < float(value) <= 1 for value in values[:2]) and values[2] == ""
-    assert ("chance" in open("out/index.html").read()) == any(float(value) > 0.05 for value in values[:2])
+    assert ("chance" in Path("out/index.html").read_text("utf-8")) == any(
+        float(value) > 0.05 for value in values[:2]
+    )
     ended = attnvis("redraw", "out", "hydra.run.dir=again")
     assert ended.code == 0 and [row["p_value"] for row in records("again")] == values
     assert "give 0 for no p value" in attnvis("run", "cat.png", "random_classes=-1").complaint

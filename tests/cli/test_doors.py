@@ -110,7 +110,7 @@ def table():
 MEANINGS = list(table())
 
 MISTAKES = [  # group, text, what the sentence says
-    *(("query", text, "there are box, class, contrast, distance") for text in ("", "points:1,2", "Mean:", "foo(1)")),
+    *(("query", text, "there are box, class, contrast") for text in ("", "points:1,2", "Mean:", "foo(1)")),
     ("query", "120,80", "a point is written point:120,80"),
     ("query", "1,2,3,4", "a box is written box:1,2,3,4"),
     ("query", "Point:1,2", "did you mean point?"),

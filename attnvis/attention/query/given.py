@@ -1,30 +1,40 @@
 """What the user brings: another photo, a mask of this one, a vector from a file."""
 
 import functools
-import io
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnvis.attention.query.patches import (
     labels,
     mask_shares,
     named_placements,
+    numbered,
     polygon_shares,
     weighted_mean,
 )
-from attnvis.files import read_bytes
-from attnvis.types import Features, PhotoError, Query
+from attnvis.types import Features, PhotoError, Placement, Query
 
-__all__ = ["Encode", "Exemplar", "exemplar", "mask", "part_of_photo", "vector"]
+__all__ = ["Exemplar", "Mask", "Outside", "Vectors", "exemplar", "look_at", "mask", "vector"]
 
-Encode = Callable[[str], Iterable[Sequence[Features]]]  # photos by their name -> each one's layers
+PREPARED = "attnvis.explain does, and so does attnvis.pipeline.preparing.prepared(query, ...)"
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What a query may see beside the photo that is asked; each raises ValueError for what is none."""
+
+    encode: Callable[[str], Iterable[Sequence[Features]]]  # photos by their name -> each one's layers
+    read_mask: Callable[[str], Bool[np.ndarray, "H W"]]  # a picture's file -> where it is light
+    read_vectors: Callable[[str], Float[Tensor, "Q D"]]  # a file of numbers
+
+
 NUMBER = r"\s*-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
 
 
@@ -36,8 +46,7 @@ def exemplar(features: Features, photo: str) -> Query:
     before the first photo (`language.prepare`), once.  Raises ValueError where that was not done.
     """
     raise ValueError(
-        f"query exemplar:{photo} sees another photo, and no network was given to see it with; "
-        "attnvis.explain and attnvis.methods.exemplars.prepared give one"
+        f"query exemplar:{photo} sees another photo, and no network was given to see it with; {PREPARED}"
     )
 
 
@@ -56,12 +65,12 @@ class Exemplar:
         )
 
 
-def look_at(photo: str, encode: Encode) -> Exemplar:
+def look_at(photo: str, outside: Outside) -> Exemplar:
     """The mean over the photos of their mean patch, or of the part that is meant, layer by layer."""
     name, part = part_of_photo(photo)
     totals: dict[str, Tensor] = {}
     count = 0
-    for layers in encode(name):
+    for layers in outside.encode(name):
         count += 1
         for features in layers:
             vectors = part(features).vectors.double()
@@ -95,15 +104,35 @@ def mask(features: Features, shape: str) -> Query:
     that was seen, or a picture has another size.
     """
     corners = as_corners(shape)
-    pixels = None if corners else read_mask(shape)
+    if not corners:
+        raise ValueError(f"query mask:{shape} sees a file, and nobody read it; {PREPARED}")
+    return part_of(features, shape, lambda placement: polygon_shares(placement, corners))
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A mask whose file was read: a query function."""
+
+    shape: str
+    pixels: Bool[np.ndarray, "H W"]
+
+    def __call__(self, features: Features) -> Query:
+        height, width = self.pixels.shape
+        for name, placement in named_placements(features):
+            if self.pixels.shape != placement.size:
+                tall, wide = placement.size
+                raise PhotoError(
+                    f"the mask {self.shape} has {width}x{height} pixels and the photo {name} {wide}x{tall}"
+                )
+        query = part_of(features, self.shape, lambda placement: mask_shares(placement, self.pixels))
+        return replace(query, text=f"mask:{self.shape}")
+
+
+def part_of(features: Features, shape: str, shares_of: Callable[[Placement], Float[Tensor, " N"]]) -> Query:
+    """The mean patch of a part of every photo; raises PhotoError where none of it was seen."""
     shares = []
     for name, placement in named_placements(features):
-        if pixels is not None and pixels.shape != placement.size:
-            (height, width), (tall, wide) = pixels.shape, placement.size
-            raise PhotoError(
-                f"the mask {shape} has {width}x{height} pixels and the photo {name} {wide}x{tall}"
-            )
-        areas = mask_shares(placement, pixels) if pixels is not None else polygon_shares(placement, corners)
+        areas = shares_of(placement)
         if not areas.sum() > 0:
             height, width = placement.size
             raise PhotoError(
@@ -128,72 +157,30 @@ def as_corners(shape: str) -> list[tuple[float, float]]:
     return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
-@functools.lru_cache(maxsize=8)
-def read_mask(file: str) -> np.ndarray:
-    """[height, width], whether a pixel is light.  Raises ValueError for what is no picture."""
-    from PIL import Image
-
-    try:
-        picture = Image.open(io.BytesIO(read_bytes(Path(file)))).convert("L")
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"mask {file} is neither a polygon, x,y,x,y,x,y, nor a picture that is read ({one_line(error)})"
-        ) from None
-    return np.asarray(picture) > 127
-
-
 def vector(features: Features, file: str) -> Query:
     """q = the numbers of a file, .npy or .safetensors (of one tensor): [D], or [Q, D] for several.
 
-    Raises ValueError where it cannot be read, and where the numbers are not as many as a patch has.
+    It is read before the first photo, by `language.prepare`.  Raises ValueError where that was not done, and
+    where the numbers are not as many as a patch has.
     """
-    rows = read_vectors(file)
-    photos, _, channels = features.tokens.shape
-    if rows.shape[1] != channels:
-        raise ValueError(
-            f"the vector of {file} has {rows.shape[1]} numbers, "
-            f"and the patches of layer {features.layer} have {channels}"
-        )
-    name = Path(file).name
-    texts = (name,) if len(rows) == 1 else tuple(f"{name} #{number}" for number in range(1, len(rows) + 1))
-    vectors = rows.to(features.tokens).expand(photos, -1, -1)
-    return Query(vectors, (texts,) * photos, marks=(None,) * len(rows))
+    raise ValueError(f"query vector:{file} sees a file, and nobody read it; {PREPARED}")
 
 
-@functools.lru_cache(maxsize=8)
-def read_vectors(file: str) -> Float[Tensor, "Q D"]:
-    """Raises ValueError for what holds no vector."""
-    try:
-        content = read_bytes(Path(file))
-        if file.endswith(".npy"):
-            numbers = torch.from_numpy(
-                np.asarray(np.load(io.BytesIO(content), allow_pickle=False), np.float64)
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Vectors that were read from a file: a query function."""
+
+    file: str
+    rows: Float[Tensor, "Q D"]
+
+    def __call__(self, features: Features) -> Query:
+        photos, _, channels = features.tokens.shape
+        if self.rows.shape[1] != channels:
+            raise ValueError(
+                f"the vector of {self.file} has {self.rows.shape[1]} numbers, "
+                f"and the patches of layer {features.layer} have {channels}"
             )
-        else:
-            numbers = only_tensor(content, file)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"no vector can be read from {file} ({one_line(error)}); give a .npy or .safetensors"
-        ) from None
-    if numbers.ndim not in (1, 2) or not numbers.numel() or not numbers.isfinite().all():
-        raise ValueError(
-            f"{file} holds {list(numbers.shape)}; a query's vector is [D], several are [Q, D], all finite"
-        )
-    return numbers.reshape(-1, numbers.shape[-1])
-
-
-def only_tensor(content: bytes, file: str) -> Tensor:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        tensors = load(content)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from None
-    if len(tensors) != 1:
-        raise ValueError(f"it holds {len(tensors)} tensors, and one is wanted")
-    return next(iter(tensors.values())).double()
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        vectors = self.rows.to(features.tokens).expand(photos, -1, -1)
+        count = len(self.rows)
+        texts = numbered(Path(self.file).name, count)
+        return Query(vectors, (texts,) * photos, text=f"vector:{self.file}", marks=(None,) * count)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from attnvis.attention.grammar import divide
 from attnvis.attention.query import algebra
-from attnvis.attention.query.given import Encode, look_at
-from attnvis.attention.query.kinds import KINDS, QueryFunction, box, class_, exemplar, point
+from attnvis.attention.query.given import Mask, Outside, Vectors, as_corners, look_at
+from attnvis.attention.query.kinds import KINDS, QueryFunction, box, class_, exemplar, mask, point, vector
 from attnvis.attention.query.patches import numbered
 from attnvis.attention.spec import NUMBERS, format_function, parse_function
 from attnvis.types import Features, Query
@@ -69,24 +69,28 @@ class Formula:
         return [replace(query, text=text) for query in queries]
 
 
-def prepare(function: QueryFunction, encode: Encode) -> QueryFunction:
-    """The query, once what it sees beside the photo that is asked has been looked at: exemplars, wherever
-    they stand.
+def prepare(function: QueryFunction, outside: Outside) -> QueryFunction:
+    """The query, once what it sees beside the photo that is asked has been looked at: exemplars, masks and
+    vectors from files, wherever they stand.
 
-    `encode` gives photos' features by a name.  Raises what it raises, and what `parse` does.
+    Raises what `outside` raises, and what `parse` does.
     """
     if not isinstance(function, partial):
         return function
     settings = function.keywords
     if function.func is exemplar:
-        return look_at(settings["photo"], encode)
+        return look_at(settings["photo"], outside)
+    if function.func is mask and not as_corners(settings["shape"]):
+        return Mask(settings["shape"], outside.read_mask(settings["shape"]))
+    if function.func is vector:
+        return Vectors(settings["file"], outside.read_vectors(settings["file"]))
     if function.func is several:
         entries = [settings["of"]] if isinstance(settings["of"], str) else settings["of"]
         functions = [parse(entry) if isinstance(entry, str) else entry for entry in entries]
-        return partial(several, of=[prepare(entry, encode) for entry in functions])
+        return partial(several, of=[prepare(entry, outside) for entry in functions])
     if function.func is formula:
         node = algebra.read(settings["text"])
-        functions_of = {term.text: prepare(parse_term(term.text), encode) for term in algebra.terms(node)}
+        functions_of = {term.text: prepare(parse_term(term.text), outside) for term in algebra.terms(node)}
         return Formula(node, functions_of.__getitem__)
     return function
 

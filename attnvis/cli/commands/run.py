@@ -45,6 +45,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.backbone.cache import remembered
     from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.run_folder import RunWriter
+    from attnvis.pipeline.stability import StableMethod
     from attnvis.pipeline.streaming import stream
 
     check_logger(plain(cfg.logger), cfg.name)
@@ -65,6 +66,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     else:
         decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
     method = make_method(backbone, network, preprocessing, paths)
+    asked = StableMethod(method, preprocessing) if cfg.stability else method
     plan = RunPlan(
         paths=paths,
         style=style,
@@ -81,7 +83,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     with RunWriter(folder, plan, resume=cfg.resume) as results:
         outcomes = stream(
             (paths[index] for index in results.left),
-            method,
+            asked,
             preprocessing,
             batch_size=cfg.batch_size,
             workers=workers,
@@ -100,7 +102,7 @@ def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
     of the run that concern it.
     """
     from attnvis.methods.attention import AttentionMethod
-    from attnvis.methods.exemplars import prepared
+    from attnvis.pipeline.preparing import prepared
     from attnvis.methods.saliency import SaliencyMethod
 
     config: dict[str, Any] = plain(cfg)

@@ -236,8 +236,8 @@ def tracker_of(folder: Path, settings: dict[str, Any], axes: dict[str, str]) -> 
 def scale(inputs: Inputs) -> None:
     """Every query under every scaling and normaliser."""
     from attnvis.experiments.sweep.job import GridWriter
-    from attnvis.methods.exemplars import prepared
     from attnvis.methods.settings import SettingGrid
+    from attnvis.pipeline.preparing import prepared
     from attnvis.pipeline.streaming import stream
 
     settings = inputs.settings

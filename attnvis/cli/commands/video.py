@@ -34,8 +34,8 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.backbone.cache import pace_book
     from attnvis.data.video import examine, frames
     from attnvis.methods.attention import AttentionMethod, steady
-    from attnvis.methods.exemplars import prepared
     from attnvis.pipeline.plan import RunPlan
+    from attnvis.pipeline.preparing import prepared
     from attnvis.pipeline.resume import PlannedPhoto
     from attnvis.pipeline.tracking import Tracker
     from attnvis.pipeline.video import as_batch, attend_frames

@@ -13,7 +13,7 @@ from attnvis.attention.query import several
 from attnvis.attention.query.language import build_queries, parse
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
-from attnvis.methods.exemplars import prepared
+from attnvis.pipeline.preparing import prepared
 from attnvis.types import Preprocessing
 
 HOW = Preprocessing(size=64, fit="stretch", mean=(0.5, 0.4, 0.3), std=(1.0, 1.0, 1.0))

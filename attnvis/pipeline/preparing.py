@@ -1,0 +1,94 @@
+"""A query that sees other photos or files, prepared: they are read once, before the first photo."""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from attnvis.attention.query.given import Outside
+from attnvis.attention.query.kinds import QueryFunction
+from attnvis.attention.query.language import prepare
+from attnvis.data.decoding import load
+from attnvis.data.paths import find
+from attnvis.data.preprocessing import collate
+from attnvis.files import read_bytes
+from attnvis.methods.attention import Encoder
+from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
+
+__all__ = ["prepared", "read_mask", "read_vectors"]
+
+
+def prepared(
+    query: QueryFunction, backbone: Encoder, how: Preprocessing, photos: Sequence[Source | Photo] = ()
+) -> QueryFunction:
+    """The query with its exemplars looked at and its files read; one without any is itself.
+
+    photos: the run's own, for exemplar:run; files, or what was decoded.  Raises ValueError for an exemplar
+    that is no photo, and for files that hold no mask or no vector.
+    """
+
+    def encode(name: str) -> Iterator[Sequence[Features]]:
+        for source in photos if name == "run" else photos_named(name):
+            try:
+                yield backbone(collate([as_photo(source, how)], how))
+            except PhotoError as error:
+                if name != "run":  # what is wrong with a photo of its own the run says when its turn comes
+                    raise ValueError(f"query exemplar:{name}: {error}") from None
+
+    return prepare(query, Outside(encode, read_mask, read_vectors))
+
+
+def as_photo(source: Source | Photo, how: Preprocessing) -> Photo:
+    if isinstance(source, Photo):
+        return source
+    return load(source, short=how.size, depth=how.depth, truncated=how.truncated)
+
+
+def photos_named(name: str) -> list[Source]:
+    """Raises ValueError: without an exemplar no photo can be asked."""
+    try:
+        return find(name)
+    except PhotoError as error:
+        raise ValueError(f"query exemplar:{name}: {error}") from None
+
+
+def read_mask(file: str) -> Bool[np.ndarray, "H W"]:
+    """Where a picture is light.  Raises ValueError for what is none."""
+    try:
+        return load(Path(file)).pixels.mean(2) > 127
+    except PhotoError as error:
+        raise ValueError(f"mask:{file} is no polygon, x,y,x,y,x,y, and no picture: {error}") from None
+
+
+def read_vectors(file: str) -> Float[Tensor, "Q D"]:
+    """Raises ValueError for what holds no vector."""
+    try:
+        content = read_bytes(Path(file))
+        numbers = only_array(content) if file.endswith(".npy") else only_tensor(content)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"no vector can be read from {file} ({reason}); give a .npy or .safetensors"
+        ) from None
+    if numbers.ndim not in (1, 2) or not numbers.numel() or not numbers.isfinite().all():
+        raise ValueError(
+            f"{file} holds {list(numbers.shape)}; a query's vector is [D], several are [Q, D], all finite"
+        )
+    return numbers.reshape(-1, numbers.shape[-1])
+
+
+def only_array(content: bytes) -> Tensor:
+    return torch.from_numpy(np.asarray(np.load(io.BytesIO(content), allow_pickle=False), np.float64))
+
+
+def only_tensor(content: bytes) -> Tensor:
+    tensors = load_tensors(content)
+    if len(tensors) != 1:
+        raise ValueError(f"it holds {len(tensors)} tensors, and one is wanted")
+    return next(iter(tensors.values())).double()
