@@ -2,9 +2,10 @@
 
     python scripts/measure_shards.py FOLDER --photos 2000 --size 250
 
-The photos of FOLDER come again and again until there are so many.  Core-ms a photo: user and system time of a
-command and of its processes, less that of the same command on one photo; start: that, in core-s.  MB: of all of its processes together (their proportional
-set size), looked at twice a second, the highest, and its means over the second and over the last quarter.
+The photos of FOLDER come again and again until there are so many.  Core-ms a photo: user and system time of
+a command and of its processes, less that of the same command on one photo, which is start, in core-s.
+MB: of all of its processes together (their proportional set size), looked at twice a second: the highest,
+and the means over the second and over the last quarter.
 """
 
 import argparse
