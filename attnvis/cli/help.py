@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attnvis import catalogue
-from attnvis.cli.commands.command import Command
+from attnvis.cli.commands.command import IN_SHARDS, Command
 from attnvis.cli.commands.registry import COMMANDS
 from attnvis.cli.config import settings_of
 
@@ -102,6 +102,8 @@ def options_for(group: str, command: Command) -> list[str]:
     if group == "experiment":  # each says in its sentence which command it is for
         mention = f"attnvis {command.name} "
         options = [option for option in options if mention in catalogue.sentence(f"experiment/{option}")]
+    if group == "launcher" and not command.in_shards:
+        options = [option for option in options if option not in IN_SHARDS]
     if group in command.axes:  # there they are several anyway
         options = [option for option in options if option != "several"]
     return options

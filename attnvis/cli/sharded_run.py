@@ -387,6 +387,7 @@ def do_all(
         with contextlib.suppress(OSError):  # a full disk has been reported already
             merge(folder, plan, run, tracker)
         raise
+    (folder / "slurm.json").unlink(missing_ok=True)  # none of its jobs waits any more
     display.show(last=True)
     return conclude(folder, plan, run, tracker, again)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attnvis import catalogue
 from attnvis.attention.grammar import QUOTED
-from attnvis.cli.commands.command import Command
+from attnvis.cli.commands.command import IN_SHARDS, Command
 from attnvis.cli.config import hint, leaves, settings_of
 from attnvis.cli.messages import fail
 from attnvis.cli.quoting import SEVERAL_TEXTS, TEXTS, as_texts, is_readable, quoted
@@ -81,7 +81,7 @@ def to_override(word: str, command: Command, multirun: bool, folders: Sequence[P
         return [axis_override(key, value, command, folders)]
     if command.takes_query and is_in_words(key, value):
         return stage_overrides(key, value, command, multirun, folders)
-    if key == "launcher" and value in ("local", "ray") and not command.in_shards:
+    if key == "launcher" and value in IN_SHARDS and not command.in_shards:
         fail(f"launcher={value} is for attnvis run; {command.name} takes joblib or slurm", code=2)
     if bare_key == "name" and ".." in re.split(r"[^\w.-]", value):
         fail(

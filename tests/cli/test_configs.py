@@ -93,7 +93,12 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
 
 @pytest.mark.parametrize("verb", registry.COMMANDS)
 def test_every_verb_has_a_config_and_a_script(verb):
-    given = {"redraw": ["run=somewhere"], "calibrate": ["images=somewhere"], "video": ["clip=somewhere"]}
+    given = {
+        "redraw": ["run=somewhere"],
+        "calibrate": ["images=somewhere"],
+        "video": ["clip=somewhere"],
+        "status": ["folder=somewhere"],
+    }
     cfg = composed(*given.get(verb, []), verb=verb)
     config.require(cfg, verb)
     assert "name" in cfg and "trust" in cfg

@@ -68,11 +68,13 @@ def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
                         file,
                         key,
                     )
-    own = yaml.safe_load((ROOT / "configs" / "run.yaml").read_text()).keys() - {"defaults", "hydra"}
+    settings = yaml.safe_load((ROOT / "configs" / "run.yaml").read_text())
+    own = settings.keys() - {"defaults", "hydra", "shards"}
     shared = [
         "preprocess.fit",
         "preprocess.size",
         *(f"cache.{key}" for key in ("use", "folder", "storage", "limit")),
+        *(f"shards.{key}" for key in settings["shards"]),
     ]
     for key in [*own, *shared]:
         assert re.search(rf"^  {re.escape(key)}=\S+  +\S", text, re.MULTILINE), key
@@ -80,7 +82,7 @@ def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
 
 def test_the_words_alone_say_what_verbs_there_are(attnvis):
     lines = attnvis("--help").out.splitlines()
-    for verb in ("run", "sweep", "redraw", "cache", "backbones", "calibrate", "video", "explore"):
+    for verb in ("run", "sweep", "redraw", "cache", "backbones", "calibrate", "video", "explore", "evaluate", "status"):
         (line,) = (line for line in lines if line.startswith(f"  attnvis {verb} "))
         first = (ROOT / "configs" / f"{verb}.yaml").read_text().splitlines()[0]
         assert line.endswith(first.removeprefix("# ")) and len(first) > 20
@@ -144,3 +146,11 @@ def test_help_shows_how_a_stage_is_typed_in_one_word(attnvis):
         ):
             assert typed in text, (verb, typed)
         assert ("query=class,mean" in text.partition("settings:")[0]) == (verb != "video")
+
+
+def test_only_a_run_offers_the_launchers_of_shards(attnvis):
+    offered = {
+        verb: re.findall(r"^  (local|ray) +\S", attnvis(verb, "--help").out, re.M)
+        for verb in ("run", "sweep")
+    }
+    assert offered == {"run": ["local", "ray"], "sweep": []}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.dataset
+import pyarrow.parquet
 import pytest
 import torch
 from conftest import Page, records
@@ -43,10 +44,10 @@ def sharded(attnvis, photos, monkeypatch):
     monkeypatch.setattr(sharded_run, "launched", here_and_now)
     threads = torch.get_num_threads()
 
-    def call(*words, folder="out"):
+    def call(*words, folder="out", images="album"):
         if words[:1] == ("--resume",):
             return attnvis("run", *words)
-        return attnvis("run", "album", "launcher=local", *SMALL, f"hydra.run.dir={folder}", *words)
+        return attnvis("run", images, "launcher=local", *SMALL, f"hydra.run.dir={folder}", *words)
 
     yield call
     torch.set_num_threads(threads)
@@ -80,6 +81,25 @@ def test_maps_are_those_of_the_plain_run_in_half_precision(sharded, attnvis):
         for name in ("scores", "logits", "weights"):
             exact = getattr(answer.attention, name).flatten().numpy()
             assert np.allclose(row[name], exact, rtol=2**-10, atol=2**-23), name
+
+
+def test_photos_in_tars_and_in_parquet_have_the_rows_of_the_files(sharded, photos):
+    files = sorted(photos.iterdir())
+    Path("tars").mkdir()
+    for number in range(3):
+        with tarfile.open(f"tars/{number}.tar", "w") as tar:
+            for path in files[4 * number : 4 * number + 4]:
+                tar.add(path, path.name)
+    pictures = [{"bytes": path.read_bytes(), "path": path.name} for path in files]
+    pyarrow.parquet.write_table(pyarrow.table({"image": pictures}), "photos.parquet")
+    sharded()
+    for images, folder in (("tars/*.tar", "out-tars"), ("photos.parquet", "out-table")):
+        assert "9 photos done" in sharded(folder=folder, images=images).out
+        for row, other in zip(rows(folder), rows(), strict=True):
+            for name in row.keys() - {"photo", "path", "reason", "map", "overlay", "panel"}:
+                assert row[name] == other[name] or row[name] != row[name], name
+    assert rows("out-tars")[1]["path"] == "tars/0.tar::001.png"
+    assert rows("out-table")[1]["path"] == "photos.parquet::1"
 
 
 def test_the_same_command_does_only_what_is_missing(sharded, monkeypatch):
@@ -235,6 +255,13 @@ def test_a_stop_keeps_what_was_done_and_says_how_to_go_on(sharded, monkeypatch):
     assert Path("out/index.html").exists() and [row["index"] for row in rows()] == [0, 1, 2, 3]
     assert "9 photos done" in sharded("--resume", "out").out
     assert [row["index"] for row in rows()] == list(range(COUNT))
+
+
+def test_several_settings_are_done_one_after_the_other_each_in_shards(sharded):
+    assert sharded("-m", "scaling=none,zscore", "maps=false").code == 1
+    for number, scaling in enumerate(("none()", "zscore")):
+        scalings = {row["scaling"] for row in rows(f"out/{number}") if row["status"] == "done"}
+        assert len(scalings) == 1 and scalings.pop().startswith(scaling.rstrip("()"))
 
 
 @pytest.mark.parametrize("launcher", ["local", "ray"])

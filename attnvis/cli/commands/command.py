@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Command", "Comparison"]
+__all__ = ["IN_SHARDS", "Command", "Comparison"]
+
+IN_SHARDS = ("local", "ray")  # launchers of shards alone; slurm does both
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -94,6 +95,7 @@ def start(cores: tuple[int, ...], begin: Callable[[], None] | None) -> None:
             os.sched_setaffinity(0, cores)
     for name in THREADS:
         os.environ[name] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's to hear, which ends this process
     if begin is not None:
         begin()
 

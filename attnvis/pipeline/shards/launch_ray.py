@@ -7,6 +7,8 @@ keeps its network from task to task; with GPUs Ray starts one a task, or it woul
 
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -45,7 +47,10 @@ def do_on_ray(
         raise UnavailableError(NO_RAY) from None
     os.environ.setdefault("RAY_task_oom_retries", str(tries - 1))  # else for ever
     where: dict[str, Any] = {} if address == "auto" else {"address": address}
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(**where, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray's own would end the command without its page
     try:
 
         def do(number: int) -> str:
