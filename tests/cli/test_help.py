@@ -37,12 +37,17 @@ for words in {LIGHT!r}:
 
 def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
     text = attnvis("run", "--help").out
+    measured = attnvis("evaluate", "--help").out
+    assert "the mean z-score of the map at the fixations; 0 is chance; needs fixations" in measured
     anatomy = {"backbone.stages", "backbone.head", "backbone.net"}
     for folder in (ROOT / "configs").iterdir():
         if not folder.is_dir():
             continue
         if folder.name in ("preprocess", "cache"):
             assert f"{folder.name}=..." not in text, "there is nothing to choose"
+            continue
+        if folder.name == "metric":
+            assert "metric=..." in measured and "metric=..." not in text
             continue
         assert f"{folder.name}=..." in text
         for file in folder.glob("*.yaml"):
