@@ -1,5 +1,4 @@
-"""Every metric beside a published implementation on the same maps: `.ci/oracles` makes the environment for
-it.
+"""Every metric beside a published implementation on the same maps, in the environment of `.ci/oracles`.
 
     python scripts/measure_metrics.py           # the table; exits with 1 where a difference has no reason
     python scripts/measure_metrics.py --speed   # one metric of 10,000 maps, beside pysaliency's loop
@@ -86,7 +85,7 @@ def random_truth(seed: int = 1) -> Truth:
 
 def rows() -> list[Row]:
     """All of them.  Raises ImportError where a library is missing."""
-    np.trapz = np.trapezoid  # type: ignore[attr-defined]
+    np.trapz = np.trapezoid  # type: ignore[attr-defined]  # noqa: NPY201
     truth = random_truth()
     return [
         *fixation_rows(truth),
@@ -116,14 +115,14 @@ def fixation_rows(truth: Truth) -> list[Row]:
     blurred = pysaliency.FixationMap(stimuli, gaze, kernel_size=35.0, convolution_mode="nearest")
 
     def model(values: np.ndarray) -> Any:
-        class Given(pysaliency.SaliencyMapModel):
+        class Given(pysaliency.SaliencyMapModel):  # type: ignore[name-defined]
             def _saliency_map(self, stimulus: np.ndarray) -> np.ndarray:
                 return values if stimulus.shape[:2] == SIZE else np.zeros(stimulus.shape[:2])
 
         return Given()
 
     def density(values: np.ndarray) -> Any:
-        class Given(pysaliency.Model):
+        class Given(pysaliency.Model):  # type: ignore[name-defined]
             def _log_density(self, stimulus: np.ndarray) -> np.ndarray:
                 uniform = np.full(stimulus.shape[:2], 1 / np.prod(stimulus.shape[:2]))
                 return np.log(values if stimulus.shape[:2] == SIZE else uniform)
@@ -177,10 +176,13 @@ def fixation_rows(truth: Truth) -> list[Row]:
             reason="ties: MATLAB's counting, which ours repeats, ranks tied fixations as if they came first",
         ),
         Row(fixations.sauc, "pysaliency AUC shuffled", shuffled, truth),
-        Row(fixations.nss, "pysaliency NSS", lambda s: their.NSS(s, places[:, 1], places[:, 0]).mean(),
-        truth), Row(fixations.cc, "pysaliency CC", lambda s: their.CC(s, blurred.saliency_map(stimuli[0])),
-        truth), Row(fixations.sim, "pysaliency SIM", lambda s: their.SIM(s, blurred.saliency_map(stimuli[0])),
-        truth), Row(fixations.kl, "pysaliency MIT_KLDiv", lambda s: their.MIT_KLDiv(s, looks), truth), Row(
+        Row(
+            fixations.nss, "pysaliency NSS", lambda s: their.NSS(s, places[:, 1], places[:, 0]).mean(), truth
+        ),
+        Row(fixations.cc, "pysaliency CC", lambda s: their.CC(s, blurred.saliency_map(stimuli[0])), truth),
+        Row(fixations.sim, "pysaliency SIM", lambda s: their.SIM(s, blurred.saliency_map(stimuli[0])), truth),
+        Row(fixations.kl, "pysaliency MIT_KLDiv", lambda s: their.MIT_KLDiv(s, looks), truth),
+        Row(
             partial(fixations.kl, convention="pysaliency"),
             "pysaliency image_based_kl_divergence",
             lambda s: their.image_based_kl_divergence(s, looks),
@@ -285,11 +287,14 @@ def region_rows(truth: Truth) -> list[Row]:
             left_out=("level",),
             reason="a level map has no range",
         ),
-        Row(partial(regions.pxap, side=0), "scikit-learn average_precision_score", binned, truth,
-        name="pxap"), Row(partial(boxes.max_box_acc, side=0), "plain loop over OpenCV", partial(box_loop,
-        mask), truth), Row(partial(boxes.max_box_acc_v2, side=0), "plain loop over OpenCV",
-        partial(box_loop_v2, mask),
-    truth), ]
+        Row(
+            partial(regions.pxap, side=0), "scikit-learn average_precision_score", binned, truth, name="pxap"
+        ),
+        Row(partial(boxes.max_box_acc, side=0), "plain loop over OpenCV", partial(box_loop, mask), truth),
+        Row(
+            partial(boxes.max_box_acc_v2, side=0), "plain loop over OpenCV", partial(box_loop_v2, mask), truth
+        ),
+    ]
 
 
 def box_loop(mask: np.ndarray, values: np.ndarray, least: float = 0.5, every_part: bool = False) -> float:
@@ -360,10 +365,11 @@ def faithfulness_rows() -> list[Row]:
     chance = torch.Generator().manual_seed(3)
     image = torch.randn(3, *SIZE, generator=chance, dtype=torch.float64)
     weights = torch.randn(5, 3 * SIZE[0] * SIZE[1], generator=chance, dtype=torch.float64) / 20
-    net = torch.nn.Linear(weights.shape[1], 5, bias=False).double()
-    net.weight.data.copy_(weights)
-    net = torch.nn.Sequential(torch.nn.Flatten(), net).eval()
-    examined = faithfulness.Examined(image, logits=lambda images: net(images), target=2)
+    layer = torch.nn.Linear(weights.shape[1], 5, bias=False).double()
+    layer.weight.data.copy_(weights)
+    net = torch.nn.Sequential(torch.nn.Flatten(), layer).eval()
+    target = int(net(image[None]).argmax())
+    examined = faithfulness.Examined(image, logits=net, target=target)
     steps = SIZE[0] * SIZE[1] // 90  # which divides the pixels: theirs takes whole steps
 
     def extractor(values: np.ndarray) -> Any:
@@ -381,7 +387,7 @@ def faithfulness_rows() -> list[Row]:
     def by_torchcam(kind: str, result: str, **settings: Any) -> Callable[[np.ndarray], float]:
         def value(values: np.ndarray) -> float:
             measure = getattr(torchcam, kind)(extractor(values), partial(torch.softmax, dim=-1), **settings)
-            measure.update(image[None], class_idx=2)
+            measure.update(image[None], class_idx=target)
             return measure.summary()[result]
 
         return value
@@ -394,7 +400,7 @@ def faithfulness_rows() -> list[Row]:
                 removed = np.sort(chosen[: round(values.size * percent / 100)])
                 filled = perturbing.noisy_linear_imputation(image.numpy().copy(), removed, noise=0.0)
                 with torch.no_grad():
-                    scores.append(net(torch.from_numpy(filled)[None]).softmax(1)[0, 2].item())
+                    scores.append(net(torch.from_numpy(filled)[None]).softmax(1)[0, target].item())
         return (np.mean(scores[:4]) - np.mean(scores[4:])) / 2
 
     return [
@@ -500,13 +506,14 @@ def print_table() -> bool:
             f"| {row.label} | {row.library} | {result.ours[2]:.9f} | {result.theirs[2]:.9f} "
             f"| {result.difference:.1e}{'' if is_close else ' !'} | {note} |"
         )
-    print(f"\nof a density; the differences over {len(KINDS)} maps of {SIZE[0]} x {SIZE[1]}: {',
-    '.join(KINDS)}") return all_close
+    kinds = ", ".join(KINDS)
+    print(f"\nof a density; the differences over {len(KINDS)} maps of {SIZE[0]} x {SIZE[1]}: {kinds}")
+    return all_close
 
 
 def print_speed(count: int = 10_000, rounds: int = 3) -> None:
     """CPU seconds, the least of some rounds that alternate."""
-    np.trapz = np.trapezoid  # type: ignore[attr-defined]
+    np.trapz = np.trapezoid  # type: ignore[attr-defined]  # noqa: NPY201
     their = importlib.import_module("pysaliency.metrics")
     roc = importlib.import_module("pysaliency.roc")
     torch.set_num_threads(1)
@@ -539,9 +546,10 @@ def print_speed(count: int = 10_000, rounds: int = 3) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter) parser.add_argument("--speed", action="store_true",
-    help="CPU time of many maps instead of the table") try:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser.add_argument("--speed", action="store_true", help="CPU time of many maps instead of the table")
+    try:
         if parser.parse_args().speed:
             print_speed()
         elif not print_table():

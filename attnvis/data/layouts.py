@@ -18,11 +18,11 @@ from jaxtyping import Float, Int
 from attnvis.data.samples import (
     Dataset,
     Sample,
-    SizesOnDemand,
     find_photo,
     list_photos,
     photo_size,
     read_grey,
+    sizes_on_demand,
 )
 from attnvis.data.truth import other_fixations
 from attnvis.types import Box, PhotoError, Truth, UnavailableError
@@ -72,7 +72,7 @@ def osie(folder: Path) -> Dataset:
         photos, observers = arrays["image"].astype(int), arrays["subject"].astype(int)
     paths = [find_photo(folder, ("images", "stimuli", "."), name) for name in names]
     return fixation_dataset(
-        "osie", names, paths, places=places, photos=photos, observers=observers, degree=24
+        "osie", names, paths, places=places, photos=photos, observers=observers, degree=24.0
     )
 
 
@@ -95,7 +95,7 @@ def osie_as_it_comes(folder: Path) -> Dataset:
         places=table[:, 2:],
         photos=table[:, 0].astype(int),
         observers=table[:, 1].astype(int),
-        degree=24,
+        degree=24.0,
     )
 
 
@@ -112,7 +112,7 @@ def mit1003(folder: Path) -> Dataset:
         raise ValueError(f"{folder} lacks ALLSTIMULI/ with photos, or ALLFIXATIONMAPS/, of MIT1003")
     points = [next(maps.glob(f"{path.stem}_fixPts.*"), None) for path in paths]
     blurred = [next(maps.glob(f"{path.stem}_fixMap.*"), None) for path in paths]
-    return point_dataset("mit1003", folder / "ALLSTIMULI", paths, points=points, blurred=blurred, degree=35)
+    return point_dataset("mit1003", folder / "ALLSTIMULI", paths, points=points, blurred=blurred, degree=35.0)
 
 
 def cat2000(folder: Path) -> Dataset:
@@ -129,7 +129,7 @@ def cat2000(folder: Path) -> Dataset:
     inner = [path.relative_to(photos) for path in paths]
     points = [existing(base / "FIXATIONLOCS" / name.with_suffix(".mat")) for name in inner]
     blurred = [existing(base / "FIXATIONMAPS" / name) for name in inner]
-    return point_dataset("cat2000", photos, paths, points=points, blurred=blurred, degree=38)
+    return point_dataset("cat2000", photos, paths, points=points, blurred=blurred, degree=38.0)
 
 
 def salicon(folder: Path) -> Dataset:
@@ -211,7 +211,7 @@ def fixation_dataset(
     blurred   files of the data set's own maps of where people looked
     lacking   numbers of photos of which there is no file of fixations
     """
-    sizes = SizesOnDemand(paths)
+    size_of = sizes_on_demand(paths)
     order = np.argsort(photos, kind="stable")
     places, photos = places[order], photos[order]
     observers = None if observers is None else observers[order]
@@ -223,13 +223,13 @@ def fixation_dataset(
         looks = None
         if blurred and (file := blurred[index]) is not None:
             looks = read_grey(file).astype(float)
-            if looks.shape != sizes[index]:
-                raise PhotoError(f"{file} is {looks.shape}, its photo {sizes[index]} (height, width)")
+            if looks.shape != size_of(index):
+                raise PhotoError(f"{file} is {looks.shape}, its photo {size_of(index)} (height, width)")
         truth = Truth(
-            sizes[index],
+            size_of(index),
             fixations=places[own],
             observers=None if observers is None else observers[own],
-            others=other_fixations(places, photos, index=index, sizes=sizes),
+            others=other_fixations(places, photos, index=index, size_of=size_of),
             looks=looks,
             degree=degree,
         )
@@ -421,7 +421,7 @@ def csv(folder: Path) -> Dataset:
     looked = [[row["fixation"] for row in each if "fixation" in row] for each in parsed]
     places = np.array([place for each in looked for place in each], float).reshape(-1, 3)
     photos = np.repeat(np.arange(len(names)), [len(each) for each in looked])
-    sizes = SizesOnDemand(paths)
+    size_of = sizes_on_demand(paths)
     known = {kind for each in parsed for row in each for kind in row} - {"name"}
     known = {{"fixation": "fixations", "box": "boxes", "class": "category"}.get(kind, kind) for kind in known}
     known |= {"others"} & ({"others"} if "fixations" in known else set())
@@ -429,12 +429,15 @@ def csv(folder: Path) -> Dataset:
     def read(index: int) -> Sample:
         each = parsed[index]
         own = photos == index
+        others = None
+        if len(places):
+            others = other_fixations(places[:, :2], photos, index=index, size_of=size_of)
         truth = Truth(
-            sizes[index],
+            size_of(index),
             fixations=places[own, :2] if own.any() else None,
             observers=places[own, 2].astype(int) if own.any() else None,
-            others=other_fixations(places[:, :2], photos, index=index, sizes=sizes) if len(places) else None,
-            mask=own_mask(file.parent, each, sizes[index]),
+            others=others,
+            mask=own_mask(file.parent, each, size_of(index)),
             boxes=tuple(row["box"] for row in each if "box" in row) or None,
             names=tuple(row.get("name", "") for row in each if "box" in row),
             category=next((row["class"] for row in each if "class" in row), ""),

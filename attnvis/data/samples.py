@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from attnvis.types import PhotoError, Truth
 
-__all__ = ["Dataset", "Sample", "SizesOnDemand", "find_photo", "list_photos", "photo_size", "read_grey"]
+__all__ = ["Dataset", "Sample", "find_photo", "list_photos", "photo_size", "read_grey", "sizes_on_demand"]
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 ORIENTATION = 0x0112  # of EXIF
@@ -56,17 +57,9 @@ class Dataset:
         return Dataset(self.layout, names, known=self.known, read=lambda index: self.read(indices[index]))
 
 
-class SizesOnDemand:
-    """(height, width) of each photo, read from its header when it is first asked for."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-        self.known: dict[int, tuple[int, int]] = {}
-
-    def __getitem__(self, index: int) -> tuple[int, int]:
-        if index not in self.known:
-            self.known[index] = photo_size(self.paths[index])
-        return self.known[index]
+def sizes_on_demand(paths: Sequence[Path]) -> Callable[[int], tuple[int, int]]:
+    """(height, width) by a photo's number, read from its header when it is first asked for."""
+    return cache(lambda index: photo_size(paths[index]))
 
 
 def photo_size(path: Path) -> tuple[int, int]:

@@ -2,10 +2,9 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -16,24 +15,23 @@ from attnvis.types import Box, PhotoError, Truth, find_class
 __all__ = ["Truth", "other_fixations", "read_truth", "resize_truth"]
 
 
-class Sizes(Protocol):
-    """(height, width) by a photo's number: a list, or what reads them when they are asked for."""
-
-    def __getitem__(self, index: int, /) -> tuple[int, int]: ...
-
-
 def other_fixations(
-    places: Float[np.ndarray, "F 2"], photos: Int[np.ndarray, " F"], *, index: int, sizes: Sizes
+    places: Float[np.ndarray, "F 2"],
+    photos: Int[np.ndarray, " F"],
+    *,
+    index: int,
+    size_of: Callable[[int], tuple[int, int]],
 ) -> Float[np.ndarray, "K 2"]:
     """The fixations (row, column) of all photos but number `index`, stretched from their photos to its size.
 
-    photos   the number of each fixation's photo
+    photos    the number of each fixation's photo
+    size_of   a photo's number -> its (height, width)
     """
     others = photos != index
     used = np.unique(photos[others])
     zooms = np.ones((int(photos.max(initial=0)) + 1, 2))
     for photo in used.tolist():
-        zooms[photo] = np.divide(sizes[index], sizes[photo])
+        zooms[photo] = np.divide(size_of(index), size_of(photo))
     return places[others] * zooms[photos[others]]
 
 

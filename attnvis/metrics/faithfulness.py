@@ -100,7 +100,7 @@ def insertion(
 def road(
     maps: Float[Tensor, "M H W"],
     examined: Examined,
-    percents: Sequence[float] = (20, 40, 60, 80),
+    percents: Sequence[float] = (20.0, 40.0, 60.0, 80.0),
     noise: float = 0.01,
     seed: int = 0,
     batch: int = 32,
@@ -313,7 +313,7 @@ def hat(like: Tensor) -> Float[Tensor, "1 1 3 3"]:
     return torch.outer(line, line)[None, None]
 
 
-def coarser_masks(unknown: Float[Tensor, "B 1 H W"]) -> list[Float[Tensor, "B 1 h w"]]:
+def coarser_masks(unknown: Float[Tensor, "B 1 H W"]) -> list[Float[Tensor, "B 1 _ _"]]:
     """On every second point, every fourth ...: 1 where all that the point reaches is unknown."""
     masks = []
     while min(unknown.shape[2:]) > 2 and unknown.any():
@@ -324,7 +324,7 @@ def coarser_masks(unknown: Float[Tensor, "B 1 H W"]) -> list[Float[Tensor, "B 1 
 
 
 def over_scales(
-    residual: Float[Tensor, "B 1 H W"], coarser: list[Float[Tensor, "B 1 h w"]]
+    residual: Float[Tensor, "B 1 H W"], coarser: list[Float[Tensor, "B 1 _ _"]]
 ) -> Float[Tensor, "B 1 H W"]:
     """The residual and its sums over ever wider neighbourhoods, each spread over where they came from."""
     kernel = hat(residual)

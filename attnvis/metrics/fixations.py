@@ -55,15 +55,15 @@ def sauc(maps: Float[Tensor, "M H W"], truth: Truth) -> Float[Tensor, " M"]:
     return chance_of_more(values[:, fixated(truth)], values[:, fixated_elsewhere(truth)])
 
 
-@metric("fixations", uniform=0.5, ranks=True)
+@metric("fixations", ranks=True)
 def auc_judd(
     maps: Float[Tensor, "M H W"], truth: Truth, jitter: float = 0.0, seed: int = 0
 ) -> Float[Tensor, " M"]:
-    """AUC as the MIT benchmark's MATLAB had it (Judd et al. 2009): optimistic, and blind to ties.
+    """AUC as the MIT benchmark's MATLAB had it (Judd et al. 2009): wrong where values tie, as in patches.
 
-    Thresholds at the fixated values alone, repeats merged, negatives unfixated.  The original adds jitter up
-    to 1e-7 to the map, scaled to 0 ... 1, so that ties fall by chance; without it (0) they fall in favour of
-    the map.
+    Thresholds at the fixated values alone, repeats merged, negatives unfixated: half a fixation's share too
+    much.  The original adds jitter up to 1e-7 to the map, scaled to 0 ... 1, so that ties fall by chance;
+    without it (0) tied fixations count as false alarms of one another.
     """
     values = unit_range(filled(maps)).flatten(1)
     if jitter:

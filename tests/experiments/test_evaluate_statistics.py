@@ -19,9 +19,9 @@ from attnvis.experiments.evaluate.statistics import (
 from attnvis.experiments.evaluate.tables import as_csv, as_latex, as_markdown, as_terminal, photo_rows
 from attnvis.metrics.metric import Facts
 
-UP = Facts("up", ("boxes",), "higher", 0, 1, 0, ranks=True)
-DOWN = Facts("down", ("boxes",), "lower", 0, 1, 0, ranks=False)
-CURVE = Facts("peak", ("mask",), "higher", 0, 1, 0, ranks=False, finish=lambda means: means.amax(-1))
+UP = Facts("up", ("boxes",), "higher", 0.0, 1.0, 0.0, ranks=True)
+DOWN = Facts("down", ("boxes",), "lower", 0.0, 1.0, 0.0, ranks=False)
+CURVE = Facts("peak", ("mask",), "higher", 0.0, 1.0, 0.0, ranks=False, finish=lambda means: means.amax(-1))
 PHOTOS = 60
 ROWS = (Row("centre", "centre"), Row("good", "good"), Row("same_100%", "same_100%"))
 
