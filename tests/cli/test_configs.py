@@ -113,7 +113,8 @@ def test_public_functions_and_configs_have_the_same_names(group, module):
 
 
 @pytest.mark.parametrize(
-    "name", [
+    "name",
+    [
         name
         for name in CHOICES
         if name.split("/")[0] in ("query", "scaling", "normalise", "backbone", "method")

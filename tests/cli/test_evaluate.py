@@ -27,7 +27,13 @@ def data(here):
 
 
 def test_a_data_set_becomes_a_table_in_the_terminal_in_files_and_on_a_page(attnvis, data):
-    words = ("data", "metric=energy,mask_auc", "method=attention,gradcam,centre", "query=mean", "scaling=none,zscore")
+    words = (
+        "data",
+        "metric=energy,mask_auc",
+        "method=attention,gradcam,centre",
+        "query=mean",
+        "scaling=none,zscore",
+    )
     ended = attnvis("evaluate", *words, "temperatures=[0.5,2]", *SMALL)
     assert ended.code == 1 and "1.png" in ended.err and "Traceback" not in ended.err
     assert "| row " in ended.out and "2 photos measured: out/index.html" in ended.out
@@ -45,15 +51,19 @@ def test_a_data_set_becomes_a_table_in_the_terminal_in_files_and_on_a_page(attnv
     assert "energy: the best method is" in page.words and "1 photo failed" in page.words
     assert "most disagreeing" in page.words and "mask_auc along the temperature" in page.source
     assert Path("out/table.tex").is_file() and Path("out/table.md").is_file()
-    before = pq.read_table("out/photos.parquet")
     make_photo(data / "images" / "1.png", seed=1)
     Path("out/photos/000000.npz").unlink()
     again = attnvis("evaluate", "--resume", "out")
     assert again.code == 0 and "3 photos measured" in again.out
-    after = pq.read_table("out/photos.parquet").to_pylist()
-    kept = [row for row in after if row["photo"] != "1.png"]
-    for old, new in zip(before.to_pylist(), kept, strict=True):
-        assert old | {"value": 0} == new | {"value": 0} and old["value"] == pytest.approx(new["value"], rel=1e-5)
+    after = {key_of(row): row["value"] for row in pq.read_table("out/photos.parquet").to_pylist()}
+    assert len(after) == len(of_photos) * 3 // 2
+    for row in of_photos:  # in a batch of other photos the network rounds otherwise
+        kept = row["photo"] == "2.png"
+        assert after[key_of(row)] == pytest.approx(row["value"], rel=0 if kept else 1e-3)
+
+
+def key_of(row):
+    return row["photo"], row["row"], row["metric"]
 
 
 def test_mistakes_are_told_before_the_network_runs(attnvis, data):

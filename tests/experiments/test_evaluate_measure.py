@@ -51,9 +51,7 @@ def maker(backbone, *methods, temperatures=(), **stages):
         "scalings": {"none": scaling.none, "zscore": scaling.zscore},
         "normalisers": {"softmax": normalise.softmax},
     } | stages
-    return MapMaker(
-        backbone, backbone, **stages, methods=parse_methods(methods), temperatures=temperatures
-    )
+    return MapMaker(backbone, backbone, **stages, methods=parse_methods(methods), temperatures=temperatures)
 
 
 @pytest.fixture
@@ -63,7 +61,7 @@ def photos(tmp_path):
 
 def boxed(photos, sizes=((80, 120),) * 3):
     def read(index):
-        truth = Truth(sizes[index], boxes=(Box(10, 20, height=30, width=40),))
+        truth = Truth(sizes[index], boxes=(Box(10.0, 20.0, height=30.0, width=40.0),))
         return Sample(photos[index].name, truth, path=photos[index])
 
     return Dataset("test", tuple(path.name for path in photos), frozenset({"boxes"}), read)
@@ -159,7 +157,14 @@ def test_a_stopped_evaluation_goes_on_with_the_photos_that_lack(backbone, photos
 
     def measuring(left, making):
         return Measuring(
-            boxed(photos), making, metrics, backbone.preprocessing, folder, longest=None, between="linear", left=left
+            boxed(photos),
+            making,
+            metrics,
+            backbone.preprocessing,
+            folder,
+            longest=None,
+            between="linear",
+            left=left,
         )
 
     measuring([0, 1, 2], maker(backbone, "centre")).run(2, 1, say=seen.append)

@@ -37,7 +37,9 @@ def evaluation(seed=0, photos=PHOTOS, **more):
 def test_photos_are_drawn_with_replacement_and_as_many_as_there_are():
     counts = resampled(7, 5000)
     assert (counts.sum(1) == 7).all()
-    assert counts.mean(0) == pytest.approx(np.ones(7), abs=0.06) and counts.var() == pytest.approx(6 / 7, abs=0.03)
+    assert counts.mean(0) == pytest.approx(np.ones(7), abs=0.06) and counts.var() == pytest.approx(
+        6 / 7, abs=0.03
+    )
 
 
 def test_intervals_are_scipys_paired_bootstrap():
@@ -50,12 +52,16 @@ def test_intervals_are_scipys_paired_bootstrap():
         ).confidence_interval
         cell = table.cells[row.name, "up"]
         assert cell.interval.value == pytest.approx(values[:, column].mean())
-        assert (cell.interval.low, cell.interval.high) == pytest.approx((expected.low, expected.high), abs=0.012)
+        assert (cell.interval.low, cell.interval.high) == pytest.approx(
+            (expected.low, expected.high), abs=0.012
+        )
     difference = values[:, 1] - values[:, 0]
     expected = scipy.stats.bootstrap((difference,), np.mean, method="percentile", rng=1).confidence_interval
     cell = table.cells["good", "up"]
     assert cell.difference.value == pytest.approx(difference.mean())
-    assert (cell.difference.low, cell.difference.high) == pytest.approx((expected.low, expected.high), abs=0.002)
+    assert (cell.difference.low, cell.difference.high) == pytest.approx(
+        (expected.low, expected.high), abs=0.002
+    )
 
 
 def test_a_paired_difference_is_seen_where_intervals_overlap():
@@ -69,14 +75,14 @@ def test_a_paired_difference_is_seen_where_intervals_overlap():
 
 
 def test_chance_is_as_it_says_and_raised_for_the_number_of_rows():
-    """Rows of pure noise: of 100 tables of 5 rows at most about 5 may claim a difference."""
+    """Rows of pure noise: of 60 tables of 5 rows about 3 may claim a difference; of each row alone 11 would."""
     rows = tuple(Row(name, name) for name in ("centre", "a", "b", "c", "d"))
     claims = 0
-    for seed in range(100):
+    for seed in range(60):
         values = np.random.default_rng(seed).normal(size=(40, 5))
         table = summarise(Evaluation(rows, ("x",) * 40, {"up": values}), [UP], "centre")
         claims += any(table.cells[row.name, "up"].differs for row in rows)
-    assert claims <= 12
+    assert claims <= 6
 
 
 def test_what_is_not_defined_is_counted_and_out_of_the_mean():
@@ -119,8 +125,8 @@ def test_each_half_is_measured_under_the_setting_that_is_best_on_the_other():
         best = values[choosing][:, :30].mean(0).argmax()
         assert choice == f"mean {best}"
         assert (composed[judged] == values[judged, best]).all()
-    assert abs(composed.mean()) < 0.35 < values[:, :30].mean(0).max()
-    low = chosen_on_halves(rows, values, DOWN)[row][0]
+    assert abs(composed.mean()) < 0.2 < values[:, :30].mean(0).max()
+    ((low, _),) = chosen_on_halves(rows, values, DOWN).values()
     assert low[0] == f"mean {values[~half][:, :30].mean(0).argmin()}"
 
 
@@ -129,11 +135,11 @@ def test_points_of_curves_are_neither_rows_nor_candidates():
     values = np.concatenate([evaluation().values["up"], np.full((PHOTOS, 2), 9.0)], 1)
     measured = Evaluation(rows, evaluation().photos, {"up": values})
     table = summarise(measured, [UP], "centre")
-    assert [row.name for row in table.ranked(UP)] == ["good", "same_100%", "centre"] or len(table.ranked(UP)) == 3
+    assert [row.name for row in table.ranked(UP)] == ["good", "same_100%", "centre"] or len(
+        table.ranked(UP)
+    ) == 3
     assert "good at 1" not in as_terminal(table) and "good at 1" in as_csv(table)
-    assert list(flat_lines(table)) == [
-        "up (ranks alone): from one end to the other good 0.000 (best at 1)."
-    ]
+    assert list(flat_lines(table)) == ["up (ranks alone): from one end to the other good 0.000 (best at 1)."]
 
 
 def test_a_row_that_is_not_there_cannot_be_held_against():

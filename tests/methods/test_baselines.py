@@ -139,9 +139,7 @@ def test_score_cam_of_few_channels_takes_those_that_answer_most(photos):
 
 def test_integrated_gradients_are_captums(network, photos):
     net, batch, maps = asked(network, photos, parse_method("integrated_gradients:1,7"))
-    expected = IntegratedGradients(net).attribute(
-        batch.images, target=1, n_steps=7, method="riemann_middle"
-    )
+    expected = IntegratedGradients(net).attribute(batch.images, target=1, n_steps=7, method="riemann_middle")
     torch.testing.assert_close(shaped(maps), expected.abs().sum(1).float(), rtol=1e-3, atol=1e-6)
     assert maps.placements[0].centre(0, 0) == pytest.approx((0.5 * 70 / 64, 0.5))
 

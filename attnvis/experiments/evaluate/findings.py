@@ -53,7 +53,9 @@ def counted(names: list[str], others: int) -> str:
 
 def told(cell: Cell) -> str:
     interval = cell.interval
-    limits = "" if math.isnan(interval.low) else f" [{number_text(interval.low)}, {number_text(interval.high)}]"
+    limits = (
+        "" if math.isnan(interval.low) else f" [{number_text(interval.low)}, {number_text(interval.high)}]"
+    )
     return number_text(interval.value) + limits
 
 

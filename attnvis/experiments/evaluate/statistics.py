@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ class Table:
         return sorted((row for row in self.rows if row.temperature is None), key=place)
 
 
+@lru_cache(maxsize=4)  # every metric of a table has the same draws
 def resampled(photos: int, count: int, seed: int = 0) -> Int[np.ndarray, "R P"]:
     """How often each photo is drawn, in each of `count` draws of as many photos as there are."""
     drawn = np.random.default_rng(seed).integers(photos, size=(count, photos))
