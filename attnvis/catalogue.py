@@ -60,7 +60,7 @@ def sentence(name: str) -> str:
 
 
 def needs(name: str) -> str:
-    """What a config's comment `# needs ...` says: of a metric, what has to be known of a photo; "" without."""
+    """What a config's comment `# needs ...` says: of a metric, what has to be known; "" without."""
     lines = (config_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     return next((line.removeprefix("# needs ") for line in lines if line.startswith("# needs ")), "")
 

@@ -41,9 +41,7 @@ __all__ = [
     "uniform",
 ]
 
-HOMES = {name: "attnvis.methods.baselines" for name in __all__} | {
-    "AttentionMethod": "attnvis.methods.attention"
-}
+HOMES = dict.fromkeys(__all__, "attnvis.methods.baselines") | {"AttentionMethod": "attnvis.methods.attention"}
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazily(__name__, HOMES)

@@ -138,7 +138,6 @@ def test_numbers_are_the_metrics_own_on_the_photos_pixels(backbone, photos):
 
 
 def test_the_network_is_asked_where_the_metric_needs_it(backbone, photos):
-    """By hand: with half the pixels' mass hidden by a map of one cell the drop is that of the masked image."""
     batch = collate([load(photos[0], short=64)], backbone.preprocessing)
     making = replace(maker(backbone, "uniform"), wants_cells=True)
     ((maps,),) = making(batch)
@@ -195,7 +194,7 @@ def test_a_photo_whose_truth_is_of_another_size_fails_alone(backbone, photos, tm
 def test_metrics_take_their_settings_behind_a_colon():
     metric = parse_metric("pointing_game:3")
     assert metric.keywords == {"tolerance": 3.0}
-    with pytest.raises(ValueError, match="unknown metric 'nsss'.*did you mean nss"):
+    with pytest.raises(ValueError, match=r"unknown metric 'nsss'.*did you mean nss"):
         parse_metric("nsss")
 
 

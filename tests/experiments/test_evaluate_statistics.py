@@ -1,4 +1,4 @@
-"""What a table says of photos, beside sums by hand, SciPy's bootstrap, and what is known of normal numbers."""
+"""What a table says of photos, beside sums by hand and SciPy's bootstrap."""
 
 import math
 
@@ -75,7 +75,7 @@ def test_a_paired_difference_is_seen_where_intervals_overlap():
 
 
 def test_chance_is_as_it_says_and_raised_for_the_number_of_rows():
-    """Rows of pure noise: of 60 tables of 5 rows about 3 may claim a difference; of each row alone 11 would."""
+    """Rows of pure noise: of 60 tables of 5 rows about 3 may claim a difference; else 11 would."""
     rows = tuple(Row(name, name) for name in ("centre", "a", "b", "c", "d"))
     claims = 0
     for seed in range(60):
@@ -116,7 +116,7 @@ def test_a_curve_is_finished_after_its_mean_not_before():
 
 def test_each_half_is_measured_under_the_setting_that_is_best_on_the_other():
     """Of noise alone the best of many settings looks good; chosen on the other half it does not."""
-    rows = tuple(Row(f"mean {number}", "mean") for number in range(30)) + (Row("centre", "centre"),)
+    rows = (*(Row(f"mean {number}", "mean") for number in range(30)), Row("centre", "centre"))
     values = np.random.default_rng(5).normal(size=(50, 31))
     ((row, (choices, composed)),) = chosen_on_halves(rows, values, UP).items()
     assert row == Row("mean (chosen)", "mean") and len(set(choices)) == 2

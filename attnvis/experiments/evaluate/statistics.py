@@ -1,4 +1,4 @@
-"""Numbers of photos and rows in, means with 95 % paired bootstrap intervals, and who differs from whom, out."""
+"""Numbers of photos and rows in; means, 95 % paired bootstrap intervals, and who differs from whom, out."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -176,8 +176,8 @@ def bootstrap_chance(differences: Float[np.ndarray, " R"]) -> float:
 def chosen_on_halves(
     rows: Sequence[Row], values: Float[np.ndarray, "P M *curve"], metric: Facts, seed: int = 0
 ) -> dict[Row, tuple[tuple[str, str], Float[np.ndarray, "P *curve"]]]:
-    """Of each family of several settings a row more: each half of the photos under the setting that is best on
-    the other half.
+    """Of each family of several settings a row more: each half of the photos under the setting that is best
+    on the other half.
 
     Gives the two settings chosen, and the values photo by photo.
     """
