@@ -66,7 +66,7 @@ def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
                     "_target_",
                     "_partial_",
                 }:
-                    short = folder.name in ("query", "scaling", "normalise")
+                    short = folder.name in ("query", "scaling", "normalise", "method")
                     assert f"{folder.name}.{key}" in anatomy or re.search(
                         rf"[ ,]{key}=" if short else rf"{folder.name}\.{key}=", text
                     ), (
@@ -85,7 +85,7 @@ def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
 
 def test_the_words_alone_say_what_verbs_there_are(attnvis):
     lines = attnvis("--help").out.splitlines()
-    for verb in ("run", "sweep", "redraw", "cache", "backbones", "calibrate", "video"):
+    for verb in ("run", "sweep", "evaluate", "redraw", "cache", "backbones", "calibrate", "video"):
         (line,) = (line for line in lines if line.startswith(f"  attnvis {verb} "))
         first = (ROOT / "configs" / f"{verb}.yaml").read_text().splitlines()[0]
         assert line.endswith(first.removeprefix("# ")) and len(first) > 20
