@@ -190,7 +190,7 @@ def drawn_curves(
     against: str,
     draws: Float[np.ndarray, "R P"],
 ) -> tuple[Drawn, Drawn]:
-    """The same of a metric that belongs to the whole set, row by row: the difference of two finished means."""
+    """The same of a metric that belongs to the whole set, row by row: of two means the difference."""
     own, differences = dict[str, np.ndarray](), dict[str, np.ndarray]()
     for name, values in columns.items():
         own[name] = estimates(values, draws, metric)
