@@ -18,6 +18,7 @@ __all__ = [
     "family",
     "groups",
     "is_shared",
+    "needs",
     "options",
     "sentence",
     "settings",
@@ -56,6 +57,12 @@ def sentence(name: str) -> str:
     lines = (config_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     comments = [line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line]
     return comments[0] if comments else ""
+
+
+def needs(name: str) -> str:
+    """What a config's comment `# needs ...` says: of a metric, what has to be known; "" without."""
+    lines = (config_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return next((line.removeprefix("# needs ") for line in lines if line.startswith("# needs ")), "")
 
 
 def family(backbone: str) -> str | None:

@@ -12,11 +12,13 @@ from attnvis.cli.config import settings_of
 
 __all__ = ["manual", "overview"]
 
-STAGES = ("query", "scaling", "normalise")
+STAGES = ("query", "scaling", "normalise", "method", "metric")
 EXAMPLES = {  # as pages and panels print them
     "query": "query=class:tabby, query=point:120,80, query=tabby",
     "scaling": "scaling=temperature:2",
     "normalise": "normalise=top_k:5",
+    "method": "method=gradcam:tabby",
+    "metric": "metric=pointing_game:15",
 }
 
 
@@ -63,7 +65,9 @@ def group_lines(group: str, default: str, command: Command) -> list[str]:
     lines = [f"{group}=..." + (f"  (default {default})" if default else "")]
     width = max(map(len, options)) + 2
     for option in options:
-        lines.append(f"  {option:{width}}{catalogue.sentence(f'{group}/{option}')}")
+        needs = catalogue.needs(f"{group}/{option}")
+        ending = f"; needs {needs}" if needs else ""
+        lines.append(f"  {option:{width}}{catalogue.sentence(f'{group}/{option}')}{ending}")
         settings = settings_of(group, option)
         if group in STAGES and settings:
             values = ", ".join(f"{key}={show(value)}" for key, value in settings.items())

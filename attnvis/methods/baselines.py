@@ -13,12 +13,11 @@ from torch.nn import functional
 
 from attnvis.attention.query import kinds
 from attnvis.attention.spec import parse_function
-from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.heads import Gated, Gradient
 from attnvis.geometry import ReceptiveField, crop_grid, place_grid, visible_cells
 from attnvis.methods.answer import require_finite, require_finite_classes
-from attnvis.methods.saliency import Inputs, MapFunction, RawMaps
-from attnvis.types import Batch, Box, ClassScore, Features, Photo, Placement
+from attnvis.methods.saliency import Inputs, MapFunction, Network, RawMaps
+from attnvis.types import Batch, Box, ClassScore, Features, Photo, Placement, Query
 
 __all__ = [
     "METHODS",
@@ -151,7 +150,7 @@ def seen_through(
 
 @torch.inference_mode(False)
 def integrated_gradients(inputs: Inputs, category: str = "predicted", steps: int = 16) -> list[RawMaps]:
-    """Integrated gradients (Sundararajan et al. 2017) from the mean colour to the photo, by the midpoint rule.
+    """Integrated gradients (Sundararajan et al. 2017) from the mean colour, by the midpoint rule.
 
     Of every pixel of the input the sum of the three channels' magnitudes.  Raises ValueError for fewer than 1
     step.
@@ -199,7 +198,7 @@ def occlusion(
     return [on_input(inputs.batch, values, cells, classes)]
 
 
-# -------------------------------------------------------------------------------- of the network, without a class
+# -------------------------------------------------------------------------------- of the network, no class
 
 
 def eigencam(inputs: Inputs) -> list[RawMaps]:
@@ -240,7 +239,7 @@ def random_weights(inputs: Inputs, seed: int = 0) -> list[RawMaps]:
 
 
 @lru_cache(maxsize=4)
-def untrained(backbone: Backbone, seed: int) -> Backbone:
+def untrained(backbone: Network, seed: int) -> Network:
     """The network with random weights, whose batch norms have seen noise with a photo's spectrum."""
     side = backbone.preprocessing.size
     generator = torch.Generator().manual_seed(seed)
@@ -334,7 +333,7 @@ def finite(features: Features) -> Features:
     return features
 
 
-def asked(features: Features, category: str) -> kinds.Query:
+def asked(features: Features, category: str) -> Query:
     """The class query.  Raises ValueError where there is no classifier, or no such class."""
     require_finite_classes(finite(features))
     return kinds.class_(features, category)

@@ -3,19 +3,42 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from attnvis.attention.spec import format_function
-from attnvis.backbone.backbone import Backbone
 from attnvis.methods.answer import Answer, predictions
 from attnvis.methods.attention import Encoder
 from attnvis.metrics.diagnostics import diagnose
-from attnvis.types import Batch, ClassScore, Features, PhotoError, Placement
+from attnvis.types import Batch, ClassScore, Features, PhotoError, Placement, Preprocessing
 
-__all__ = ["Inputs", "MapFunction", "RawMaps", "SaliencyMethod", "as_weights"]
+__all__ = ["Inputs", "MapFunction", "Network", "RawMaps", "SaliencyMethod", "as_weights"]
+
+
+@runtime_checkable
+class Network(Protocol):
+    """What methods ask of a backbone beside its features: gradients, hidden parts, other weights."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def network(self) -> Any:
+        """A `CutNetwork`: net, images -> logits; trunk, images -> maps of every layer."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    def __call__(self, batch: Batch) -> tuple[Features, ...]: ...
+
+    def with_random_weights(
+        self, seed: int, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple["Network", list[str]]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +51,7 @@ class Inputs:
 
     batch: Batch
     encoder: Encoder
-    backbone: Backbone
+    backbone: Network
 
     @cached_property
     def layers(self) -> tuple[Features, ...]:
@@ -75,7 +98,7 @@ class SaliencyMethod:
     """A formula for raw maps, and the network that it looks into: Batch -> for each photo its answers."""
 
     encoder: Encoder
-    backbone: Backbone
+    backbone: Network
     function: MapFunction
 
     @property

@@ -12,18 +12,25 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from attnvis import backbone, catalogue, render
+from attnvis import backbone, catalogue, methods, render
 from attnvis.attention import normalise, query, scaling
 from attnvis.cli import config
 from attnvis.cli.commands import registry
+from attnvis.metrics.metric import facts
+from attnvis.metrics.registry import METRICS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(file.relative_to(CONFIGS).with_suffix("").as_posix() for file in CONFIGS.rglob("*.yaml"))
+<<<<<<< HEAD
 CHOICES = [  # a metric needs truth, which a run has none of: tests/metrics/test_metric_facts.py
     name
     for name in FILES
     if "/" in name and not name.rpartition("/")[2].startswith("_") and not name.startswith("metric/")
 ]
+=======
+OPTIONS = [name for name in FILES if "/" in name and not name.rpartition("/")[2].startswith("_")]
+CHOICES = [name for name in OPTIONS if not name.startswith("metric/")]  # evaluate takes metrics as texts
+>>>>>>> p-evaluate
 GIVEN = {"query.x": 10, "query.y": 20, "query.width": 30, "query.height": 40}
 
 
@@ -85,10 +92,9 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
     elif group == "render":
         assert isinstance(made, render.Style)
     else:
-        module = {"query": query, "scaling": scaling, "normalise": normalise}[group]
-        assert isinstance(made, partial) and made.func is getattr(
-            module, {"class": "class_"}.get(option, option)
-        )
+        module = {"query": query, "scaling": scaling, "normalise": normalise, "method": methods}[group]
+        function = {"class": "class_", "attention": "AttentionMethod"}.get(option, option)
+        assert isinstance(made, partial) and made.func is getattr(module, function)
 
 
 @pytest.mark.parametrize("verb", registry.COMMANDS)
@@ -97,7 +103,11 @@ def test_every_verb_has_a_config_and_a_script(verb):
         "redraw": ["run=somewhere"],
         "calibrate": ["images=somewhere"],
         "video": ["clip=somewhere"],
+<<<<<<< HEAD
         "status": ["folder=somewhere"],
+=======
+        "evaluate": ["data=somewhere"],
+>>>>>>> p-evaluate
     }
     cfg = composed(*given.get(verb, []), verb=verb)
     config.require(cfg, verb)
@@ -115,12 +125,24 @@ def test_public_functions_and_configs_have_the_same_names(group, module):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CHOICES if name.split("/")[0] in ("query", "scaling", "normalise", "backbone")]
+    "name",
+    [
+        name
+        for name in CHOICES
+        if name.split("/")[0] in ("query", "scaling", "normalise", "backbone", "method")
+        and name != "method/attention"  # its settings are groups of their own
+    ],
 )
 def test_the_defaults_of_a_config_are_those_of_its_function(name):
     group, option = name.split("/")
     merged = OmegaConf.to_container(composed(f"{group}={option}"), resolve=False)[group]
-    module = {"query": query, "scaling": scaling, "normalise": normalise, "backbone": backbone}[group]
+    module = {
+        "query": query,
+        "scaling": scaling,
+        "normalise": normalise,
+        "backbone": backbone,
+        "method": methods,
+    }[group]
     parameters = inspect.signature(getattr(module, merged["_target_"].rpartition(".")[2])).parameters
     settings = {key: value for key, value in merged.items() if not key.startswith("_")}
     first = [] if group == "backbone" else list(parameters)[:1]  # Features, Scores, or the logits
@@ -134,6 +156,26 @@ def test_the_defaults_of_a_config_are_those_of_its_function(name):
             alike = list(value) == list(default or ()) if isinstance(value, list | dict) else value == default
             # the run's own, 0 too
             assert alike or (name, key, value) == ("query/random", "seed", "${seed}"), key
+
+
+def test_every_method_has_a_config():
+    functions = set(methods.__all__) - {"AttentionMethod"} | {"attention"}
+    assert functions == {name.partition("/")[2] for name in CHOICES if name.startswith("method/")}
+
+
+@pytest.mark.parametrize("option", [name.partition("/")[2] for name in OPTIONS if name.startswith("metric/")])
+def test_a_metrics_config_says_its_settings_and_what_it_needs(option):
+    settings = catalogue.settings(f"metric/{option}")
+    function = METRICS[option]
+    parameters = list(inspect.signature(function).parameters.values())[2:]  # maps, truth
+    own = {key: value for key, value in settings.items() if not key.startswith("_")}
+    assert own.keys() == {parameter.name for parameter in parameters}
+    for parameter in parameters:
+        value = own[parameter.name]
+        assert (tuple(value) if isinstance(value, list) else value) == parameter.default
+    of_evidence = "a classifier that reads the mean patch"
+    needs = " and ".join(need.replace("|", " or ") for need in facts(function).needs)
+    assert catalogue.needs(f"metric/{option}") == needs.replace("evidence", of_evidence)
 
 
 def test_the_defaults_of_the_overlay_are_those_of_the_style():

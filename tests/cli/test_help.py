@@ -37,12 +37,17 @@ for words in {LIGHT!r}:
 
 def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
     text = attnvis("run", "--help").out
+    measured = attnvis("evaluate", "--help").out
+    assert "the mean z-score of the map at the fixations; 0 is chance; needs fixations" in measured
     anatomy = {"backbone.stages", "backbone.head", "backbone.net"}
     for folder in (ROOT / "configs").iterdir():
         if not folder.is_dir():
             continue
         if folder.name in ("preprocess", "cache"):
             assert f"{folder.name}=..." not in text, "there is nothing to choose"
+            continue
+        if folder.name == "metric":
+            assert "metric=..." in measured and "metric=..." not in text
             continue
         assert f"{folder.name}=..." in text
         for file in folder.glob("*.yaml"):
@@ -61,7 +66,7 @@ def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
                     "_target_",
                     "_partial_",
                 }:
-                    short = folder.name in ("query", "scaling", "normalise")
+                    short = folder.name in ("query", "scaling", "normalise", "method")
                     assert f"{folder.name}.{key}" in anatomy or re.search(
                         rf"[ ,]{key}=" if short else rf"{folder.name}\.{key}=", text
                     ), (
@@ -82,7 +87,11 @@ def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
 
 def test_the_words_alone_say_what_verbs_there_are(attnvis):
     lines = attnvis("--help").out.splitlines()
+<<<<<<< HEAD
     for verb in ("run", "sweep", "redraw", "cache", "backbones", "calibrate", "video", "explore", "evaluate", "status"):
+=======
+    for verb in ("run", "sweep", "evaluate", "redraw", "cache", "backbones", "calibrate", "video"):
+>>>>>>> p-evaluate
         (line,) = (line for line in lines if line.startswith(f"  attnvis {verb} "))
         first = (ROOT / "configs" / f"{verb}.yaml").read_text().splitlines()[0]
         assert line.endswith(first.removeprefix("# ")) and len(first) > 20

@@ -205,7 +205,7 @@ def test_spectral_residual_is_the_authors_formula(photos):
 
 def test_a_photo_of_one_grey_has_a_finite_spectral_residual():
     grey = Photo("grey", np.full((40, 64, 3), 128, np.uint8), (40, 64), "")
-    net, backbone = made(deep=False)
+    _, backbone = made(deep=False)
     ((answer,),) = SaliencyMethod(backbone, backbone, parse_method("spectral_residual"))(
         collate([grey], backbone.preprocessing)
     )
@@ -232,7 +232,7 @@ def test_weights_keep_the_order_and_sum_to_one():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_gives_an_answer_for_each_photo_where_the_photo_is(name, photos):
-    net, backbone = made(deep=False)
+    _, backbone = made(deep=False)
     batch = collate(photos, backbone.preprocessing.changed("letterbox", None))
     answers = SaliencyMethod(backbone, backbone, parse_method(name))(batch)
     for photo, (answer,) in zip(photos, answers, strict=True):
@@ -248,12 +248,12 @@ def test_a_class_that_there_is_not_is_named(photos):
     for name in ("cam", "gradcam", "occlusion", "integrated_gradients", "scorecam"):
         with pytest.raises(ValueError, match="unknown class 'yak'"):
             asked(made(deep=False), photos, parse_method(f"{name}:yak"))
-    with pytest.raises(ValueError, match="unknown method 'gradcan'.*did you mean gradcam"):
+    with pytest.raises(ValueError, match=r"unknown method 'gradcan'.*did you mean gradcam"):
         parse_method("gradcan")
 
 
 def test_a_map_that_is_not_finite_fails_its_photo(photos):
-    net, backbone = made(deep=False)
+    _, backbone = made(deep=False)
 
     def broken(inputs):
         (maps,) = baselines.uniform(inputs)

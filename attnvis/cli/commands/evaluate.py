@@ -109,7 +109,7 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
         network,
         **stages,
         methods=parse_methods(texts),
-        temperatures=tuple(settings["temperatures"]),
+        temperatures=tuple(map(float, settings["temperatures"])),
         wants_cells=any("evidence" in facts(metric).needs for metric in metrics.values()),
     )
     workers = thread_count(cfg.workers, len(dataset))

@@ -53,7 +53,9 @@ def counted(names: list[str], others: int) -> str:
 
 def told(cell: Cell) -> str:
     interval = cell.interval
-    limits = "" if math.isnan(interval.low) else f" [{number_text(interval.low)}, {number_text(interval.high)}]"
+    limits = (
+        "" if math.isnan(interval.low) else f" [{number_text(interval.low)}, {number_text(interval.high)}]"
+    )
     return number_text(interval.value) + limits
 
 
@@ -72,7 +74,7 @@ def flat_lines(table: Table) -> Iterator[str]:
             if points:
                 spreads[family] = max(points.values()) - min(points.values())
                 pick = max if metric.better == "higher" else min
-                best[family] = pick(points, key=lambda tau, points=points: points[tau])
+                best[family] = pick(points, key=points.__getitem__)
         if not spreads:
             continue
         kind = "ranks alone" if metric.ranks else "values"

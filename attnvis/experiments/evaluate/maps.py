@@ -5,6 +5,7 @@ The network sees a batch once, whatever number of rows there is.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -154,11 +155,9 @@ class MapMaker:
         A row that this network cannot make is told in `refused` and left out from then on.
         """
         for text, question in self.queries.items():
-            yield from self.unless_refused(text, lambda question=question: self.attended(question, inputs))
+            yield from self.unless_refused(text, partial(self.attended, question, inputs))
         for text, function in self.methods.items():
-            yield from self.unless_refused(
-                text, lambda text=text, function=function: self.mapped(text, function, inputs)
-            )
+            yield from self.unless_refused(text, partial(self.mapped, text, function, inputs))
 
     def unless_refused(self, text: str, make: Callable[[], Iterator]) -> Iterator:
         if text in self.refused:

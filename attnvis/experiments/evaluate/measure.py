@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attnvis.data.decoding import load
 from attnvis.data.datasets import Dataset
+from attnvis.data.decoding import load
 from attnvis.data.truth import resize_truth
 from attnvis.experiments.evaluate.maps import MapMaker, PhotoMaps, Row
 from attnvis.files import read_bytes, save
@@ -37,7 +37,7 @@ USUAL = {  # what is known of the photos -> the metrics that one asks first
 
 
 def usual_metrics(known: frozenset[str]) -> list[str]:
-    """The metrics for what is known.  Raises ValueError where it is nothing that maps are measured against."""
+    """The metrics for what is known.  Raises ValueError where maps are measured against nothing of it."""
     names = [name for need, names in USUAL.items() if need in known for name in names]
     if not names:
         raise ValueError(
@@ -70,7 +70,7 @@ def measure_photo(
     size = size_within(truth.size, longest)
     small = resize_truth(truth, size)
     densities = maps.densities(size, between)
-    values: dict[str, Float[np.ndarray, "M *curve"]] = {}
+    values: dict[str, Float[np.ndarray, M * curve]] = {}
     for name, metric in metrics.items():
         about = facts(metric)
         if about.missing(truth) or not can_ask(about.needs, maps):

@@ -156,7 +156,9 @@ def temperature_figure(table: Table, metric: Facts) -> Figure:
         axes.set_ylabel(heading(metric))
         legend(axes, foot, height, columns=3)
 
-    return draw(f"temperature_{metric.name}", f"{metric.name} along the temperature", height, paint, foot=foot)
+    return draw(
+        f"temperature_{metric.name}", f"{metric.name} along the temperature", height, paint, foot=foot
+    )
 
 
 # -------------------------------------------------------------------------------- examples
@@ -170,9 +172,7 @@ def draw_example(
     for row, value in example.rows:
         if row in maps:
             each = maps[row]
-            picture = overlays.overlay(
-                full_pixels(photo), each.cells, style, None, placement=each.placement
-            )
+            picture = overlays.overlay(full_pixels(photo), each.cells, style, None, placement=each.placement)
             pictures.append((row, value, overlays.encode(with_truth(picture, truth), "jpg", 85)))
     return Shown(example, tuple(pictures))
 

@@ -1,12 +1,13 @@
-"""Numbers of photos and rows in, means with 95 % paired bootstrap intervals, and who differs from whom, out."""
+"""Numbers of photos and rows in; means, 95 % paired bootstrap intervals, and who differs from whom, out."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from attnvis.experiments.evaluate.maps import Row
 from attnvis.experiments.evaluate.measure import Evaluation
@@ -56,12 +57,22 @@ class Table:
         return sorted((row for row in self.rows if row.temperature is None), key=place)
 
 
-def resampled(photos: int, count: int, seed: int = 0) -> Int[np.ndarray, "R P"]:
+@lru_cache(maxsize=4)  # every metric of a table has the same draws
+def resampled(photos: int, count: int, seed: int = 0) -> Float[np.ndarray, "R P"]:
     """How often each photo is drawn, in each of `count` draws of as many photos as there are."""
     drawn = np.random.default_rng(seed).integers(photos, size=(count, photos))
-    counts = np.zeros((count, photos), np.int32)
+    counts = np.zeros((count, photos))
     np.add.at(counts, (np.arange(count)[:, None], drawn), 1)
     return counts
+
+
+def weighted_means(
+    values: Float[np.ndarray, "P M"], draws: Float[np.ndarray, "R P"]
+) -> Float[np.ndarray, "R M"]:
+    """The mean of every row in each draw; photos on which it is not defined are out of it."""
+    defined = ~np.isnan(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (draws @ np.where(defined, values, 0)) / (draws @ defined.astype(float))
 
 
 def finisher(metric: Facts) -> Callable[[np.ndarray], np.ndarray]:
@@ -78,9 +89,11 @@ def estimates(
     """The data set's number in each draw; photos on which it is not defined are out of it."""
     finish = finisher(metric)
     defined = ~np.isnan(values).reshape(len(values), -1).any(1)
-    weights = draws[:, defined].astype(np.float64)
+    weights = draws if defined.all() else draws[:, defined]
     total = weights.sum(1)
     flat = values[defined].reshape(int(defined.sum()), -1)
+    if not flat.size:
+        return np.full(len(draws), np.nan)
     parts = []
     for start in range(0, len(weights), BLOCK):
         part = slice(start, start + BLOCK)
@@ -132,33 +145,67 @@ def compared(
     columns: Mapping[str, Float[np.ndarray, "P *curve"]], metric: Facts, against: str, rows: Sequence[Row]
 ) -> Iterator[tuple[str, Cell]]:
     """Each row's cell under one metric."""
-    base = columns[against]
-    photos = len(base)
-    draws = resampled(photos, FEWER if metric.finish else RESAMPLES).astype(np.float32)
+    photos = len(columns[against])
+    draws = resampled(photos, FEWER if metric.finish else RESAMPLES)
+    own, differences = (drawn_curves if metric.finish else drawn_numbers)(columns, metric, against, draws)
     is_point = {row.name: row.temperature is not None for row in rows}
     cells, chances = dict[str, Cell](), dict[str, float]()
     for name, values in columns.items():
         value, count = value_of(values, metric)
-        undefined = photos - count
-        if not count:
-            cells[name] = Cell(Interval(math.nan, math.nan, high=math.nan, count=0), undefined)
-            continue
-        interval = percentiles(value, count, estimates(values, draws, metric))
-        cells[name] = Cell(interval, undefined)
+        cells[name] = Cell(percentiles(value, count, own[name]), photos - count)
         if name == against or is_point[name]:
             continue
-        both = ~np.isnan(values - base).reshape(photos, -1).any(1)
-        pair = [np.where(both.reshape(-1, *[1] * (each.ndim - 1)), each, np.nan) for each in (values, base)]
-        (own, shared), (other, _) = (value_of(each, metric) for each in pair)
+        pair = shared_photos(values, columns[against])
+        (of_row, shared), (of_base, _) = (value_of(each, metric) for each in pair)
         if not shared:
             continue
-        differences = estimates(pair[0], draws, metric) - estimates(pair[1], draws, metric)
-        cells[name] = replace(cells[name], difference=percentiles(own - other, shared, differences))
+        difference = percentiles(of_row - of_base, shared, differences[name])
+        cells[name] = replace(cells[name], difference=difference)
         if shared >= FEWEST_OF_MEANS:
-            chances[name] = bootstrap_chance(differences)
+            chances[name] = bootstrap_chance(differences[name])
     for name, chance in zip(chances, holm(list(chances.values())), strict=True):
         cells[name] = replace(cells[name], chance=chance)
     yield from cells.items()
+
+
+Drawn = dict[str, Float[np.ndarray, " R"]]  # row -> its number in each draw
+
+
+def drawn_numbers(
+    columns: Mapping[str, Float[np.ndarray, " P"]],
+    metric: Facts,
+    against: str,
+    draws: Float[np.ndarray, "R P"],
+) -> tuple[Drawn, Drawn]:
+    """Of all rows at once: their means in each draw, and those of the differences to the row `against`."""
+    values = np.stack(list(columns.values()), 1)
+    own = weighted_means(values, draws)
+    differences = weighted_means(values - columns[against][:, None], draws)
+    return dict(zip(columns, own.T, strict=True)), dict(zip(columns, differences.T, strict=True))
+
+
+def drawn_curves(
+    columns: Mapping[str, Float[np.ndarray, "P T"]],
+    metric: Facts,
+    against: str,
+    draws: Float[np.ndarray, "R P"],
+) -> tuple[Drawn, Drawn]:
+    """The same of a metric that belongs to the whole set, row by row: of two means the difference."""
+    own, differences = dict[str, np.ndarray](), dict[str, np.ndarray]()
+    for name, values in columns.items():
+        own[name] = estimates(values, draws, metric)
+        mine, base = (estimates(each, draws, metric) for each in shared_photos(values, columns[against]))
+        differences[name] = mine - base
+    return own, differences
+
+
+def shared_photos(
+    values: Float[np.ndarray, "P *curve"], base: Float[np.ndarray, "P *curve"]
+) -> tuple[Float[np.ndarray, "P *curve"], Float[np.ndarray, "P *curve"]]:
+    """Both, NaN on photos on which either is not defined."""
+    both = ~np.isnan(values - base).reshape(len(values), -1).any(1)
+    mask = both.reshape(-1, *[1] * (values.ndim - 1))
+    return np.where(mask, values, np.nan), np.where(mask, base, np.nan)
 
 
 def bootstrap_chance(differences: Float[np.ndarray, " R"]) -> float:
@@ -174,8 +221,8 @@ def bootstrap_chance(differences: Float[np.ndarray, " R"]) -> float:
 def chosen_on_halves(
     rows: Sequence[Row], values: Float[np.ndarray, "P M *curve"], metric: Facts, seed: int = 0
 ) -> dict[Row, tuple[tuple[str, str], Float[np.ndarray, "P *curve"]]]:
-    """Of each family of several settings a row more: each half of the photos under the setting that is best on
-    the other half.
+    """Of each family of several settings a row more: each half of the photos under the setting that is best
+    on the other half.
 
     Gives the two settings chosen, and the values photo by photo.
     """

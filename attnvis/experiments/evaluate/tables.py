@@ -27,11 +27,7 @@ def number_text(value: float) -> str:
 
 
 def interval_text(interval: Interval) -> str:
-    return (
-        ""
-        if math.isnan(interval.low)
-        else f"[{number_text(interval.low)}, {number_text(interval.high)}]"
-    )
+    return "" if math.isnan(interval.low) else f"[{number_text(interval.low)}, {number_text(interval.high)}]"
 
 
 def mark_of(cell: Cell, metric: Facts) -> str:
