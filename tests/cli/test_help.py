@@ -87,11 +87,8 @@ def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
 
 def test_the_words_alone_say_what_verbs_there_are(attnvis):
     lines = attnvis("--help").out.splitlines()
-<<<<<<< HEAD
-    for verb in ("run", "sweep", "redraw", "cache", "backbones", "calibrate", "video", "explore", "evaluate", "status"):
-=======
-    for verb in ("run", "sweep", "evaluate", "redraw", "cache", "backbones", "calibrate", "video"):
->>>>>>> p-evaluate
+    verbs = ("run", "sweep", "evaluate", "explore", "redraw", "status", "cache", "backbones", "calibrate", "video")
+    for verb in verbs:
         (line,) = (line for line in lines if line.startswith(f"  attnvis {verb} "))
         first = (ROOT / "configs" / f"{verb}.yaml").read_text().splitlines()[0]
         assert line.endswith(first.removeprefix("# ")) and len(first) > 20

@@ -45,7 +45,6 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.backbone.cache import remembered
     from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.run_folder import RunWriter
-    from attnvis.pipeline.stability import StableMethod
     from attnvis.pipeline.streaming import stream
 
     check_logger(plain(cfg.logger), cfg.name)
@@ -66,7 +65,6 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     else:
         decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
     method = make_method(backbone, network, preprocessing, paths)
-    asked = StableMethod(method, preprocessing) if cfg.stability else method
     plan = RunPlan(
         paths=paths,
         style=style,
@@ -83,7 +81,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     with RunWriter(folder, plan, resume=cfg.resume) as results:
         outcomes = stream(
             (paths[index] for index in results.left),
-            asked,
+            method,
             preprocessing,
             batch_size=cfg.batch_size,
             workers=workers,
@@ -103,19 +101,23 @@ def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
     """
     from attnvis.methods.attention import AttentionMethod
     from attnvis.pipeline.preparing import prepared
+    from attnvis.pipeline.stability import StableMethod
     from attnvis.methods.saliency import SaliencyMethod
 
     config: dict[str, Any] = plain(cfg)
     function = build(cfg, "method")
     if getattr(function, "func", None) is not AttentionMethod:
-        settings = {key: value for key, value in config.items() if key not in (*ATTENTION, "random_classes")}
+        if cfg.stability or random_classes(cfg):
+            raise ValueError("stability and random_classes are asked of method=attention; leave one out")
+        settings = {key: value for key, value in config.items() if key not in ATTENTION}
         return lambda encoder, network, *others: SaliencyMethod(encoder, network, function), settings
     stages = {group: build(cfg, group) for group in ATTENTION}
     count = random_classes(cfg)
 
     def make(encoder: "Encoder", network: "Backbone", how: "Preprocessing", photos: "Sequence[Source]") -> "Method":
         query = prepared(stages["query"], encoder, how, photos=photos)
-        return AttentionMethod(encoder, **stages | {"query": query}, random_classes=count)
+        method = AttentionMethod(encoder, **stages | {"query": query}, random_classes=count)
+        return StableMethod(method, how) if cfg.stability else method
 
     return make, config
 
