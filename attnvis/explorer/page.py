@@ -117,7 +117,7 @@ def typed_path(photo: Photo) -> str:
     """The photo as one would name it here: no page tells where this machine keeps attnvis' samples."""
     if photo.path is None:
         return photo.name
-    if photo.path.parent.parts[-2:] == ("skimage", "data"):
+    if isinstance(photo.path, Path) and photo.path.parent.parts[-2:] == ("skimage", "data"):
         return f"samples/{photo.path.stem}"
     return str(photo.path)
 

@@ -21,16 +21,8 @@ from attnvis.metrics.registry import METRICS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(file.relative_to(CONFIGS).with_suffix("").as_posix() for file in CONFIGS.rglob("*.yaml"))
-<<<<<<< HEAD
-CHOICES = [  # a metric needs truth, which a run has none of: tests/metrics/test_metric_facts.py
-    name
-    for name in FILES
-    if "/" in name and not name.rpartition("/")[2].startswith("_") and not name.startswith("metric/")
-]
-=======
 OPTIONS = [name for name in FILES if "/" in name and not name.rpartition("/")[2].startswith("_")]
 CHOICES = [name for name in OPTIONS if not name.startswith("metric/")]  # evaluate takes metrics as texts
->>>>>>> p-evaluate
 GIVEN = {"query.x": 10, "query.y": 20, "query.width": 30, "query.height": 40}
 
 
@@ -103,11 +95,8 @@ def test_every_verb_has_a_config_and_a_script(verb):
         "redraw": ["run=somewhere"],
         "calibrate": ["images=somewhere"],
         "video": ["clip=somewhere"],
-<<<<<<< HEAD
         "status": ["folder=somewhere"],
-=======
         "evaluate": ["data=somewhere"],
->>>>>>> p-evaluate
     }
     cfg = composed(*given.get(verb, []), verb=verb)
     config.require(cfg, verb)
