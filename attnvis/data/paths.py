@@ -340,7 +340,7 @@ def photos_and_folders(folder: str, search: Search) -> list[str]:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
                 inside.append(entry.path + os.sep)
-            elif is_photo(entry.path, search):
+            elif is_photo(entry.path, search, is_folder=entry.is_dir()):
                 inside.append(entry.path)
     return sorted(inside, key=lambda path: path.removesuffix(os.sep), reverse=True)
 
@@ -356,9 +356,10 @@ def photos_matching(pattern: str, search: Search, is_searched: bool = False) -> 
         for path in glob.iglob(pattern):
             suffix = os.path.splitext(path)[1].lower()
             is_container = suffix in CONTAINERS and pattern.lower().endswith(suffix)
-            if (is_container and os.path.isfile(path)) or is_photo(path, search):
+            is_folder = os.path.isdir(path)
+            if (is_container and not is_folder) or is_photo(path, search, is_folder):
                 yield path
-            elif os.path.isdir(path) and not is_searched:
+            elif is_folder and not is_searched:
                 search.files.setdefault(os.path.abspath(path), "folder")
         return
     for root in glob.iglob(before) if before else ["."]:
@@ -367,10 +368,9 @@ def photos_matching(pattern: str, search: Search, is_searched: bool = False) -> 
             yield from photos_matching(inner, search, is_searched=True)
 
 
-def is_photo(path: str, search: Search) -> bool:
+def is_photo(path: str, search: Search, is_folder: bool) -> bool:
     """Whether a path of a folder is a photo to be drawn; what is none, and no plain folder, is noted."""
     name = os.path.basename(path)
-    is_folder = os.path.isdir(path)
     if name.startswith("."):
         kind = "hidden folder" if is_folder else "hidden"
     elif is_folder:
@@ -401,7 +401,9 @@ def required(photos: Iterable[T], complaint: str, search: Search) -> Iterator[T]
         kinds = search.kinds()
         others = passed_over_text(kinds)
         also = f" ({others})" if others else ""
-        raise PhotoError(f"{complaint}{also}; looked for {' '.join(SUFFIXES)}")
+        held = [suffix for suffix in CONTAINERS if kinds[suffix]]
+        advice = f"; an archive or a table is named itself, as in *{held[0]}" if held else ""
+        raise PhotoError(f"{complaint}{also}{advice}; looked for {' '.join(SUFFIXES)}")
 
 
 def read_list(path: Path, search: Search) -> Iterator[Source]:

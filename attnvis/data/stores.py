@@ -84,7 +84,7 @@ def open_store(scheme: str, bucket: str) -> "FileSystem":
             retry_strategy=arrow.AwsStandardS3RetryStrategy(max_attempts=OF_A_REQUEST),
         )
     if scheme == "gs":
-        settings: dict[str, Any] = {"retry_time_limit": timedelta(seconds=2 * TO_ANSWER)}
+        settings: dict[str, Any] = {"retry_time_limit": timedelta(seconds=TO_ANSWER / 2)}
         emulator = os.environ.get("STORAGE_EMULATOR_HOST", "")
         if emulator:
             protocol, _, host = emulator.rpartition("://")
@@ -158,28 +158,36 @@ def kind_at(address: str) -> str:
 def entries_below(address: str, is_deep: bool = True) -> Iterator[str]:
     """The addresses of the files in a folder, in the order of their names, folder by folder.
 
-    Of one folder the names are held, not of all.  Raises PhotoError where it cannot be listed.
+    Of one folder the names are held, not of all; in gs of all.  Raises PhotoError where it cannot be listed.
     """
-    waiting = [(address.rstrip("/"), False)]
+    root = address.rstrip("/")
+    if is_deep and parts_of(root)[0] == "gs":  # pyarrow does not tell the folders of one folder there
+        entries = list_folder(root, is_deep=True)
+        yield from sorted((entry for entry, is_file in entries if is_file), key=lambda name: name.split("/"))
+        return
+    waiting = [(root, False)]
     while waiting:
         place, is_file = waiting.pop()
         if is_file:
             yield place
-        elif is_deep or place == address.rstrip("/"):
+        elif is_deep or place == root:
             waiting += sorted(list_folder(place), reverse=True)
 
 
-def list_folder(address: str) -> list[tuple[str, bool]]:
-    """What lies in one folder, and whether each is a file; hidden ones not."""
+def list_folder(address: str, is_deep: bool = False) -> list[tuple[str, bool]]:
+    """What lies in one folder, and whether each is a file; hidden ones not.  `is_deep`: and below it."""
     from pyarrow.fs import FileSelector, FileType
 
     def ask() -> list[tuple[str, bool]]:
         store, place = store_of(address)
-        entries = store.get_file_info(FileSelector(place))
+        entries = store.get_file_info(FileSelector(place, recursive=is_deep))
+        inside = [
+            (entry.path.removeprefix(f"{place}/") if is_deep else entry.base_name, entry) for entry in entries
+        ]
         return [
-            (f"{address}/{entry.base_name}", entry.type == FileType.File)
-            for entry in entries
-            if not entry.base_name.startswith(".")
+            (f"{address}/{name}", entry.type == FileType.File)
+            for name, entry in inside
+            if not name.startswith(".") and "/." not in name
         ]
 
     return retried(ask, address)

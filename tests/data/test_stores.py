@@ -5,6 +5,7 @@ import pytest
 from fake_shards import picture, picture_table, shard
 from fake_store import Store, serve
 from fsspec.implementations.memory import MemoryFileSystem
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from attnvis.data import parquet, sources, stores
 from attnvis.data.decoding import load
@@ -226,6 +227,19 @@ def test_a_photo_on_the_web_is_fetched_whole_or_not_at_all(s3):
     with pytest.raises(PhotoError, match=r"may not be read \(HTTP 404"):
         read_source(source_of(f"{s3.url}/bucket/none.png"))
     assert len(s3.requests) == 1
+
+
+def test_a_folder_of_google_cloud_storage_is_searched_to_the_bottom(tmp_path, monkeypatch):
+    for name, content in (("z/a.png", A), ("z-b.png", B), (".hidden/c.png", C)):
+        (tmp_path / "bucket" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bucket" / name).write_bytes(content)
+    disk = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+    monkeypatch.setattr(stores, "open_store", lambda scheme, bucket: {"gs": disk}[scheme])
+    photos = find("gs://anonymous@bucket")
+    assert list(map(str, photos)) == [
+        "gs://anonymous@bucket/z/a.png", "gs://anonymous@bucket/z-b.png",
+    ]  # fmt: skip
+    assert [read_source(photo) for photo in photos] == [A, B]
 
 
 @pytest.fixture

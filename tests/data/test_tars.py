@@ -79,6 +79,13 @@ def test_a_glob_takes_tars_only_where_it_ends_as_they_do():
     assert list(map(str, listing.paths)) == ["a.png"] and listing.passed_over == {".tar": 1}
 
 
+def test_a_folder_of_shards_alone_says_how_they_are_named():
+    Path("shards").mkdir()
+    shard(Path("shards/s.tar"), {"0.png": A})
+    with pytest.raises(PhotoError, match=r"1 \.tar\); an archive or a table is named itself, as in \*\.tar"):
+        find("shards")
+
+
 def test_links_devices_and_folders_are_passed_over_and_counted():
     Path("s.tar").write_bytes(
         tar_of(

@@ -1,4 +1,4 @@
-"""A run over shards, tables and a store leaves what one over the same files leaves, under ids that lead back."""
+"""A run over shards and tables leaves what one over the same files leaves, under ids that lead back."""
 
 import shutil
 from pathlib import Path
