@@ -10,20 +10,28 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
+from attnvis.attention.normalise import softmax
+from attnvis.attention.query import mean
+from attnvis.attention.scaling import inv_sqrt_d
+from attnvis.backbone import efficientnet_lite
 from attnvis.data.ranges import Range
 from attnvis.files import file_digest
+from attnvis.methods.attention import AttentionMethod
 from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.shards.columns import RECORDS
 from attnvis.pipeline.shards.merge import add_up, sample_rows, write_sample_page, write_totals
-from attnvis.pipeline.shards.part import Receipt, is_done, write_receipt
+from attnvis.pipeline.shards.part import PartWriter, Receipt, ShardTask, is_done, write_receipt
 from attnvis.pipeline.shards.plan import Shard, ShardPlan, write_plan
 from attnvis.pipeline.shards.progress import Board
+from attnvis.pipeline.streaming import stream
 from attnvis.render.overlays import Style
 from attnvis.types import Provenance
 
@@ -33,7 +41,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("photos", type=int)
     parser.add_argument("--size", type=int, default=1000, help="photos of a shard")
+    parser.add_argument("--photo", type=Path, help="only what a part costs: a thousand times its answers")
     arguments = parser.parse_args()
+    if arguments.photo:
+        time_part(arguments.photo)
+        return
     with tempfile.TemporaryDirectory(prefix="attnvis-shards-") as place:
         simulate(Path(place), arguments.photos, arguments.size)
 
@@ -50,6 +62,24 @@ def simulate(folder: Path, photos: int, size: int) -> None:
     files = [path for path in folder.rglob("*") if path.is_file()]
     size_of = {kind: sum(path.stat().st_size for path in folder.glob(kind)) / 1e6 for kind in KINDS}
     print(f"\n{len(files):,} files: " + ", ".join(f"{kind} {mb:,.1f} MB" for kind, mb in size_of.items()))
+
+
+def time_part(photo: Path, count: int = 1000) -> None:
+    """What becomes of a photo after its attention: rows, float16 maps, parquet, digests; nothing is drawn."""
+    torch.set_num_threads(1)
+    backbone = efficientnet_lite(precision="fp32", engine="eager")
+    method = AttentionMethod(backbone, mean, inv_sqrt_d, softmax)
+    (outcome,) = stream([photo], method, backbone.preprocessing)
+    for number in range(3):
+        with tempfile.TemporaryDirectory(prefix="attnvis-shards-") as place:
+            task = ShardTask(Path(place), 10**9, 10**6, Style(), Provenance())
+            cpu = time.process_time()
+            with PartWriter(task, Shard(number, 1, count, "digest")) as part:
+                for index in range(count):
+                    turn = replace(outcome, index=index)
+                    part.record(replace(turn, made=part.render(turn)))
+                part.finish()
+            print(f"{1000 * (time.process_time() - cpu) / count:.2f} core-ms a photo")
 
 
 KINDS = ("shards.parquet", "records/*/*", "parts/*/*.json", "index.html")
