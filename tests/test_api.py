@@ -128,7 +128,7 @@ def test_mistakes_say_what_there_is(cat):
     with pytest.raises(ValueError, match=r"unknown scaling 'cosin'.*did you mean cosine"):
         ask(cat, "mean", "cosin")
     for name, near in {
-        "vit_b_16": "",
+        "maxvit_t": "",
         "embedded": "",
         "efficentnet_lite": "did you mean efficientnet_lite",
     }.items():

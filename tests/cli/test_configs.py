@@ -217,12 +217,21 @@ def test_numbers_become_what_the_function_asks_for():
 def test_a_family_is_found_by_the_longest_name():
     assert [
         catalogue.family(name)
-        for name in ("resnet18", "resnext50_32x4d", "wide_resnet50_2", "vgg16", "vit_b_16", "embedded")
+        for name in (
+            "resnet18",
+            "resnext50_32x4d",
+            "wide_resnet50_2",
+            "vgg16",
+            "vit_b_16",
+            "maxvit_t",
+            "embedded",
+        )
     ] == [
         "resnet",
         "resnext",
         "wide_resnet",
         "vgg",
+        "vit",
         None,
         None,
     ]

@@ -44,7 +44,7 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("run cat.png qurey=mean", "no setting 'qurey'", "did you mean query"),
         ("run cat.png query=claas", "unknown class 'claas'", "Or the query class?"),
         ("run cat.png scaling=temprature", "unknown scaling 'temprature'", "did you mean temperature?"),
-        ("run cat.png backbone=vit_b_16", "unknown backbone 'vit_b_16'", "resnet"),
+        ("run cat.png backbone=maxvit_t", "unknown backbone 'maxvit_t'", "resnet"),
         (
             "run cat.png backbone=efficentnet_lite",
             "unknown backbone 'efficentnet_lite'",

@@ -221,7 +221,7 @@ def test_a_stage_that_no_photo_can_take_is_said_before_the_first_job(sweep, word
     "words, given, advice",
     [
         ("qurey=mean", "no setting 'qurey'", "did you mean"),
-        ("backbone=vit_b_16", "unknown backbone 'vit_b_16'", "resnet"),
+        ("backbone=maxvit_t", "unknown backbone 'maxvit_t'", "resnet"),
         ("launcher=slrm", "launcher has no option 'slrm'", "did you mean slurm?"),
         ("scaling=[none", "unknown scaling '[none'", "there are"),
     ],
