@@ -8,7 +8,8 @@ never what a picture shows of them; all are finite, but for NaN where the networ
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -68,10 +69,32 @@ def metric(
             ranks=ranks,
             finish=finish,
         )
-        function.facts = described_as  # type: ignore[attr-defined]
-        return function
+
+        @wraps(function)
+        def checked(maps: Float[Tensor, "M H W"], beside: Any, *args: Any, **settings: Any) -> Tensor:
+            check_size(maps, beside, function.__name__)
+            return function(maps, beside, *args, **settings)
+
+        checked.facts = described_as  # type: ignore[attr-defined]
+        return checked
 
     return described
+
+
+def check_size(maps: Float[Tensor, "M H W"], beside: Any, name: str) -> None:
+    """Raises ValueError where the maps lie on another grid than what they are measured against.
+
+    beside   a Truth; or what a network saw (`faithfulness`): its image, or its cells' scores
+    """
+    if isinstance(beside, Truth):
+        size = beside.size
+    else:
+        size = tuple((beside.image if hasattr(beside, "image") else beside.scores).shape[-2:])
+    if tuple(maps.shape[-2:]) != size:
+        raise ValueError(
+            f"{name}: maps of {maps.shape[-2]} x {maps.shape[-1]} against truth of {size[0]} x {size[1]} "
+            "(height x width); draw the maps at that size, or bring the truth to theirs with resize_truth"
+        )
 
 
 def facts(function: Metric) -> Facts:

@@ -133,6 +133,12 @@ def test_a_map_that_was_seen_nowhere_or_is_infinite_is_undefined_alone(name):
     assert numbers.isnan().tolist() == [True, False, True]
 
 
+@every
+def test_maps_on_another_grid_than_the_truth_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name}: maps of {W} x {H} against truth of {H} x {W}"):
+        METRICS[name](random_maps().mT.contiguous(), beside(name))
+
+
 def test_where_a_signed_map_was_never_seen_it_has_its_least():
     maps = torch.tensor([[[math.nan, -3.0], [2.0, 0.0]], [[math.nan, 3.0], [2.0, 5.0]]])
     assert filled(maps)[:, 0, 0].tolist() == [-3, 0]
@@ -144,6 +150,7 @@ def test_a_metric_of_ones_own_is_described_as_the_others_are():
         return maps.sum((1, 2)) * strength
 
     told = facts(partial(partial(own), strength=2.0))
+    assert own(torch.ones(1, 2, 2), Truth((2, 2)), strength=2.0).item() == 8
     assert (told.name, told.better, told.high, told.needs) == (
         "own",
         "lower",
