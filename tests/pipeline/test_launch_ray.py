@@ -89,7 +89,7 @@ def require_whole() -> None:
     assert not list(Path("out").rglob("*.running"))
 
 
-def test_ray_gives_the_very_bytes_of_local_processes_and_a_dead_raylet_costs_no_row(cluster):
+def test_ray_gives_local_bytes_and_a_dead_raylet_costs_no_row(cluster):
     local = ended(
         "run", "album", "launcher=local", "workers=1", "shards.size=8", "hydra.run.dir=local", *SETTINGS
     )

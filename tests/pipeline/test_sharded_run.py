@@ -177,7 +177,7 @@ def test_a_plain_runs_folder_is_not_taken_for_one_in_shards(sharded, attnvis):
     assert "holds a run without shards" in sharded().complaint
 
 
-def test_pictures_of_all_photos_lie_in_a_tar_that_every_machine_writes_alike(sharded):
+def test_pictures_of_all_lie_in_a_tar_that_every_machine_writes_alike(sharded):
     sharded("shards.overlays=tar", "maps=false")
     sharded("shards.overlays=tar", "maps=false", folder="again")
     assert not Path("out/maps").exists()
