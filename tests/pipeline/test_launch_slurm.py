@@ -56,7 +56,7 @@ def require_whole() -> None:
     assert [row["index"] for row in rows() if row["status"] != "done"] == [3]
 
 
-def test_slurm_gives_the_very_bytes_of_local_processes_and_a_killed_step_costs_no_row(cluster):
+def test_slurm_gives_local_bytes_and_a_killed_step_costs_no_row(cluster):
     words = ("run", "album", "launcher=local", "workers=1", "shards.size=8", "hydra.run.dir=local")
     local = ended(*words, "preprocess.size=96", "logger.mode=disabled")
     assert local.returncode == 1 and "23 photos done" in local.stdout, local.stderr
@@ -79,7 +79,7 @@ def test_a_job_whose_time_is_up_is_put_into_the_queue_again_and_goes_on(cluster)
     require_whole()
 
 
-def test_a_killed_command_leaves_an_array_that_the_next_one_takes_out_of_the_queue(cluster):
+def test_the_array_of_a_killed_command_is_taken_out_of_the_queue(cluster):
     command = begun(*WORDS)
     until(running, command)
     kill(command)

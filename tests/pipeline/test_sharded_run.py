@@ -177,7 +177,7 @@ def test_a_plain_runs_folder_is_not_taken_for_one_in_shards(sharded, attnvis):
     assert "holds a run without shards" in sharded().complaint
 
 
-def test_pictures_of_all_photos_lie_in_a_tar_that_every_machine_writes_alike(sharded):
+def test_pictures_of_all_lie_in_a_tar_that_every_machine_writes_alike(sharded):
     sharded("shards.overlays=tar", "maps=false")
     sharded("shards.overlays=tar", "maps=false", folder="again")
     assert not Path("out/maps").exists()
@@ -196,6 +196,7 @@ def test_beyond_the_sample_no_picture_is_drawn_unless_asked(sharded, monkeypatch
     assert [row["index"] for row in rows() if row["overlay"]] == [0, 5]
     assert len(list(Path("out/overlays").rglob("*.jpg"))) == 2
     page = Page(Path("out/index.html"))
+    assert "attnvis run: 2 of 9 photos" in page.words
     assert "2 maps" in page.words and "9 done, 1 failed" in page.words and "1 failed" in page.words
     sharded("shards.overlays=files", folder="all")
     assert len(list(Path("all/overlays").rglob("*.jpg"))) == 9

@@ -124,11 +124,12 @@ def write_sample_page(folder: Path, run: RunPlan, totals: Totals, rows: Sequence
     }
     if totals.failures:
         facts["failures"] = "; ".join(f"{count:,} {kind}" for kind, count in totals.failures.most_common(5))
+    of_how_many = f": {shown:,} of {totals.done:,} photos" if shown < totals.done else ""
     with RunPage(folder) as page:
         for row in rows:
             page.add(row)
         return page.write(
-            f"attnvis {run.name}",
+            f"attnvis {run.name}{of_how_many}",
             facts=facts | run.provenance.entries(),
             warnings=run.warnings,
             colour_bar=overlays.encode(panels.colour_bar(run.style), "png"),
