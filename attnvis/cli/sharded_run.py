@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnvis.cli.chosen_method import chosen_method
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import (
     build_network,
@@ -158,7 +159,6 @@ def bench_of(same: Same) -> Bench:
     from omegaconf import OmegaConf
 
     from attnvis.backbone.cache import remembered
-    from attnvis.methods.attention import AttentionMethod
     from attnvis.pipeline.shards.part import ShardTask
 
     job = same.job
@@ -166,13 +166,14 @@ def bench_of(same: Same) -> Bench:
     torch.set_num_threads(1)  # one thread an operation: every process computes the same digits
     cv2.setNumThreads(1)
     torch.manual_seed(cfg.seed)
-    backbone = remembered(build_network(cfg), plain(cfg.cache), say=note)
+    network = build_network(cfg)
+    backbone = remembered(network, plain(cfg.cache), say=note)
     remark = backbone.go_on(job.provenance, job.cores)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     digest = backbone.describe(preprocessing).weights_digest
     if digest != job.provenance.weights_digest or remark:
         raise ValueError(remark or f"this machine has other weights for {cfg.backbone.name}: {digest}")
-    query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
+    make_method, _ = chosen_method(cfg)
     run = run_plan(cfg, build(cfg, "render"), job.provenance, backbone.warnings_at(preprocessing))
     task = ShardTask(
         folder=job.folder,
@@ -186,18 +187,19 @@ def bench_of(same: Same) -> Bench:
         keep_maps=run.keep_maps,
         overlays=cfg.shards.overlays,
     )
-    return Bench(task, AttentionMethod(backbone, query, scaling, normalise), preprocessing)
+    return Bench(task, make_method(backbone, network, preprocessing, None), preprocessing)
 
 
 def run_plan(cfg: "DictConfig", style: Any, origin: "Provenance", warnings: tuple[str, ...]) -> "RunPlan":
     """Of a run whose photos stand in shards.parquet."""
     from attnvis.pipeline.plan import RunPlan
 
+    _, config = chosen_method(cfg)
     return RunPlan(
         paths=(),
         style=style,
         provenance=origin,
-        config=plain(cfg),
+        config=config,
         warnings=warnings,
         logger=plain(cfg.logger),
         keep_maps=cfg.maps,

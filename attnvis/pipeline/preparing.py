@@ -25,16 +25,25 @@ __all__ = ["prepared", "read_mask", "read_vectors"]
 
 
 def prepared(
-    query: QueryFunction, backbone: Encoder, how: Preprocessing, photos: Sequence[Source | Photo] = ()
+    query: QueryFunction, backbone: Encoder, how: Preprocessing, photos: Sequence[Source | Photo] | None = ()
 ) -> QueryFunction:
     """The query with its exemplars looked at and its files read; one without any is itself.
 
-    photos: the run's own, for exemplar:run; files, or what was decoded.  Raises ValueError for an exemplar
-    that is no photo, and for files that hold no mask or no vector.
+    photos: the run's own, for exemplar:run; files, or what was decoded; None where they are too many.
+
+    Raises ValueError for an exemplar that is no photo, and for files that hold no mask or no vector.
     """
 
+    def own() -> Sequence[Source | Photo]:
+        if photos is None:
+            raise ValueError(
+                "query exemplar:run reads all photos before the first, and in shards no process does; "
+                "name a folder of some: exemplar:FOLDER"
+            )
+        return photos
+
     def encode(name: str) -> Iterator[Sequence[Features]]:
-        for source in photos if name == "run" else photos_named(name):
+        for source in own() if name == "run" else photos_named(name):
             try:
                 yield backbone(collate([as_photo(source, how)], how))
             except PhotoError as error:

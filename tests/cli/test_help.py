@@ -87,7 +87,18 @@ def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
 
 def test_the_words_alone_say_what_verbs_there_are(attnvis):
     lines = attnvis("--help").out.splitlines()
-    verbs = ("run", "sweep", "evaluate", "explore", "redraw", "status", "cache", "backbones", "calibrate", "video")
+    verbs = (
+        "run",
+        "sweep",
+        "evaluate",
+        "explore",
+        "redraw",
+        "status",
+        "cache",
+        "backbones",
+        "calibrate",
+        "video",
+    )
     for verb in verbs:
         (line,) = (line for line in lines if line.startswith(f"  attnvis {verb} "))
         first = (ROOT / "configs" / f"{verb}.yaml").read_text().splitlines()[0]

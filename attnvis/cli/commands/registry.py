@@ -1,6 +1,17 @@
 """Every command, in the order in which help shows them.  A new one: its file, its yaml, its line here."""
 
-from attnvis.cli.commands import backbones, cache, calibrate, evaluate, explore, redraw, run, status, sweep, video
+from attnvis.cli.commands import (
+    backbones,
+    cache,
+    calibrate,
+    evaluate,
+    explore,
+    redraw,
+    run,
+    status,
+    sweep,
+    video,
+)
 
 __all__ = ["COMMANDS"]
 

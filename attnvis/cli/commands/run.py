@@ -1,11 +1,11 @@
 """`attnvis run`: photos in, heatmaps out."""
 
 import contextlib
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from attnvis.cli.chosen_method import chosen_method
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import (
     build_network,
@@ -18,18 +18,12 @@ from attnvis.cli.commands.common import (
 )
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import note, print_photo_notes, print_summary, progress, visible
-from attnvis.cli.stages import ATTENTION
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from attnvis.backbone.backbone import Backbone
-    from attnvis.methods.answer import Method
-    from attnvis.methods.attention import Encoder
     from attnvis.pipeline.resume import PlannedPhoto, PlannedSources
-    from attnvis.types import Photo, PhotoError, Preprocessing, Provenance, Source
-
-    MakeMethod = Callable[[Encoder, Backbone, Preprocessing, Sequence[Source]], Method]
+    from attnvis.types import Photo, PhotoError, Provenance, Source
 
 __all__ = ["COMMAND", "run"]
 
@@ -93,40 +87,6 @@ def run(cfg: "DictConfig", folder: Path) -> int:
             results.record(outcome)
     print_photo_notes(results.photo_notes)
     return print_summary(results.done, results.reasons, folder)
-
-
-def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
-    """What makes the method of an encoder, its network, a preprocessing and the run's photos; and the settings
-    of the run that concern it.
-    """
-    from attnvis.methods.attention import AttentionMethod
-    from attnvis.pipeline.preparing import prepared
-    from attnvis.pipeline.stability import StableMethod
-    from attnvis.methods.saliency import SaliencyMethod
-
-    config: dict[str, Any] = plain(cfg)
-    function = build(cfg, "method")
-    if getattr(function, "func", None) is not AttentionMethod:
-        if cfg.stability or random_classes(cfg):
-            raise ValueError("stability and random_classes are asked of method=attention; leave one out")
-        settings = {key: value for key, value in config.items() if key not in ATTENTION}
-        return lambda encoder, network, *others: SaliencyMethod(encoder, network, function), settings
-    stages = {group: build(cfg, group) for group in ATTENTION}
-    count = random_classes(cfg)
-
-    def make(encoder: "Encoder", network: "Backbone", how: "Preprocessing", photos: "Sequence[Source]") -> "Method":
-        query = prepared(stages["query"], encoder, how, photos=photos)
-        method = AttentionMethod(encoder, **stages | {"query": query}, random_classes=count)
-        return StableMethod(method, how) if cfg.stability else method
-
-    return make, config
-
-
-def random_classes(cfg: "DictConfig") -> int:
-    """How many each class map is compared with.  Raises ValueError for fewer than none."""
-    if cfg.random_classes < 0:
-        raise ValueError(f"random_classes={cfg.random_classes}: give 0 for no p value, or 1000 for one")
-    return int(cfg.random_classes)
 
 
 def provenance_of(folder: Path) -> "Provenance | None":
