@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnvis.metrics import boxes, faithfulness, fixations, regions, segmentation
+from attnvis.metrics import boxes, faithfulness, fixations, pop_out, regions, segmentation
 from attnvis.metrics.metric import facts
 from attnvis.metrics.registry import METRICS
 from attnvis.types import Truth
@@ -91,6 +91,7 @@ def rows() -> list[Row]:
         *fixation_rows(truth),
         *region_rows(truth),
         *segmentation_rows(truth),
+        *pop_out_rows(truth),
         *faithfulness_rows(),
     ]
 
@@ -356,6 +357,25 @@ def segmentation_rows(truth: Truth) -> list[Row]:
             )
         ),
     ]
+
+
+def pop_out_rows(truth: Truth) -> list[Row]:
+    """P3's own code asks for files and is in no registry."""
+    mask = truth.mask
+    assert mask is not None
+    others = np.roll(mask, 24, axis=0) & ~mask
+    array = replace(truth, distractors=others)
+
+    def index(values: np.ndarray) -> float:
+        shares = (values - values.min()) / max(np.ptp(values), 1e-300)
+        on, off = shares[mask].mean(), shares[others].mean()
+        return (on - off) / (on + off) if on + off else -1.0
+
+    def is_found(values: np.ndarray) -> float:
+        return float(values[mask].max() > values[others].max())
+
+    loop = "P3O3_metrics' formula in numpy"
+    return [Row(pop_out.gsi, loop, index, array), Row(pop_out.found_first, loop, is_found, array)]
 
 
 def faithfulness_rows() -> list[Row]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attnvis.data import layouts
+from attnvis.data.generated import generate, mosaics
 from attnvis.data.samples import Dataset, Sample
 
 __all__ = ["LAYOUTS", "Dataset", "Sample", "open_dataset"]
@@ -21,7 +22,9 @@ LAYOUTS: dict[str, Callable[[Path], Dataset]] = {
     "masks": layouts.masks,
     "csv": layouts.csv,
     "classes": layouts.classes,
+    "mosaics": mosaics,
 }
+GENERATED = "generated:"
 MARKS = {  # what lies in a folder of that layout; the first that is there tells it
     "osie": ("fixations.npz", "eye/fixations.mat", "data/eye/fixations.mat"),
     "mit1003": ("ALLFIXATIONMAPS", "ALLSTIMULI"),
@@ -36,13 +39,15 @@ MARKS = {  # what lies in a folder of that layout; the first that is there tells
 
 
 def open_dataset(folder: str | Path, layout: str = "auto") -> Dataset:
-    """The data set in a folder, or of a .csv or .json file.
+    """The data set in a folder, or of a .csv or .json file; generated:KIND is drawn (`generated.generate`).
 
     layout   one of LAYOUTS; auto: the one whose files lie there
 
     Raises ValueError where there is no such folder or layout, where nothing tells the layout, and where the
     folder lacks what the layout needs.
     """
+    if str(folder).startswith(GENERATED):
+        return generate(str(folder).removeprefix(GENERATED))
     folder = Path(folder)
     if not folder.exists():
         raise ValueError(f"there is no data set {folder}; give the folder that holds its photos and truth")

@@ -10,9 +10,20 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-__all__ = ["COLOURS", "FILLS", "KINDS", "SHAPES", "pop_out", "scene"]
+__all__ = [
+    "COLOURS",
+    "FILLS",
+    "KINDS",
+    "SEARCHES",
+    "SHAPES",
+    "pop_out",
+    "scene",
+    "search",
+    "simulated_fixations",
+]
 
 KINDS = ("colour", "orientation", "size")
+SEARCHES = ("conjunction", "tilted", "upright", "feature")
 GRID = 7  # items per row and per column
 FINE = 4  # everything is drawn so many times larger, then averaged
 
@@ -75,6 +86,59 @@ def pop_out(kind: str, level: float, seed: int, size: int = 225) -> tuple[Pictur
         picture = picture * (1 - share) + share * np.array(colour)
         masks.append(share[..., 0] > 0)
     return eight_bit(picture), masks[0], masks[1]
+
+
+def search(task: str, items: int, seed: int, size: int = 225) -> tuple[Picture, Mask, Mask]:
+    """(picture, target, distractors): one target among `items` - 1 others, in cells of a 7 x 7 grid.
+
+    feature: a red upright bar among green upright ones.
+    conjunction: a red upright bar among as many red level and green upright ones.
+    tilted: a bar tilted by 15 degrees among upright ones; upright: an upright one among tilted ones.
+
+    People find a feature at once however many items there are, a conjunction the later the more there are,
+    and tilted among upright more easily than the reverse (Treisman and Gelade 1980; Treisman and Gormican
+    1988).  One seed has the target at one place whatever the task and the number.  Raises ValueError for
+    another task, and for fewer than 3 or more than 49 items.
+    """
+    if task not in SEARCHES:
+        raise ValueError(f"there is no search {task!r}; choose {', '.join(SEARCHES)}")
+    if not 3 <= items <= GRID**2:
+        raise ValueError(f"{items} items: give a number from 3 to {GRID**2}")
+    rng = np.random.default_rng(seed)
+    cell = size / GRID
+    grey = rng.uniform(0.35, 0.65)
+    cells = rng.permutation(GRID**2)[:items]
+    jitter = rng.uniform(-0.1, 0.1, (GRID**2, 2))[cells]
+    centres = (np.stack([cells % GRID, cells // GRID], 1) + 0.5 + jitter) * cell  # (x, y)
+
+    upright, level = block(0.28, 1.0), block(1.0, 0.28)
+    red, green = hsv_to_rgb(0.0, 0.9, v=0.9), hsv_to_rgb(1 / 3, 0.9, v=0.9)
+    black = (0.0, 0.0, 0.0)
+    shown = {  # the target; what the others are in turn
+        "feature": ((upright, red), [(upright, green)]),
+        "conjunction": ((upright, red), [(level, red), (upright, green)]),
+        "tilted": ((turned(upright, 15.0), black), [(upright, black)]),
+        "upright": ((upright, black), [(turned(upright, 15.0), black)]),
+    }
+    target, others = shown[task]
+    picture = np.full((size, size, 3), grey)
+    masks = np.zeros((2, size, size), bool)
+    for number, centre in enumerate(centres):
+        contours, colour = target if number == 0 else others[number % len(others)]
+        share = coverage([0.3 * cell * contour + centre for contour in contours], size)[..., None]
+        picture = picture * (1 - share) + share * np.array(colour)
+        masks[min(number, 1)] |= share[..., 0] > 0
+    return eight_bit(picture), masks[0], masks[1]
+
+
+def simulated_fixations(density: Float[np.ndarray, "H W"], count: int, seed: int) -> Float[np.ndarray, "F 2"]:
+    """Places (row, column) drawn from a density over the pixels, anywhere within the pixel.
+
+    Of many, the density's information gain over a baseline is KL(density || baseline) / ln 2 bits.
+    """
+    rng = np.random.default_rng(seed)
+    pixels = rng.choice(density.size, size=count, p=density.ravel() / density.sum())
+    return np.stack(np.unravel_index(pixels, density.shape), 1) + rng.uniform(0, 1, (count, 2))
 
 
 def scene(seed: int, size: int = 225) -> tuple[Picture, Mask, dict[str, str]]:

@@ -22,7 +22,7 @@ from attnvis.metrics.registry import METRICS
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(file.relative_to(CONFIGS).with_suffix("").as_posix() for file in CONFIGS.rglob("*.yaml"))
 OPTIONS = [name for name in FILES if "/" in name and not name.rpartition("/")[2].startswith("_")]
-CHOICES = [name for name in OPTIONS if not name.startswith("metric/")]  # evaluate takes metrics as texts
+CHOICES = [name for name in OPTIONS if not name.startswith("metric/")]  # a metric needs truth
 GIVEN = {"query.x": 10, "query.y": 20, "query.width": 30, "query.height": 40}
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def truth():
         fixations=chance.uniform(0, (H, W), (12, 2)),
         others=chance.uniform(0, (H, W), (30, 2)),
         mask=mask,
+        distractors=np.roll(mask, 4, axis=0) & ~mask,
     )
 
 
@@ -152,3 +154,11 @@ def test_a_metric_of_ones_own_is_described_as_the_others_are():
     assert told.missing(Truth((2, 2))) == ["mask|boxes", "fixations"]
     with pytest.raises(TypeError, match="sum is no metric"):
         facts(torch.sum)
+
+
+def test_the_page_of_metrics_lists_them_all_and_its_example_runs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(example, {})
+    assert capsys.readouterr().out.startswith("tensor([")
+    assert all(f"| `{name}` |" in page for name in METRICS)
