@@ -279,7 +279,7 @@ def grey_picture(photo: Photo, side: int) -> Float[Tensor, "h w"]:
     """The mean of its colours, in shares of white, `side` columns wide and as many rows as the photo's shape
     has.
     """
-    pixels = torch.from_numpy(photo.pixels).double().mean(-1) / 255
+    pixels = torch.tensor(photo.pixels).double().mean(-1) / 255  # a copy: a photo cannot be written to
     height, width = photo.size
     rows = max(3, round(side * height / width))
     return functional.interpolate(pixels[None, None], (rows, side), mode="area")[0, 0]

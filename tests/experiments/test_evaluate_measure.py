@@ -11,6 +11,7 @@ from torch import nn
 from attnvis.attention import normalise, scaling
 from attnvis.attention.query import mean
 from attnvis.backbone import build_backbone
+from attnvis.data.datasets import open_dataset
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
 from attnvis.data.samples import Dataset, Sample
@@ -176,6 +177,23 @@ def test_a_stopped_evaluation_goes_on_with_the_photos_that_lack(backbone, photos
     for name in metrics:
         assert np.allclose(again.values[name], whole.values[name], rtol=1e-5)
     assert whole.values["max_box_acc_v2"].ndim == 3 and not seen
+
+
+def test_pictures_that_are_no_files_are_measured_too(backbone, tmp_path):
+    data = open_dataset("generated:colour:90:3")
+    measuring = Measuring(
+        data,
+        maker(backbone),
+        parse_metrics(["energy"]),
+        backbone.preprocessing,
+        tmp_path / "out",
+        longest=None,
+        between="linear",
+        left=[0, 1, 2],
+    )
+    measuring.run(2, 1, say=lambda text: None)
+    values = read_evaluation(tmp_path / "out", data.names, ["energy"], measuring.failures).values["energy"]
+    assert not measuring.failures and values.shape == (3, 2) and np.isfinite(values).all()
 
 
 def test_a_photo_whose_truth_is_of_another_size_fails_alone(backbone, photos, tmp_path):

@@ -132,6 +132,10 @@ class Pictures(dict):
         super().__init__()
         self.dataset, self.numbers = dataset, numbers
 
+    def __bool__(self) -> bool:
+        """`stream` asks whether there are any."""
+        return bool(self.numbers)
+
     def pop(self, path: Path, *default: Any) -> Any:
         if path not in self.numbers:
             return default[0] if default else None
