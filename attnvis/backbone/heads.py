@@ -153,8 +153,8 @@ class Gradient(Head):
         self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"] | Float[Tensor, "B C"]
     ) -> tuple[Float[Tensor, "B D"], Float[Tensor, " B"]]:
         _, ask = self.read(maps)
-        nothing = self.logits_of_nothing(maps[:1])
-        return ask(classes), rows_for(classes.to(nothing.device), nothing)
+        nothing = self.logits_of_nothing(maps).expand(len(maps), -1)
+        return ask(classes), (as_shares(classes, nothing) * nothing).sum(1)
 
     def beside(self, prefix: Float[Tensor, "B P D"]) -> "Gradient":
         rest: Any = self.rest
@@ -169,10 +169,7 @@ class Gradient(Head):
 
         def ask(classes: Tensor) -> Tensor:
             with torch.inference_mode(False):
-                if classes.is_floating_point():
-                    chosen = classes.to(logits)
-                else:
-                    chosen = torch.zeros_like(logits).scatter(1, classes.unsqueeze(1), 1.0)
+                chosen = as_shares(classes, logits)
                 (slope,) = torch.autograd.grad(logits, inputs, chosen, retain_graph=True)
                 return slope.sum((2, 3))
 
@@ -189,6 +186,13 @@ class Gradient(Head):
         if like not in self.constants:
             self.constants[like] = self.logits(torch.zeros_like(maps))
         return self.constants[like]
+
+
+def as_shares(classes: Tensor, logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+    """Of one class a photo its one-hot row; shares of all classes as they are, of the logits' kind."""
+    if classes.is_floating_point():
+        return classes.to(logits)
+    return torch.zeros_like(logits).scatter(1, classes.to(logits.device).unsqueeze(1), 1.0)
 
 
 def rows_for(classes: Tensor, rows: Float[Tensor, "C ..."]) -> Float[Tensor, "B ..."]:
