@@ -5,6 +5,8 @@ import { ask } from "./scores.js";
 import { scale } from "./scaling.js";
 import { NORMALISER_SETTINGS, normalise } from "./normalise.js";
 
+const ROUNDING = 1e-6; // of single precision, in Python
+
 /**
  * @param {Layer} layer
  * @param {View} view
@@ -49,13 +51,13 @@ export function distanceBound(logits, weights, view, moved, stretch) {
     if (weight > 0 && logits[patch] < lowest) lowest = logits[patch];
   });
   const gains = weights.map((weight, patch) => {
-    if (view.normalise === "sparsemax") return logits[patch] > lowest - 4 * errors[patch] ? 1 : 0;
+    if (view.normalise === "sparsemax") return logits[patch] >= lowest - 4 * errors[patch] ? 1 : 0;
     if (view.normalise === "entmax15") return Math.sqrt(weight);
     if (isPower) return logits[patch] > 0 ? (exponent * weight) / Math.max(logits[patch], errors[patch]) : 0;
     return weight;
   });
   const total = gains.reduce((sum, gain) => sum + gain, 0);
-  if (!(total > 0)) return patches > 1 && moved > 0 ? 1 : 0;
+  if (!(total > 0)) return patches > 1 && moved > 0 ? 1 : ROUNDING;
   let [bound, most, crossing] = [0, 0, 0];
   gains.forEach((gain, patch) => {
     bound += gain * (1 - gain / total) * errors[patch];
@@ -66,7 +68,7 @@ export function distanceBound(logits, weights, view, moved, stretch) {
   if (view.normalise === "entmax15") crossing += atTheEdge(logits, weights, errors, lowest) * most ** 2;
   if (isPower) crossing += powersAtTheEdge(logits, errors, exponent);
   const isDoubled = isPower && stretch === 0;
-  return Math.min(1, (bound * (isDoubled ? 2 : 1) + crossing) * Math.exp(2 * Math.min(most, 5)) + 1e-6);
+  return Math.min(1, (bound * (isDoubled ? 2 : 1) + crossing) * Math.exp(2 * Math.min(most, 5)) + ROUNDING);
 }
 
 /**
