@@ -338,9 +338,13 @@ def photos_and_folders(folder: str, search: Search) -> list[str]:
     inside = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if is_folder and not entry.name.startswith("."):
                 inside.append(entry.path + os.sep)
-            elif is_photo(entry.path, search, is_folder=entry.is_dir()):
+                continue
+            if entry.is_symlink():  # one that leads to itself is none, and is_dir would raise
+                is_folder = os.path.isdir(entry.path)
+            if is_photo(entry.path, search, is_folder):
                 inside.append(entry.path)
     return sorted(inside, key=lambda path: path.removesuffix(os.sep), reverse=True)
 
