@@ -271,5 +271,5 @@ def test_every_printed_command_composes(words):
 
 
 def test_the_commands_of_the_readme_are_seen():
-    assert len(commands(ROOT / "README.md")) == 6
+    assert len(commands(ROOT / "README.md")) == 10
     assert ["run", "cat.jpg"] in commands(ROOT / "README.md")

@@ -63,15 +63,27 @@ export function quoted(text) {
 }
 
 /**
+ * @param {Term[]} terms
+ * @returns {string} as the language of queries has it: class:1 - point:10,20
+ */
+export function queryText(terms) {
+  return terms
+    .map((term, number) => {
+      if (!number) return (term.sign < 0 ? "-" : "") + termName(term);
+      return ` ${term.sign < 0 ? "-" : "+"} ${termName(term)}`;
+    })
+    .join("");
+}
+
+/**
  * @param {View} view
  * @param {Facts} facts
- * @returns {string | null} `attnvis run ...` that gives this map; null for a sum of questions
+ * @returns {string} `attnvis run ...` that gives this map
  */
 export function commandOf(view, facts) {
-  if (view.terms.length !== 1 || view.terms[0].sign < 0) return null;
   const words = [
     facts.photo.path,
-    `query=${termName(view.terms[0])}`,
+    `query=${queryText(view.terms)}`,
     `scaling=${stageText(view.scaling, view.scalingSetting)}`,
     ...(view.normalise === "softmax" ? [] : [`normalise=${stageText(view.normalise, view.normaliseSetting)}`]),
     ...(facts.layers.length > 1 ? [`backbone.layer=${facts.layers[view.layer].name}`] : []),
@@ -86,27 +98,13 @@ export function commandOf(view, facts) {
  * @returns {string} lines of Python that give this map
  */
 export function pythonOf(view, facts) {
-  const isPlain = view.terms.length === 1 && view.terms[0].sign > 0;
   const settings = [
     JSON.stringify(facts.photo.path),
-    isPlain ? JSON.stringify(termName(view.terms[0])) : "difference",
+    JSON.stringify(queryText(view.terms)),
     `scaling="${stageText(view.scaling, view.scalingSetting)}"`,
     ...(view.normalise === "softmax" ? [] : [`normalise="${stageText(view.normalise, view.normaliseSetting)}"`]),
     ...(facts.layers.length > 1 ? [`layer=${JSON.stringify(facts.layers[view.layer].name)}`] : []),
     ...facts.python,
   ];
-  const call = `attnvis.explain(${settings.join(", ")})`;
-  if (isPlain) return `import attnvis\n${call}`;
-  const parts = view.terms.map((term, number) => {
-    const sign = term.sign < 0 ? "- " : number ? "+ " : "";
-    return `${sign}vectors(${JSON.stringify(termName(term))}, features)`;
-  });
-  return [
-    "import attnvis",
-    "from attnvis.attention.query.language import build_queries, parse",
-    "",
-    "vectors = lambda text, features: build_queries(parse(text), features)[0].vectors",
-    `difference = lambda features: ${parts.join(" ")}`,
-    call,
-  ].join("\n");
+  return `import attnvis\nattnvis.explain(${settings.join(", ")})`;
 }
