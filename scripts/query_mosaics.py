@@ -59,8 +59,8 @@ def build(paths: list[Path], classes: list[int], generator: np.random.Generator)
 
 def pairs(photos: dict[int, Path], count: int, generator: np.random.Generator) -> Iterator[Mosaic]:
     """Two classes of one group, and two photos of none of theirs."""
-    groups = [set(members) & photos.keys() for members in class_groups().values() if len(members) < 130]
-    groups = [sorted(members) for members in groups if len(members) > 1]
+    narrow = [set(members) & photos.keys() for members in class_groups().values() if len(members) < 130]
+    groups = [sorted(members) for members in narrow if len(members) > 1]
     for _ in range(count):
         members = groups[generator.integers(len(groups))]
         chosen = [int(index) for index in generator.choice(members, 2, replace=False)]
@@ -80,8 +80,9 @@ def animals(
         shown, other = (images[index] for index in generator.choice(len(images), 2, replace=False))
         chosen = [int(index) for index in generator.choice(strangers, 3, replace=False)]
         mosaic = build([shown, *(photos[index] for index in chosen)], [-1, *chosen], generator)
-        box = ElementTree.parse(folder / "annotations" / f"{other.stem}.xml").find(".//bndbox")
-        left, top, right, bottom = (int(box.findtext(side)) for side in ("xmin", "ymin", "xmax", "ymax"))
+        tree = ElementTree.parse(folder / "annotations" / f"{other.stem}.xml")
+        corners = [tree.findtext(f".//bndbox/{side}", "") for side in ("xmin", "ymin", "xmax", "ymax")]
+        left, top, right, bottom = map(int, corners)
         yield mosaic, f"{other},{left},{top},{right - left},{bottom - top}"
 
 

@@ -15,7 +15,7 @@ from attnvis.render import overlays, panels
 from attnvis.render.thumbnail import Thumbnail, thumbnail_of_file
 from attnvis.types import Box, Photo, Provenance, percent
 
-__all__ = ["PhotoDrawer", "Pictures", "class_lines", "number_lines", "scaling_text"]
+__all__ = ["PhotoDrawer", "Pictures", "class_lines", "noun_of", "number_lines", "scaling_text"]
 
 Line = tuple[str, object]  # a name and what stands behind it
 
@@ -36,7 +36,7 @@ class PhotoDrawer:
     folder: Path
     style: overlays.Style
     provenance: Provenance
-    scaling: str
+    scaling: str  # "": the method has none, as it is no attention
     warnings: tuple[str, ...] = ()  # of the network
 
     def draw(self, stem: str, photo: Photo, answers: Sequence[Answer], thumbnails: int = 0) -> list[Pictures]:
@@ -62,6 +62,7 @@ class PhotoDrawer:
                     mark=answer.mark,
                     field=answer.field,
                     placement=answer.placement,
+                    noun=noun_of(self.scaling),
                 )
                 digests[paths["panel"]] = self.save(paths["panel"], self.encode(panel))
             # of the file, as a run that goes on makes it: the page is the same
@@ -79,7 +80,7 @@ class PhotoDrawer:
 
     def lines(self, answer: Answer, photo: Photo) -> Iterator[Line]:
         """What stands beside one map: the question, the network, the numbers, and what to beware of."""
-        yield "query", answer.query
+        yield "query" if self.scaling else "method", answer.query
         if answer.class_score:
             yield "this class", answer.class_score
         if answer.stability is not None:
@@ -88,7 +89,7 @@ class PhotoDrawer:
         if answer.p_value is not None:
             yield "as hot by chance", f"p = {answer.p_value:.2g}, beside random classes"
         yield from class_lines(answer.predicted, off_size=bool(self.provenance.class_size))
-        if self.scaling:  # else the method has none
+        if self.scaling:
             yield "scaling", scaling_text(self.scaling)
         yield from network_lines(self.provenance, of_a_class=answer.class_score is not None)
         yield from number_lines(answer)
@@ -98,6 +99,11 @@ class PhotoDrawer:
             yield "photo", photo_note
         for warning in (*self.warnings, *answer.warnings):
             yield "warning", warning
+
+
+def noun_of(scaling: str) -> str:
+    """What a run's maps are."""
+    return "attention" if scaling else "saliency"
 
 
 def title(photo: Photo, answer: Answer) -> str:

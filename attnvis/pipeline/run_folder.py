@@ -22,7 +22,7 @@ from typing import Any
 from attnvis.files import file_digest, is_whole, locked, naming, save, slug, unique
 from attnvis.json_files import read_json, write_json
 from attnvis.methods.answer import Answer
-from attnvis.pipeline.drawing import PhotoDrawer, Pictures
+from attnvis.pipeline.drawing import PhotoDrawer, Pictures, noun_of
 from attnvis.pipeline.logger import LoggerSettings, new_id, read_logger
 from attnvis.pipeline.maps import map_photo, write_maps
 from attnvis.pipeline.photo_tracking import PhotoTracker
@@ -253,7 +253,7 @@ class RunWriter:
             f"attnvis {plan.name}",
             facts=plan.provenance.entries(),
             warnings=plan.warnings,
-            colour_bar=overlays.encode(panels.colour_bar(plan.style), "png"),
+            colour_bar=overlays.encode(panels.colour_bar(plan.style, noun=noun_of(plan.scaling)), "png"),
             scale=plan.style.scale,
         )
 

@@ -74,19 +74,23 @@ Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
 def colour_bar(
-    style: Style, width: int = 440, seen: tuple[float, float] | None = None, margin: int = 0
+    style: Style,
+    width: int = 440,
+    seen: tuple[float, float] | None = None,
+    margin: int = 0,
+    noun: str = "attention",
 ) -> Picture:
     """The scale with its limits, what it measures, and the overlay's lines.
 
     [BAR_HEIGHT, width, RGB] and a margin of paper around it.  `seen`: the (lowest, highest) value of the one
-    map it stands beside, in times uniform, named under min_max.
+    map it stands beside, in times uniform, named under min_max.  `noun`: what a map is one of.
     """
-    bar = drawn_bar(style, width, seen if style.scale == "min_max" else None)
+    bar = drawn_bar(style, width, seen if style.scale == "min_max" else None, noun)
     return cv2.copyMakeBorder(bar, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=PAPER)
 
 
 @lru_cache(maxsize=32)  # under times_uniform it is the same beside every map
-def drawn_bar(style: Style, width: int, seen: tuple[float, float] | None) -> Picture:
+def drawn_bar(style: Style, width: int, seen: tuple[float, float] | None, noun: str) -> Picture:
     """The bar without a margin; nobody draws on it."""
     bar = blank(BAR_HEIGHT, width)
     levels = np.linspace(0, 255, width, dtype=np.float32).round().astype(np.uint8)
@@ -99,17 +103,17 @@ def drawn_bar(style: Style, width: int, seen: tuple[float, float] | None) -> Pic
         draw_text(bar, title, x=0, baseline=TITLE_BASELINE, font=BAR_ALARM, room=width)
         label_min_max(bar, seen)
     else:
-        title = longest_that_fits(wordings(style), width, font=BAR_TITLE)
+        title = longest_that_fits(wordings(style, noun), width, font=BAR_TITLE)
         draw_text(bar, title, x=0, baseline=TITLE_BASELINE, font=BAR_TITLE, room=width)
         label_octaves(bar, style)
     bar.flags.writeable = False
     return bar
 
 
-def wordings(style: Style) -> tuple[str, ...]:
+def wordings(style: Style, noun: str) -> tuple[str, ...]:
     """What a times-uniform scale measures, in ever fewer words."""
-    whole = "attention in times uniform, log scale; 1× is no preference"
-    shorter = (whole, "attention, × uniform (log)", "× uniform (log)", "× uniform")
+    whole = f"{noun} in times uniform, log scale; 1× is no preference"
+    shorter = (whole, f"{noun}, × uniform (log)", "× uniform (log)", "× uniform")
     if not contour_levels(style):
         return shorter
     lines = " and ".join(format_times(value) for value in LINES if value < style.high)
@@ -187,11 +191,12 @@ def panel(
     size: tuple[int, int] | None = None,
     field: Box | None = None,
     placement: Placement | None = None,
+    noun: str = "attention",
 ) -> Picture:
     """Photo | heatmap | overlay with the colour bar and what is known about them.
 
-    `lines` are (name, value); one that is named "warning" becomes a banner.  The other arguments are those of
-    `overlay`.
+    `lines` are (name, value); one that is named "warning" becomes a banner.  `noun`: what the map is one
+    of.  The other arguments are those of `overlay`.
     """
     size = size or photo.shape[:2]
     style = replace(style, longest=None)
@@ -210,7 +215,7 @@ def panel(
 
     headed = {
         "photo": small,
-        heatmap_heading(style): heatmap(values, style, placement=placement, size=small.shape[:2]),
+        heatmap_heading(style, noun): heatmap(values, style, placement=placement, size=small.shape[:2]),
         "overlay": overlay(
             small, values, style=style, mark=mark, size=size, field=field, placement=placement
         ),
@@ -221,7 +226,7 @@ def panel(
         pictures[28:, left : left + picture_width] = picture
 
     extremes = float(np.fmin.reduce(values, None)), float(np.fmax.reduce(values, None))
-    bar = colour_bar(style, room, seen=extremes)
+    bar = colour_bar(style, room, seen=extremes, noun=noun)
     return np.vstack(
         [
             head,
@@ -242,9 +247,9 @@ def banner(text: str, width: int) -> Picture:
     return np.vstack([strip, blank(10, width)])
 
 
-def heatmap_heading(style: Style) -> str:
+def heatmap_heading(style: Style, noun: str) -> str:
     """What stands above a panel's heatmap: a scale that fits one photo alone says so."""
-    return "attention, min to max of this photo" if style.scale == "min_max" else "attention"
+    return f"{noun}, min to max of this photo" if style.scale == "min_max" else noun
 
 
 def indented(picture: Picture, width: int) -> Picture:

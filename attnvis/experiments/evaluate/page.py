@@ -87,7 +87,7 @@ def write_evaluation(
         figures=drawn,
         shown=shown,
         number=number_text,
-        colour_bar=overlays.encode(panels.colour_bar(style or overlays.Style()), "png"),
+        colour_bar=overlays.encode(panels.colour_bar(style or overlays.Style(), noun="saliency"), "png"),
         failures=evaluation.failures,
         refused=refused or {},
         warnings=warnings,

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from attnvis.json_files import write_json
+from attnvis.pipeline.drawing import noun_of
 from attnvis.pipeline.photo_tracking import Means, PhotoTracker, by_photo, keyed
 from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.records import NUMBERS
@@ -132,7 +133,7 @@ def write_sample_page(folder: Path, run: RunPlan, totals: Totals, rows: Sequence
             f"attnvis {run.name}{of_how_many}",
             facts=facts | run.provenance.entries(),
             warnings=run.warnings,
-            colour_bar=overlays.encode(panels.colour_bar(run.style), "png"),
+            colour_bar=overlays.encode(panels.colour_bar(run.style, noun=noun_of(run.scaling)), "png"),
             scale=run.style.scale,
         )
 
