@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from attnvis.json_files import read_json, write_json
-from attnvis.pipeline.resume import FolderPlan, PlannedPaths, PlannedPhoto
+from attnvis.pipeline.resume import FolderPlan, PlannedSources, PlannedPhoto
 
 NESTED = {"none": None, "deep": {"list": [1, [2.5e-7, {"a": []}], {}], "empty": {}}, "text": 'a\n"é" \u2028'}
 VALUES = [{}, {"a": []}, {"a": [[]], "b": [{}]}, NESTED, {"list": [NESTED, NESTED, 3], "pair": (1, 2)}]
@@ -31,7 +31,7 @@ def test_a_plan_of_many_photos_is_read_as_it_was_written(tmp_path):
 
 
 def test_planned_paths_are_a_sequence_of_paths():
-    paths = PlannedPaths([PlannedPhoto(f"{number}.jpg", "") for number in range(5)])
+    paths = PlannedSources([PlannedPhoto(f"{number}.jpg", "") for number in range(5)])
     assert list(paths) == [Path(f"{number}.jpg") for number in range(5)]
     assert list(paths[1:3]) == [Path("1.jpg"), Path("2.jpg")]
     assert (len(paths), paths[-1]) == (5, Path("4.jpg"))

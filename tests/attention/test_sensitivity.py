@@ -277,7 +277,7 @@ def test_a_function_of_your_own_needs_no_derivative(scale, normaliser):
 
         derivative = central_differences(weights, one.products.flatten(), step=1e-6)
         expected = float(torch.linalg.matrix_norm(derivative))
-        assert numbers["gradient_norm"][photo, column].item() == pytest.approx(expected, rel=1e-5, abs=1e-8)
+        assert numbers["gradient_norm"][photo, column].item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
     assert numbers["jacobian_spectral"].isnan().all() == (normaliser is squares)
     assert numbers["jacobian_norm"].isfinite().all()
 

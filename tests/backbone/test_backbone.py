@@ -112,7 +112,9 @@ def test_uniform_attention_put_back_changes_nothing(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name", [name for name in ALL if not name.startswith("vit_")]
+)  # test_tokens.py has those
 def test_so_do_those_of_every_other_member(name):
     class_scores_mean_the_logits(name)
 
@@ -205,8 +207,8 @@ def test_an_unknown_class_suggests_names_with_the_word_first():
     (features,) = sources.load_backbone("efficientnet_lite0", precision="fp32")(
         collate([picture(97, 97)], Preprocessing(97))
     )
-    with pytest.raises(ValueError, match="did you mean tiger cat, Persian cat, Siamese cat"):
-        class_(features, "cat")
+    with pytest.raises(ValueError, match="did you mean coffee mug, coffeepot"):
+        class_(features, "coffee")
 
 
 @pytest.mark.slow  # test_families.py has it of all weights, without the network
