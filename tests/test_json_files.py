@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from attnvis.json_files import read_json, write_json
-from attnvis.pipeline.resume import FolderPlan, PlannedSources, PlannedPhoto
+from attnvis.pipeline.resume import FolderPlan, PlannedPhoto, PlannedSources
 
 NESTED = {"none": None, "deep": {"list": [1, [2.5e-7, {"a": []}], {}], "empty": {}}, "text": 'a\n"é" \u2028'}
 VALUES = [{}, {"a": []}, {"a": [[]], "b": [{}]}, NESTED, {"list": [NESTED, NESTED, 3], "pair": (1, 2)}]
