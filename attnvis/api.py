@@ -2,9 +2,10 @@
 through the network.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import product
 from pathlib import Path
@@ -75,6 +76,7 @@ def explain(
         scalings=None if scaling is None else (single("scaling", scaling),),
         normalisers=(single("normalise", normalise),),
         photos=(pixels,),
+        named=words_of(backbone, settings),
     )
     explanations = asking.of(pixels)
     if len(explanations) != 1:
@@ -108,7 +110,15 @@ def explain_all(
     questions = tuple(listed("query", queries, as_query).values())
     scalings = None if scalings is None else scalings_of(scalings)
     pictures = tuple(load_all(photos, how))
-    asking = Asking(net, how, questions, scalings, normalisers_of(normalisers), photos=pictures)
+    asking = Asking(
+        net,
+        how,
+        questions=questions,
+        scalings=scalings,
+        normalisers=normalisers_of(normalisers),
+        photos=pictures,
+        named=words_of(backbone, settings),
+    )
     return [explanation for photo in pictures for explanation in asking.of(photo)]
 
 
@@ -139,6 +149,7 @@ def compare(
         scalings=scalings_of(scalings),
         normalisers=normalisers_of(normalisers),
         photos=pictures,
+        named=words_of(backbone, settings),
     )
     explanations = [explanation for photo in pictures for explanation in asking.of(photo)]
     return Comparison(
@@ -161,6 +172,7 @@ class Asking:
     scalings: tuple[Named, ...] | None
     normalisers: tuple[Named, ...]
     photos: tuple[Photo, ...] = ()  # all that are asked, for exemplar:run
+    named: Mapping[str, Any] | None = None  # the network as it was asked for; None: it was given loaded
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
@@ -201,20 +213,27 @@ class Asking:
                     yield self.explanation(origin, answer, scaling[0], normalise[0])
 
     def origin(self, photo: Photo, layers: tuple[Features, ...]) -> Origin:
-        """What an explorer of this photo starts from, and the settings that give it again."""
-        network, layer = self.net.name, self.net.layer
-        size, fit = self.how.size, self.how.fit
+        """What an explorer of this photo starts from, and the settings that give it again.
+
+        A network that was loaded by the caller has no words at the command line.
+        """
+        prepared_as = {"size": self.how.size, "fit": self.how.fit}
+        command, arguments = None, {"layer": self.net.layer} | prepared_as
+        if self.named is not None:
+            named = {"backbone": "", "layer": self.net.layer} | dict(self.named)
+            keys = {name: name if name == "backbone" else f"backbone.{name}" for name in named}
+            command = (
+                *(f"{keys[name]}={value}" for name, value in named.items()),
+                *(f"preprocess.{name}={value}" for name, value in prepared_as.items()),
+            )
+            arguments = named | prepared_as
+        words = tuple(f"{name}={json.dumps(value, default=str)}" for name, value in arguments.items())
         return Origin(
             photo,
-            layers,
+            tuple(replace(layer) for layer in layers),  # without the pass that it could be asked by
             network_text(self.net),
-            command=(
-                f"backbone={network}",
-                f"backbone.layer={layer}",
-                f"preprocess.size={size}",
-                f"preprocess.fit={fit}",
-            ),
-            python=(f'backbone="{network}"', f'layer="{layer}"', f"size={size}", f'fit="{fit}"'),
+            command=command,
+            python=words if command else ("backbone=net", *words),
             warnings=tuple(self.net.warnings_at(self.how)),
         )
 
@@ -231,6 +250,11 @@ class Asking:
             normalise=normalise,
             origin=origin,
         )
+
+
+def words_of(backbone: str | Backbone, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The network as it was asked for; None where it was given loaded."""
+    return {"backbone": backbone, **settings} if isinstance(backbone, str) else None
 
 
 def network_text(net: Backbone) -> str:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from attnvis.data.sources import APART, container_file, read_source, stamp_of
@@ -97,7 +97,10 @@ def picture_in(cell: Any, table: str, number: int, most: int) -> bytes:
     if content is None and path:
         if ADDRESS.match(table) or ADDRESS.match(str(path)):
             raise PhotoError(f"{place} has no bytes but the name {path}; put the bytes into the table")
-        return read_source(Path(table).parent / str(path), most)
+        beside = PurePath(str(path))
+        if beside.is_absolute() or ".." in beside.parts:
+            raise PhotoError(f"{place} has no bytes but the name {path}, which is not beside the table")
+        return read_source(Path(table).parent / beside, most)
     if content is None:
         raise PhotoError(f"{place} has no picture: it is null")
     if len(content) > most:

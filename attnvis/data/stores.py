@@ -98,6 +98,10 @@ def open_by_fsspec(scheme: str) -> "FileSystem":
     import fsspec
     import pyarrow.fs as arrow
 
+    if scheme in ("http", "https"):
+        raise PhotoError(
+            f"archives and tables are read from stores, not from {scheme}://; download it, or name photos"
+        )
     try:
         store = fsspec.filesystem(scheme)
     except (ImportError, ValueError):

@@ -54,6 +54,8 @@ def pictures(archive: str, file: BufferedReader, others: Counter[str]) -> Iterat
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (entry := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # which would hold every one
+                if entry.size < 0 or tar.offset <= place:  # a header made so that reading never ends
+                    raise tarfile.ReadError("a member of negative size")
                 place = tar.offset
                 is_cut = entry.offset_data + entry.size > size and entry.isreg()
                 kind = kind_of(entry, file)

@@ -74,7 +74,7 @@ class EncodedLayer:
     packed: dict[str, bytes]
 
 
-def encode_layer(features: Features, classes: int | str | Sequence[int] = "auto") -> EncodedLayer:
+def encode_layer(features: Features, classes: int | str | Sequence[int | str] = "auto") -> EncodedLayer:
     """One photo's features of one layer.  `classes` as in `class_rows`.
 
     Raises PhotoError where they are not finite.
@@ -218,7 +218,7 @@ def rows_matrix(rows: Sequence[Row], patches: int) -> Float[np.ndarray, "R N"]:
 # ---------------------------------------------------------------------------------------------------- classes
 
 
-def class_rows(features: Features, classes: int | str | Sequence[int] = "auto") -> ClassRows:
+def class_rows(features: Features, classes: int | str | Sequence[int | str] = "auto") -> ClassRows:
     """Scores of the likeliest classes.
 
     classes   auto: as many as stay small; all; or how many; or which
@@ -247,7 +247,7 @@ def class_count(head: Head, patches: int, known: int) -> int:
     return min(known, SLOW_CLASSES if head.kind == "gradient" else max(50, CLASS_SCORES // patches))
 
 
-def chosen_classes(likeliest: list[int], classes: int | str | Sequence[int], count: int) -> list[int]:
+def chosen_classes(likeliest: list[int], classes: int | str | Sequence[int | str], count: int) -> list[int]:
     """Indices, likeliest first; those that were named come with those that are usual.
 
     Raises ValueError for what is neither auto, all, a number from 1 on, nor indices of classes.
@@ -259,6 +259,11 @@ def chosen_classes(likeliest: list[int], classes: int | str | Sequence[int], cou
     if isinstance(classes, int) and classes > 0:
         return likeliest[:classes]
     if isinstance(classes, Sequence) and not isinstance(classes, str):
+        unknown = [index for index in classes if index not in likeliest]
+        if unknown:
+            raise ValueError(
+                f"classes={list(classes)}: {unknown[0]!r} is no index of the {len(likeliest)} classes"
+            )
         wanted = set(likeliest[:count]) | set(classes)
         return [index for index in likeliest if index in wanted]
     raise ValueError(f"classes={classes}: give auto, all, or how many of the likeliest, from 1 on")

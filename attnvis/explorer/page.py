@@ -32,14 +32,14 @@ class Origin:
 
     layers     of one photo: B = 1
     network    name, layer and weights, for readers
-    command    settings as `attnvis run` takes them: preprocess.size=448
+    command    settings as `attnvis run` takes them: preprocess.size=448; None: none gives this network
     python     arguments as `attnvis.explain` takes them: size=448
     """
 
     photo: Photo
     layers: tuple[Features, ...] = field(repr=False)
     network: str
-    command: tuple[str, ...] = ()
+    command: tuple[str, ...] | None = ()
     python: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -67,7 +67,7 @@ class Explorer:
 
 
 def explorer(
-    origin: Origin, start: str = "", classes: int | str | Sequence[int] = "auto", style: Style | None = None
+    origin: Origin, start: str = "", classes: int | str | Sequence[int | str] = "auto", style: Style | None = None
 ) -> Explorer:
     """The page.
 
@@ -84,7 +84,9 @@ def explorer(
     facts = {
         "photo": {"name": photo.name, "path": typed_path(photo), "size": photo.size},
         "network": origin.network,
-        "command": without_layer(origin.command, "backbone.layer=", of_several=len(encoded) > 1),
+        "command": None
+        if origin.command is None
+        else without_layer(origin.command, "backbone.layer=", of_several=len(encoded) > 1),
         "python": without_layer(origin.python, "layer=", of_several=len(encoded) > 1),
         "start": start,
         "layers": [layer.facts for layer in encoded],

@@ -80,7 +80,7 @@ def read_vectors(file: str) -> Float[Tensor, "Q D"]:
     try:
         content = read_bytes(Path(file))
         numbers = only_array(content) if file.endswith(".npy") else only_tensor(content)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, EOFError, TypeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"no vector can be read from {file} ({reason}); give a .npy or .safetensors"

@@ -207,7 +207,9 @@ def row_seal(folder: Path, row: Mapping[str, Any], digests: Mapping[str, str] | 
 
 
 def text_seal(row: Mapping[str, Any]) -> str:
-    names = [name for name in COLUMNS if name != "seal" and (name not in LATER or row.get(name))]
+    names = [
+        name for name in COLUMNS if name != "seal" and (name not in LATER or row.get(name) not in (None, ""))
+    ]
     texts = ["" if row.get(name) is None else str(row[name]) for name in names]
     return json_digest(list(map(as_written, texts)))
 

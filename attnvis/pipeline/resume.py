@@ -213,12 +213,6 @@ def planned_photos(paths: Iterable[Source]) -> tuple[PlannedPhoto, ...]:
     return tuple(PlannedPhoto(str(path), digest_of(path)) for path in paths)
 
 
-def sources_of(photos: Iterable[PlannedPhoto], named: Iterable[Source]) -> list[Source]:
-    """Where planned photos come from: those that are `named` now, and the others by their ids."""
-    by_id = {str(source): source for source in named}
-    return [by_id.get(photo.path) or source_of(photo.path) for photo in photos]
-
-
 def album_digest(photos: Iterable[PlannedPhoto]) -> str:
     """One digest of the names and the contents of photos."""
     return json_digest([[photo.path, photo.digest] for photo in photos])
@@ -233,7 +227,7 @@ def renewed(
     keeps its digest: what it has left is kept.  One that came since is not added: it would be measured beside
     what was planned.
     """
-    sources = sources_of(photos, named)
+    sources = PlannedSources(photos, named)
     now = planned_photos(sources)
     planned = set(map(key_of, sources))
     newcomers = [PlannedPhoto(str(path), "") for path in named if key_of(path) not in planned]

@@ -210,3 +210,13 @@ def test_a_list_may_name_shards_and_addresses(album):
     shard(Path("s.tar"), {"a.png": PICTURES[5]})
     photos = find(write("list.txt", "album/0.png\ns.tar\ns3://bucket/b.png\n"))
     assert list(map(str, photos)) == ["album/0.png", "s.tar::a.png", "s3://bucket/b.png"]
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../beside.png", "a/../../beside.png"])
+def test_a_table_of_pictures_names_nothing_that_is_not_beside_it(name):
+    Path("../beside.png").write_bytes(PICTURES[0])
+    Path("a").mkdir()
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array([{"bytes": None, "path": name}], kind)}), "t.parquet")
+    with pytest.raises(PhotoError, match="is not beside the table"):
+        read_source(find("t.parquet")[0])

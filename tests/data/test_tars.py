@@ -214,3 +214,18 @@ def test_photos_are_not_listed_before_they_are_asked_for(monkeypatch):
     assert str(next(photos)) == "a.tar::0.png"
     with pytest.raises(PhotoError, match="no photos match"):
         next(photos)
+
+
+@pytest.mark.parametrize("size", [-2, -512, -1024])
+def test_a_header_that_leads_backwards_ends_the_archive(size):
+    """tarfile goes round for ever where a member's size is negative (CVE-2025-8194)."""
+    number = b"\xff" + (2**88 + size).to_bytes(11, "big")  # base 256, as GNU tar writes what is below 0
+    header = bytearray(tar_entry("x.png", b"")[:BLOCK])
+    header[124:136] = number
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    Path("s.tar").write_bytes(
+        tar_of(tar_entry("a.png", A)[: 2 * BLOCK + len(A) // BLOCK * BLOCK], bytes(header))
+    )
+    *whole, last = find("s.tar")
+    assert list(map(str, whole)) == ["s.tar::a.png"] and isinstance(last, Broken)

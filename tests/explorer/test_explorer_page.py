@@ -1,5 +1,6 @@
 """An explorer's page: one file, strangers' words escaped, nothing from outside; the doors that write it."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from conftest import Page, make_photo
 
 import attnvis as package
 from attnvis.backbone.heads import Linear
+from attnvis.cli.commands.explore import python_words
 from attnvis.explorer.page import Origin, explorer
 from attnvis.types import Box, Features, Photo, Placement
 
@@ -77,6 +79,31 @@ def test_an_explanation_opens_its_page_with_its_own_question(here):
     facts = facts_of(Path("pages/cat.html").read_text())
     assert facts["start"].startswith("q=class:281&scaling=temperature:2&normalise=softmax")
     assert page.html == Path("pages/cat.html").read_text() and "size=96" in facts["python"]
+
+
+def test_the_words_for_python_and_shell_name_the_network_that_was_asked(here):
+    make_photo(here / "cat.png")
+    typed = facts_of(
+        package.explain("cat.png", backbone="resnet18", weights="random", size=96).explore(classes=1).html
+    )
+    assert {"backbone=resnet18", "backbone.weights=random", "preprocess.size=96"} <= set(typed["command"])
+    assert {'backbone="resnet18"', 'weights="random"', "size=96"} <= set(typed["python"])
+    net = package.load_backbone("resnet18", weights="random")
+    given = facts_of(package.explain("cat.png", backbone=net, size=96).explore(classes=1).html)
+    assert given["command"] is None and given["python"][0] == "backbone=net"
+
+
+def test_overrides_become_arguments_that_python_reads():
+    words = [
+        "backbone=timm",
+        "backbone.name=vit_tiny",
+        "+backbone.layer=[last,stage3]",
+        "preprocess.size=448",
+        "backbone.head=null",
+    ]
+    call = ast.parse(f"explain({', '.join(python_words(words))})").body[0].value
+    arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    assert arguments == {"backbone": "vit_tiny", "layer": ["last", "stage3"], "size": 448, "head": None}
 
 
 def test_a_page_does_not_tell_where_the_samples_lie(here):

@@ -83,6 +83,8 @@ def test_a_file_that_holds_no_vector_is_refused(tmp_path, name, content):
 
 
 def test_damaged_files_are_refused(tmp_path):
+    (tmp_path / "empty.npy").touch()
+    assert "no vector can be read" in refused(ValueError, f"vector:{tmp_path}/empty.npy")
     for name in ("a.npy", "a.safetensors", "a.bin"):
         (tmp_path / name).write_bytes(b"no numbers")
         assert "no vector can be read" in refused(ValueError, f"vector:{tmp_path}/{name}")

@@ -122,3 +122,9 @@ def test_the_seal_of_what_was_just_written_is_that_of_the_files(tmp_path):
     digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("map", "panel")}
     assert row_seal(tmp_path, row, digests) == row_seal(tmp_path, row)
     assert row_seal(tmp_path, row, digests | {"map": "0"}) != row_seal(tmp_path, row)
+
+
+def test_a_number_that_is_zero_has_the_seal_that_it_has_when_read_back(tmp_path):
+    row = {"index": 0, "photo": "a.jpg", "spread": 0.0}
+    assert row_seal(tmp_path, row) == row_seal(tmp_path, {name: str(value) for name, value in row.items()})
+    assert row_seal(tmp_path, row) != row_seal(tmp_path, row | {"spread": ""})

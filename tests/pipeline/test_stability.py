@@ -1,6 +1,7 @@
 """How far maps hold still, where it is known: one network moves with its input, one sees where left is."""
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -114,3 +115,11 @@ def test_at_the_command_line_the_record_and_the_maps_have_it_and_without_it_noth
         assert {key: one[key] for key in one.keys() - same} == {key: other[key] for key in one.keys() - same}
     assert attnvis("redraw", "out", "hydra.run.dir=again").code == 0
     assert [row["spread"] for row in records("again")] == [row["spread"] for row in with_]
+
+
+def test_a_network_of_one_size_is_not_asked_at_another(here):
+    photo = smooth_photo(here / "a.png")
+    how = replace(HOW, sides="fixed")
+    method = AttentionMethod(fake_backbone(Colours(), how), parse("norm"), scaling.perplexity)
+    ((answer,),) = StableMethod(method, how, ("mirror", "size"))(collate([photo], how))
+    assert answer.stability.change == "mirror"

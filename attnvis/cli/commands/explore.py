@@ -82,23 +82,19 @@ def is_of_network(word: str) -> bool:
 
 def python_words(words: list[str]) -> list[str]:
     """Overrides of the command line as arguments of `attnvis.explain`."""
-    arguments = []
+    import yaml
+
+    arguments: dict[str, Any] = {}
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
+        group, _, name = key.partition(".")
         if key == "backbone":
-            arguments.append(f"backbone={value!r}")
-        elif key == "backbone.name" or key.startswith(("backbone.", "preprocess.")):
-            arguments.append(f"{key.partition('.')[2]}={literal(value)!r}")
-    return [word.replace("name=", "backbone=", 1) if word.startswith("name=") else word for word in arguments]
-
-
-def literal(value: str) -> Any:
-    """448 as a number, [last,stage3] as a list, the rest as text without its quotes."""
-    if value.isdigit():
-        return int(value)
-    if value.startswith("[") and value.endswith("]"):
-        return [part.strip().strip("'\"") for part in value[1:-1].split(",")]
-    return value.strip("'\"")
+            arguments.setdefault("backbone", value)
+        elif key == "backbone.name":  # of a family: the name alone says which network
+            arguments["backbone"] = yaml.safe_load(value)
+        elif name and group in ("backbone", "preprocess"):
+            arguments[name] = yaml.safe_load(value)
+    return [f"{name}={value!r}" for name, value in arguments.items()]
 
 
 COMMAND = Command(

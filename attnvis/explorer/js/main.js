@@ -386,7 +386,8 @@ class Page {
     this.writeNormaliser();
     this.writeNumbers(layer, outcome);
     this.writePatch(this.panes[this.active], this.panes[this.active]?.place !== null);
-    byId("command").textContent = commandOf(view, this.facts);
+    byId("command").textContent = commandOf(view, this.facts) ?? pythonOf(view, this.facts);
+    /** @type {HTMLButtonElement} */ (byId("copy-command")).disabled = commandOf(view, this.facts) === null;
   }
 
   writeChips() {
@@ -538,7 +539,7 @@ class Page {
   async copyText(kind) {
     const { view, facts } = this;
     this.writeAddress();
-    const texts = { link: window.location.href, command: commandOf(view, facts), python: pythonOf(view, facts) };
+    const texts = { link: window.location.href, command: commandOf(view, facts) ?? "", python: pythonOf(view, facts) };
     const text = texts[/** @type {keyof typeof texts} */ (kind)];
     byId("command").textContent = text;
     const isCopied = await copy(text);

@@ -36,7 +36,7 @@ export interface ColourFacts {
 export interface Facts {
   photo: { name: string; path: string; size: [number, number] };
   network: string;
-  command: string[];
+  command: string[] | null;
   python: string[];
   start: string;
   layers: LayerFacts[];

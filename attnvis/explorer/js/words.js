@@ -78,9 +78,10 @@ export function queryText(terms) {
 /**
  * @param {View} view
  * @param {Facts} facts
- * @returns {string} `attnvis run ...` that gives this map
+ * @returns {string | null} `attnvis run ...` that gives this map; null of a network that Python alone has
  */
 export function commandOf(view, facts) {
+  if (facts.command === null) return null;
   const words = [
     facts.photo.path,
     `query=${queryText(view.terms)}`,
