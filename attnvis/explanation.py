@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from attnvis.data.decoding import full_pixels
+from attnvis.explorer.link import as_terms
 from attnvis.explorer.page import Explorer, Origin, explorer
 from attnvis.files import write_bytes
 from attnvis.methods.answer import Answer
@@ -221,9 +222,13 @@ class Explanation:
 
     @property
     def link(self) -> str:
-        """The question and its stages as an explorer's link has them behind the #."""
+        """The question and its stages as an explorer's link has them behind the #.
+
+        Raises ValueError for a question that no explorer asks.
+        """
         query = self.query if self.class_score is None else f"class:{self.class_score.index}"
-        return f"q={query}&scaling={self.scaling}&normalise={self.normalise}&layer={self.answer.layer}"
+        terms = as_terms(query, self.origin.layers[0] if self.origin else None)
+        return f"q={terms}&scaling={self.scaling}&normalise={self.normalise}&layer={self.answer.layer}"
 
     def on_paper(self, picture: str, kind: str, **style: Any) -> bytes:
         """One of the pictures as a pdf or svg."""

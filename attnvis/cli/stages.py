@@ -67,9 +67,10 @@ def stage_overrides(
     if len(texts) == 1:
         return settings_overrides(group, texts[0], own)
     if group != "query" or command.single:
+        compare = "attnvis evaluate DATA" if group == "method" else "attnvis sweep PHOTO ..."
         fail(
             f"{group}={value} names {len(texts)} and attnvis {command.name} takes one; give one, "
-            f"or compare them: attnvis sweep PHOTO ... {group}={value}",
+            f"or compare them: {compare} {group}={value}",
             code=2,
         )
     return ["query=several", f"query.of=[{','.join(quoted(stage_text(group, text)) for text in texts)}]"]

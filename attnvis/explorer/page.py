@@ -67,7 +67,10 @@ class Explorer:
 
 
 def explorer(
-    origin: Origin, start: str = "", classes: int | str | Sequence[int | str] = "auto", style: Style | None = None
+    origin: Origin,
+    start: str = "",
+    classes: int | str | Sequence[int | str] = "auto",
+    style: Style | None = None,
 ) -> Explorer:
     """The page.
 
