@@ -72,9 +72,9 @@ def test_mistakes_are_told_before_the_network_runs(attnvis, data):
     assert "there is no data set nowhere" in attnvis("evaluate", "nowhere", *SMALL).complaint
     assert "unknown method 'gradcan'" in attnvis("evaluate", "data", "method=gradcan", *SMALL).complaint
     assert "data needs a value" in attnvis("evaluate", *SMALL).complaint
-    for metric in ("pointing_game:tolerance=x", "deletion:substitute=blck"):
-        ended = attnvis("evaluate", "data", f"metric={metric}", *SMALL)
-        assert metric in ended.complaint and not Path("out/photos").exists()
+    told = attnvis("evaluate", "data", "metric=deletion:substitute=blck", *SMALL).complaint
+    assert "metric deletion:32,blck cannot be measured: substitute 'blck'; give mean, black, blur" in told
+    assert not Path("out/photos").exists()
 
 
 FEW = ("metric=energy", "scaling=none", "temperatures=[]", "examples=false")
@@ -82,7 +82,7 @@ FEW = ("metric=energy", "scaling=none", "temperatures=[]", "examples=false")
 
 def test_queries_look_at_photos_and_read_files_before_the_first_photo(attnvis, data):
     (data / "annotations" / "1.xml").unlink()
-    np.save("v.npy", np.ones((1, 320), np.float32))
+    np.save("v.npy", np.ones((1, 1280), np.float32))
     make_photo(Path("m.png"), (70, 90))
     queries = "query=exemplar:data/images/0.png,exemplar:run,vector:v.npy,mask:m.png"
     ended = attnvis(
@@ -100,8 +100,11 @@ def test_queries_look_at_photos_and_read_files_before_the_first_photo(attnvis, d
 def test_without_a_row_there_is_one_line(attnvis, data):
     ended = attnvis("evaluate", "data", "query=exemplar:nowhere.png", "method=attention", *FEW, *SMALL)
     assert ended.code == 1 and "nowhere.png" in ended.complaint and "Traceback" not in ended.err
-    ended = attnvis("evaluate", "data", "query=none_such:3", "method=attention", *FEW, *SMALL)
+    np.save("v.npy", np.ones((1, 7), np.float32))
+    ended = attnvis("evaluate", "data", "query=vector:v.npy", "method=attention", *FEW, *SMALL)
     assert ended.code == 1 and "Traceback" not in ended.err
+    expected = "no row of the table can be made; vector:v.npy: the vector of v.npy has 7 numbers"
+    assert expected in ended.complaint
 
 
 def test_the_row_to_compare_with_may_change_on_resume(attnvis, data):
