@@ -42,7 +42,11 @@ def format_function(function: Callable) -> str:
     name = getattr(function, "__name__", type(function).__name__).rstrip("_")
     if name == "formula" and "text" in settings:
         return str(settings["text"])  # a query that is typed as it stands
-    parameters = setting_parameters(function) if settings else []
+    parameters = [
+        parameter
+        for parameter in (setting_parameters(function) if settings else [])
+        if parameter.name in settings or parameter.default is not parameter.empty  # no metric's truth
+    ]
     while parameters and settings.get(parameters[-1].name, parameters[-1].default) == parameters[-1].default:
         parameters.pop()
     values = [settings.get(parameter.name, parameter.default) for parameter in parameters]

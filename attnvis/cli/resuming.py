@@ -41,10 +41,13 @@ def resumed(words: list[str], command: Command) -> list[str]:
     if words[:1] != ["--resume"] or not command.record:
         return words
     verb, example = command.name, f"outputs/{command.name}/<date>/<time>"
-    usage = f"--resume takes the folder of a {verb} and nothing else: attnvis {verb} --resume {example}"
+    besides = f"but {', '.join(f'{name}=' for name in command.changeable)}" if command.changeable else "else"
+    usage = f"--resume takes the folder of a {verb} and nothing {besides}: attnvis {verb} --resume {example}"
     if len(words) < 2:
         fail(usage, code=2)
     folder, typed_again = words[1], with_their_words(words[2:])
+    anew = [word for word in typed_again if name_of(word) in command.changeable]
+    typed_again = [word for word in typed_again if word not in anew]
     try:
         record = read_begun(Path(folder), command)
     except (OSError, ValueError):
@@ -55,6 +58,7 @@ def resumed(words: list[str], command: Command) -> list[str]:
         fail(f"{folder} is not the folder of a {verb}: {state}; give one such as {example}")
     many = record.get("many") is True
     typed, foreign = divided(shlex.split(record["command"])[2:], command)
+    typed = [word for word in typed if name_of(word) not in map(name_of, anew)] + anew
     if len(typed_again) != len(set(map(name_of, typed_again)) & set(map(name_of, foreign))):
         fail(usage, code=2)
     lacking = [word for word in foreign if name_of(word) not in map(name_of, typed_again)]
@@ -65,7 +69,7 @@ def resumed(words: list[str], command: Command) -> list[str]:
         )
     # it stays the command of this run
     os.environ["ATTNVIS_COMMAND"] = (
-        shlex.join(["attnvis", verb, *typed, *typed_again]) if typed_again else record["command"]
+        shlex.join(["attnvis", verb, *typed, *typed_again]) if typed_again or anew else record["command"]
     )
     typed = [word for word in typed if not word.startswith(FOLDERS)]
     kind = "sweep" if many else "run"  # what Hydra calls several jobs, and one

@@ -18,11 +18,11 @@ from jaxtyping import Float, Int
 from attnvis.data.samples import (
     Dataset,
     Sample,
+    Sizes,
     find_photo,
     list_photos,
     photo_size,
     read_grey,
-    sizes_on_demand,
 )
 from attnvis.data.truth import other_fixations
 from attnvis.types import Box, PhotoError, Truth, UnavailableError
@@ -211,7 +211,7 @@ def fixation_dataset(
     blurred   files of the data set's own maps of where people looked
     lacking   numbers of photos of which there is no file of fixations
     """
-    size_of = sizes_on_demand(paths)
+    size_of = Sizes(paths)
     order = np.argsort(photos, kind="stable")
     places, photos = places[order], photos[order]
     observers = None if observers is None else observers[order]
@@ -236,7 +236,7 @@ def fixation_dataset(
         return Sample(names[index], truth, path=paths[index])
 
     known = FIXATIONS | ({"looks"} if any(blurred) else frozenset())
-    return Dataset(layout, names, known=known, read=read)
+    return Dataset(layout, names, known=known, read=read, remark=lambda: size_of.remark(photos))
 
 
 def read_mat(path: Path) -> dict[str, Any]:
@@ -351,22 +351,23 @@ def coco(folder: Path) -> Dataset:
                 left, top, width, height = map(float, annotation["bbox"])
                 box = Box(top, left, height=height, width=width)
                 objects[int(annotation["image_id"])].append((box, names[int(annotation["category_id"])]))
+        file_names = tuple(str(image["file_name"]) for image in images.values())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{files[0]} is no annotation file of COCO's: {error!r}") from None
     identities = list(images)
 
     def read(index: int) -> Sample:
-        image = images[identities[index]]
-        path = find_photo(
-            base, ("images", *SPLITS, *(f"images/{split}" for split in SPLITS), "."), image["file_name"]
-        )
+        image, name = images[identities[index]], file_names[index]
+        try:
+            size = (int(image["height"]), int(image["width"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise PhotoError(f"{files[0]} says no height and width of {name}: {error!r}") from None
+        path = find_photo(base, ("images", *SPLITS, *(f"images/{split}" for split in SPLITS), "."), name)
         boxes, labels = (
             zip(*objects[identities[index]], strict=True) if objects[identities[index]] else ((), ())
         )
-        size = (int(image["height"]), int(image["width"]))
-        return Sample(image["file_name"], Truth(size, boxes=tuple(boxes), names=tuple(labels)), path=path)
+        return Sample(name, Truth(size, boxes=tuple(boxes), names=tuple(labels)), path=path)
 
-    file_names = tuple(str(images[identity]["file_name"]) for identity in identities)
     return Dataset("coco", file_names, known=frozenset({"boxes"}), read=read)
 
 
@@ -421,7 +422,7 @@ def csv(folder: Path) -> Dataset:
     looked = [[row["fixation"] for row in each if "fixation" in row] for each in parsed]
     places = np.array([place for each in looked for place in each], float).reshape(-1, 3)
     photos = np.repeat(np.arange(len(names)), [len(each) for each in looked])
-    size_of = sizes_on_demand(paths)
+    size_of = Sizes(paths)
     known = {kind for each in parsed for row in each for kind in row} - {"name"}
     known = {{"fixation": "fixations", "box": "boxes", "class": "category"}.get(kind, kind) for kind in known}
     known |= {"others"} & ({"others"} if "fixations" in known else set())
@@ -444,7 +445,7 @@ def csv(folder: Path) -> Dataset:
         )
         return Sample(names[index], truth, path=paths[index])
 
-    return Dataset("csv", names, known=frozenset(known), read=read)
+    return Dataset("csv", names, known=frozenset(known), read=read, remark=lambda: size_of.remark(photos))
 
 
 def parse_row(row: dict[str, str], where: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-__all__ = ["column_names", "open_table", "picture_column", "read_row", "row_count"]
+__all__ = ["column_names", "open_table", "picture_column", "read_row"]
 
 USUAL = ("image", "img", "photo", "picture")  # names of the column where several hold pictures
 MOST_BYTES_AT_ONCE = 1 << 24  # of the pictures that are decoded together
@@ -75,13 +75,6 @@ def is_bytes(kind: "pa.DataType") -> bool:
     from pyarrow import types
 
     return types.is_binary(kind) or types.is_large_binary(kind)
-
-
-def row_count(table: str) -> int:
-    """By what the file says of itself at its end.  Raises PhotoError."""
-    parquet, file = open_table(table)
-    with file:
-        return int(parquet.metadata.num_rows)
 
 
 def read_row(table: str, number: int, most: int) -> bytes:

@@ -1,21 +1,22 @@
 """What a data set is: photos with what is known of them, read one at a time; and its files."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from attnvis.data.decoding import load
+from attnvis.data.reading import looks_like_a_photo
 from attnvis.types import PhotoError, Truth
 
-__all__ = ["Dataset", "Sample", "find_photo", "list_photos", "photo_size", "read_grey", "sizes_on_demand"]
+__all__ = ["Dataset", "Sample", "Sizes", "find_photo", "list_photos", "photo_size", "read_grey"]
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 ORIENTATION = 0x0112  # of EXIF
 ROTATED = (5, 6, 7, 8)  # the orientations that swap height and width
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # as PIL says it
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class Dataset:
     names: tuple[str, ...]  # of the samples
     known: frozenset[str]  # what is known of its photos, see Truth.known
     read: Callable[[int], Sample]
+    remark: Callable[[], str] = str  # what was left out of the truths that were read so far; "" for nothing
 
     def __len__(self) -> int:
         return len(self.names)
@@ -54,12 +56,38 @@ class Dataset:
     def chosen(self, indices: Sequence[int]) -> "Dataset":
         """Some of the samples.  What is known of the other photos stays that of the whole data set."""
         names = tuple(self.names[index] for index in indices)
-        return Dataset(self.layout, names, known=self.known, read=lambda index: self.read(indices[index]))
+        return replace(self, names=names, read=lambda index: self.read(indices[index]))
 
 
-def sizes_on_demand(paths: Sequence[Path]) -> Callable[[int], tuple[int, int]]:
+@dataclass(frozen=True, eq=False)
+class Sizes:
     """(height, width) by a photo's number, read from its header when it is first asked for."""
-    return cache(lambda index: photo_size(paths[index]))
+
+    paths: Sequence[Path]
+    read: dict[int, tuple[int, int]] = field(default_factory=dict)
+    broken: dict[int, str] = field(default_factory=dict)  # why a photo has none
+
+    def __call__(self, index: int) -> tuple[int, int]:
+        """Raises PhotoError where the photo cannot be read, at every call."""
+        if index not in self.read and index not in self.broken:
+            try:
+                self.read[index] = photo_size(self.paths[index])
+            except PhotoError as error:
+                self.broken[index] = str(error)
+        if index in self.broken:
+            raise PhotoError(self.broken[index])
+        return self.read[index]
+
+    def remark(self, photos: Int[np.ndarray, " F"]) -> str:
+        """How many fixations are nobody's "others"; photos: the number of each fixation's photo."""
+        lost = int(np.isin(photos, list(self.broken)).sum())
+        if not lost:
+            return ""
+        count = len(np.intersect1d(photos, list(self.broken)))
+        return (
+            f"{lost} of {len(photos)} fixations do not count among the other photos': the size of "
+            f"{count} {'photo' if count == 1 else 'photos'} cannot be read"
+        )
 
 
 def photo_size(path: Path) -> tuple[int, int]:
@@ -68,8 +96,10 @@ def photo_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as header:
             width, height = header.size
             is_rotated = header.getexif().get(ORIENTATION) in ROTATED
-    except (OSError, UnidentifiedImageError) as error:
-        raise PhotoError(f"{path} cannot be read: {error}") from None
+    except UnidentifiedImageError:
+        return load(path).size  # of what PIL does not know, as HEIC
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
     return (width, height) if is_rotated else (height, width)
 
 
@@ -78,12 +108,16 @@ def read_grey(path: Path) -> UInt8[np.ndarray, "H W"]:
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("L"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise PhotoError(f"{path} cannot be read: {error}") from None
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> PhotoError:
+    return PhotoError(f"{path} cannot be read: {' '.join(str(error).split())}")
 
 
 def list_photos(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+    return sorted(path for path in folder.iterdir() if looks_like_a_photo(str(path)))
 
 
 def find_photo(folder: Path, places: Sequence[str], name: str, stem: str | None = None) -> Path:
@@ -96,6 +130,6 @@ def find_photo(folder: Path, places: Sequence[str], name: str, stem: str | None 
             return path
     for place in places:
         for path in (folder / place).glob(f"{stem or Path(name).stem}.*"):
-            if path.suffix.lower() in ENDINGS:
+            if looks_like_a_photo(str(path)):
                 return path
     raise PhotoError(f"{folder} has no photo {name}")

@@ -26,13 +26,18 @@ def other_fixations(
 
     photos    the number of each fixation's photo
     size_of   a photo's number -> its (height, width)
+
+    Those of photos whose size cannot be read are left out.  Raises PhotoError where this photo's cannot.
     """
-    others = photos != index
-    used = np.unique(photos[others])
+    size = size_of(index)
     zooms = np.ones((int(photos.max(initial=0)) + 1, 2))
-    for photo in used.tolist():
-        zooms[photo] = np.divide(size_of(index), size_of(photo))
-    return places[others] * zooms[photos[others]]
+    used = photos != index
+    for photo in np.unique(photos[used]).tolist():
+        try:
+            zooms[photo] = np.divide(size, size_of(photo))
+        except PhotoError:
+            used &= photos != photo
+    return places[used] * zooms[photos[used]]
 
 
 def resize_truth(truth: Truth, size: tuple[int, int]) -> Truth:

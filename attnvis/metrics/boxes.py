@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from attnvis.metrics.fixations import undefined, unit_range
-from attnvis.metrics.metric import filled, metric
+from attnvis.metrics.metric import best_of_thresholds, filled, metric
 from attnvis.metrics.regions import resized
 from attnvis.types import Box, Truth
 
@@ -23,15 +23,11 @@ CUTS = 255  # an 8-bit map has no more thresholds
 OVERLAPS = (0.3, 0.5, 0.7)
 
 
-def best_cut(curve: Float[Tensor, "*any T"]) -> Float[Tensor, "*any"]:
-    return curve.amax(-1)
-
-
 def mean_of_best_cuts(curves: Float[Tensor, "*any T"]) -> Float[Tensor, "*any"]:
     return curves.unflatten(-1, (len(OVERLAPS), -1)).amax(-1).mean(-1)
 
 
-@metric("mask|boxes", finish=best_cut)
+@metric("mask|boxes", finish=best_of_thresholds)
 def max_box_acc(maps: Float[Tensor, "M H W"], truth: Truth, side: int = 224) -> Float[Tensor, "M T"]:
     """How often the box about the largest part above a threshold overlaps a true box by half (Choe 2020).
 

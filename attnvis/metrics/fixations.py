@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from attnvis.metrics.metric import filled, metric
+from attnvis.metrics.metric import filled, is_level, metric
 from attnvis.types import Truth
 
 __all__ = ["auc", "auc_borji", "auc_judd", "cc", "ig", "kl", "nss", "sauc", "sauc_borji", "sim"]
@@ -129,7 +129,7 @@ def nss(maps: Float[Tensor, "M H W"], truth: Truth, convention: str = "pysalienc
     pixels = values.shape[1] - 1 if is_matlab else values.shape[1]
     spread = (values - means).norm(dim=1) / math.sqrt(pixels)
     scores = (values[:, positions].mean(1) - means[:, 0]) / spread.where(spread != 0, 1)
-    return torch.where(is_level(values, spread) & (len(positions) > 0), 0.0, scores)
+    return torch.where(is_level(values) & (len(positions) > 0), 0.0, scores)
 
 
 @metric("fixations|looks", low=-1.0, uniform=0.0)
@@ -138,17 +138,18 @@ def cc(maps: Float[Tensor, "M H W"], truth: Truth, sigma: float | None = None) -
 
     sigma   of the Gaussian that blurs the fixations, in pixels of the photo; None: one degree of sight
 
-    A map that is the same everywhere has 0; where people looked the same everywhere it is NaN.
+    A map that is the same everywhere has 0; where nobody looked, or all places were looked at alike, it
+    is NaN.
     """
     values = filled(maps).flatten(1)
     target = looked_at(truth, sigma).to(values.device).flatten()
-    if bool((target == target[0]).all()):
+    if bool(target.isnan().any() or (target == target[0]).all()):
         return undefined(maps)
     first = values - values.mean(1, keepdim=True)
     second = target - target.mean()
     lengths = first.norm(dim=1)
     correlation = first @ second / lengths.where(lengths != 0, 1) / second.norm()
-    return torch.where(is_level(values, lengths), 0.0, correlation)
+    return torch.where(is_level(values), 0.0, correlation)
 
 
 @metric("fixations|looks")
@@ -367,14 +368,6 @@ def unit_range(maps: Float[Tensor, "M *any"]) -> Float[Tensor, "M *any"]:
     low = maps.flatten(1).amin(1).view(shape)
     extent = maps.flatten(1).amax(1).view(shape) - low
     return (maps - low) / extent.where(extent != 0, 1)
-
-
-def is_level(values: Float[Tensor, "M P"], spread: Float[Tensor, " M"]) -> Bool[Tensor, " M"]:
-    """Whether a map is the same everywhere; `spread` about its mean, which rounding may leave above 0."""
-    near = spread <= 1e-9 * values[:, 0].abs()
-    if near.any():
-        near[near.clone()] = (values[near] == values[near, :1]).all(1)
-    return near
 
 
 def undefined(maps: Float[Tensor, "M H W"]) -> Float[Tensor, " M"]:

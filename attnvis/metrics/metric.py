@@ -12,12 +12,12 @@ from functools import partial, wraps
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnvis.types import Truth
 
-__all__ = ["Facts", "Metric", "facts", "filled", "metric"]
+__all__ = ["Facts", "Metric", "best_of_thresholds", "facts", "filled", "is_level", "metric"]
 
 Metric = Callable[..., Float[Tensor, "M *curve"]]  # (maps, truth) with its settings filled in
 Finish = Callable[[Float[Tensor, "*any curve"]], Float[Tensor, "*any"]]
@@ -105,6 +105,17 @@ def facts(function: Metric) -> Facts:
         name = getattr(function, "__name__", repr(function))
         raise TypeError(f"{name} is no metric: it does not say what it needs; decorate it with @metric(...)")
     return function.facts  # type: ignore[attr-defined]
+
+
+def best_of_thresholds(curve: Float[Tensor, "*any T"]) -> Float[Tensor, "*any"]:
+    """A `finish`: what the curve has at the threshold that is best."""
+    return curve.amax(-1)
+
+
+def is_level(maps: Float[Tensor, "M *any"]) -> Bool[Tensor, " M"]:
+    """Whether a map is the same everywhere, to the last bit; one of NaN is not."""
+    values = maps.flatten(1)
+    return (values == values[:, :1]).all(1)
 
 
 def filled(maps: Float[Tensor, "M H W"]) -> Float[Tensor, "M H W"]:

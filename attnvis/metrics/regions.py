@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from attnvis.metrics.fixations import ascending, chance_of_more, undefined, unit_range
-from attnvis.metrics.metric import filled, metric
+from attnvis.metrics.metric import best_of_thresholds, filled, is_level, metric
 from attnvis.types import Truth
 
 __all__ = [
@@ -113,10 +113,6 @@ def average_precision(maps: Float[Tensor, "M H W"], truth: Truth) -> Float[Tenso
     return (steps * hits / ranks).sum(1).where(~values.isnan().any(1), math.nan)
 
 
-def best_of_thresholds(curve: Float[Tensor, "*any T"]) -> Float[Tensor, "*any"]:
-    return curve.amax(-1)
-
-
 @metric("mask|boxes", finish=best_of_thresholds)
 def iou(maps: Float[Tensor, "M H W"], truth: Truth, threshold: float | None = None) -> Float[Tensor, "M T"]:
     """Intersection over union of the region and the pixels above a share of the map's range.
@@ -130,7 +126,7 @@ def iou(maps: Float[Tensor, "M H W"], truth: Truth, threshold: float | None = No
     thresholds = torch.arange(101) / 100 if threshold is None else torch.tensor([threshold])
     if region is None:
         return undefined(maps)[:, None].expand(-1, len(thresholds))
-    shares = torch.where(is_level(values), 1.0, unit_range(values)).flatten(1)
+    shares = torch.where(is_level(values)[:, None, None], 1.0, unit_range(values)).flatten(1)
     ordered_inside = ascending(shares[:, region])
     ordered = ascending(shares)
     cuts = thresholds.to(shares).expand(len(shares), -1).contiguous()
@@ -221,7 +217,3 @@ def resized(maps: Float[Tensor, "M H W"], size: tuple[int, int]) -> Float[Tensor
     if tuple(maps.shape[1:]) == size:
         return maps
     return interpolate(maps[:, None], size, mode="bilinear", antialias=True)[:, 0]
-
-
-def is_level(maps: Float[Tensor, "M H W"]) -> Bool[Tensor, "M 1 1"]:
-    return (maps == maps[:, :1, :1]).all(2, keepdim=True).all(1, keepdim=True)

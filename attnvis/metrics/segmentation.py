@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from attnvis.metrics.fixations import undefined, unit_range
-from attnvis.metrics.metric import filled, metric
-from attnvis.metrics.regions import is_level, region_of
+from attnvis.metrics.metric import best_of_thresholds, filled, is_level, metric
+from attnvis.metrics.regions import region_of
 from attnvis.types import Truth
 
 __all__ = [
@@ -33,10 +33,6 @@ __all__ = [
 TINY = 2.220446049250313e-16  # what keeps the published code from dividing by 0
 BETA = 0.3  # of the F-measure: how much recall weighs, squared (Achanta et al. 2009)
 THRESHOLDS = 256
-
-
-def best_of_thresholds(curve: Float[Tensor, "*any T"]) -> Float[Tensor, "*any"]:
-    return curve.amax(-1)
 
 
 def mean_of_thresholds(curve: Float[Tensor, "*any T"]) -> Float[Tensor, "*any"]:
@@ -265,7 +261,8 @@ def nearest_of_region(truth: Truth) -> tuple[Float[Tensor, " P"], Int[Tensor, " 
 def stretched(maps: Float[Tensor, "M H W"]) -> Float[Tensor, "M P"]:
     """To 0 ... 1 each; one that is the same everywhere stays, within 0 ... 1."""
     values = filled(maps)
-    return torch.where(is_level(values), values.clamp(0, 1), unit_range(values)).flatten(1)
+    level = is_level(values)[:, None, None]
+    return torch.where(level, values.clamp(0, 1), unit_range(values)).flatten(1)
 
 
 def above_twice_the_mean(values: Float[Tensor, "M P"]) -> Bool[Tensor, "M P"]:

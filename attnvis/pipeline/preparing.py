@@ -1,7 +1,7 @@
 """A query that sees other photos or files, prepared: they are read once, before the first photo."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ __all__ = ["prepared", "read_mask", "read_vectors"]
 
 
 def prepared(
-    query: QueryFunction, backbone: Encoder, how: Preprocessing, photos: Sequence[Source | Photo] | None = ()
+    query: QueryFunction, backbone: Encoder, how: Preprocessing, photos: Iterable[Source | Photo] | None = ()
 ) -> QueryFunction:
     """The query with its exemplars looked at and its files read; one without any is itself.
 
@@ -34,7 +34,7 @@ def prepared(
     Raises ValueError for an exemplar that is no photo, and for files that hold no mask or no vector.
     """
 
-    def own() -> Sequence[Source | Photo]:
+    def own() -> Iterable[Source | Photo]:
         if photos is None:
             raise ValueError(
                 "query exemplar:run reads all photos before the first, and in shards no process does; "

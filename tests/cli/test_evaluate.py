@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import Page, make_photo
@@ -71,3 +72,54 @@ def test_mistakes_are_told_before_the_network_runs(attnvis, data):
     assert "there is no data set nowhere" in attnvis("evaluate", "nowhere", *SMALL).complaint
     assert "unknown method 'gradcan'" in attnvis("evaluate", "data", "method=gradcan", *SMALL).complaint
     assert "data needs a value" in attnvis("evaluate", *SMALL).complaint
+    told = attnvis("evaluate", "data", "metric=deletion:substitute=blck", *SMALL).complaint
+    assert "metric deletion:32,blck cannot be measured: substitute 'blck'; give mean, black, blur" in told
+    assert not Path("out/photos").exists()
+
+
+FEW = ("metric=energy", "scaling=none", "temperatures=[]", "examples=false")
+
+
+def test_queries_look_at_photos_and_read_files_before_the_first_photo(attnvis, data):
+    (data / "annotations" / "1.xml").unlink()
+    np.save("v.npy", np.ones((1, 1280), np.float32))
+    make_photo(Path("m.png"), (70, 90))
+    queries = "query=exemplar:data/images/0.png,exemplar:run,vector:v.npy,mask:m.png"
+    ended = attnvis(
+        "evaluate", "data", queries, "method=attention", "against=exemplar:run none", *FEW, *SMALL
+    )
+    assert ended.code == 0 and "left out" not in ended.err, ended.err
+    with Path("out/table.csv").open(newline="") as file:
+        names = {row["row"] for row in csv.DictReader(file)}
+    assert names == {
+        f"{each} none"
+        for each in ("exemplar:data/images/0.png", "exemplar:run", "vector:v.npy", "mask:m.png")
+    }
+
+
+def test_without_a_row_there_is_one_line(attnvis, data):
+    ended = attnvis("evaluate", "data", "query=exemplar:nowhere.png", "method=attention", *FEW, *SMALL)
+    assert ended.code == 1 and "nowhere.png" in ended.complaint and "Traceback" not in ended.err
+    np.save("v.npy", np.ones((1, 7), np.float32))
+    ended = attnvis("evaluate", "data", "query=vector:v.npy", "method=attention", *FEW, *SMALL)
+    assert ended.code == 1 and "Traceback" not in ended.err
+    expected = "no row of the table can be made; vector:v.npy: the vector of v.npy has 7 numbers"
+    assert expected in ended.complaint
+
+
+def test_the_row_to_compare_with_may_change_on_resume(attnvis, data):
+    (data / "annotations" / "1.xml").unlink()
+    words = ("evaluate", "data", "method=attention,centre,uniform", "query=mean", *FEW, *SMALL)
+    ended = attnvis(*words, "against=unifrom")
+    assert (
+        ended.code == 1 and "there are mean none, centre, uniform; did you mean uniform?" in ended.complaint
+    )
+    assert not list(Path("out/photos").glob("*"))
+    ended = attnvis("evaluate", "--resume", "out", "against=uniform")
+    assert ended.code == 0 and "2 photos measured" in ended.out, ended.err
+    kept = {path: path.read_bytes() for path in Path("out/photos").iterdir()}
+    ended = attnvis("evaluate", "--resume", "out", "against=mean none")
+    assert ended.code == 0 and "2 photos measured" in ended.out, ended.err
+    assert kept == {path: path.read_bytes() for path in Path("out/photos").iterdir()}
+    told = attnvis("evaluate", "--resume", "out", "method=centre")
+    assert told.code == 2 and "and nothing but against=" in told.complaint

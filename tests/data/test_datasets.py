@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import pytest
 from conftest import make_photo
+from PIL import Image
 from scipy.io import savemat
 
 from attnvis.data.datasets import LAYOUTS, open_dataset
+from attnvis.data.samples import photo_size, read_grey
 from attnvis.data.truth import other_fixations, resize_truth
 from attnvis.types import Box, PhotoError, Truth
 
@@ -20,6 +22,7 @@ real = [
     pytest.mark.skipif(not MATERIAL.is_dir(), reason="no folder ATTNVIS_MATERIAL of real photos"),
 ]
 FIRST, SECOND = (70, 90), (50, 60)  # (height, width)
+SIZE = {"height": 70, "width": 90}
 
 
 def write_grey(path, values):
@@ -250,12 +253,71 @@ def test_a_part_of_a_data_set_keeps_what_is_known_of_all(tmp_path):
 
 
 def test_a_damaged_photo_fails_alone(tmp_path):
+    """The other photo has its truth still, without the fixation that the damaged one had; which is told."""
     make_osie(tmp_path)
-    make_photo(tmp_path / "images" / "1003.jpg", SECOND)
     (tmp_path / "images" / "1002.jpg").write_bytes(b"nothing")
-    dataset = open_dataset(tmp_path)
-    with pytest.raises(PhotoError, match=r"1002\.jpg cannot be read"):
+    dataset = open_dataset(tmp_path).chosen([0, 1])
+    assert dataset.remark() == ""
+    first = dataset[0].truth
+    assert first.fixations.tolist() == [[20.5, 10.5], [60, 80]] and first.others.shape == (0, 2)
+    expected = "1 of 3 fixations do not count among the other photos': the size of 1 photo cannot be read"
+    assert dataset.remark() == expected
+    with pytest.raises(PhotoError, match=r"1002\.jpg is no photo"):
         dataset[1]
+
+
+def test_a_table_drops_the_fixations_of_photos_that_are_not_there(tmp_path):
+    make_photo(tmp_path / "a.jpg", FIRST)
+    make_photo(tmp_path / "b.jpg", FIRST)
+    lines = ["photo,x,y", "a.jpg,1,2", "b.jpg,3,4", "c.jpg,5,6", "c.jpg,7,8"]
+    (tmp_path / "truth.csv").write_text("\n".join(lines))
+    dataset = open_dataset(tmp_path)
+    assert dataset[0].truth.others.tolist() == [[4, 3]]
+    assert dataset.remark().startswith("2 of 4 fixations") and "the size of 1 photo" in dataset.remark()
+
+
+@pytest.mark.parametrize("read", [photo_size, read_grey])
+def test_a_bomb_is_one_photos_mistake(tmp_path, monkeypatch, read):
+    path = make_photo(tmp_path / "huge.png", FIRST)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(PhotoError, match=r"huge\.png cannot be read: Image size") as told:
+        read(path)
+    assert "\n" not in str(told.value)
+
+
+def test_a_coco_photo_without_its_size_fails_alone_and_in_one_line(tmp_path):
+    make_photo(tmp_path / "images" / "1.jpg", FIRST)
+    images = [{"id": 1, "file_name": "1.jpg", "width": 90}, {"id": 2, "file_name": "1.jpg"} | SIZE]
+    content = {"images": images, "categories": [], "annotations": []}
+    file = tmp_path / "all.json"
+    file.write_text(json.dumps(content))
+    dataset = open_dataset(file)
+    with pytest.raises(
+        PhotoError, match=r"all\.json says no height and width of 1\.jpg: KeyError\('height'\)"
+    ):
+        dataset[0]
+    assert dataset[1].truth.size == FIRST
+    file.write_text(json.dumps(content | {"images": [{"id": 1}]}))
+    with pytest.raises(ValueError, match="is no annotation file of COCO's: KeyError"):
+        open_dataset(file)
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".avif", ".ppm"])
+def test_photos_of_every_ending_that_a_run_reads_are_listed(tmp_path, ending):
+    photo = make_photo(tmp_path / "tabby" / "a.png", FIRST)
+    other = photo.with_name(f"b{ending}")
+    with Image.open(photo) as picture:
+        picture.save(other, {".jfif": "JPEG", ".avif": "AVIF", ".ppm": "PPM"}[ending])
+    dataset = open_dataset(tmp_path, "classes")
+    assert dataset.names == ("tabby/a.png", f"tabby/b{ending}")
+    assert dataset[1].truth.size == FIRST
+
+
+def test_the_size_of_what_pil_does_not_know_is_that_of_the_photo(tmp_path):
+    """A PFM as its format has it: Pf, width and height, the sign of the scale says little end first."""
+    file = tmp_path / "a.pfm"
+    file.write_bytes(b"PF\n5 3\n-1.0\n" + np.zeros((3, 5, 3), "<f4").tobytes())
+    assert photo_size(file) == (3, 5)
 
 
 def test_other_fixations_are_stretched_from_photo_to_photo():

@@ -22,11 +22,13 @@ from attnvis.experiments.evaluate.measure import (
     photo_file,
     read_evaluation,
     read_photo,
+    require_settings,
     size_within,
     usual_metrics,
 )
 from attnvis.experiments.evaluate.naming import parse_methods, parse_metric, parse_metrics
 from attnvis.methods.attention import AttentionMethod
+from attnvis.metrics.registry import METRICS
 from attnvis.types import Box, Placement, Truth
 
 
@@ -221,3 +223,78 @@ def test_the_usual_metrics_are_those_of_what_is_known():
     assert "sauc" in usual_metrics(frozenset({"fixations", "others"}))
     with pytest.raises(ValueError, match="metric=insertion,deletion"):
         usual_metrics(frozenset({"category"}))
+
+
+def test_black_is_what_a_black_pixel_is_to_the_network(backbone, photos, tmp_path):
+    """Of a map that is hot everywhere at once the curve goes from the photo to black in one step."""
+    metrics = parse_metrics(["deletion:steps=1,substitute=black"])
+    data = boxed(photos)
+    measuring = Measuring(
+        data, maker(backbone, "uniform"), metrics, backbone.preprocessing, tmp_path / "out",
+        longest=None, between="linear", left=[0],
+    )  # fmt: skip
+    measuring.run(1, 1, say=lambda text: None)
+    assert not measuring.failures
+    batch = collate([load(photos[0], short=64)], backbone.preprocessing)
+    how = backbone.preprocessing
+    black = ((torch.zeros(3) - torch.tensor(how.mean)) / torch.tensor(how.std)).view(1, 3, 1, 1)
+    with torch.inference_mode():
+        ends = [backbone.network.net(images) for images in (batch.images, black.expand_as(batch.images))]
+    likely = [logits.softmax(1)[0, ends[0].argmax()] for logits in ends]
+    (found,) = unpacked_values(tmp_path / "out", metrics)
+    assert found[-1] == pytest.approx(float(sum(likely)) / 2, rel=1e-5)
+
+
+def unpacked_values(folder, metrics):
+    _, values = read_photo(folder, 0, metrics)
+    return [values[name] for name in metrics]
+
+
+def test_a_truth_is_read_once_for_its_place_and_once_for_its_numbers(backbone, photos, tmp_path):
+    asked = []
+    data = boxed(photos)
+
+    def read(index):
+        asked.append(index)
+        return data[index]
+
+    measuring = Measuring(
+        replace(data, read=read), maker(backbone), parse_metrics(["energy"]), backbone.preprocessing,
+        tmp_path / "out", longest=None, between="linear", left=[0, 1, 2],
+    )  # fmt: skip
+    paths, _, _ = measuring.places
+    measuring.run(8, 1, say=lambda text: None)
+    assert paths == photos and sorted(asked) == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_row_to_compare_with_that_there_is_not_ends_at_the_first_photo(backbone, photos, tmp_path):
+    measuring = Measuring(
+        boxed(photos), maker(backbone, "centre"), parse_metrics(["energy"]), backbone.preprocessing,
+        tmp_path / "out", longest=None, between="linear", left=[0, 1, 2], against="mean zscor",
+    )  # fmt: skip
+    with pytest.raises(
+        ValueError, match=r"there are mean none, mean zscore, centre; did you mean mean zscore"
+    ):
+        measuring.run(8, 1, say=lambda text: None)
+    assert not list((tmp_path / "out").glob("photos/*"))
+
+
+def test_a_table_of_which_no_row_can_be_made_says_why(backbone, photos):
+    batch = collate([load(photos[0], short=64)], backbone.preprocessing)
+    making = maker(backbone, "gradcam:yak", scalings={})
+    with pytest.raises(ValueError, match=r"no row of the table can be made; gradcam:yak: .*have no names"):
+        making(batch)
+    with pytest.raises(ValueError, match="the table has no row; give query="):
+        maker(backbone, scalings={})(batch)
+
+
+@pytest.mark.parametrize("text", ["deletion:substitute=blck", "ig:baseline=center", "deletion:steps=0"])
+def test_a_metrics_settings_are_tried_before_the_first_photo(text):
+    with pytest.raises(ValueError, match=f"metric {text} cannot be measured") as told:
+        require_settings(parse_metrics([text]))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_can_be_tried_with_its_usual_settings(name):
+    require_settings(parse_metrics([name]))

@@ -239,6 +239,7 @@ def test_a_photo_that_nobody_looked_at_is_undefined(name):
     maps, truth = random_case()
     empty = replace(truth, fixations=np.empty((0, 2)))
     assert getattr(fixations, name)(maps, empty).isnan().all()
+    assert getattr(fixations, name)(torch.ones_like(maps), empty).isnan().all(), "of a level map"
 
 
 @pytest.mark.parametrize("name", ["sauc", "sauc_borji", "ig"])

@@ -34,6 +34,7 @@ class Command:
     single         what the bare word is where there may be only one; empty: a list of them
     record         the file by which `--resume FOLDER` knows a folder of this command; empty: it cannot go on
     resuming       what `--resume` adds to the words with which the command was started
+    changeable     settings that may be typed anew behind `--resume FOLDER`: no measured number hangs on them
     takes_query    whether a question without a scaling gets one that suits it
     axes           group -> the setting that lists its options: all of them are measured in one job
     kept           of one without a record: what a stop leaves, as the end of the line that says so
@@ -48,6 +49,7 @@ class Command:
     single: str = ""
     record: str = ""
     resuming: tuple[str, ...] = ()
+    changeable: tuple[str, ...] = ()
     takes_query: bool = False
     axes: Mapping[str, str] = field(default_factory=dict)
     kept: str = ""

@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND", "evaluate"]
 
 RECORD = "evaluate.json"
-HARMLESS = ("batch_size", "cache", "examples", "logger", "name", "resume", "render", "trust", "workers")
+HARMLESS = (
+    *("against", "batch_size", "cache", "examples", "logger", "name", "resume", "render", "trust"),
+    "workers",
+)
+USUAL_ROW = "centre"  # that others are compared with
 ATTENTION = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 
 
@@ -81,7 +85,7 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
     from attnvis.backbone.cache import remembered
     from attnvis.data.datasets import open_dataset
     from attnvis.experiments.evaluate.maps import MapMaker
-    from attnvis.experiments.evaluate.measure import usual_metrics
+    from attnvis.experiments.evaluate.measure import require_settings, usual_metrics
     from attnvis.experiments.evaluate.naming import ATTENTION as OF_ATTENTION
     from attnvis.experiments.evaluate.naming import parse_methods, parse_metrics
     from attnvis.metrics.metric import facts
@@ -91,6 +95,7 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
     dataset = open_dataset(settings["data"], settings["layout"])
     metrics = parse_metrics(listed(settings["metrics"]) or usual_metrics(dataset.known))
     require_known(metrics, dataset)
+    require_settings(metrics)
     texts = listed(settings["methods"])
     trusted = listed(settings["trust"])
     stages: dict[str, dict[str, Any]] = {
@@ -131,7 +136,7 @@ def require_known(metrics: "dict[str, Metric]", dataset: "Dataset") -> None:
 
 
 def measure_and_tell(cfg: "DictConfig", work: Work, folder: Path) -> int:
-    from attnvis.experiments.evaluate.measure import Measuring, read_evaluation
+    from attnvis.experiments.evaluate.measure import DataPhotos, Measuring, read_evaluation
 
     chosen = chosen_photos(work)
     dataset = work.dataset.chosen(chosen)
@@ -145,9 +150,16 @@ def measure_and_tell(cfg: "DictConfig", work: Work, folder: Path) -> int:
         longest=work.settings["longest"],
         between=work.settings["between"],
         left=left,
+        against=None if work.settings["against"] == USUAL_ROW else str(work.settings["against"]),
     )
     if left:
-        run(cfg, work, measuring, folder)
+        start(cfg, work, measuring, folder)
+    maker = work.maker.prepared(work.preprocessing, DataPhotos(dataset))
+    work = replace(work, maker=maker)
+    measuring.maker = maker
+    measuring.run(cfg.batch_size, work.workers, say=note, watch=progress)
+    if remark := dataset.remark():
+        note(visible(remark))
     evaluation = read_evaluation(folder, dataset.names, list(work.metrics), measuring.failures)
     for row, reason in work.maker.refused.items():
         note(visible(f"{row} is left out: {reason}"))
@@ -204,8 +216,8 @@ def begin(work: Work, dataset: "Dataset", folder: Path, resume: bool) -> list[in
     ]
 
 
-def run(cfg: "DictConfig", work: Work, measuring: "Measuring", folder: Path) -> None:
-    """What is left, with one engine from the folder's first photo to its last."""
+def start(cfg: "DictConfig", work: Work, measuring: "Measuring", folder: Path) -> None:
+    """One engine from the folder's first photo to its last."""
     from attnvis.json_files import read_json, write_json
     from attnvis.types import Provenance
 
@@ -215,13 +227,12 @@ def run(cfg: "DictConfig", work: Work, measuring: "Measuring", folder: Path) -> 
         if remark:
             note(visible(remark))
     else:
-        paths, _, pictures = measuring.places()
+        paths, _, pictures = measuring.places
         files = [path for path in paths if path not in pictures.numbers]
         if files:
             prepare(work.encoder, files, work.preprocessing, workers=work.workers, settings=cfg)
         about = work.encoder.describe(work.preprocessing).entries()
         write_json(folder, RECORD, record | {"provenance": about})
-    measuring.run(cfg.batch_size, work.workers, say=note, watch=progress)
 
 
 def tell(work: Work, dataset: "Dataset", evaluation: "Evaluation", folder: Path) -> None:
@@ -257,7 +268,7 @@ def against(work: Work, evaluation: "Evaluation") -> str:
     """The row that all are held against; where it was not asked for, the first, which is said."""
     wanted = str(work.settings["against"])
     names = [row.name for row in evaluation.rows if row.temperature is None]
-    if wanted in names or wanted != "centre":
+    if wanted in names or wanted != USUAL_ROW:
         return wanted
     note(f"there is no row {wanted}: all are compared with {names[0]}; method=...,centre adds it")
     return names[0]
@@ -343,5 +354,6 @@ COMMAND = Command(
     single="one data set",
     record=RECORD,
     resuming=("resume=true",),
+    changeable=("against",),
     axes=ATTENTION | {"method": "methods", "metric": "metrics"},
 )

@@ -3,8 +3,8 @@
 The network sees a batch once, whatever number of rows there is.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -18,14 +18,27 @@ from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
 from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.heads import Linear
+from attnvis.data.reading import suggest
 from attnvis.geometry import to_pixels
 from attnvis.methods.answer import require_finite, require_finite_classes
 from attnvis.methods.attention import Encoder
 from attnvis.methods.saliency import Inputs, MapFunction, as_weights, require_finite_maps
 from attnvis.metrics.faithfulness import Evidence
-from attnvis.types import Batch, Box, Features, PhotoError, Placement, Scores, View
+from attnvis.pipeline.preparing import prepared
+from attnvis.types import (
+    Batch,
+    Box,
+    Features,
+    Photo,
+    PhotoError,
+    Placement,
+    Preprocessing,
+    Scores,
+    Source,
+    View,
+)
 
-__all__ = ["MapMaker", "PhotoMaps", "PlacedMap", "Row"]
+__all__ = ["MapMaker", "PhotoMaps", "PlacedMap", "Row", "require_row"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,14 @@ class Row:
     name: str
     family: str
     temperature: float | None = None
+
+
+def require_row(name: str, rows: Sequence[Row]) -> None:
+    """Raises ValueError where the table has no row of this name."""
+    names = [row.name for row in rows]
+    if name not in names:
+        offered = ", ".join(row.name for row in rows if row.temperature is None)
+        raise ValueError(f"against={name} is no row of the table; there are {offered}{suggest(name, names)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +150,14 @@ class MapMaker:
     refused: dict[str, str] = field(default_factory=dict)  # rows that this network cannot make, and why
 
     def __call__(self, batch: Batch) -> list[list[PhotoMaps]]:
+        """Raises ValueError where no row is left."""
         inputs = Inputs(batch, self.encoder, self.backbone)
         maps: list[list[PlacedMap]] = [[] for _ in batch.photos]
         for row, weights, placements in self.rows(inputs):
             for photo, (of_photo, placement) in enumerate(zip(weights, placements, strict=True)):
                 maps[photo].append(PlacedMap(row, of_photo.cpu(), placement))
+        if not all(maps):
+            raise ValueError(self.nothing_left())
         last = inputs.layers[-1]
         targets = [None] * len(maps) if last.logits is None else last.logits.argmax(-1).tolist()
         photos = zip(maps, batch.images, batch.views, targets, strict=True)
@@ -141,6 +165,23 @@ class MapMaker:
             [PhotoMaps(*photo, evidence=self.evidence(last, number, photo[-1]))]
             for number, photo in enumerate(photos)
         ]
+
+    def nothing_left(self) -> str:
+        if not self.refused:
+            return "the table has no row; give query=, scaling= and temperatures=, or method="
+        row, reason = next(iter(self.refused.items()))
+        return f"no row of the table can be made; {row}: {reason}"
+
+    def prepared(self, how: Preprocessing, photos: Iterable[Source | Photo]) -> "MapMaker":
+        """With queries that looked at their exemplars and read their files; photos: those of exemplar:run.
+
+        Raises ValueError as `pipeline.preparing.prepared` does.
+        """
+        queries = {
+            text: prepared(question, self.encoder, how, photos=photos)
+            for text, question in self.queries.items()
+        }
+        return replace(self, queries=queries)
 
     def evidence(self, features: Features, photo: int, target: int | None) -> Evidence | None:
         head = features.head

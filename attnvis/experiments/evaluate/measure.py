@@ -3,10 +3,12 @@
 A photo is a file of its own, written whole: a stopped evaluation goes on with those that lack.
 """
 
+import contextlib
 import io
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,23 @@ from torch import Tensor
 from attnvis.data.datasets import Dataset
 from attnvis.data.decoding import load
 from attnvis.data.truth import resize_truth
-from attnvis.experiments.evaluate.maps import MapMaker, PhotoMaps, Row
+from attnvis.experiments.evaluate.maps import MapMaker, PhotoMaps, Row, require_row
 from attnvis.files import read_bytes, save
-from attnvis.metrics.faithfulness import Examined
+from attnvis.metrics.faithfulness import Evidence, Examined
 from attnvis.metrics.metric import Metric, facts
 from attnvis.pipeline.streaming import Outcome, stream
-from attnvis.types import Photo, PhotoError, Preprocessing, Truth
+from attnvis.types import Box, Photo, PhotoError, Preprocessing, Source, Truth
 
-__all__ = ["Evaluation", "Measuring", "measure_photo", "read_evaluation", "size_within", "usual_metrics"]
+__all__ = [
+    "DataPhotos",
+    "Evaluation",
+    "Measuring",
+    "measure_photo",
+    "read_evaluation",
+    "require_settings",
+    "size_within",
+    "usual_metrics",
+]
 
 AT_ONCE = 12  # maps that go through a metric together
 USUAL = {  # what is known of the photos -> the metrics that one asks first
@@ -60,12 +71,14 @@ def measure_photo(
     longest: int | None = None,
     between: str = "linear",
     logits: Callable[[Tensor], Tensor] | None = None,
+    black: tuple[float, float, float] | None = None,
 ) -> dict[str, Float[np.ndarray, "M *curve"]]:
     """Every metric of all rows of one photo, NaN where one is not defined; of a curve that is not defined
     [M, 0].
 
     between   the cells' centres: see `PlacedMap.density`
     logits    images -> class logits, for what asks the network
+    black     what a black pixel is to it
     """
     size = size_within(truth.size, longest)
     small = resize_truth(truth, size)
@@ -78,7 +91,7 @@ def measure_photo(
             values[name] = np.full(empty, np.nan)
         elif "network" in about.needs:
             assert logits is not None and maps.target is not None
-            examined = Examined(maps.image, logits, maps.target)
+            examined = Examined(maps.image, logits, maps.target, black=black)
             on_input = torch.stack([each.on_input(maps.view) for each in maps.maps])
             with torch.inference_mode():
                 values[name] = metric(on_input, examined).cpu().numpy()
@@ -88,6 +101,35 @@ def measure_photo(
             parts = [metric(some, small) for some in densities.split(AT_ONCE)]
             values[name] = torch.cat(parts).cpu().numpy()
     return values
+
+
+def require_settings(metrics: Mapping[str, Metric]) -> None:
+    """Asks every metric once, of two small maps.  Raises ValueError where one's settings do not fit."""
+    height, width = 12, 16
+    maps = torch.arange(2.0 * height * width).view(2, height, width)
+    things = np.zeros((2, height, width), bool)
+    things[0, 2:6, 3:8], things[1, 8:10, 9:12] = True, True
+    places = np.argwhere(things[0]) + 0.5
+    truth = Truth(
+        (height, width),
+        fixations=places[::3],
+        others=places[::2],
+        looks=things[0].astype(float),
+        mask=things[0],
+        distractors=things[1],
+        boxes=(Box(2.0, 3.0, height=4.0, width=5.0),),
+    )
+    image = maps[:1].expand(3, -1, -1)
+    examined = Examined(image, lambda images: images.mean((2, 3)), target=0, black=(0.0, 0.0, 0.0))
+    evidence = Evidence(image, torch.zeros(3), target=0)
+    for name, metric in metrics.items():
+        needs = facts(metric).needs
+        beside = examined if "network" in needs else evidence if "evidence" in needs else truth
+        try:
+            metric(maps, beside)
+        except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"metric {name} cannot be measured: {reason}; correct its settings") from None
 
 
 def can_ask(needs: Iterable[str], maps: PhotoMaps) -> bool:
@@ -125,6 +167,19 @@ class Evaluation:
     failures: tuple[tuple[str, str], ...] = ()  # photo, reason
 
 
+@dataclass(frozen=True)
+class DataPhotos:
+    """The photos of a data set, for a query that looks at all of them; without those that cannot be read."""
+
+    dataset: Dataset
+
+    def __iter__(self) -> Iterator[Source | Photo]:
+        for number in range(len(self.dataset)):
+            with contextlib.suppress(PhotoError):
+                sample = self.dataset[number]
+                yield sample.path or load(sample.picture, name=sample.name)
+
+
 class Pictures(dict):
     """Photos that are no files, drawn when their turn comes: what `stream` takes for decoded ones."""
 
@@ -147,7 +202,8 @@ class Pictures(dict):
 class Measuring:
     """A data set's photos through all rows and metrics, into a folder.
 
-    left   the numbers of the samples that are still to be measured
+    left      the numbers of the samples that are still to be measured
+    against   a row that there must be: looked for before the first photo is measured
     """
 
     dataset: Dataset
@@ -158,8 +214,10 @@ class Measuring:
     longest: int | None
     between: str
     left: list[int]
+    against: str | None = None
     failures: dict[int, str] = field(default_factory=dict)
 
+    @cached_property
     def places(self) -> tuple[list[Path], list[int], Pictures]:
         """The files of the samples that are left, their numbers, and what draws those that are none."""
         paths, numbers, drawn = list[Path](), list[int](), dict[Path, int]()
@@ -183,12 +241,21 @@ class Measuring:
         say: Callable[[str], None],
         watch: Callable[[Iterable[Outcome], int], Iterable[Outcome]] = lambda outcomes, total: outcomes,
     ) -> None:
-        """Measures what is left; failures are kept by the samples' numbers."""
-        paths, numbers, pictures = self.places()
+        """Measures what is left; failures are kept by the samples' numbers.
+
+        Raises ValueError where no row can be made, or none is called `against`.
+        """
+        paths, numbers, pictures = self.places
+        is_first = True
 
         def after(outcome: Outcome[PhotoMaps]) -> None:
+            nonlocal is_first
             assert outcome.photo is not None
-            self.measure(numbers[outcome.index], outcome.photo, outcome.answers[0])
+            maps = outcome.answers[0]
+            if is_first and self.against is not None:
+                require_row(self.against, [each.row for each in maps.maps])
+            is_first = False
+            self.measure(numbers[outcome.index], outcome.photo, maps)
 
         outcomes = stream(
             paths,
@@ -213,6 +280,9 @@ class Measuring:
                 f"{photo.name} is {own_width}x{own_height}, and what is known of it is {width}x{height}"
             )
         inputs = self.maker.backbone
+        red, green, blue = (
+            -mean / std for mean, std in zip(self.preprocessing.mean, self.preprocessing.std, strict=True)
+        )
         values = measure_photo(
             maps,
             truth,
@@ -220,6 +290,7 @@ class Measuring:
             longest=self.longest,
             between=self.between,
             logits=lambda images: inputs.network.net(images.to(inputs.device)).float().cpu(),
+            black=(red, green, blue),
         )
         save(self.folder, photo_file(number), packed([each.row for each in maps.maps], values))
 

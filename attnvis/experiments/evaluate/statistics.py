@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from attnvis.experiments.evaluate.maps import Row
+from attnvis.experiments.evaluate.maps import Row, require_row
 from attnvis.experiments.evaluate.measure import Evaluation
 from attnvis.metrics.intervals import FEWEST_OF_MEANS, LEVEL, NOTHING, Interval, holm
 from attnvis.metrics.metric import Facts
@@ -123,10 +123,7 @@ def summarise(evaluation: Evaluation, metrics: Sequence[Facts], against: str, se
 
     Photos are drawn, and all rows on them together.  Raises ValueError where there is no row `against`.
     """
-    names = [row.name for row in evaluation.rows]
-    if against not in names:
-        offered = ", ".join(row.name for row in evaluation.rows if row.temperature is None)
-        raise ValueError(f"against={against} is no row of the table; there are {offered}")
+    require_row(against, evaluation.rows)
     cells: dict[tuple[str, str], Cell] = {}
     rows, chosen = evaluation.rows, dict[tuple[str, str], tuple[str, str]]()
     for metric in metrics:
