@@ -174,3 +174,11 @@ def test_every_photos_number_is_kept():
         "value": measured.values["up"][1, 1],
     }  # fmt: skip
     assert torch.tensor(measured.values["up"]).isfinite().all()
+
+
+def test_of_controls_alone_no_sentence_says_that_a_metric_is_not_defined():
+    values = np.random.default_rng(0).normal(size=(PHOTOS, 2))
+    controls = (Row("centre", "centre"), Row("uniform", "uniform"))
+    measured = Evaluation(controls, tuple(f"{number}.jpg" for number in range(PHOTOS)), {"up": values})
+    said = list(sentences(summarise(measured, [UP], "centre")))
+    assert said == ["up: the controls alone were measured; add a method to compare with them."]

@@ -29,6 +29,9 @@ def sentences(table: Table) -> Iterator[str]:
         rows = [row for row in table.ranked(metric) if row.name not in CONTROLS]
         cells = {row.name: table.cells[row.name, metric.name] for row in rows}
         known = [name for name, cell in cells.items() if not math.isnan(cell.interval.value)]
+        if not rows:
+            yield f"{metric.name}: the controls alone were measured; add a method to compare with them."
+            continue
         if not known:
             yield f"{metric.name}: not defined on any of these photos."
             continue
