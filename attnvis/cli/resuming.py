@@ -11,7 +11,7 @@ from attnvis.cli.commands.command import Command
 from attnvis.cli.messages import fail, seen_from_here
 from attnvis.cli.quoting import TEXTS
 from attnvis.cli.stages import is_in_words
-from attnvis.cli.words import all_settings, name_of, to_override, with_their_words
+from attnvis.cli.words import all_settings, name_of, to_override, with_their_operands, with_their_words
 
 __all__ = ["divided", "resume_words", "resumed"]
 
@@ -28,6 +28,10 @@ WITHIN = {
     "logger.group": r"[\w.-]+",
     "shards.address": "auto",
 }
+CLUSTERS = ("slurm", "ray")  # whose launchers send work to other machines
+QUERY_OF_FILE = re.compile(r"(exemplar|vector|mask)\s*[:(]", re.IGNORECASE)  # a file, or several
+POLYGON = re.compile(r"[-\d\s.,]+")  # a mask's, which is no file
+OF_THE_RUN = re.compile(rf"exemplar:run|mask:{POLYGON.pattern}")
 FOLDERS = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")  # that `--resume` gives itself
 
 
@@ -45,7 +49,7 @@ def resumed(words: list[str], command: Command) -> list[str]:
     usage = f"--resume takes the folder of a {verb} and nothing {besides}: attnvis {verb} --resume {example}"
     if len(words) < 2:
         fail(usage, code=2)
-    folder, typed_again = words[1], with_their_words(words[2:])
+    folder, typed_again = words[1], with_their_operands(with_their_words(words[2:]))
     anew = [word for word in typed_again if name_of(word) in command.changeable]
     typed_again = [word for word in typed_again if word not in anew]
     try:
@@ -57,8 +61,8 @@ def resumed(words: list[str], command: Command) -> list[str]:
         state = f"its {command.record} is damaged or another's" if is_there else f"it has no {command.record}"
         fail(f"{folder} is not the folder of a {verb}: {state}; give one such as {example}")
     many = record.get("many") is True
-    typed, foreign = divided(shlex.split(record["command"])[2:], command)
-    typed = [word for word in typed if name_of(word) not in map(name_of, anew)] + anew
+    begun_with = [word for word in words_of(record) if name_of(word) not in map(name_of, anew)]
+    _, foreign = divided(begun_with, command)
     if len(typed_again) != len(set(map(name_of, typed_again)) & set(map(name_of, foreign))):
         fail(usage, code=2)
     lacking = [word for word in foreign if name_of(word) not in map(name_of, typed_again)]
@@ -67,13 +71,16 @@ def resumed(words: list[str], command: Command) -> list[str]:
             f"{folder} was begun with {' '.join(lacking)}, which may run code or reach elsewhere; "
             f"if you trust it, type it again: attnvis {verb} --resume {shlex.join([folder, *foreign])}"
         )
+    again = {name_of(word): word for word in typed_again}
+    # in their places: photos keep their order
+    typed = [again[name_of(word)] if word in foreign else word for word in begun_with] + anew
     # it stays the command of this run
     os.environ["ATTNVIS_COMMAND"] = (
-        shlex.join(["attnvis", verb, *typed, *typed_again]) if typed_again or anew else record["command"]
+        shlex.join(["attnvis", verb, *typed]) if typed_again or anew else record["command"]
     )
     typed = [word for word in typed if not word.startswith(FOLDERS)]
     kind = "sweep" if many else "run"  # what Hydra calls several jobs, and one
-    return [*typed, *typed_again, f"hydra.{kind}.dir={folder}", *command.resuming]
+    return [*typed, f"hydra.{kind}.dir={folder}", *command.resuming]
 
 
 def read_begun(folder: Path, command: Command) -> dict[str, Any]:
@@ -91,20 +98,47 @@ def read_begun(folder: Path, command: Command) -> dict[str, Any]:
     return record
 
 
+def words_of(record: dict[str, Any]) -> list[str]:
+    """What was typed behind the verb, a setting a word."""
+    return with_their_operands(with_their_words(shlex.split(record["command"])[2:]))
+
+
 def divided(words: list[str], command: Command) -> tuple[list[str], list[str]]:
     """Words that a folder says were typed -> settings of attnvis' own, and what a person must type again."""
     own: list[str] = []
     foreign: list[str] = []
-    for word in with_their_words(words):
+    for word in words:
         if word in ("-m", "--multirun") or word.startswith(FOLDERS):
             own.append(word)
-        elif word.startswith("-"):
+        elif word.startswith("-") or reaches_out(word):
             foreign.append(word)
         elif "=" not in word or os.path.exists(word) or is_own_setting(word, command):
             own.append(word)
         else:
             foreign.append(word)
     return own, foreign
+
+
+def reaches_out(word: str) -> bool:
+    """Whether a word names a store or a server, a cluster, or a file that a query reads.
+
+    {3..3} counts: s{3..3}://bucket is an address too.
+    """
+    name, value = name_of(word).strip(), word.partition("=")[2]
+    if "://" in word or name == "query.file":
+        return True
+    if name == "query.photo":
+        return value != "run"  # the run's own
+    if name == "launcher":
+        return any(cluster in value for cluster in CLUSTERS)
+    if name == "query.shape":
+        return not POLYGON.fullmatch(value)
+    is_question = name in ("query", "queries") or name.startswith("query.")
+    return (
+        is_question
+        and bool(QUERY_OF_FILE.search(value.replace("\\", "")))
+        and not OF_THE_RUN.fullmatch(value)
+    )
 
 
 def is_own_setting(word: str, command: Command) -> bool:
@@ -168,5 +202,5 @@ def resume_words(command: Command, folder: Path) -> str:
         record = read_begun(folder, command)
     except (OSError, ValueError):
         return ""
-    _, foreign = divided(shlex.split(record["command"])[2:], command)
+    _, foreign = divided(words_of(record), command)
     return shlex.join(["attnvis", command.name, "--resume", str(seen_from_here(folder)), *foreign])

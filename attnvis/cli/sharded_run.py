@@ -8,8 +8,9 @@ import functools
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,8 @@ FILES = (
     "totals.json",
     "index.html",
 )  # of a folder
-FOLDERS = ("parts", "records", "maps", "overlays", "panels", "wandb", ".submitit")
+GROUPED = ("parts", "records", "maps", "overlays", "panels")  # whose folders are of a thousand shards each
+FOLDERS = (*GROUPED, "wandb", ".submitit")
 WITHOUT_A_TERMINAL = 60.0  # seconds between two lines that say how far it is
 TO_WANDB = 30.0
 FIRST = 8  # photos on which engines are timed
@@ -219,6 +221,7 @@ def run_in_shards(cfg: "DictConfig", folder: Path, launcher: str, command: Comma
     folder = folder.absolute()
     with locked(folder):
         require_own_files(folder, files=FILES, folders=FOLDERS)
+        groups(folder)
         run, tracker = begin(cfg, folder)
         with tracker:
             return do_all(cfg, folder, run, launcher, tracker, again=resume_words(command, folder))
@@ -243,7 +246,8 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     import torch
 
     from attnvis.backbone.cache import remembered
-    from attnvis.cli.commands.run import provenance_of
+    from attnvis.cli.commands.run import note_passed_over, provenance_of
+    from attnvis.data.paths import passed_over_text
     from attnvis.data.ranges import ranges
     from attnvis.files import remove_parts
     from attnvis.json_files import write_json
@@ -257,25 +261,32 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     begun = provenance_of(folder) if (folder / NAME).exists() else None
     style = build(cfg, "render")
     torch.manual_seed(cfg.seed)
-    backbone = remembered(build_network(cfg), plain(cfg.cache), say=note)
+    network = build_network(cfg)
+    backbone = remembered(network, plain(cfg.cache), say=note)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
+    make_method, _ = chosen_method(cfg)
+    make_method(backbone, network, preprocessing, None)  # what no process could ask is told before the first
     settings = settings_digest(cfg, backbone.describe(preprocessing))
     if begun is not None:
+        passed_over = begun.passed_over
         require_same(folder, settings, cfg)
         if remark := backbone.go_on(begun, cfg.shards.cores):
             note(visible(remark))
     else:
         forget_parts(folder)
-        write_plan(folder, ranges(listed(plain(cfg.images)), cfg.shards.size), settings)
+        kinds = Counter[str]()
+        write_plan(folder, ranges(listed(plain(cfg.images)), cfg.shards.size, passed_over=kinds), settings)
+        passed_over = visible(passed_over_text(kinds))
+        note_passed_over(passed_over)
         choose_engine(backbone, preprocessing, ShardPlan(folder), cfg)
-    origin = provenance(backbone, preprocessing, seed=cfg.seed)
+    origin = replace(provenance(backbone, preprocessing, seed=cfg.seed), passed_over=passed_over)
     run = run_plan(cfg, style, origin, backbone.warnings_at(preprocessing))
     shout(run.warnings)
     earlier = logged_before(folder) if begun else {}
     record = run.record()
     log = logged_as(read_logger(run.logger, group=run.name), earlier)
     write_json(folder, "run.json", record | ({"wandb": log} if log else {}))
-    for group in folder.glob("*/[0-9]*"):
+    for group in groups(folder):
         remove_parts(group, age=3600.0)  # of processes that were killed; others may still be at theirs
     tracker = ShardTracker(
         folder,
@@ -313,9 +324,23 @@ def choose_engine(
 
 
 def forget_parts(folder: Path) -> None:
-    """What lies in a folder that has no plan of ours is nobody's: it is done again.  Raises OSError."""
-    for receipt in folder.glob("parts/*/*"):
-        receipt.unlink()
+    """What lies in a folder that has no plan of ours is nobody's: it is done again.
+
+    Raises OSError, and ValueError as `groups` does.
+    """
+    for group in groups(folder):
+        for receipt in group.glob("*") if group.parent.name == "parts" else ():
+            receipt.unlink()
+
+
+def groups(folder: Path) -> list[Path]:
+    """What there is of parts/000, records/000 and the like.  Raises ValueError where one is a link."""
+    from attnvis.files import refuse_link
+
+    found = [group for name in GROUPED for group in (folder / name).glob("*")]
+    for group in found:
+        refuse_link(group)
+    return found
 
 
 def settings_digest(cfg: "DictConfig", network: "Provenance") -> str:
@@ -511,7 +536,7 @@ def conclude(
     if lacking:
         note(visible(f"{lacking:,} of {totals.shards:,} shards have no part; go on with {again}"))
     else:
-        for group in folder.glob("*/[0-9]*"):
+        for group in groups(folder):
             remove_parts(group)
     print(f"{totals.done:,} photo{'s' * (totals.done != 1)} done: {short_path(folder / 'index.html')}")
     return 1 if totals.failed or lacking else 0

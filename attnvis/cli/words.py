@@ -21,7 +21,14 @@ from attnvis.cli.stages import (
     usual_scaling,
 )
 
-__all__ = ["all_settings", "name_of", "to_override", "to_overrides", "with_their_words"]
+__all__ = [
+    "all_settings",
+    "name_of",
+    "to_override",
+    "to_overrides",
+    "with_their_operands",
+    "with_their_words",
+]
 
 FLAGS_WITH_A_WORD = {  # Hydra's
     *("-cd", "-cn", "-cp", "-c", "-p", "-i"),

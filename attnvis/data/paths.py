@@ -26,7 +26,7 @@ from attnvis.data.tables import photos_in_table
 from attnvis.data.tars import find_member, members
 from attnvis.types import PhotoError, Source
 
-__all__ = ["Listing", "expand", "find", "source_of", "survey"]
+__all__ = ["Listing", "expand", "find", "passed_over_text", "source_of", "survey"]
 
 T = TypeVar("T")
 
@@ -94,6 +94,7 @@ class Unopened:
 
 
 def passed_over_text(kinds: Counter[str]) -> str:
+    """3 files passed over: 2 .mov, 1 .txt; "" where none was."""
     count = kinds.total()
     if not count:
         return ""

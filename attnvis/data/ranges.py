@@ -62,12 +62,16 @@ def named_photo(id: str, label: str, reason: str) -> Source:
     return Labelled(source, label) if label and not isinstance(source, Broken) else source  # type: ignore[arg-type]
 
 
-def ranges(words: Iterable[str | Path], size: int) -> Iterator[Range]:
+def ranges(
+    words: Iterable[str | Path], size: int, passed_over: Counter[str] | None = None
+) -> Iterator[Range]:
     """The photos that some words mean, in ranges of at most so many, in the order of `paths.expand`.
 
     A range never crosses from one archive or table to the next.  Of a tar on this disk the headers are read,
-    of a parquet file its end; a tar in a store is one range, and stays closed.  Raises ValueError for a size
-    below 1, PhotoError as `paths.photos_of` does.
+    of a parquet file its end; a tar in a store is one range, and stays closed.  `passed_over` gains, by kind,
+    what lies beside the photos, once all ranges are made; what two words mean counts twice.
+
+    Raises ValueError for a size below 1, PhotoError as `paths.photos_of` does.
     """
     if size < 1:
         raise ValueError(f"a range of {size} holds no photo; give 1 or more")
@@ -82,7 +86,9 @@ def ranges(words: Iterable[str | Path], size: int) -> Iterator[Range]:
                 yield from split(container, start, stop, size)
         else:
             for _ in group:
-                yield from archive_ranges(container, size)
+                yield from archive_ranges(container, size, search.inside)
+    if passed_over is not None:
+        passed_over.update(search.kinds())
 
 
 def container_of(photo: Source) -> str:
@@ -92,11 +98,11 @@ def container_of(photo: Source) -> str:
     return photo.archive if isinstance(photo, Unopened) else ""
 
 
-def archive_ranges(archive: str, size: int) -> Iterator[Range]:
+def archive_ranges(archive: str, size: int, passed_over: Counter[str]) -> Iterator[Range]:
     if ADDRESS.match(archive):
         yield Range(archive, stop=None)
     else:
-        count = sum(1 for _ in members(archive, Counter()))
+        count = sum(1 for _ in members(archive, passed_over))
         yield from split(archive, 0, stop=count, size=size)
 
 

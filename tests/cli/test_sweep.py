@@ -645,11 +645,12 @@ def killed_always_is_named_and_resumed(process, tired, launcher):
         "attnvis: job 1 (seed=1) missing: "
         "it was started and never ended: killed, out of memory, or out of room"
     ]
-    assert lines[-1].endswith("attnvis sweep --resume out trust=my_tired") and len(lines) <= 6, ended.stderr
+    again = ["--resume", "out", "trust=my_tired", *(word for word in launcher if word == "launcher=slurm")]
+    assert lines[-1].endswith(" ".join(["attnvis sweep", *again])) and len(lines) <= 6, ended.stderr
     assert [Path(f"out/{number}/job.json").exists() for number in range(3)] == [True, False, True]
     tired.unlink()
     before = times()
-    ended = process("--resume", "out", "trust=my_tired")
+    ended = process(*again)
     assert ended.returncode == 0 and ended.stderr == "", ended.stderr
     assert before.items() <= times().items(), "what was done is not done again"
     assert job_record("out/1")["status"] == "done" and len(rows("out/1")) == 2

@@ -228,6 +228,24 @@ MARK = "{_target_: builtins.open, file: hacked, mode: w}"
         ["logger.project=theirs/project"],
         ["logger={mode: online}"],
         ["cache={folder: theirs}"],
+        ["https://theirs/a.jpg"],
+        ["s3://bucket/private"],
+        ["s{3..3}://bucket/private"],
+        ["images=[a.png,s3://bucket/b.png]"],
+        ["query=exemplar:/home/me/secret.jpg"],
+        ["query=vector:/home/me/secret.npy"],
+        ["query=mask:/home/me/secret.png"],
+        ["query=exemplar(photo=/home/me/secret.jpg)"],
+        ["query=class:tabby - 0.5*exemplar:/home/me/secret.jpg"],
+        ["query=class:tabby,vector:/home/me/secret.npy"],
+        ["query=several", "query.of=['mask:/home/me/secret.png']"],
+        [r"query.of=[exemplar\:/home/me/secret.jpg]"],
+        ["query=formula", "query.text=mean - mask:/home/me/secret.png"],
+        ["query=exemplar", "query.photo=/home/me/secret.jpg"],
+        ["query.shape=/home/me/secret.png"],
+        ["query.file=/home/me/secret.npy"],
+        ["launcher=slurm"],
+        ["launcher=ray"],
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("verb", ["run", "sweep"])
@@ -241,7 +259,7 @@ def test_nothing_that_a_folder_says_chooses_code(here, capsys, verb, evil):
     complaint = capsys.readouterr().err
     assert ended.value.code == 1 and complaint.count("\n") == 1 and "type it again" in complaint
     assert not Path("hacked").exists() and not Path("old").exists()
-    typed = shlex.split(complaint)[-len(shlex.split(complaint.partition("--resume done ")[2])) :]
+    typed = shlex.split(complaint.partition("--resume done ")[2])
     words = resumed(["--resume", "done", *typed], COMMANDS[verb])
     assert words[:2] == ["a.png", "seed=1"] and words[-1] in ("resume=true", "hydra.run.dir=done")
     for word in typed:
@@ -270,6 +288,11 @@ def test_nothing_that_a_folder_says_chooses_code(here, capsys, verb, evil):
         ["name=${oc.env:HOME}", "images=a.png,${oc.env:HOME}"],  # texts, as they stand
         ["query=stranger", "scaling=temperature:2", "normalise=top_k(k=5)"],  # a class
         ["-m", "query=class:tabby,mean", "scaling=none,zscore:2"],
+        ["query=point:120,80", "launcher=local"],
+        ["query=class:mask - class:ski mask"],
+        ["query=mask:10,20,100,20,60.5,90"],
+        ["query=mask", "query.shape=10,20,100,20,60.5,90"],
+        ["query=exemplar:run"],
     ],
 )
 def test_settings_of_our_own_need_not_be_typed_again(here, words):
@@ -331,3 +354,15 @@ def test_a_folder_that_names_no_command_is_not_advised_to_go_on_with(here):
     for record in ({}, {"command": ""}, {"command": "attnvis sweep a.png"}):
         Path("out/run.json").write_text(json.dumps(record))
         assert resume_words(COMMANDS["run"], Path("out")) == ""
+
+
+def test_a_formula_of_several_words_is_typed_again_as_a_whole(here, capsys):
+    Path("done").mkdir()
+    words = ["a.png", "query=class:tabby", "+", "exemplar:/home/me/secret.jpg"]
+    Path("done/run.json").write_text(json.dumps({"command": shlex.join(["attnvis", "run", *words])}))
+    with pytest.raises(SystemExit):
+        resumed(["--resume", "done"], COMMANDS["run"])
+    complaint = capsys.readouterr().err
+    typed = shlex.split(complaint.partition("--resume done ")[2])
+    assert typed == ["query=class:tabby + exemplar:/home/me/secret.jpg"]
+    assert resumed(["--resume", "done", *typed], COMMANDS["run"])[:2] == ["a.png", *typed]

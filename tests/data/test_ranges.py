@@ -2,6 +2,8 @@
 
 import dataclasses
 import pickle
+import tarfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,17 @@ def test_a_tar_in_a_store_is_one_range_and_stays_closed(monkeypatch):
 def test_a_range_of_none_is_refused():
     with pytest.raises(ValueError, match="a range of 0 holds no photo"):
         next(ranges(["album"], 0))
+
+
+def test_what_lies_beside_the_photos_of_folders_and_tars_is_counted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("some").mkdir()
+    Path("some/a.png").write_bytes(PICTURES[0])
+    for name in ("b.mov", "c.mov", "d.docx"):
+        Path("some", name).write_text("no photo")
+    with tarfile.open("e.tar", "w") as tar:
+        for name in ("a.png", "b.mov"):
+            tar.add(f"some/{name}", name)
+    kinds = Counter()
+    assert len(list(ranges(["some", "e.tar"], 10, passed_over=kinds))) == 2
+    assert kinds == {".mov": 3, ".docx": 1}

@@ -119,7 +119,7 @@ def test_a_killed_worker_and_then_a_killed_driver_cost_no_row(cluster):
     until(lambda: len(list(Path("out/parts").glob("*/*.json"))) >= 2, driver)
     kill(driver)
     kept = {path: path.stat().st_mtime_ns for path in Path("out/parts").glob("*/*.json")}
-    again = ended("run", "--resume", "out", f"shards.address={ADDRESS}")
+    again = ended("run", "--resume", "out", "launcher=ray", f"shards.address={ADDRESS}")
     assert again.returncode == 1 and "47 photos done" in again.stdout, again.stderr
     require_whole()
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # what was done is not done again

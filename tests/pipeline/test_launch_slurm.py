@@ -84,7 +84,7 @@ def test_the_array_of_a_killed_command_is_taken_out_of_the_queue(cluster):
     until(running, command)
     kill(command)
     assert queued() > 0
-    again = ended("run", "--resume", "out")
+    again = ended("run", "--resume", "out", "launcher=slurm")
     assert again.returncode == 1 and "23 photos done" in again.stdout, again.stderr
     require_whole()
     assert queued() == 0 and not Path("out/slurm.json").exists()

@@ -77,6 +77,16 @@ def test_ranges_of_archives_come_back_as_they_were(tmp_path):
     assert plan.photos == 8 and places_of(plan.shard(0), plan.span, len(plan)) == [0]
 
 
+def test_archives_labels_and_reasons_that_are_no_text_come_back_as_they_were(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    parts = [
+        Range(f"{name}.tar", 0, 4),
+        Range(stop=1, ids=("x.jpg",), labels=(name,), reasons=(f"no {name}",)),
+    ]
+    write_plan(tmp_path, parts, "s")
+    assert [ShardPlan(tmp_path).shard(number).range for number in range(2)] == parts
+
+
 def test_a_plan_that_is_damaged_is_told_in_one_line(tmp_path):
     write_plan(tmp_path, named(["a"], 1), "s")
     (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:-9])

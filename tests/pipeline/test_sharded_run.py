@@ -4,7 +4,9 @@ import contextlib
 import errno
 import json
 import math
+import os
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -19,9 +21,14 @@ from shard_runs import SMALL, album, parts, rows
 
 from attnvis.cli import sharded_run
 from attnvis.data.decoding import load
+from attnvis.data.sources import Row
+from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.pipeline.maps import read_maps
+from attnvis.pipeline.shards.columns import MAPS, map_rows
 from attnvis.pipeline.shards.launching import Ended
+from attnvis.pipeline.shards.part import kind_of_failure
+from attnvis.types import Box, Photo, Placement
 
 COUNT = 10  # in three shards
 
@@ -289,3 +296,85 @@ def test_wandb_has_one_run_with_the_means_and_a_table_of_the_sample(sharded, wan
     items = history(kinds)
     assert [item["progress/photos"] for item in items if "progress/photos" in item][-1] == 10
     assert len(table(log, items, "photos")["data"]) == 10
+
+
+@pytest.mark.parametrize("kind", ["parts", "records", "maps", "overlays"])
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_a_planted_group_that_is_a_link_is_refused_in_one_line(sharded, kind, is_begun):
+    victim = Path("victim")
+    victim.mkdir()
+    for name in ("mine", "00000000.json", "00000000.failed", ".1-0123456789abcdef.part"):
+        (victim / name).write_text("mine")
+    before = {path.name: path.read_bytes() for path in victim.iterdir()}
+    if is_begun:
+        sharded()
+        shutil.rmtree(f"out/{kind}")
+    Path("out", kind).mkdir(parents=True)
+    Path("out", kind, "000").symlink_to(victim.absolute())
+    for path in victim.iterdir():
+        os.utime(path, (0, 0))
+    ended = sharded()
+    assert ended.code == 1 and f"out/{kind}/000 is a link; remove it" in ended.complaint
+    assert {path.name: path.read_bytes() for path in victim.iterdir()} == before
+
+
+def test_a_link_planted_while_shards_are_done_fails_the_shard(sharded, monkeypatch):
+    Path("victim").mkdir()
+    do_shard = sharded_run.do_shard
+
+    def planted(job, number):
+        if number == 0:
+            Path("out/records").mkdir()
+            Path("out/records/000").symlink_to(Path("victim").absolute())
+        return do_shard(job, number)
+
+    monkeypatch.setattr(sharded_run, "do_shard", planted)
+    ended = sharded()
+    assert ended.code == 1 and "shard 0 failed" in ended.err and "out/records/000 is a link" in ended.err
+    assert not list(Path("victim").iterdir())
+
+
+def test_what_lies_beside_the_photos_is_said_and_kept(sharded, photos):
+    for name in ("a.mov", "b.mov", "notes.docx"):
+        (photos / name).write_text("no photo")
+    said = "3 files passed over: 2 .mov, 1 .docx"
+    assert said in sharded().err
+    assert json.loads(Path("out/run.json").read_text())["passed over"] == said
+    (photos / "c.mov").write_text("it came since")
+    Path("out/parts/000/00000001.json").unlink()
+    assert "passed over" not in sharded("--resume", "out").err
+    assert json.loads(Path("out/run.json").read_text())["passed over"] == said
+
+
+@pytest.mark.parametrize(
+    "reason, source, kind",
+    [
+        (
+            "t.parquet::3 was not read in 3 attempts: no",
+            Row("t.parquet", 3),
+            "PHOTO was not read in 3 attempts",
+        ),
+        ("3 is no photo of 3 channels", Path("3"), "PHOTO is no photo of 3 channels"),
+        ("album/a.jpg is no photo", Path("album/a.jpg"), "PHOTO is no photo"),
+        ("b is no photo that can be read", Path("x/b"), "PHOTO is no photo that can be read"),
+    ],
+)
+def test_a_kind_of_failure_loses_the_photos_name_and_no_more(reason, source, kind):
+    assert kind_of_failure(reason, source) == kind
+
+
+def test_maps_of_a_question_whose_name_is_no_text_can_be_written():
+    photo = Photo("a.png", np.zeros((60, 80, 3), np.uint8), (60, 80), "d" * 64)
+    box = Box(0.0, 0.0, 60.0, 80.0)
+    placement = Placement((10.0, 10.0), (20.0, 20.0), (3, 4), (60, 80), box, (30.0, 30.0))
+    name = os.fsdecode(b"exemplar:caf\xe9.png")
+    answer = Answer(query=name, label=name, weights=torch.ones(12), placement=placement, diagnostics={})
+    (row,) = map_rows(0, photo, [answer])
+    (back,) = pyarrow.Table.from_pylist([row], MAPS).to_pylist()
+    assert back["query"] == back["label"] == "exemplar:caf\\udce9.png"
+
+
+def test_what_no_process_could_ask_is_told_before_the_first_shard(sharded):
+    ended = sharded("query=exemplar:run,mean")
+    assert ended.code == 1 and "in shards no process does" in ended.complaint
+    assert not list(Path("out").glob("parts/*/*"))

@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attnvis.files import file_digest, naming, save, slug
+from attnvis.files import file_digest, naming, own_path, save, slug
 from attnvis.json_files import read_json, sealed, write_json
 from attnvis.methods.answer import Answer, Method
 from attnvis.pipeline.drawing import PhotoDrawer
@@ -157,7 +157,8 @@ class PartWriter:
     def __enter__(self) -> "PartWriter":
         task, stem = self.task, self.shard.stem
         with ExitStack() as stack:
-            stack.callback((task.folder / f"parts/{stem}.running").unlink, missing_ok=True)
+            running = own_path(task.folder, f"parts/{stem}.running")
+            stack.callback(running.unlink, missing_ok=True)
             self.note_progress()
             # the last one that is opened is the first that has its name: records come after what they name
             self.records = self.table(stack, f"records/{stem}.parquet", RECORDS)
@@ -180,7 +181,7 @@ class PartWriter:
         self.stack.__exit__(*error)  # raises on
 
     def open(self, stack: ExitStack, name: str) -> Path:
-        self.files[name] = stack.enter_context(durable(self.task.folder / name))
+        self.files[name] = stack.enter_context(durable(own_path(self.task.folder, name)))
         return self.files[name]
 
     def table(self, stack: ExitStack, name: str, schema: pa.Schema) -> "Table":
@@ -342,8 +343,15 @@ def with_floats(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kind_of_failure(reason: str, path: Source) -> str:
-    """A reason without what is this photo's own: x.jpg is no photo: it begins ... -> PHOTO is no photo."""
-    text = reason.replace(str(path), "PHOTO").replace(path.name, "PHOTO")
+    """A reason without what is this photo's own: x.jpg is no photo: it begins ... -> PHOTO is no photo.
+
+    A photo whose name is a number, as a table's row, is meant by it at the beginning alone: the other
+    numbers are counts.
+    """
+    text = reason
+    for name in filter(None, (str(path), path.name)):
+        before = r"\A" if name.isdecimal() else r"(?<!\w)"
+        text = re.sub(rf"{before}{re.escape(name)}(?!\w)", "PHOTO", text)
     return re.split(r"[:;(]", text, maxsplit=1)[0].strip()[:120] or "no reason"
 
 
@@ -368,14 +376,14 @@ def receipt_of(folder: Path, shard: Shard) -> Receipt | None:
 
 
 def write_receipt(folder: Path, shard: Shard, receipt: Receipt) -> None:
-    """Says that a part is whole: after all of its files.  Raises OSError."""
-    with durable(receipt_path(folder, shard)) as part:
+    """Says that a part is whole: after all of its files.  Raises OSError, ValueError as `own_path` does."""
+    with durable(own_path(folder, f"parts/{shard.stem}.json")) as part:
         part.write_text(json.dumps(sealed(asdict(receipt)), indent=1))
 
 
 def note_failure(folder: Path, shard: Shard, reason: str) -> None:
-    """Why a shard has no part, for whoever looks; where there is no room even for that, nothing."""
-    with contextlib.suppress(OSError):
+    """Why a shard has no part, for whoever looks; where it cannot be written, nothing."""
+    with contextlib.suppress(OSError, ValueError):  # no room, or a link in its place
         write_json(folder, f"parts/{shard.stem}.failed", {"shard": shard.number, "reason": reason})
 
 

@@ -28,15 +28,16 @@ PLAN = pa.schema(
         pa.field("shard", pa.int64()),
         pa.field("first", pa.int64()),  # place of its first photo among all
         pa.field("photos", pa.int64()),  # null: in an archive that was not opened
-        pa.field("container", pa.string()),  # the archive or the table that holds them
+        pa.field("container", pa.binary()),  # the archive or the table that holds them; a name may be no text
         pa.field("start", pa.int64()),  # the first and the one behind the last in there
         pa.field("stop", pa.int64()),
-        pa.field("ids", pa.list_(pa.binary())),  # or the photos one by one; a file's name may be no text
-        pa.field("labels", pa.list_(pa.string())),
-        pa.field("reasons", pa.list_(pa.string())),
+        pa.field("ids", pa.list_(pa.binary())),  # or the photos one by one
+        pa.field("labels", pa.list_(pa.binary())),
+        pa.field("reasons", pa.list_(pa.binary())),
         pa.field("digest", pa.string()),  # of the settings and of the photos' names
     ]
 )
+TEXTS = ("ids", "labels", "reasons")
 KNOWN = ("shard", "first", "photos", "digest")  # columns that say little of each shard
 
 
@@ -87,7 +88,8 @@ def shard_rows(ranges: Iterable[Range], settings: str) -> Iterator[dict[str, Any
         values = asdict(photos)
         digest = json_digest([settings, first, list(values.values())])
         row = {"shard": number, "first": first, "photos": photos.count, "digest": digest}
-        yield row | values | {"ids": [os.fsencode(name) for name in photos.ids]}
+        texts = {name: list(map(os.fsencode, values[name])) for name in TEXTS}
+        yield row | values | texts | {"container": os.fsencode(photos.container)}
         first += RESERVED if photos.count is None else photos.count
 
 
@@ -137,12 +139,10 @@ class ShardPlan:
             raise IndexError(f"{self.path} has no shard {number}")
         (row,) = self.file.read_row_group(group).slice(place, 1).to_pylist()
         photos = Range(
-            row["container"],
+            os.fsdecode(row["container"]),
             row["start"],
             stop=row["stop"],
-            ids=tuple(map(os.fsdecode, row["ids"])),
-            labels=tuple(row["labels"]),
-            reasons=tuple(row["reasons"]),
+            **{name: tuple(map(os.fsdecode, row[name])) for name in TEXTS},
         )
         return Shard(row["shard"], row["first"], row["photos"], row["digest"], photos)
 
