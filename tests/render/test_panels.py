@@ -62,6 +62,7 @@ def written(monkeypatch, draw):
         draw_text(canvas, text, x, baseline, font, room, align)
 
     monkeypatch.setattr(panels, "draw_text", listen)
+    panels.drawn_bar.cache_clear()  # else what was drawn before is not drawn anew
     draw()
     return lines
 
