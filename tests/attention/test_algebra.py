@@ -230,6 +230,8 @@ def test_a_vector_of_nothing_has_no_direction_and_takes_nothing_away():
     features = two_photos()
     close(scores("normalise(mean - mean)", features), torch.zeros(B, 1, features.tokens.shape[1]).double())
     close(scores("orthogonal(class:bee, mean - mean)", features), scores("class:bee", features))
+    (nothing,) = build_queries(parse("orthogonal(3*mean, mean)"), features)
+    assert (nothing.vectors == 0).all(), "what is left is rounding, and no question"
 
 
 def test_terms_of_several_queries_go_side_by_side_and_mean_makes_one():

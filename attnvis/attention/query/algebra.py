@@ -138,6 +138,7 @@ WORDS = {  # what could stand there
     "$END": "the end",
 }
 DEEPEST = 40  # parentheses in parentheses
+ROUNDING = 1e-5  # of a vector's length, in float32
 
 OPERATORS = re.compile(
     rf"(?<!\d[eE])\+|\*|[^\s,:]\s+-|-\s|\A\s*-(?!\d+\s*\Z)|-(?={BEGINS})|\A\s*\(|\b{CALLED}\s*\((?!\s*\))"
@@ -509,6 +510,11 @@ def attended(vectors: Float[Tensor, "B 1 D"], tokens: Float[Tensor, "B N D"]) ->
 
 
 def rejected(vectors: Tensor, against: Tensor) -> Tensor:
-    """q - (q.u) u, u the direction of `against`; nothing is taken away where that is 0."""
+    """q - (q.u) u, u the direction of `against`; nothing is taken away where that is 0.
+
+    What is left of a q along `against` is rounding: it is 0.
+    """
     direction = unit(against)
-    return vectors - (vectors * direction).sum(-1, keepdim=True) * direction
+    rest = vectors - (vectors * direction).sum(-1, keepdim=True) * direction
+    is_rounding = rest.norm(dim=-1, keepdim=True) <= ROUNDING * vectors.norm(dim=-1, keepdim=True)
+    return rest.masked_fill(is_rounding, 0.0)
