@@ -150,6 +150,7 @@ def spoil_list(names: list[str], dice: random.Random) -> Damage:
 def read_list(_: Any) -> Any:
     from attnvis.data.paths import find
     from attnvis.data.reading import SUFFIXES
+    from attnvis.data.sources import Stored
 
     try:
         paths = find("out/list.txt")
@@ -159,7 +160,8 @@ def read_list(_: Any) -> Any:
             raise AssertionError("it shows what is in the file") from error
         raise
     for path in paths:
-        assert os.path.lexists(str(path)) or str(path).lower().endswith(SUFFIXES), path
+        is_file = os.path.lexists(str(path)) or str(path).lower().endswith(SUFFIXES)
+        assert is_file or isinstance(path, Stored), path  # what lies at an address is read in its turn
     return len(paths)
 
 
