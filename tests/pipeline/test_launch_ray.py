@@ -1,6 +1,7 @@
 """A run in shards on a real Ray of two raylets; what is killed costs no row, and nothing waits for ever."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -61,12 +62,13 @@ def nodes(environment) -> int:
     """How many raylets live."""
     code = (
         f"import ray; ray.init(address='{ADDRESS}', logging_level='ERROR', log_to_driver=False);"
-        "print(sum(node['Alive'] for node in ray.nodes()))"
+        "print(sum(node['Alive'] for node in ray.nodes()), 'raylets live')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
-    return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
+    count = re.search(r"^(\d+) raylets live$", done.stdout, re.MULTILINE)  # Ray's own words stand around it
+    return int(count[1]) if count else 0
 
 
 @pytest.fixture
