@@ -20,6 +20,7 @@ from attnvis.data.samples import (
     Sample,
     Sizes,
     find_photo,
+    find_photos,
     list_photos,
     photo_size,
     read_grey,
@@ -70,7 +71,7 @@ def osie(folder: Path) -> Dataset:
         names = tuple(arrays["names"].tolist())
         places = np.stack([arrays["y"], arrays["x"]], 1).astype(float)
         photos, observers = arrays["image"].astype(int), arrays["subject"].astype(int)
-    paths = [find_photo(folder, ("images", "stimuli", "."), name) for name in names]
+    paths = find_photos(folder, ("images", "stimuli", "."), names)
     return fixation_dataset(
         "osie", names, paths, places=places, photos=photos, observers=observers, degree=24.0
     )
@@ -87,7 +88,7 @@ def osie_as_it_comes(folder: Path) -> Dataset:
             xs, ys = gaze["fix_x"].flatten(), gaze["fix_y"].flatten()
             rows += [(photo, observer, y, x) for x, y in zip(xs, ys, strict=True)]
     table = np.array(rows, float).reshape(-1, 4)
-    paths = [find_photo(folder, ("stimuli",), name) for name in names]
+    paths = find_photos(folder, ("stimuli",), names)
     return fixation_dataset(
         "osie",
         names,
@@ -147,7 +148,7 @@ def salicon(folder: Path) -> Dataset:
         for observer, gaze in enumerate(read_mat(file)["gaze"].flatten()):
             rows += [(photo, observer, y - 1, x - 1) for x, y in np.reshape(gaze["fixations"], (-1, 2))]
     table = np.array(rows, float).reshape(-1, 4)
-    paths = [find_photo(folder / "images", (split, "."), file.stem + ".jpg") for file in files]
+    paths = find_photos(folder / "images", (split, "."), [file.stem + ".jpg" for file in files])
     return fixation_dataset(
         "salicon",
         tuple(path.name for path in paths),

@@ -12,7 +12,16 @@ from attnvis.data.decoding import load
 from attnvis.data.reading import looks_like_a_photo
 from attnvis.types import PhotoError, Truth
 
-__all__ = ["Dataset", "Sample", "Sizes", "find_photo", "list_photos", "photo_size", "read_grey"]
+__all__ = [
+    "Dataset",
+    "Sample",
+    "Sizes",
+    "find_photo",
+    "find_photos",
+    "list_photos",
+    "photo_size",
+    "read_grey",
+]
 
 ORIENTATION = 0x0112  # of EXIF
 ROTATED = (5, 6, 7, 8)  # the orientations that swap height and width
@@ -92,6 +101,8 @@ class Sizes:
 
 def photo_size(path: Path) -> tuple[int, int]:
     """(height, width) of the upright photo, by its header.  Raises PhotoError where it is none."""
+    if not path.exists():
+        raise PhotoError(f"there is no photo {path}, of which the data set has the truth")
     try:
         with Image.open(path) as header:
             width, height = header.size
@@ -133,3 +144,21 @@ def find_photo(folder: Path, places: Sequence[str], name: str, stem: str | None 
             if looks_like_a_photo(str(path)):
                 return path
     raise PhotoError(f"{folder} has no photo {name}")
+
+
+def find_photos(folder: Path, places: Sequence[str], names: Sequence[str]) -> list[Path]:
+    """The photos of these names; one that is missing is where it should be, so that it alone fails when read.
+
+    Raises PhotoError where all are missing.
+    """
+    paths = []
+    for name in names:
+        try:
+            paths.append(find_photo(folder, places, name))
+        except PhotoError:
+            paths.append(folder / places[0] / Path(name).name)
+    if names and not any(path.exists() for path in paths):
+        raise PhotoError(
+            f"{folder} has none of the {len(names)} photos that its fixations are of: no {paths[0]}"
+        )
+    return paths

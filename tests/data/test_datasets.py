@@ -266,6 +266,22 @@ def test_a_damaged_photo_fails_alone(tmp_path):
         dataset[1]
 
 
+@pytest.mark.parametrize("make", [make_osie, make_osie_as_it_comes, make_salicon])
+def test_a_missing_photo_fails_alone_and_all_of_them_at_once(tmp_path, make):
+    make(tmp_path)
+    photos = sorted(tmp_path.rglob("*.jpg"))
+    photos[1].unlink()
+    dataset = open_dataset(tmp_path)
+    first = dataset[0].truth
+    assert len(first.fixations) == 2 and first.others.shape == (0, 2)
+    assert "the size of 1 photo cannot be read" in dataset.remark()
+    with pytest.raises(PhotoError, match=f"there is no photo .*{photos[1].name}"):
+        dataset[1]
+    photos[0].unlink()
+    with pytest.raises(PhotoError, match="has none of the 2 photos"):
+        open_dataset(tmp_path)
+
+
 def test_a_table_drops_the_fixations_of_photos_that_are_not_there(tmp_path):
     make_photo(tmp_path / "a.jpg", FIRST)
     make_photo(tmp_path / "b.jpg", FIRST)
