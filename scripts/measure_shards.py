@@ -48,9 +48,10 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=2000)
     parser.add_argument("--size", type=int, default=250, help="photos of a shard")
     parser.add_argument("--only", nargs="*", help="of the names in the table")
+    parser.add_argument("--settings", nargs="*", default=[], help="of every run: preprocess.size=64 ...")
     arguments = parser.parse_args()
     shards = ("launcher=local", f"shards.size={arguments.size}", "workers=2")
-    usual = ("logger.mode=disabled", "backbone.precision=fp32", "backbone.engine=eager")
+    usual = ("logger.mode=disabled", "backbone.precision=fp32", "backbone.engine=eager", *arguments.settings)
     run = [sys.executable, str(ROOT / "scripts" / "run.py")]
     with tempfile.TemporaryDirectory(prefix="attnvis-measure-") as place:
         files, tars, table = inputs(arguments.folder, Path(place), arguments.photos, arguments.size)
