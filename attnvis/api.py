@@ -30,6 +30,8 @@ from attnvis.explorer.page import Origin
 from attnvis.files import unique
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
+from attnvis.methods.baselines import parse_method
+from attnvis.methods.saliency import SaliencyMethod
 from attnvis.pipeline.preparing import prepared
 from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
 
@@ -44,6 +46,7 @@ def explain(
     backbone: str | Backbone = "efficientnet_lite0",
     fit: str = "resize",
     size: int | None = None,
+    method: Any = None,
     **settings: Any,
 ) -> Explanation:
     """Ask one question of one photo.
@@ -59,6 +62,8 @@ def explain(
                None: inv_sqrt_d for the mean, which finds a sharpness of its own; for others perplexity,
                a tenth of the patches
     backbone   efficientnet_lite0, a torchvision name (its weights are downloaded once), or a loaded Backbone
+    method     another way to a map, in the place of query, scaling and normalise: "gradcam",
+               "gradcam:tabby", "centre", see docs/evaluate.md; or a function of `Inputs`
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
     """
     if isinstance(photo, list | tuple):
@@ -69,6 +74,10 @@ def explain(
     net = loaded(backbone, settings)
     how = net.preprocessing.changed(fit, size)
     pixels = load(single_file(photo) if isinstance(photo, str | os.PathLike) else photo, short=how.size)
+    if method is not None:
+        if (query, scaling, normalise) != ("mean", None, "softmax"):
+            raise ValueError("a method asks a question of its own: leave query, scaling and normalise out")
+        return explained_by(method, pixels, net, how)
     asking = Asking(
         net,
         how,
@@ -154,6 +163,28 @@ def compare(
     explanations = [explanation for photo in pictures for explanation in asking.of(photo)]
     return Comparison(
         tuple(explanations), asking.settings, network_text(net), warnings=tuple(net.warnings_at(how))
+    )
+
+
+def explained_by(method: Any, photo: Photo, net: Backbone, how: Preprocessing) -> Explanation:
+    """What a method that is no attention says of a photo.
+
+    Raises UnknownName for a method that is not known, ValueError where it gives a map of every layer.
+    """
+    function = parse_method(method) if isinstance(method, str) else method
+    with undisturbed():
+        ((answer, *others),) = SaliencyMethod(net, net, function)(collate([photo], how))
+    if others:
+        raise ValueError(f"explain() gives one map and {answer.query} has one of every layer; name one layer")
+    caution = net.class_caution(how) if answer.class_score else ""
+    return Explanation(
+        photo,
+        answer,
+        scaling="",
+        backbone=network_text(net),
+        warnings=(*net.warnings_at(how), *([caution] if caution else []), *answer.warnings),
+        notes=net.remarks,
+        normalise="",
     )
 
 

@@ -41,7 +41,7 @@ class Explanation:
 
     photo: Photo
     answer: Answer
-    scaling: str
+    scaling: str  # "" where the method is no attention
     backbone: str
     warnings: tuple[str, ...] = ()  # of the backbone and of this attention
     normalise: str = "softmax"
@@ -75,12 +75,15 @@ class Explanation:
     @property
     def weights(self) -> Float[np.ndarray, "h w"]:
         """a_i on the grid; they sum to 1."""
-        return self.on_grid("weights")
+        return self.answer.weights.reshape(self.answer.placement.grid).float().cpu().numpy().copy()
 
     @property
     def attention(self) -> Attention:
-        """All stages, B = Q = 1."""
-        assert self.answer.attention is not None  # explain() asks an AttentionMethod
+        """All stages, B = Q = 1.  Raises ValueError of a method that has none: gradcam, centre, ..."""
+        if self.answer.attention is None:
+            raise ValueError(
+                f"{self.query} is no attention: it has weights and a map, and no scores, logits or context"
+            )
         return self.answer.attention
 
     @property
@@ -161,7 +164,8 @@ class Explanation:
         if self.answer.class_score:
             yield "this class", self.answer.class_score
         yield from drawing.class_lines(self.predicted)
-        yield "scaling", drawing.scaling_text(self.scaling)
+        if self.scaling:
+            yield "scaling", drawing.scaling_text(self.scaling)
         yield "backbone", self.backbone
         yield from drawing.number_lines(self.answer)
         for note in self.photo.notes:
@@ -213,9 +217,10 @@ class Explanation:
         `style` of attnvis.explorer.explorer.  Raises ValueError for an explanation that keeps no features,
         and as that does.
         """
+        link = self.link
         if self.origin is None:
             raise ValueError("this explanation keeps no features; ask attnvis.explain(photo, ...) for one")
-        page = explorer(self.origin, start=self.link, **settings)
+        page = explorer(self.origin, start=link, **settings)
         if path is not None:
             page.save(path)
         return page
@@ -226,6 +231,8 @@ class Explanation:
 
         Raises ValueError for a question that no explorer asks.
         """
+        if self.answer.attention is None:
+            raise ValueError(f"{self.query} is no attention, and an explorer asks for attention only")
         query = self.query if self.class_score is None else f"class:{self.class_score.index}"
         terms = as_terms(query, self.origin.layers[0] if self.origin else None)
         return f"q={terms}&scaling={self.scaling}&normalise={self.normalise}&layer={self.answer.layer}"
@@ -259,7 +266,7 @@ class Explanation:
         numbers, patches = self.diagnostics, self.answer.patches
         warnings = "".join(f"; {warning}" for warning in self.warnings)
         return (
-            f"<{self.photo.name}: {self.label}, {self.scaling}: "
+            f"<{self.photo.name}: {self.label}, {self.scaling or self.query}: "
             f"spread over {numbers['perplexity']:.1f} of {patches} patches, "
             f"hottest {numbers['max_times_uniform']:.1f} x uniform{warnings}>"
         )

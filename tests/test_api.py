@@ -267,6 +267,24 @@ def test_a_result_is_saved_as_any_picture_or_numbers_into_a_new_folder(cat):
     assert not Path("other").exists()
 
 
+def test_a_method_gives_its_map_and_says_what_it_has_not(cat, here):
+    """Of a pooled linear head Grad-CAM is the positive part of the class query's scores (Selvaraju 2017)."""
+    net = LOADED(precision="fp32")
+    scores = ask(cat, "class:tabby", "none").scores
+    result = ask(cat, method="gradcam:tabby", backbone=net)
+    positive = np.maximum(scores, 0)
+    assert np.allclose(result.weights, positive / positive.sum(), atol=1e-6)
+    assert "tabby, gradcam:tabby" in repr(result) and result.map.shape == ask(cat).map.shape
+    assert result.save(here / "panel.png", "panel").stat().st_size and "scaling" not in dict(result.lines())
+    for use in (lambda: result.scores, lambda: result.context, result.explore):
+        with pytest.raises(ValueError, match="gradcam:tabby is no attention"):
+            use()
+    with pytest.raises(ValueError, match="a question of its own"):
+        ask(cat, "class", method="centre")
+    with pytest.raises(ValueError, match="unknown method 'gradcamm'"):
+        ask(cat, method="gradcamm")
+
+
 def test_the_result_cannot_be_changed(cat):
     found = ask(cat, "mean")
     with pytest.raises(FrozenInstanceError):
