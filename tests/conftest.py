@@ -3,6 +3,7 @@
 import copy
 import csv
 import functools
+import signal
 import sys
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -24,6 +25,11 @@ from attnvis.backbone.engines import Engine
 from attnvis.backbone.heads import certify_all
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Preprocessing
+
+# A shell that starts the suite in the background leaves Ctrl-C and hang-ups ignored, also for what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 PRETRAINED = backbone.efficientnet_lite
 REMEMBERED = functools.cache(PRETRAINED)
