@@ -26,7 +26,7 @@ from attnvis.backbone.heads import certify_all
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Preprocessing
 
-# A shell that starts the suite in the background leaves Ctrl-C and hang-ups ignored, also for what tests start.
+# A shell that starts the suite in the background ignores Ctrl-C and hang-ups, also for what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
