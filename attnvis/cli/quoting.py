@@ -17,7 +17,7 @@ __all__ = [
 # Settings that are texts: names of files and folders, of classes, of a run.  What they hold is taken as it
 # stands, whatever it means to Hydra: =, brackets, quotes, blanks, ${...}.
 ONE_TEXT = frozenset(
-    {"run", "clip", "data", "folder", "cache.folder", "hydra.run.dir", "hydra.sweep.dir", "name"}
+    {"run", "clip", "data", "folder", "map", "cache.folder", "hydra.run.dir", "hydra.sweep.dir", "name"}
     | {f"query.{key}" for key in ("text", "photo", "shape", "file")}
     | {f"logger.{key}" for key in ("project", "entity", "group", "name", "job_type", "notes", "id", "dir")}
 )

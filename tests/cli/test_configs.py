@@ -96,6 +96,7 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
 def test_every_verb_has_a_config_and_a_script(verb):
     given = {
         "redraw": ["run=somewhere"],
+        "export": ["run=somewhere"],
         "calibrate": ["images=somewhere"],
         "video": ["clip=somewhere"],
         "status": ["folder=somewhere"],
