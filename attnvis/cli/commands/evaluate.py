@@ -84,7 +84,7 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
     import torch
 
     from attnvis.backbone.cache import remembered
-    from attnvis.experiments.evaluate.maps import MapMaker
+    from attnvis.experiments.evaluate.maps import MapMaker, backbone_placements
     from attnvis.experiments.evaluate.measure import require_settings, usual_metrics
     from attnvis.experiments.evaluate.naming import ATTENTION as OF_ATTENTION
     from attnvis.experiments.evaluate.naming import parse_methods, parse_metrics
@@ -108,6 +108,8 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
     network = build_network(cfg)
     encoder = remembered(network, settings["cache"], say=note)
     preprocessing = network.preprocessing.changed(**settings["preprocess"])
+    if settings["placements"] and preprocessing.fit == "letterbox":
+        raise ValueError("placements= compares whole grids, and a letterbox's are cut; give preprocess.fit=resize")
     shout(network.warnings_at(preprocessing))
     maker = MapMaker(
         encoder,
@@ -116,6 +118,7 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
         methods=parse_methods(texts),
         temperatures=tuple(map(float, settings["temperatures"])),
         wants_cells=any("evidence" in facts(metric).needs for metric in metrics.values()),
+        placements=backbone_placements(listed(settings["placements"]), network.cells),
     )
     workers = thread_count(cfg.workers, len(dataset))
     style = build(cfg, "render")

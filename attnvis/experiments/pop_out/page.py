@@ -46,7 +46,8 @@ def threshold_text(curve: Curve) -> str:
     if curve.fit is None:
         return "not measured at every level"
     if not curve.rises:
-        return "no threshold"
+        found = sum(share.value * share.count for share in curve.shares)
+        return f"no threshold, finds {found / sum(share.count for share in curve.shares):.2f} at all levels"
     if not curve.has_threshold:
         return level_of(curve, curve.fit.threshold)
     low, high = (level_of(curve, end) for end in (curve.fit.low, curve.fit.high))
@@ -272,8 +273,11 @@ def write_pop_out(
 
 # -------------------------------------------------------------------------------- figures
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7a4fa3")
-MARKS = "osD^vP*X"
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7a4fa3"),
+    *("#8a8f98", "#8c510a"),
+)
+MARKS = "osD^vP*Xdp"
 PANEL = 2.15  # inches
 
 
@@ -338,7 +342,7 @@ def paint_kind(axes: Any, curves: Sequence[Curve], rows: Sequence[str]) -> None:
         axes.vlines(x, lows, highs, color=colour, lw=0.8, alpha=0.45)
         fitted = fitted_at(curve, smooth + least)
         line = "" if not np.isnan(fitted).all() else ":"
-        axes.plot(x, values, mark + line, color=colour, ms=3.4, lw=0.9, label=short(curve.row, 30))
+        axes.plot(x, values, mark + line, color=colour, ms=3.4, lw=0.7, label=short(curve.row, 30))
         if not np.isnan(fitted).all():
             axes.plot(smooth, fitted, color=colour, lw=1.6)
     if share:
