@@ -264,14 +264,17 @@ def tell(work: Work, dataset: "Dataset", evaluation: "Evaluation", folder: Path)
     """The table in the terminal, in files and at W&B; the page."""
     from attnvis.experiments.evaluate.findings import sentences
     from attnvis.experiments.evaluate.page import write_evaluation, write_tables
-    from attnvis.experiments.evaluate.statistics import summarise
-    from attnvis.experiments.evaluate.tables import as_terminal
+    from attnvis.experiments.evaluate.statistics import leaders, summarise
+    from attnvis.experiments.evaluate.tables import as_terminal, leader_table, plain_table
 
     settings = work.settings
     table = summarise(evaluation, work.facts, against(work, evaluation), seed=settings["seed"])
     write_tables(evaluation, table, folder)
     print(as_terminal(table))
     print()
+    if best := list(leaders(evaluation, work.facts)):
+        print(plain_table(*leader_table(best)))
+        print()
     for sentence in sentences(table):
         print(sentence)
     shown = list(draw(work, dataset, evaluation, table)) if settings["examples"] else []
@@ -280,6 +283,7 @@ def tell(work: Work, dataset: "Dataset", evaluation: "Evaluation", folder: Path)
         table,
         folder,
         facts=about(work),
+        best=best,
         shown=shown,
         refused=work.maker.refused,
         warnings=work.encoder.warnings_at(work.preprocessing),
