@@ -1,5 +1,6 @@
 """The name of a generated data set in, its pictures with certain truth out, drawn when they are asked for."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from attnvis.data.preprocessing import resample
 from attnvis.data.samples import Dataset, Sample
 from attnvis.types import PhotoError, Truth
 
-__all__ = ["LEVELS", "generate", "mosaics"]
+__all__ = ["LEVELS", "generate", "ladder", "mosaics", "step_of"]
 
 COUNT = 100  # pictures
 LEVELS = {  # of each kind, if none is given: degrees of hue, of angle, times the size, items
@@ -59,6 +60,40 @@ def generate(text: str) -> Dataset:
 
     known = {"mask", "fixations", "others", "category"} if kind == "scenes" else {"mask", "distractors"}
     return Dataset("generated", names, known=frozenset(known), read=read)
+
+
+def ladder(levels: Mapping[str, Sequence[float]], repeats: int) -> Dataset:
+    """Arrays of each kind at each of its levels, `repeats` of each; `step_of` tells a name's kind and level.
+
+    The arrays of two levels of a kind have no seed in common, those of two kinds at levels of equal rank the
+    same seeds.  Raises ValueError for an unknown kind, a level that does not fit, and fewer than 1 repeat.
+    """
+    kinds = (*stimuli.KINDS, *stimuli.SEARCHES)
+    if unknown := [kind for kind in levels if kind not in kinds]:
+        raise ValueError(f"there are no arrays {unknown[0]!r}; levels are those of {', '.join(kinds)}")
+    if repeats < 1:
+        raise ValueError(f"repeats={repeats} draws no array; give 1 or more")
+    arrays = [
+        (kind, float(level), rank * repeats + repeat)
+        for kind, of_kind in levels.items()
+        for rank, level in enumerate(of_kind)
+        for repeat in range(repeats)
+    ]
+    for kind, level, seed in arrays[::repeats]:
+        draw_array(kind, level, seed)  # a level that does not fit is told at once
+    names = tuple(f"{kind}_{level:g}_{seed:05d}.png" for kind, level, seed in arrays)
+
+    def read(index: int) -> Sample:
+        picture, truth = draw_array(*arrays[index])
+        return Sample(names[index], truth, picture=picture)
+
+    return Dataset("generated", names, known=frozenset({"mask", "distractors"}), read=read)
+
+
+def step_of(name: str) -> tuple[str, float, int]:
+    """(kind, level, seed) of an array of a ladder, by its name."""
+    kind, level, seed = name.removesuffix(".png").split("_")
+    return kind, float(level), int(seed)
 
 
 def draw_array(kind: str, level: float, seed: int) -> tuple[UInt8[np.ndarray, "H W 3"], Truth]:

@@ -17,6 +17,7 @@ __all__ = [
     "FEWEST",
     "FEWEST_OF_MEANS",
     "NOTHING",
+    "Z",
     "Interval",
     "change_interval",
     "holm",

@@ -39,6 +39,7 @@ HARMLESS = (
     *("against", "batch_size", "cache", "examples", "logger", "name", "resume", "render", "trust"),
     "workers",
 )
+STUDIES = ("table", "pop_out")
 USUAL_ROW = "centre"  # that others are compared with
 ATTENTION = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 
@@ -83,8 +84,7 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
     import torch
 
     from attnvis.backbone.cache import remembered
-    from attnvis.data.datasets import open_dataset
-    from attnvis.experiments.evaluate.maps import MapMaker
+    from attnvis.experiments.evaluate.maps import MapMaker, backbone_placements
     from attnvis.experiments.evaluate.measure import require_settings, usual_metrics
     from attnvis.experiments.evaluate.naming import ATTENTION as OF_ATTENTION
     from attnvis.experiments.evaluate.naming import parse_methods, parse_metrics
@@ -92,7 +92,7 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
 
     if settings["between"] not in ("linear", "nearest"):
         raise ValueError(f"between={settings['between']}: give linear or nearest")
-    dataset = open_dataset(settings["data"], settings["layout"])
+    dataset = photos_of(settings)
     metrics = parse_metrics(listed(settings["metrics"]) or usual_metrics(dataset.known))
     require_known(metrics, dataset)
     require_settings(metrics)
@@ -108,6 +108,8 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
     network = build_network(cfg)
     encoder = remembered(network, settings["cache"], say=note)
     preprocessing = network.preprocessing.changed(**settings["preprocess"])
+    if settings["placements"] and preprocessing.fit == "letterbox":
+        raise ValueError("placements= compares whole grids, and a letterbox's are cut; give preprocess.fit=resize")
     shout(network.warnings_at(preprocessing))
     maker = MapMaker(
         encoder,
@@ -116,10 +118,30 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
         methods=parse_methods(texts),
         temperatures=tuple(map(float, settings["temperatures"])),
         wants_cells=any("evidence" in facts(metric).needs for metric in metrics.values()),
+        placements=backbone_placements(listed(settings["placements"]), network.cells),
     )
     workers = thread_count(cfg.workers, len(dataset))
     style = build(cfg, "render")
     return Work(dataset, metrics, encoder, maker, preprocessing, settings, style, workers)
+
+
+def photos_of(settings: dict[str, Any]) -> "Dataset":
+    """The data set that is asked for, or the arrays of a study.
+
+    Raises ValueError for what is no data set, an unknown study, and levels that do not fit.
+    """
+    from attnvis.data.datasets import open_dataset
+    from attnvis.experiments.pop_out.measure import require_levels
+    from attnvis.data.generated import ladder
+
+    if settings["study"] not in STUDIES:
+        raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
+    if settings["study"] == "table":
+        return open_dataset(settings["data"], settings["layout"])
+    if settings["data"] != "generated":
+        raise ValueError(f"study=pop_out draws its own arrays; leave {settings['data']} out, give levels.KIND=[...]")
+    require_levels(settings["levels"])
+    return ladder(settings["levels"], settings["repeats"])
 
 
 def require_known(metrics: "dict[str, Metric]", dataset: "Dataset") -> None:
@@ -163,7 +185,10 @@ def measure_and_tell(cfg: "DictConfig", work: Work, folder: Path) -> int:
     evaluation = read_evaluation(folder, dataset.names, list(work.metrics), measuring.failures)
     for row, reason in work.maker.refused.items():
         note(visible(f"{row} is left out: {reason}"))
-    tell(work, dataset, evaluation, folder)
+    if work.settings["study"] == "pop_out":
+        tell_pop_out(work, evaluation, folder)
+    else:
+        tell(work, dataset, evaluation, folder)
     reasons: dict[str, int] = {}
     for _, reason in evaluation.failures:
         reasons[reason] = reasons.get(reason, 0) + 1
@@ -239,14 +264,17 @@ def tell(work: Work, dataset: "Dataset", evaluation: "Evaluation", folder: Path)
     """The table in the terminal, in files and at W&B; the page."""
     from attnvis.experiments.evaluate.findings import sentences
     from attnvis.experiments.evaluate.page import write_evaluation, write_tables
-    from attnvis.experiments.evaluate.statistics import summarise
-    from attnvis.experiments.evaluate.tables import as_terminal
+    from attnvis.experiments.evaluate.statistics import leaders, summarise
+    from attnvis.experiments.evaluate.tables import as_terminal, leader_table, plain_table
 
     settings = work.settings
     table = summarise(evaluation, work.facts, against(work, evaluation), seed=settings["seed"])
     write_tables(evaluation, table, folder)
     print(as_terminal(table))
     print()
+    if best := list(leaders(evaluation, work.facts)):
+        print(plain_table(*leader_table(best)))
+        print()
     for sentence in sentences(table):
         print(sentence)
     shown = list(draw(work, dataset, evaluation, table)) if settings["examples"] else []
@@ -255,6 +283,7 @@ def tell(work: Work, dataset: "Dataset", evaluation: "Evaluation", folder: Path)
         table,
         folder,
         facts=about(work),
+        best=best,
         shown=shown,
         refused=work.maker.refused,
         warnings=work.encoder.warnings_at(work.preprocessing),
@@ -262,6 +291,27 @@ def tell(work: Work, dataset: "Dataset", evaluation: "Evaluation", folder: Path)
     )
     log(work, table, folder, page)
     print(f"{table.photos} photos measured: {short_path(page)}")
+
+
+def tell_pop_out(work: Work, evaluation: "Evaluation", folder: Path) -> None:
+    """The thresholds in the terminal, in files and at W&B; the page."""
+    from attnvis.experiments.pop_out.measure import measure_pop_out
+    from attnvis.experiments.pop_out.page import as_text, write_pop_out
+    from attnvis.pipeline.tracking import Tracker
+
+    settings = work.settings
+    study = measure_pop_out(evaluation, work.facts, seed=settings["seed"])
+    print(as_text(study))
+    warnings = work.encoder.warnings_at(work.preprocessing)
+    page = write_pop_out(study, evaluation, work.facts, folder, facts=about(work), warnings=warnings)
+    group = str(settings["name"])
+    with Tracker(
+        folder, settings["logger"], settings, job="evaluate", group=group, name=folder.name
+    ) as tracker:
+        tracker.log_numbers(study.numbers)
+        tracker.log_page("page", page)
+        tracker.log_files("pop_out", [folder / name for name in ("thresholds.csv", "points.csv")])
+    print(f"{len(evaluation.photos)} arrays measured: {short_path(page)}")
 
 
 def against(work: Work, evaluation: "Evaluation") -> str:

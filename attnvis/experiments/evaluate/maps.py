@@ -17,6 +17,7 @@ from attnvis.attention.dot_product import Normalise, Scaling, at_least_float32
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
 from attnvis.backbone.backbone import Backbone
+from attnvis.backbone.cells import CellGeometry
 from attnvis.backbone.heads import Linear
 from attnvis.data.reading import suggest
 from attnvis.geometry import to_pixels
@@ -38,7 +39,7 @@ from attnvis.types import (
     View,
 )
 
-__all__ = ["MapMaker", "PhotoMaps", "PlacedMap", "Row", "require_row"]
+__all__ = ["CellPlaces", "MapMaker", "PhotoMaps", "PlacedMap", "Row", "backbone_placements", "require_row"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,13 @@ class Row:
 
     family       rows that compete as settings of one question: attention's query; of others the name itself
     temperature  of a point of a curve, in standard deviations of the scores; None: a row of the table
+    between      of a row that is drawn otherwise than the others: see `PlacedMap.density`; "": as they are
     """
 
     name: str
     family: str
     temperature: float | None = None
+    between: str = field(default="", compare=False)
 
 
 def require_row(name: str, rows: Sequence[Row]) -> None:
@@ -84,7 +87,7 @@ class PlacedMap:
         cell's weight spread over its own pixels they would not: the outer cells have more, or fewer, of them.
         """
         cells, placement = self.cells, self.placement
-        if between == "nearest":
+        if (self.row.between or between) == "nearest":
             pixels = to_pixels(cells * 0, placement, size) + cells[nearest_cells(placement, size)]
         else:
             pixels = to_pixels(cells, placement, size)
@@ -130,6 +133,41 @@ class PhotoMaps:
 
 
 @dataclass(frozen=True)
+class CellPlaces:
+    """An answer to where cells lie, and what is drawn between their centres."""
+
+    cells: CellGeometry
+    between: str = ""
+
+    def on_photos(self, features: Features, layer: int, batch: Batch) -> tuple[Placement, ...]:
+        return tuple(
+            self.cells.on_photo(view, features.grid, photo.size, layer)
+            for view, photo in zip(batch.views, batch.photos, strict=True)
+        )
+
+
+def backbone_placements(texts: Iterable[str], cells: CellGeometry) -> dict[str, CellPlaces]:
+    """KIND or KIND:nearest, KIND one of auto (as the backbone has it), rf and stretch.
+
+    nearest   each pixel has its own cell's weight, and nothing is interpolated
+
+    Raises ValueError for another.
+    """
+    kinds = {
+        "auto": cells,
+        "rf": CellGeometry(cells.trunk, "rf", [None] * len(cells.shifts)),
+        "stretch": CellGeometry(cells.trunk, "stretch", [None] * len(cells.shifts)),
+    }
+    places = {}
+    for text in texts:
+        kind, _, between = text.partition(":")
+        if kind not in kinds or between not in ("", "nearest"):
+            raise ValueError(f"unknown placement {text!r}; placements= takes auto, rf, stretch, and auto:nearest")
+        places[text] = CellPlaces(kinds[kind], between)
+    return places
+
+
+@dataclass(frozen=True)
 class MapMaker:
     """Batch -> for each photo a list of one, its `PhotoMaps`.
 
@@ -137,6 +175,8 @@ class MapMaker:
     methods       other methods, by the texts that name them
     temperatures  of softmax(s / (tau std s)), a curve of each query
     wants_cells   whether `evidence` is asked for
+    placements    where attention's cells lie, a row of the table each: see `backbone_placements`; none: where
+                  the backbone says
     """
 
     encoder: Encoder
@@ -147,6 +187,7 @@ class MapMaker:
     methods: Mapping[str, MapFunction]
     temperatures: Sequence[float] = ()
     wants_cells: bool = False
+    placements: Mapping[str, "CellPlaces"] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)  # rows that this network cannot make, and why
 
     def __call__(self, batch: Batch) -> list[list[PhotoMaps]]:
@@ -216,7 +257,7 @@ class MapMaker:
         self, question: QueryFunction, inputs: Inputs
     ) -> Iterator[tuple[Row, Float[Tensor, "B N"], tuple[Placement, ...]]]:
         """One query under every scaling and normaliser, then along the temperature."""
-        for features in inputs.layers:
+        for layer, features in enumerate(inputs.layers):
             require_finite(features.tokens, features, "features")
             require_finite_classes(features)
             ending = f", {features.layer}" if len(inputs.layers) > 1 else ""
@@ -229,7 +270,19 @@ class MapMaker:
                     number = f" #{column + 1}" if query.vectors.shape[1] > 1 else ""
                     for row, weights in self.settings(scores, query.text + number, ending):
                         require_finite(weights, features, f"weights of {row.name}")
-                        yield row, weights.squeeze(1), features.placements
+                        for placed, placements in self.placed(row, features, layer, inputs.batch):
+                            yield placed, weights.squeeze(1), placements
+
+    def placed(
+        self, row: Row, features: Features, layer: int, batch: Batch
+    ) -> Iterator[tuple[Row, tuple[Placement, ...]]]:
+        """A row of the table under each of the placements; a point of a curve where the backbone says."""
+        if not self.placements or row.temperature is not None:
+            yield row, features.placements
+            return
+        for text, places in self.placements.items():
+            named = replace(row, name=f"{row.name}, {text}", between=places.between)
+            yield named, places.on_photos(features, layer, batch)
 
     def settings(
         self, scores: Scores, question: str, ending: str

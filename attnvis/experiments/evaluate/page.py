@@ -16,19 +16,20 @@ from attnvis.data.decoding import full_pixels
 from attnvis.experiments.evaluate.findings import Example, flat_lines, sentences
 from attnvis.experiments.evaluate.maps import PlacedMap
 from attnvis.experiments.evaluate.measure import Evaluation
-from attnvis.experiments.evaluate.statistics import Table
+from attnvis.experiments.evaluate.statistics import Leader, Table
 from attnvis.experiments.evaluate.tables import (
     as_csv,
     as_latex,
     as_markdown,
     heading,
     interval_text,
+    leader_table,
     mark_of,
     number_text,
     photo_rows,
 )
 from attnvis.files import save, write_bytes
-from attnvis.metrics.intervals import FEWEST_OF_MEANS
+from attnvis.metrics.intervals import FEWEST_OF_MEANS, Z
 from attnvis.metrics.metric import Facts
 from attnvis.render import overlays, panels
 from attnvis.render.html import environment, write_page
@@ -63,6 +64,7 @@ def write_evaluation(
     table: Table,
     folder: Path,
     facts: Mapping[str, str],
+    best: Sequence[Leader] = (),
     shown: Sequence[Shown] = (),
     refused: Mapping[str, str] | None = None,
     warnings: Sequence[str] = (),
@@ -83,6 +85,7 @@ def write_evaluation(
         against=table.against,
         headings=[heading(metric) for metric in table.metrics],
         lines=lines(table),
+        best=leader_table(best),
         chosen=chosen_settings(table),
         figures=drawn,
         shown=shown,
@@ -128,11 +131,55 @@ def figures(table: Table) -> list[Figure]:
     """Each metric along the temperature, a line a query; the row that all are held against is dotted."""
     if not any(row.temperature is not None for row in table.rows):
         return []
-    return [temperature_figure(table, metric) for metric in table.metrics]
+    together = all_metrics_figure(table)
+    return [*together, *(temperature_figure(table, metric) for metric in table.metrics)]
+
+
+def all_metrics_figure(table: Table) -> list[Figure]:
+    """All metrics of the first question's curve on one scale: how far below its best point each is.
+
+    In standard deviations over photos of the best point's numbers, taken from its interval.  What counts
+    ranks alone is a flat line at 0.  None where there are no intervals.
+    """
+    family = next(row.family for row in table.rows if row.temperature is not None)
+    points = [row for row in table.rows if row.family == family and row.temperature is not None]
+    temperatures = [row.temperature for row in points if row.temperature is not None]
+    curves: list[tuple[Facts, np.ndarray]] = []
+    for metric in table.metrics:
+        intervals = [table.cells[row.name, metric.name].interval for row in points]
+        sign = 1.0 if metric.better == "higher" else -1.0
+        values = sign * np.array([each.value for each in intervals])
+        if metric.finish is not None or np.isnan(values).any():
+            continue
+        best = intervals[int(values.argmax())]
+        spread = (best.high - best.low) / 2 / Z * math.sqrt(best.count)
+        if spread > 0:
+            curves.append((metric, (values - values.max()) / spread))
+    if not curves:
+        return []
+    columns = math.ceil(len(curves) / 3)
+    height, foot = 3.6 + 0.2 * columns, 0.75 + 0.2 * columns
+
+    def paint(axes: Any) -> None:
+        for number, (metric, below) in enumerate(curves):
+            colour = COLOURS[number % len(COLOURS)]
+            style = "--" if metric.ranks else "-"
+            axes.plot(temperatures, below, "o" + style, color=colour, ms=3.5, label=short(metric.name))
+        octaves(axes, min(temperatures) / 1.2, max(temperatures) * 1.2)
+        axes.set_ylim(max(-3.0, min(float(below.min()) for _, below in curves)) - 0.1, 0.1)
+        axes.set_xlabel("temperature, in standard deviations of the scores")
+        axes.set_ylabel("below its best, in SD over photos")
+        axes.set_title(f"{short(family)}: dashed what counts ranks alone", fontsize=10)
+        legend(axes, foot, height, columns=3)
+
+    title = f"All metrics along the temperature, {family}"
+    return [draw("temperature", title, height, paint, foot=foot)]
+
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7a4fa3")
 
 
 def temperature_figure(table: Table, metric: Facts) -> Figure:
-    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
     families = list(dict.fromkeys(row.family for row in table.rows if row.temperature is not None))
     height, foot = 3.6 + 0.2 * math.ceil(len(families) / 3), 0.75 + 0.2 * math.ceil(len(families) / 3)
 
@@ -143,7 +190,7 @@ def temperature_figure(table: Table, metric: Facts) -> Figure:
             intervals = [table.cells[row.name, metric.name].interval for row in points]
             x = [row.temperature for row in points if row.temperature is not None]
             temperatures += x
-            colour = colours[number % len(colours)]
+            colour = COLOURS[number % len(COLOURS)]
             lows, highs = ([getattr(each, end) for each in intervals] for end in ("low", "high"))
             axes.fill_between(x, lows, highs, color=colour, alpha=0.12, lw=0)
             values = [each.value for each in intervals]

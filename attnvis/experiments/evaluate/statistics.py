@@ -14,7 +14,7 @@ from attnvis.experiments.evaluate.measure import Evaluation
 from attnvis.metrics.intervals import FEWEST_OF_MEANS, LEVEL, NOTHING, Interval, holm
 from attnvis.metrics.metric import Facts
 
-__all__ = ["Cell", "Table", "chosen_on_halves", "per_photo", "summarise"]
+__all__ = ["Cell", "Leader", "Table", "chosen_on_halves", "leaders", "per_photo", "summarise"]
 
 RESAMPLES = 10_000
 BLOCK = 2_000  # resamples of curves at once
@@ -239,6 +239,39 @@ def chosen_on_halves(
             composed[judged] = values[judged, numbers[best]]
         derived[Row(f"{family} (chosen)", family)] = ((choices[0], choices[1]), composed)
     return derived
+
+
+@dataclass(frozen=True)
+class Leader:
+    """Of the settings of one question the best under one metric, and those not shown to be worse."""
+
+    metric: str
+    family: str
+    best: str  # the row
+    alike: tuple[str, ...]
+    settings: int  # that compete
+
+
+def leaders(evaluation: Evaluation, metrics: Sequence[Facts]) -> Iterator[Leader]:
+    """Each metric and question of several settings; paired differences to the best, Holm over its rivals.
+
+    Photos fewer than FEWEST_OF_MEANS tell nothing apart.
+    """
+    families: dict[str, list[int]] = {}
+    for number, row in enumerate(evaluation.rows):
+        if row.temperature is None:
+            families.setdefault(row.family, []).append(number)
+    for metric in metrics:
+        values = evaluation.values[metric.name]
+        for family, numbers in families.items():
+            if len(numbers) < 2:
+                continue
+            best = evaluation.rows[numbers[best_of(values[:, numbers], metric)]].name
+            rows = [evaluation.rows[number] for number in numbers]
+            columns = {row.name: values[:, number] for row, number in zip(rows, numbers, strict=True)}
+            cells = dict(compared(columns, metric, best, rows))
+            alike = tuple(name for name, cell in cells.items() if name != best and not cell.differs)
+            yield Leader(metric.name, family, best, alike, settings=len(numbers))
 
 
 def best_of(values: Float[np.ndarray, "P M *curve"], metric: Facts) -> int:

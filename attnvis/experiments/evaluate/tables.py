@@ -8,12 +8,22 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from attnvis.experiments.evaluate.measure import Evaluation
-from attnvis.experiments.evaluate.statistics import Cell, Table, per_photo
+from attnvis.experiments.evaluate.statistics import Cell, Leader, Table, per_photo
 from attnvis.metrics.intervals import Interval
 from attnvis.metrics.metric import Facts
 from attnvis.pipeline.records import SafeWriter
 
-__all__ = ["as_csv", "as_latex", "as_markdown", "as_terminal", "mark_of", "number_text", "photo_rows"]
+__all__ = [
+    "as_csv",
+    "as_latex",
+    "as_markdown",
+    "as_terminal",
+    "leader_table",
+    "mark_of",
+    "number_text",
+    "photo_rows",
+    "plain_table",
+]
 
 ACROSS = 4  # metrics side by side in a terminal
 
@@ -96,6 +106,43 @@ def as_latex(table: Table) -> str:
         texts = [latex_cell(table.cells[row.name, metric.name], metric) for metric in table.metrics]
         lines.append(" & ".join([latex_text(row.name), *texts]) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def leader_table(found: Sequence[Leader]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """(headings, rows): of every metric and question the best setting, and what is not told apart from it."""
+    families = tuple(dict.fromkeys(leader.family for leader in found))
+    by_place = {(leader.metric, leader.family): leader for leader in found}
+    metrics = dict.fromkeys(leader.metric for leader in found)
+    rows = [
+        (metric, *(leader_text(by_place[metric, family]) for family in families)) for metric in metrics
+    ]
+    return ("best setting of", *families), rows
+
+
+def leader_text(leader: Leader) -> str:
+    """zscore (or zscore:2); all alike where none of the others is shown to be worse."""
+    if len(leader.alike) == leader.settings - 1:
+        return "none told apart"
+    best, *alike = (without(leader.family, name) for name in (leader.best, *leader.alike))
+    if len(alike) > 4:
+        return f"{best} (or {len(alike)} of {leader.settings - 1} others)"
+    return f"{best} (or {', '.join(alike)})" if alike else best
+
+
+def without(family: str, row: str) -> str:
+    """A row's setting: its name without its question."""
+    return row.removeprefix(f"{family} ")
+
+
+def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown whose columns are as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = [
+        f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |"
+        for row in (headings, *rows)
+    ]
+    rule = "|".join("-" * (width + 2) for width in widths)
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
 
 
 def latex_cell(cell: Cell, metric: Facts) -> str:
