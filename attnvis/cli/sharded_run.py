@@ -188,6 +188,7 @@ def bench_of(same: Same) -> Bench:
         warnings=run.warnings,
         keep_maps=run.keep_maps,
         overlays=cfg.shards.overlays,
+        keys=run.keys,
     )
     return Bench(task, make_method(backbone, network, preprocessing, None), preprocessing)
 

@@ -38,6 +38,7 @@ class PhotoDrawer:
     provenance: Provenance
     scaling: str  # "": the method has none, as it is no attention
     warnings: tuple[str, ...] = ()  # of the network
+    keys: str = ""  # "": as `scaling`
 
     def draw(self, stem: str, photo: Photo, answers: Sequence[Answer], thumbnails: int = 0) -> list[Pictures]:
         """The overlay (and panel) of every answer; of the first so many also a thumbnail."""
@@ -91,6 +92,8 @@ class PhotoDrawer:
         yield from class_lines(answer.predicted, off_size=bool(self.provenance.class_size))
         if self.scaling:
             yield "scaling", scaling_text(self.scaling)
+        if self.keys not in ("", "same"):
+            yield "keys", self.keys
         yield from network_lines(self.provenance, of_a_class=answer.class_score is not None)
         yield from number_lines(answer)
         if self.style.field and answer.field:

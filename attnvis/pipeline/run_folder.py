@@ -66,7 +66,9 @@ class RunWriter:
         self.thumbnails: dict[str, Thumbnail] = {}  # of overlays, until they are on the page
         names = dict[str, int]()
         self.stems = [unique(slug(path.stem), names) for path in plan.paths]
-        self.drawer = PhotoDrawer(folder, plan.style, plan.provenance, plan.scaling, plan.warnings)
+        self.drawer = PhotoDrawer(
+            folder, plan.style, plan.provenance, plan.scaling, plan.warnings, keys=plan.keys
+        )
         self.promise = plan.for_folder()
         self.resumed = resume
         logger = read_logger(plan.logger, group=plan.name)
@@ -216,6 +218,7 @@ class RunWriter:
             "weights": weights,
             "scaling": self.plan.scaling,
             "normalise": self.plan.normalise,
+            "keys": self.plan.keys,
         }
         pictures = self.draw(outcome.index, photo, outcome.answers)
         digests: dict[str, str] = {}

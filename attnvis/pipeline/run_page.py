@@ -39,6 +39,7 @@ SHOWN = (  # not repeated under "all numbers"
     "reason",
     "scaling",
     "normalise",
+    "keys",
     "overlay",
     "panel",
 )
