@@ -63,6 +63,7 @@ class RunWriter:
         self.failed = 0
         self.reasons: dict[str, int] = {}
         self.photo_notes: Counter[str] = Counter()  # what was done to photos -> how many
+        self.remarks: Counter[str] = Counter()  # of questions and their keys -> on how many photos
         self.thumbnails: dict[str, Thumbnail] = {}  # of overlays, until they are on the page
         names = dict[str, int]()
         self.stems = [unique(slug(path.stem), names) for path in plan.paths]
@@ -180,6 +181,7 @@ class RunWriter:
             return
         self.expect(self.left[outcome.index], len(outcome.made))
         self.write_rows(outcome.made)
+        self.remarks.update({remark for answer in outcome.answers for remark in answer.remarks})
         self.tracker.log(outcome.made, outcome.answers)
         if outcome.photo is not None:
             self.photo_notes.update(outcome.photo.notes)

@@ -35,7 +35,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.backbone.cache import pace_book
     from attnvis.data.video import examine, frames
     from attnvis.methods.attention import AttentionMethod, steady
-    from attnvis.pipeline.plan import RunPlan
+    from attnvis.pipeline.plan import RunPlan, setting_text
     from attnvis.pipeline.preparing import prepared, prepared_keys
     from attnvis.pipeline.resume import PlannedPhoto
     from attnvis.pipeline.tracking import Tracker
@@ -63,10 +63,11 @@ def video(cfg: "DictConfig", folder: Path) -> int:
         batch_size=max(1, cfg.batch_size // max(1, cfg.every)),
         book=pace_book(plain(cfg.cache), say=note),
     )
+    keys_text = setting_text(plain(cfg["keys"]))
     plan = RunPlan(
         paths=(clip.path,),
         style=style,
-        provenance=provenance(backbone, preprocessing, seed=cfg.seed),
+        provenance=provenance(backbone, preprocessing, seed=cfg.seed, keys=keys_text),
         config=plain(cfg),
         warnings=backbone.warnings_at(preprocessing),
         logger=plain(cfg.logger),
