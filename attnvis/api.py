@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from attnvis import catalogue
+from attnvis.attention import keys as key_functions
 from attnvis.attention.grammar import split_texts
 from attnvis.attention.query.language import Question, as_query, build_queries, is_vector
 from attnvis.attention.spec import as_function, format_function
@@ -32,8 +33,8 @@ from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
 from attnvis.methods.baselines import parse_method
 from attnvis.methods.saliency import SaliencyMethod
-from attnvis.pipeline.preparing import prepared
-from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
+from attnvis.pipeline.preparing import prepared, prepared_keys
+from attnvis.types import Features, Photo, PhotoError, Preprocessing, Query, Source
 
 __all__ = ["Comparison", "Explanation", "compare", "explain", "explain_all"]
 
@@ -47,6 +48,7 @@ def explain(
     fit: str = "resize",
     size: int | None = None,
     method: Any = None,
+    keys: Any = "same",
     **settings: Any,
 ) -> Explanation:
     """Ask one question of one photo.
@@ -61,6 +63,8 @@ def explain(
     scaling    likewise: "temperature:2", "perplexity:0.3"; or a function of Scores; normalise as well.
                None: inv_sqrt_d for the mean, which finds a sharpness of its own; for others perplexity,
                a tenth of the patches
+    keys       what patches are compared by: same (as they are), centred, l2, "pca:8", "whitened:8",
+               "linear:FILE", "layer:NAME", "shuffled:0"; or a function of Features
     backbone   efficientnet_lite0, a torchvision name (its weights are downloaded once), or a loaded Backbone
     method     another way to a map, in the place of query, scaling and normalise: "gradcam",
                "gradcam:tabby", "centre", see docs/evaluate.md; or a function of `Inputs`
@@ -75,8 +79,10 @@ def explain(
     how = net.preprocessing.changed(fit, size)
     pixels = load(single_file(photo) if isinstance(photo, str | os.PathLike) else photo, short=how.size)
     if method is not None:
-        if (query, scaling, normalise) != ("mean", None, "softmax"):
-            raise ValueError("a method asks a question of its own: leave query, scaling and normalise out")
+        if (query, scaling, normalise, keys) != ("mean", None, "softmax", "same"):
+            raise ValueError(
+                "a method asks a question of its own: leave query, scaling, normalise and keys out"
+            )
         return explained_by(method, pixels, net, how)
     asking = Asking(
         net,
@@ -86,6 +92,7 @@ def explain(
         normalisers=(single("normalise", normalise),),
         photos=(pixels,),
         named=words_of(backbone, settings),
+        keys=single("keys", keys),
     )
     explanations = asking.of(pixels)
     if len(explanations) != 1:
@@ -104,6 +111,7 @@ def explain_all(
     backbone: str | Backbone = "efficientnet_lite0",
     fit: str = "resize",
     size: int | None = None,
+    keys: Any = "same",
     **settings: Any,
 ) -> list[Explanation]:
     """Ask every photo every question under every scaling and normaliser; the network runs once a photo.
@@ -127,6 +135,7 @@ def explain_all(
         normalisers=normalisers_of(normalisers),
         photos=pictures,
         named=words_of(backbone, settings),
+        keys=single("keys", keys),
     )
     return [explanation for photo in pictures for explanation in asking.of(photo)]
 
@@ -139,6 +148,7 @@ def compare(
     backbone: str | Backbone = "efficientnet_lite0",
     fit: str = "resize",
     size: int | None = None,
+    keys: Any = "same",
     **settings: Any,
 ) -> Comparison:
     """A figure of photos x queries x scalings on one colour bar.  Arguments and errors as in `explain_all`.
@@ -159,10 +169,11 @@ def compare(
         normalisers=normalisers_of(normalisers),
         photos=pictures,
         named=words_of(backbone, settings),
+        keys=single("keys", keys),
     )
     explanations = [explanation for photo in pictures for explanation in asking.of(photo)]
     return Comparison(
-        tuple(explanations), asking.settings, network_text(net), warnings=tuple(net.warnings_at(how))
+        tuple(explanations), asking.settings, with_keys(network_text(net), asking.keys[0]), warnings=tuple(net.warnings_at(how))
     )
 
 
@@ -204,6 +215,7 @@ class Asking:
     normalisers: tuple[Named, ...]
     photos: tuple[Photo, ...] = ()  # all that are asked, for exemplar:run
     named: Mapping[str, Any] | None = None  # the network as it was asked for; None: it was given loaded
+    keys: Named = ("same", key_functions.same)
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
@@ -230,14 +242,16 @@ class Asking:
     def answers(self, photo: Photo) -> Iterator[Explanation]:
         layers = self.net(collate([photo], self.how))
         origin = self.origin(photo, layers)
+        keys = prepared_keys(self.keys[1])
         for question, function in self.prepared:
-            queries = {layer.layer: build_queries(function, layer) for layer in layers}
+            queries = lru_cache(partial(asked_of, function, {layer.layer: layer for layer in layers}))
             for scaling, normalise in self.stages(question):
                 method = AttentionMethod(
                     self.net,
-                    query=lambda features, queries=queries: queries[features.layer],  # type: ignore[misc]
+                    query=lambda features, queries=queries: queries(features.layer),  # type: ignore[misc]
                     scaling=scaling[1],
                     normalise=normalise[1],
+                    keys=keys,
                 )
                 (answers,) = method.answer(layers)
                 for answer in answers:
@@ -279,8 +293,14 @@ class Asking:
             warnings=(*of_network, *answer.warnings),
             notes=self.net.remarks,
             normalise=normalise,
+            keys=self.keys[0],
             origin=origin,
         )
+
+
+def asked_of(question: Callable, layers: Mapping[str, Features], name: str) -> list[Query]:
+    """The queries of one layer: they are made once, for all scalings."""
+    return build_queries(question, layers[name])
 
 
 def words_of(backbone: str | Backbone, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -290,6 +310,10 @@ def words_of(backbone: str | Backbone, settings: Mapping[str, Any]) -> dict[str,
 
 def network_text(net: Backbone) -> str:
     return f"{net.name}, layer {net.layer}, weights {net.weights}"
+
+
+def with_keys(network: str, keys: str) -> str:
+    return network if keys == "same" else f"{network}, keys {keys}"
 
 
 def usual_scaling(question: Callable) -> str:
@@ -328,6 +352,8 @@ def single(group: str, stage: Any) -> Any:
     texts = split_texts(stage, option_names(group)) if isinstance(stage, str) else []
     if len(texts) > 1 or (isinstance(stage, list) and not is_vector(stage)):
         several = texts or stage
+        if group == "keys":
+            raise ValueError(f"one call takes one keys, and {stage!r} names {len(several)}; call it for each")
         raise ValueError(
             f"explain() takes one {group} and {stage!r} names {len(several)}; "
             f"attnvis.explain_all(photo, ...) takes several"

@@ -45,6 +45,7 @@ class Explanation:
     backbone: str
     warnings: tuple[str, ...] = ()  # of the backbone and of this attention
     normalise: str = "softmax"
+    keys: str = "same"
     notes: tuple[str, ...] = ()  # of the network: what was taken off its file, which tokens were left out
     origin: Origin | None = field(default=None, repr=False)  # what the network made of the photo
 
@@ -166,6 +167,8 @@ class Explanation:
         yield from drawing.class_lines(self.predicted)
         if self.scaling:
             yield "scaling", drawing.scaling_text(self.scaling)
+        if self.keys != "same":
+            yield "keys", self.keys
         yield "backbone", self.backbone
         yield from drawing.number_lines(self.answer)
         for note in self.photo.notes:
@@ -233,6 +236,11 @@ class Explanation:
         """
         if self.answer.attention is None:
             raise ValueError(f"{self.query} is no attention, and an explorer asks for attention only")
+        if self.keys != "same":
+            raise ValueError(
+                f"an explorer compares patches as they are (keys=same), and this map has keys={self.keys}; "
+                f"explain with keys=same to explore"
+            )
         query = self.query if self.class_score is None else f"class:{self.class_score.index}"
         terms = as_terms(query, self.origin.layers[0] if self.origin else None)
         return f"q={terms}&scaling={self.scaling}&normalise={self.normalise}&layer={self.answer.layer}"

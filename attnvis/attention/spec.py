@@ -5,21 +5,19 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
-from types import FunctionType, ModuleType, NoneType
+from importlib import import_module
+from types import FunctionType, NoneType
 from typing import Any, get_args
 
 import torch
 
-from attnvis.attention import normalise as normalisers
-from attnvis.attention import scaling as scalings
 from attnvis.attention.grammar import NO, YES, assign, divide
 from attnvis.types import Scores
 
 __all__ = ["UnknownName", "as_function", "format_function", "functions", "parse_function"]
 
-MODULES: dict[str, ModuleType] = {"scaling": scalings, "normalise": normalisers}
 NUMBERS = re.compile(r"-?[\d.]+(\s*,\s*-?[\d.]+)+")  # 120,80
-EXAMPLES = {"scaling": "temperature:2", "normalise": "top_k:5"}
+EXAMPLES = {"scaling": "temperature:2", "normalise": "top_k:5", "keys": "pca:8"}
 PROBES = {  # what every scaling and normaliser takes: one that refuses these refuses every photo
     "scaling": Scores(torch.ones(1, 1, 2), torch.tensor([[[0.0, 1.0], [1.0, 2.0], [3.0, 1.0]]])),
     "normalise": torch.tensor([[[0.0, 1.0, 3.0]]]),
@@ -134,15 +132,15 @@ def convert(name: str, text: str, annotation: object) -> object:
 
 
 def functions(group: str, texts: Sequence[str]) -> dict[str, Callable]:
-    """Texts such as `temperature:2` -> functions, by text; `group` is scaling or normalise.
+    """Texts such as `temperature:2` -> functions, by text; `group` is scaling, normalise or keys.
 
     Raises UnknownName where a text names no function, ValueError where its settings do not fit, or are such
     as no photo can take: a temperature below 0.
     """
-    module = MODULES[group]
+    module = import_module(f"attnvis.attention.{group}")  # now: keys are made of what reads texts
     by_name = {name: getattr(module, name) for name in module.__all__}
     made = {text: parse_function(text, by_name, group) for text in texts}
-    for function in made.values():
+    for function in made.values() if group in PROBES else ():
         function(PROBES[group])
     return made
 

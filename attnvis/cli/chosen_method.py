@@ -25,7 +25,7 @@ def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
     """
     from attnvis.methods.attention import AttentionMethod
     from attnvis.methods.saliency import SaliencyMethod
-    from attnvis.pipeline.preparing import prepared
+    from attnvis.pipeline.preparing import prepared, prepared_keys
     from attnvis.pipeline.stability import StableMethod
 
     config: dict[str, Any] = plain(cfg)
@@ -36,6 +36,7 @@ def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
         settings = {key: value for key, value in config.items() if key not in ATTENTION}
         return lambda encoder, network, *others: SaliencyMethod(encoder, network, function), settings
     stages = {group: build(cfg, group) for group in ATTENTION}
+    stages["keys"] = prepared_keys(stages["keys"])
     count = random_classes(cfg)
 
     def make(

@@ -25,6 +25,7 @@ ADDRESSES = {  # group of configs -> the module whose public functions they may 
     "query": "attnvis.attention.query",
     "scaling": "attnvis.attention.scaling",
     "normalise": "attnvis.attention.normalise",
+    "keys": "attnvis.attention.keys",
     "method": "attnvis.methods",
     "render": "attnvis.render",
 }

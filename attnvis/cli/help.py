@@ -12,11 +12,12 @@ from attnvis.cli.config import settings_of
 
 __all__ = ["manual", "overview"]
 
-STAGES = ("query", "scaling", "normalise", "method", "metric")
+STAGES = ("query", "scaling", "normalise", "keys", "method", "metric")
 EXAMPLES = {  # as pages and panels print them
     "query": "query=class:tabby, query=point:120,80, query=tabby",
     "scaling": "scaling=temperature:2",
     "normalise": "normalise=top_k:5",
+    "keys": "keys=whitened:16, keys=linear:FILE",
     "method": "method=gradcam:tabby",
     "metric": "metric=pointing_game:15",
 }

@@ -188,6 +188,7 @@ def bench_of(same: Same) -> Bench:
         warnings=run.warnings,
         keep_maps=run.keep_maps,
         overlays=cfg.shards.overlays,
+        keys=run.keys,
     )
     return Bench(task, make_method(backbone, network, preprocessing, None), preprocessing)
 
@@ -252,6 +253,7 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     from attnvis.files import remove_parts
     from attnvis.json_files import write_json
     from attnvis.pipeline.logger import read_logger
+    from attnvis.pipeline.plan import setting_text
     from attnvis.pipeline.run_folder import logged_as, logged_before
     from attnvis.pipeline.shards.merge import ShardTracker
     from attnvis.pipeline.shards.plan import NAME, ShardPlan, write_plan
@@ -279,7 +281,9 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
         passed_over = visible(passed_over_text(kinds))
         note_passed_over(passed_over)
         choose_engine(backbone, preprocessing, ShardPlan(folder), cfg)
-    origin = replace(provenance(backbone, preprocessing, seed=cfg.seed), passed_over=passed_over)
+    keys = setting_text(plain(cfg["keys"]))
+    origin = provenance(backbone, preprocessing, seed=cfg.seed, keys=keys)
+    origin = replace(origin, passed_over=passed_over)
     run = run_plan(cfg, style, origin, backbone.warnings_at(preprocessing))
     shout(run.warnings)
     earlier = logged_before(folder) if begun else {}

@@ -17,13 +17,14 @@ __all__ = [
     "STAGES",
     "axis_override",
     "is_in_words",
+    "jobs_override",
     "own_options",
     "require_settings",
     "stage_overrides",
     "usual_scaling",
 ]
 
-ATTENTION = ("query", "scaling", "normalise")  # the stages of one method, attention
+ATTENTION = ("query", "scaling", "normalise", "keys")  # the stages of one method, attention
 STAGES = (*ATTENTION, "method")  # one grammar: attention/grammar.py
 NESTED = re.compile(r"_target_|\{")  # a config typed in place of its name
 
@@ -74,6 +75,15 @@ def stage_overrides(
             code=2,
         )
     return ["query=several", f"query.of=[{','.join(quoted(stage_text(group, text)) for text in texts)}]"]
+
+
+def jobs_override(group: str, value: str, command: Command, folders: Sequence[Path]) -> list[str]:
+    """same,pca:8 -> one option a job, of a stage that a job has one of; ends the process as above."""
+    if group not in catalogue.choices(command.name):
+        return [f"{group}={value}"]  # Hydra says that there is none
+    options = {*catalogue.options(group), *own_options(folders, group)}
+    several = len(split_texts(value, options)) > 1
+    return stage_overrides(group, value, command, several, folders)
 
 
 def settings_overrides(group: str, text: str, own: Mapping[str, Path]) -> list[str]:

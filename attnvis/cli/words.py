@@ -13,8 +13,10 @@ from attnvis.cli.config import hint, leaves, settings_of
 from attnvis.cli.messages import fail
 from attnvis.cli.quoting import SEVERAL_TEXTS, TEXTS, as_texts, is_readable, quoted
 from attnvis.cli.stages import (
+    ATTENTION,
     axis_override,
     is_in_words,
+    jobs_override,
     own_options,
     require_settings,
     stage_overrides,
@@ -88,6 +90,8 @@ def to_override(word: str, command: Command, multirun: bool, folders: Sequence[P
         return [axis_override(key, value, command, folders)]
     if command.takes_query and is_in_words(key, value):
         return stage_overrides(key, value, command, multirun, folders)
+    if command.comparison and key in ATTENTION and is_in_words(key, value):
+        return jobs_override(key, value, command, folders)
     if key == "launcher" and value in IN_SHARDS and not command.in_shards:
         fail(f"launcher={value} is for attnvis run; {command.name} takes joblib or slurm", code=2)
     if bare_key == "name" and ".." in re.split(r"[^\w.-]", value):

@@ -56,6 +56,7 @@ class Answer:
     sign_margin: float | None = None  # of a query whose sign is free, 0 ... 1
     p_value: float | None = None  # of a class query: how often a random class's hottest patch is as hot
     stability: Stability | None = None  # where it was asked for
+    remarks: tuple[str, ...] = ()  # of the question and its keys, in sentences: among the warnings
     # the network's likeliest classes on this photo, with probabilities
     predicted: tuple[tuple[str, float], ...] = ()
 
@@ -137,7 +138,7 @@ class Answer:
                 "free sign: in a mirror or at another size the map may turn into its opposite "
                 f"(margin {self.sign_margin:.2f})"
             )
-        return tuple(warnings)
+        return (*warnings, *self.remarks)
 
 
 def require_finite(numbers: Float[Tensor, "B ..."], features: Features, what: str) -> None:

@@ -9,9 +9,12 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from attnvis.attention import keys as key_functions
 from attnvis.attention import normalise as normalisers
 from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling, at_least_float32, weigh
+from attnvis.attention.key_space import AskedLayer, asked_layers, is_same, unwrapped
+from attnvis.attention.keys import KeyFunction
 from attnvis.attention.null import p_values
 from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
@@ -39,6 +42,15 @@ class AttentionMethod:
     scaling: Scaling = scalings.inv_sqrt_d
     normalise: Normalise = normalisers.softmax
     random_classes: int = 0  # random classes that the map of a class is compared with; 0: it is not
+    keys: KeyFunction = key_functions.same
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for p values of other keys than the patches."""
+        if self.random_classes and not is_same(self.keys):
+            raise ValueError(
+                "random_classes compares maps whose keys are the patches themselves; "
+                "leave it out, or take keys=same"
+            )
 
     def __call__(self, batch: Batch) -> list[list[Answer]]:
         return self.answer(self.backbone(batch))
@@ -53,16 +65,19 @@ class AttentionMethod:
         for layer in layers:
             require_finite(layer.tokens, layer, "features")
             require_finite_classes(layer)
-            ending = f", {layer.layer}" if len(layers) > 1 else ""
-            for queries in runs_of_same_keys(build_queries(self.query, layer), layer):
-                of_photos = self.answers(layer, queries, predicted=predicted, ending=ending)
+        asked = list(asked_layers(self.keys, layers))
+        for layer in asked:
+            ending = f", {layer.values.layer}" if len(asked) > 1 else ""
+            queries = layer.meet(build_queries(self.query, layer.features))
+            for run in runs_of_same_keys(queries, layer.values):
+                of_photos = self.answers(layer, run, predicted=predicted, ending=ending)
                 for photo_answers, more in zip(answers, of_photos, strict=True):
                     photo_answers += more
         return answers
 
     def answers(
         self,
-        features: Features,
+        layer: AskedLayer,
         queries: Sequence[Query],
         predicted: Sequence[tuple[tuple[str, float], ...]],
         ending: str = "",
@@ -71,11 +86,13 @@ class AttentionMethod:
 
         predicted: of each photo, for its answers; ending: of their labels.
         """
+        features = layer.values
         scores = joined_scores(queries, features)
         attention, numbers = self.attend(scores, features)
         asked = [(query, column) for query in queries for column in range(query.vectors.shape[1])]
         attentions, query_vectors = alone(attention), scores.query.cpu()
         chances = self.chances(queries, features)
+        remarks = self.remarks(layer, scores)
         for photo, placement in enumerate(features.placements):
             answers = []
             weights, vectors = attention.weights[photo].unbind(), query_vectors[photo].unbind()
@@ -94,10 +111,28 @@ class AttentionMethod:
                     class_score=query.classes[photo][column] if query.classes else None,
                     sign_margin=margin,
                     p_value=chances[photo][number] if chances else None,
+                    remarks=remarks[photo][number],
                     predicted=predicted[photo],
                 )
                 answers.append(answer)
             yield answers
+
+    def remarks(self, layer: AskedLayer, scores: Scores) -> list[list[tuple[str, ...]]]:
+        """For each photo and query what is to be known of the vector and its keys."""
+        is_zero = (scores.query == 0).all(-1).tolist()
+        by_angle = unwrapped(self.scaling) is scalings.cosine and scores.dim == 1
+        notes = layer.space.notes if layer.space is not None else ()
+        return [
+            [
+                (
+                    *(notes[photo] if notes else ()),
+                    *([NO_QUESTION] if zero else []),
+                    *([NO_ANGLE] if by_angle and not zero else []),
+                )
+                for zero in of_photo
+            ]
+            for photo, of_photo in enumerate(is_zero)
+        ]
 
     def chances(self, queries: Sequence[Query], features: Features) -> list[list[float | None]]:
         """For each photo and query its p value, None where there is none; [] where nobody asks."""
@@ -124,6 +159,11 @@ class AttentionMethod:
         return on_cpu(attention), numbers
 
 
+NO_QUESTION = "no question: the query is 0 in every channel, and so are all scores"
+NO_ANGLE = (
+    "no angle: these keys are one number a patch, whose cosine is 1 or -1 however large it is; "
+    "another scaling shows them"
+)
 SCORES = 2**18  # at once: more gain nothing by sharing operations, and take memory
 
 

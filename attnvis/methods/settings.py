@@ -13,9 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attnvis.attention import keys as key_functions
 from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling
 from attnvis.attention.jacobian import NormaliserJacobian, frobenius_norm
+from attnvis.attention.key_space import asked_layers
+from attnvis.attention.keys import KeyFunction
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
 from attnvis.attention.sensitivity import sensitivity_of_settings
@@ -41,6 +44,7 @@ class SettingGrid:
     queries: Mapping[str, QueryFunction]
     scalings: Mapping[str, Scaling]
     normalisers: Mapping[str, Normalise]
+    keys: KeyFunction = key_functions.same
 
     @cached_property
     def settings(self) -> tuple[tuple[str, str], ...]:
@@ -61,8 +65,9 @@ class SettingGrid:
         require_finite(features.tokens, features, "features")
         require_finite_classes(features)
         results: list[list[PhotoResult]] = [[] for _ in features.tokens]
+        (asked,) = asked_layers(self.keys, layers)
         for text, function in self.queries.items():
-            for query in build_queries(function, features):
+            for query in asked.meet(build_queries(function, features)):
                 batch = self.measure(replace(query, text=query.text or text), features)
                 for photo, column in product(range(len(results)), range(query.vectors.shape[1])):
                     results[photo].append(PhotoResult(batch, photo, column))

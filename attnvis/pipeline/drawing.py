@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from attnvis.attention.query.language import asks_a_class
 from attnvis.data.decoding import full_pixels
 from attnvis.files import save, slug, unique
 from attnvis.methods.answer import Answer
@@ -38,6 +39,7 @@ class PhotoDrawer:
     provenance: Provenance
     scaling: str  # "": the method has none, as it is no attention
     warnings: tuple[str, ...] = ()  # of the network
+    keys: str = ""  # "": as `scaling`
 
     def draw(self, stem: str, photo: Photo, answers: Sequence[Answer], thumbnails: int = 0) -> list[Pictures]:
         """The overlay (and panel) of every answer; of the first so many also a thumbnail."""
@@ -91,7 +93,10 @@ class PhotoDrawer:
         yield from class_lines(answer.predicted, off_size=bool(self.provenance.class_size))
         if self.scaling:
             yield "scaling", scaling_text(self.scaling)
-        yield from network_lines(self.provenance, of_a_class=answer.class_score is not None)
+        if self.keys not in ("", "same"):
+            yield "keys", self.keys
+        of_a_class = answer.class_score is not None or (bool(self.scaling) and asks_a_class(answer.query))
+        yield from network_lines(self.provenance, of_a_class)
         yield from number_lines(answer)
         if self.style.field and answer.field:
             yield "outline", outline_text(answer.field, answer.placement.seen)
@@ -130,7 +135,7 @@ def network_lines(provenance: Provenance, of_a_class: bool) -> Iterator[Line]:
     """
     layer = "" if "+" in provenance.layer else f", layer {provenance.layer}"
     yield "backbone", provenance.backbone + layer
-    if of_a_class and "approximate" in provenance.class_scores:
+    if of_a_class and any(word in provenance.class_scores for word in ("approximate", "not promised")):
         yield "class scores", provenance.class_scores
     if of_a_class and provenance.class_size:
         yield "warning", provenance.class_size

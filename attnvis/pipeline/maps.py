@@ -76,7 +76,7 @@ def described(answer: Answer) -> dict[str, Any]:
         "p_value": answer.p_value,
         "stability": stability_entry(answer.stability),
         "predicted": [[name, probability] for name, probability in answer.predicted],
-    }
+    } | ({"remarks": list(answer.remarks)} if answer.remarks else {})
 
 
 def read_maps(path: Path) -> list[Answer]:
@@ -253,5 +253,6 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
         sign_margin=checked_margin(entry.get("sign_margin")),
         p_value=checked_margin(entry.get("p_value")),
         stability=checked_stability(entry.get("stability")),
+        remarks=tuple(map(str, entry.get("remarks", ()))),
         predicted=tuple((str(name), float(chance)) for name, chance in entry.get("predicted", ())),
     )

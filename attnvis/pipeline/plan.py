@@ -75,6 +75,11 @@ class RunPlan:
     def normalise(self) -> str:
         return setting_text(self.config.get("normalise", {}))
 
+    @property
+    def keys(self) -> str:
+        """As a record names them; "": the method is no attention, or the run is older than the choice."""
+        return setting_text(self.config.get("keys", {}))
+
     def versions(self) -> dict[str, str]:
         packages = {package: version(package) for package in PACKAGES}
         return packages | opencv.installed() | {"python": sys.version.split()[0]}

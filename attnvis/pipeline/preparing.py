@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from attnvis.attention import keys
+from attnvis.attention.keys import KeyFunction
 from attnvis.attention.query.given import Outside
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import prepare
@@ -21,7 +24,7 @@ from attnvis.files import read_bytes
 from attnvis.methods.attention import Encoder
 from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
 
-__all__ = ["prepared", "read_mask", "read_vectors"]
+__all__ = ["prepared", "prepared_keys", "read_mask", "read_vectors"]
 
 
 def prepared(
@@ -53,6 +56,17 @@ def prepared(
     return prepare(query, Outside(encode, read_mask, read_vectors))
 
 
+def prepared_keys(function: KeyFunction) -> KeyFunction:
+    """The keys with their matrix read; others are themselves.  Raises ValueError for what is no matrix."""
+    if not isinstance(function, partial) or function.func is not keys.linear:
+        return function
+    file = function.keywords["file"]
+    matrix = read_numbers(file, "matrix")
+    if matrix.ndim != 2 or not matrix.numel() or not matrix.isfinite().all():
+        raise ValueError(f"keys linear:{file} holds {list(matrix.shape)}; a matrix is [K, D], all finite")
+    return keys.Linear(file, matrix)
+
+
 def as_photo(source: Source | Photo, how: Preprocessing) -> Photo:
     if isinstance(source, Photo):
         return source
@@ -75,16 +89,21 @@ def read_mask(file: str) -> Bool[np.ndarray, "H W"]:
         raise ValueError(f"mask:{file} is no polygon, x,y,x,y,x,y, and no picture: {error}") from None
 
 
-def read_vectors(file: str) -> Float[Tensor, "Q D"]:
-    """Raises ValueError for what holds no vector."""
+def read_numbers(file: str, what: str) -> Tensor:
+    """The one array of a file.  Raises ValueError for what holds none."""
     try:
         content = read_bytes(Path(file))
-        numbers = only_array(content) if file.endswith(".npy") else only_tensor(content)
+        return only_array(content) if file.endswith(".npy") else only_tensor(content)
     except (OSError, EOFError, TypeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"no vector can be read from {file} ({reason}); give a .npy or .safetensors"
+            f"no {what} can be read from {file} ({reason}); give a .npy or .safetensors"
         ) from None
+
+
+def read_vectors(file: str) -> Float[Tensor, "Q D"]:
+    """Raises ValueError for what holds no vector."""
+    numbers = read_numbers(file, "vector")
     if numbers.ndim not in (1, 2) or not numbers.numel() or not numbers.isfinite().all():
         raise ValueError(
             f"{file} holds {list(numbers.shape)}; a query's vector is [D], several are [Q, D], all finite"

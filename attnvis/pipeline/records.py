@@ -30,7 +30,7 @@ __all__ = [
 
 CLASS = ("class_index", "class_probability", "class_logit", "class_rank")  # of the class that was asked for
 STABILITY = ("worst_correlation", "spread")  # of the maps of the changed photos
-LATER = ("p_value", *STABILITY)  # columns that rows of earlier versions have not
+LATER = ("p_value", *STABILITY, "keys", "remark")  # columns that rows of earlier versions have not
 FILES = ("map", "overlay", "panel")
 NUMBERS = (
     *("index", "height", "width", "patches", "rows", "columns", "probability"),
@@ -43,7 +43,7 @@ NUMBERS = (
 EVERY = ("height", "width", "patches", "rows", "columns", "perplexity", "max_times_uniform")
 COLUMNS = (
     *("index", "photo", "path", "digest", "height", "width", "status", "reason", "photo_note"),
-    *("query", "label", "layer", "weights", "scaling", "normalise"),
+    *("query", "label", "layer", "weights", "scaling", "normalise", "keys", "remark"),
     *("patches", "rows", "columns", "placement", "predicted", "probability"),
     *CLASS,
     "sign_margin",
@@ -75,6 +75,8 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         row["sign_margin"] = answer.sign_margin
     if answer.p_value is not None:
         row["p_value"] = answer.p_value
+    if answer.remarks:
+        row["remark"] = "; ".join(answer.remarks)
     if answer.stability is not None:
         row |= dict(zip(STABILITY, (answer.stability.worst, answer.stability.spread), strict=True))
     return answer.diagnostics | row

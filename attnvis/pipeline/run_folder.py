@@ -63,10 +63,13 @@ class RunWriter:
         self.failed = 0
         self.reasons: dict[str, int] = {}
         self.photo_notes: Counter[str] = Counter()  # what was done to photos -> how many
+        self.remarks: Counter[str] = Counter()  # of questions and their keys -> on how many photos
         self.thumbnails: dict[str, Thumbnail] = {}  # of overlays, until they are on the page
         names = dict[str, int]()
         self.stems = [unique(slug(path.stem), names) for path in plan.paths]
-        self.drawer = PhotoDrawer(folder, plan.style, plan.provenance, plan.scaling, plan.warnings)
+        self.drawer = PhotoDrawer(
+            folder, plan.style, plan.provenance, plan.scaling, plan.warnings, keys=plan.keys
+        )
         self.promise = plan.for_folder()
         self.resumed = resume
         logger = read_logger(plan.logger, group=plan.name)
@@ -178,6 +181,7 @@ class RunWriter:
             return
         self.expect(self.left[outcome.index], len(outcome.made))
         self.write_rows(outcome.made)
+        self.remarks.update({remark for answer in outcome.answers for remark in answer.remarks})
         self.tracker.log(outcome.made, outcome.answers)
         if outcome.photo is not None:
             self.photo_notes.update(outcome.photo.notes)
@@ -216,6 +220,7 @@ class RunWriter:
             "weights": weights,
             "scaling": self.plan.scaling,
             "normalise": self.plan.normalise,
+            "keys": self.plan.keys,
         }
         pictures = self.draw(outcome.index, photo, outcome.answers)
         digests: dict[str, str] = {}

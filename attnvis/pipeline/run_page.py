@@ -39,6 +39,8 @@ SHOWN = (  # not repeated under "all numbers"
     "reason",
     "scaling",
     "normalise",
+    "keys",
+    "remark",
     "overlay",
     "panel",
 )

@@ -16,12 +16,28 @@ from torch import Tensor
 from attnvis.attention.grammar import divide
 from attnvis.attention.query import algebra
 from attnvis.attention.query.given import Mask, Outside, Vectors, as_corners, look_at
-from attnvis.attention.query.kinds import KINDS, QueryFunction, box, class_, exemplar, mask, point, vector
+from attnvis.attention.query.kinds import (
+    KINDS,
+    QueryFunction,
+    box,
+    class_,
+    contrast,
+    exemplar,
+    finer,
+    log_odds,
+    mask,
+    point,
+    random_class,
+    rest,
+    vector,
+)
 from attnvis.attention.query.patches import numbered
 from attnvis.attention.spec import NUMBERS, format_function, parse_function
 from attnvis.types import Features, Query
 
-__all__ = ["Question", "as_query", "build_queries", "formula", "is_vector", "parse", "prepare", "several"]
+__all__ = ["Question", "as_query", "asks_a_class", "build_queries", "formula", "is_vector", "parse", "prepare", "several"]
+
+OF_CLASSES = (class_, contrast, finer, log_odds, random_class, rest)  # what they ask hangs on the certificate
 
 # What a person may mean a query by: a text, a class's index, (x, y), (x, y, width, height), a vector
 # [D] (or a list of floats) or several [Q, D], a function of Features.
@@ -129,6 +145,16 @@ def parse(text: str) -> QueryFunction:
     neither, ValueError where its settings do not fit, and for a formula with its column.
     """
     return parse_formula(text) if algebra.is_formula(text) else parse_term(text)
+
+
+def asks_a_class(text: str) -> bool:
+    """Whether a query's text asks the classifier, alone or somewhere in a formula."""
+    try:
+        terms = [term.text for term in algebra.terms(algebra.read(text))] if algebra.is_formula(text) else [text]
+        functions = [parse_term(term) for term in terms]
+    except ValueError:  # of one's own function
+        return False
+    return any(isinstance(each, partial) and each.func in OF_CLASSES for each in functions)
 
 
 def parse_formula(text: str) -> QueryFunction:

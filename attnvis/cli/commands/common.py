@@ -86,9 +86,18 @@ def prepare(
     return decoded
 
 
-def provenance(backbone: "Backbone | Cached", preprocessing: "Preprocessing", seed: int) -> "Provenance":
-    """What every record of this command says of where its numbers come from."""
-    return replace(backbone.describe(preprocessing), seed=str(seed), command=command_line())
+def provenance(
+    backbone: "Backbone | Cached", preprocessing: "Preprocessing", seed: int, keys: str = "same"
+) -> "Provenance":
+    """What every record of this command says of where its numbers come from.
+
+    keys: as records name them; under others than the patches themselves no class score is certified.
+    """
+    described = replace(backbone.describe(preprocessing), seed=str(seed), command=command_line())
+    if keys in ("", "same"):
+        return described
+    scores = f"not promised to add up to the logit under keys={keys}; with keys=same {described.class_scores}"
+    return replace(described, class_scores=scores)
 
 
 def build_network(cfg: "DictConfig") -> "Backbone":

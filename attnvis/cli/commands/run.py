@@ -37,7 +37,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     import torch
 
     from attnvis.backbone.cache import remembered
-    from attnvis.pipeline.plan import RunPlan
+    from attnvis.pipeline.plan import RunPlan, setting_text
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.pipeline.streaming import stream
 
@@ -59,11 +59,12 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     else:
         decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
     method = make_method(backbone, network, preprocessing, paths)
+    keys_text = setting_text(plain(cfg["keys"]))
     plan = RunPlan(
         paths=paths,
         style=style,
         provenance=replace(
-            provenance(backbone, preprocessing, seed=cfg.seed), passed_over=visible(passed_over)
+            provenance(backbone, preprocessing, seed=cfg.seed, keys=keys_text), passed_over=visible(passed_over)
         ),
         config=config,
         warnings=backbone.warnings_at(preprocessing),
@@ -85,7 +86,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         )
         for outcome in progress(outcomes, len(results.left)):
             results.record(outcome)
-    print_photo_notes(results.photo_notes)
+    print_photo_notes(results.photo_notes + results.remarks)
     return print_summary(results.done, results.reasons, folder)
 
 

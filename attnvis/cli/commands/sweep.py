@@ -173,6 +173,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
 
     from attnvis.backbone.cache import remembered
     from attnvis.experiments.sweep.sending import send_job, send_recognition
+    from attnvis.pipeline.plan import setting_text
 
     paths = photos(settings["images"])
     torch.manual_seed(cfg.seed)
@@ -191,6 +192,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
     axes = {
         "backbone": backbone.name, "weights": backbone.weights, "layer": backbone.layer,
         "fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed),
+        "keys": setting_text(settings["keys"]),
     }  # fmt: skip
     job.update(axes=axes, provenance=backbone.describe().entries() | {"warnings": warnings})
     inputs = Inputs(
@@ -237,7 +239,7 @@ def scale(inputs: Inputs) -> None:
     """Every query under every scaling and normaliser."""
     from attnvis.experiments.sweep.job import GridWriter
     from attnvis.methods.settings import SettingGrid
-    from attnvis.pipeline.preparing import prepared
+    from attnvis.pipeline.preparing import prepared, prepared_keys
     from attnvis.pipeline.streaming import stream
 
     settings = inputs.settings
@@ -252,7 +254,8 @@ def scale(inputs: Inputs) -> None:
         text: prepared(function, inputs.backbone, inputs.preprocessing, photos=inputs.paths)
         for text, function in functions["queries"].items()
     }
-    grid = SettingGrid(inputs.backbone, **functions)
+    keys = prepared_keys(build(inputs.cfg, "keys"))
+    grid = SettingGrid(inputs.backbone, **functions, keys=keys)
     with GridWriter(
         inputs.job,
         grid.settings,

@@ -11,6 +11,7 @@ from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import build_network, check_logger, provenance, shout
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import note, short_path, visible
+from attnvis.cli.stages import ATTENTION
 from attnvis.cli.stopping import check_stop
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.backbone.cache import pace_book
     from attnvis.data.video import examine, frames
     from attnvis.methods.attention import AttentionMethod, steady
-    from attnvis.pipeline.plan import RunPlan
-    from attnvis.pipeline.preparing import prepared
+    from attnvis.pipeline.plan import RunPlan, setting_text
+    from attnvis.pipeline.preparing import prepared, prepared_keys
     from attnvis.pipeline.resume import PlannedPhoto
     from attnvis.pipeline.tracking import Tracker
     from attnvis.pipeline.video import as_batch, attend_frames
@@ -45,12 +46,12 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     start, stop = times_of(cfg)
     clip = examine(Path(str(cfg.clip)))
     style = build(cfg, "render")
-    query, scaling, normalise = (build(cfg, group) for group in ("query", "scaling", "normalise"))
+    query, scaling, normalise, keys = (build(cfg, group) for group in ATTENTION)
     torch.manual_seed(cfg.seed)
     backbone = build_network(cfg)
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     query = prepared(query, backbone, preprocessing)
-    method = steady(AttentionMethod(backbone, query, scaling, normalise))
+    method = steady(AttentionMethod(backbone, query, scaling, normalise, keys=prepared_keys(keys)))
     shown = (min(stop, clip.lasts) - start) / clip.lasts if clip.lasts else 0.0  # the share of the clip
     count = max(1, round(shown * clip.stored))
     supply = frames(clip, start, stop)
@@ -62,10 +63,11 @@ def video(cfg: "DictConfig", folder: Path) -> int:
         batch_size=max(1, cfg.batch_size // max(1, cfg.every)),
         book=pace_book(plain(cfg.cache), say=note),
     )
+    keys_text = setting_text(plain(cfg["keys"]))
     plan = RunPlan(
         paths=(clip.path,),
         style=style,
-        provenance=provenance(backbone, preprocessing, seed=cfg.seed),
+        provenance=provenance(backbone, preprocessing, seed=cfg.seed, keys=keys_text),
         config=plain(cfg),
         warnings=backbone.warnings_at(preprocessing),
         logger=plain(cfg.logger),

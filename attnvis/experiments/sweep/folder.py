@@ -41,6 +41,7 @@ AXES = (  # what differs between jobs; within a job: query, scaling, normalise
     "fit",
     "size",
     "seed",
+    "keys",
 )
 TEXTS = ("photo", "path", "digest", "query", "label", "scaling", "normalise")
 COUNTS = ("index", "patches", "rows", "columns", "dim")
@@ -255,5 +256,5 @@ def read_sweep(folder: Path) -> Sweep:
         if record.status == "done" and parts[-1].study != "recognition":
             tables.append(read_rows(job, record))
     # a job that an earlier version measured may lack columns
-    table = pa.concat_tables(tables, promote_options="default") if tables else SCHEMA.empty_table()
+    table = pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default")
     return Sweep(folder, plan["command"], parts, table)

@@ -213,7 +213,7 @@ def job_names(parts: Sequence[Part]) -> list[str]:
     """
     if len(parts) < 2:
         return ["" for _ in parts]
-    varied = [axis for axis in AXES if len({part.record.axes[axis] for part in parts}) > 1]
+    varied = [axis for axis in AXES if len({part.record.axes.get(axis, "") for part in parts}) > 1]
     names = [job_name(part, varied) for part in parts]
     if len(set(names)) == len(names):
         return names
@@ -221,7 +221,7 @@ def job_names(parts: Sequence[Part]) -> list[str]:
 
 
 def job_name(part: Part, axes: Sequence[str]) -> str:
-    values = part.record.axes
+    values = {axis: part.record.axes.get(axis, "") for axis in axes}  # earlier versions had fewer
     return ", ".join(values[axis] if axis == "backbone" else f"{axis} {values[axis]}" for axis in axes)
 
 

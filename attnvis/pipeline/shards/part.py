@@ -80,6 +80,7 @@ class ShardTask:
     warnings: tuple[str, ...] = ()
     keep_maps: bool = True
     overlays: str = "sample"
+    keys: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,12 @@ class PartWriter:
                 file = self.open(stack, f"overlays/{stem}.tar")
                 self.tar = stack.enter_context(tarfile.open(file, "w", format=tarfile.PAX_FORMAT))
             self.drawer = PhotoDrawer(
-                self.scratch, task.style, task.provenance, task.scaling, warnings=task.warnings
+                self.scratch,
+                task.style,
+                task.provenance,
+                task.scaling,
+                warnings=task.warnings,
+                keys=task.keys,
             )
             self.stack = stack.pop_all()
         return self
@@ -204,6 +210,7 @@ class PartWriter:
             "weights": task.provenance.weights,
             "scaling": task.scaling,
             "normalise": task.normalise,
+            "keys": task.keys,
         }
         if task.keep_maps:
             row["map"] = f"maps/{self.shard.stem}.parquet"
