@@ -149,6 +149,7 @@ class Explanation:
             lines=self.lines(),
             mark=self.answer.mark,
             placement=self.answer.placement,
+            plots=drawing.attended_plots(self.answer),
         )
 
     @property
@@ -161,6 +162,7 @@ class Explanation:
         if self.answer.class_score:
             yield "this class", self.answer.class_score
         yield from drawing.class_lines(self.predicted)
+        yield from drawing.attended_lines(self.answer.attended)
         yield "scaling", drawing.scaling_text(self.scaling)
         yield "backbone", self.backbone
         yield from drawing.number_lines(self.answer)
