@@ -11,6 +11,7 @@ from attnvis.cli.commands import (
     status,
     sweep,
     video,
+    why,
 )
 
 __all__ = ["COMMANDS"]
@@ -22,6 +23,7 @@ COMMANDS = {
         sweep.COMMAND,
         evaluate.COMMAND,
         explore.COMMAND,
+        why.COMMAND,
         redraw.COMMAND,
         status.COMMAND,
         cache.COMMAND,
