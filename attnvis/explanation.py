@@ -1,7 +1,7 @@
 """Where a network looks on one photo when asked one thing: a frozen value, its pictures, its files."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
@@ -18,6 +18,7 @@ from attnvis.files import write_bytes
 from attnvis.methods.answer import Answer
 from attnvis.pipeline import drawing
 from attnvis.pipeline.maps import write_maps
+from attnvis.pipeline.why import Why, add_favourites, why
 from attnvis.render import overlays, panels, prints
 from attnvis.render.html import data_uri
 from attnvis.types import Attention, ClassScore, Photo
@@ -117,6 +118,28 @@ class Explanation:
         cells = self.answer.cells
         return float(np.fmin.reduce(cells, None)), float(np.fmax.reduce(cells, None))
 
+    def why(
+        self,
+        row: int | None = None,
+        column: int | None = None,
+        channels: int = 6,
+        among: Sequence["Explanation"] = (),
+        favourites: int = 3,
+    ) -> Why:
+        """Why a patch has its weight: |q| |k| cos, and what each channel adds; the hottest without a place.
+
+        `print` it, `.picture()` it, `.to_json()` it.  among: other photos' explanations by the same network,
+        in which the channels' other patches are sought.  Raises ValueError for a place that is not on the
+        grid, for half of one, and for a query whose keys are not the patches themselves.
+        """
+        if (row is None) != (column is None):
+            raise ValueError("a patch has a row and a column; give both, or none for the hottest patch")
+        cell = None if row is None or column is None else (row, column)
+        reason = why(self.photo, self.answer, cell, channels=channels, favourites=favourites)
+        encoded = {other.photo.name: other for other in among if other.origin is not None}
+        others = [(other.photo, other.origin.layers) for other in encoded.values() if other.origin]
+        return add_favourites(reason, others, favourites=favourites)
+
     # Pictures
 
     def heatmap(self, **style: Any) -> Picture:
@@ -153,6 +176,7 @@ class Explanation:
             lines=self.lines(),
             mark=self.answer.mark,
             placement=self.answer.placement,
+            plots=drawing.attended_plots(self.answer),
         )
 
     @property
@@ -165,6 +189,7 @@ class Explanation:
         if self.answer.class_score:
             yield "this class", self.answer.class_score
         yield from drawing.class_lines(self.predicted)
+        yield from drawing.attended_lines(self.answer.attended)
         if self.scaling:
             yield "scaling", drawing.scaling_text(self.scaling)
         if self.keys != "same":

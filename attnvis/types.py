@@ -329,6 +329,17 @@ class Head:
         """The logits that these scores stand for."""
         return scores.mean(1) + constants
 
+    def before_mean(self, tokens: Float[Tensor, "*any N D"]) -> Float[Tensor, "*any N P"] | None:
+        """What the classifier takes the mean of, of each patch: logits = after_mean(mean_i before_mean(v_i)).
+
+        None where it takes no mean.
+        """
+        return None
+
+    def after_mean(self, means: Float[Tensor, "*any P"]) -> Float[Tensor, "*any C"]:
+        """The logits of such a mean, or of another one: a weighted mean, that of some of the patches."""
+        return means
+
     def category(self, index: int) -> str:
         return self.categories[index] if index < len(self.categories) else f"class {index}"
 

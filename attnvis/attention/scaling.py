@@ -33,6 +33,9 @@ __all__ = [
 
 Logits = Float[Tensor, "B Q N"]
 
+# tau / std of the scores, from nearly one-hot to nearly flat: 2^-7 ... 2^7
+TEMPERATURES = tuple(2.0 ** (power / 4) for power in range(-28, 29))
+
 
 def none(scores: Scores) -> Logits:
     """z = s."""
@@ -207,6 +210,17 @@ def positive(name: str, number: float) -> float:
 def median(values: Logits) -> Float[Tensor, "B Q 1"]:
     """An even count takes the mean of the two in the middle (torch.median takes the lower)."""
     return values.quantile(0.5, dim=-1, keepdim=True)
+
+
+def heated(products: Logits) -> Float[Tensor, "B Q T N"]:
+    """softmax(s / (tau std s)) for every tau of TEMPERATURES, in float64; uniform for flat scores."""
+    centred = products.double() - products.double().mean(-1, keepdim=True)
+    spread = centred.std(-1, correction=0, keepdim=True)
+    standard = torch.where(
+        spread > rounding_noise(products), centred / spread.clamp_min(1e-300), 0.0
+    ).unsqueeze(-2)
+    tau = torch.tensor(TEMPERATURES, dtype=torch.float64, device=products.device)
+    return (standard / tau.unsqueeze(-1)).softmax(-1)
 
 
 def rounding_noise(values: Logits) -> Float[Tensor, "B Q 1"]:

@@ -59,6 +59,9 @@ class Linear(Head):
     def rows(self, maps: Float[Tensor, "1 D h w"]) -> Float[Tensor, "C D"]:
         return self.weight.to(maps)
 
+    def before_mean(self, tokens: Float[Tensor, "*any N D"]) -> Float[Tensor, "*any N C"]:
+        return self(tokens)  # each patch's own logits: their mean is the mean patch's
+
     def __call__(self, tokens: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
         return tokens @ self.weight.to(tokens).T + self.bias.to(tokens)
 
@@ -82,11 +85,17 @@ class FrozenNorm(Head):
     kind = "layer_norm"
 
     def logits(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C"]:
-        mean = maps.flatten(2).mean(2)
+        return self.after_mean(maps.flatten(2).mean(2))
+
+    def before_mean(self, tokens: Float[Tensor, "*any N D"]) -> Float[Tensor, "*any N D"]:
+        return tokens
+
+    def after_mean(self, means: Float[Tensor, "*any D"]) -> Float[Tensor, "*any C"]:
+        """With the norm's divisor of this very mean."""
         normed = nn.functional.layer_norm(
-            mean, mean.shape[1:], self.scale.to(maps), self.shift.to(maps), self.eps
+            means, means.shape[-1:], self.scale.to(means), self.shift.to(means), self.eps
         )
-        return normed @ self.weight.to(maps).T + self.bias.to(maps)
+        return normed @ self.weight.to(means).T + self.bias.to(means)
 
     def ask(
         self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"] | Float[Tensor, "B C"]
@@ -117,7 +126,10 @@ class Gated(Head):
     kind = "conv_relu"
 
     def logits(self, maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C"]:
-        return (maps.flatten(2).mT @ self.weight.to(maps).T + self.bias.to(maps)).relu().mean(1)
+        return self.before_mean(maps.flatten(2).mT).mean(1)
+
+    def before_mean(self, tokens: Float[Tensor, "*any N D"]) -> Float[Tensor, "*any N C"]:
+        return (tokens @ self.weight.to(tokens).T + self.bias.to(tokens)).relu()
 
     def ask(
         self, maps: Float[Tensor, "B D h w"], classes: Int[Tensor, " B"] | Float[Tensor, "B C"]

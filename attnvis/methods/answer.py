@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -12,7 +12,17 @@ from attnvis.geometry import to_pixels
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
 from attnvis.types import Attention, Batch, Box, ClassScore, Features, PhotoError, Placement, percent
 
-__all__ = ["Answer", "Method", "Stability", "predictions", "require_finite", "require_finite_classes"]
+__all__ = [
+    "AlongCells",
+    "Answer",
+    "Attended",
+    "Method",
+    "Pooled",
+    "Stability",
+    "predictions",
+    "require_finite",
+    "require_finite_classes",
+]
 
 UNLIKELY = 0.01  # probability: a class below it is drawn all the same, and the answer warns of it
 # |correlation| of scores and norms.  On 200 photos, with EfficientNet-Lite0 and with MobileNetV2 (python
@@ -30,6 +40,46 @@ class Stability:
     spread: float  # of log2 of times uniform over the maps, standard deviation, the mean over the photo
     mean_map: Float[np.ndarray, "h w"] | None = None  # times uniform, geometric mean; None: read from a file
     spread_map: Float[np.ndarray, "h w"] | None = None
+
+
+NAN = float("nan")
+NO_CURVE = np.empty(0, np.float32)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """What the classifier says of one mean of the patches; NaN and "" where there is none."""
+
+    name: str = ""  # of the likeliest class
+    probability: float = NAN  # of that class
+    logit: float = NAN  # of the class that is watched
+    margin: float = NAN  # that logit less the best other class's: above 0 it is the likeliest
+
+
+@dataclass(frozen=True, eq=False)
+class AlongCells:
+    """A class's probability while the mean is of ever more or ever fewer cells, and the area under it."""
+
+    area: float = NAN
+    curve: Float[np.ndarray, " N"] = field(default_factory=lambda: NO_CURVE)
+
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """What the classifier says where it reads the context in place of the mean patch (V' in place of V)."""
+
+    name: str = ""  # of the class that is watched: the one asked for, else the photo's likeliest
+    whole: Pooled = Pooled()  # of the mean patch, as the network has it
+    inside: Pooled = Pooled()  # of the context, sum_i a_i v_i
+    outside: Pooled = Pooled()  # of its complement, the mean by (1 - a_i) / (N - 1)
+    insertion: AlongCells = AlongCells()  # the hottest cell alone first, at last all
+    deletion: AlongCells = AlongCells()  # all first, at last the coldest cell alone
+    # along the temperature, tau / std of the scores, under softmax: the class that is watched
+    temperatures: tuple[float, ...] = ()
+    probabilities: Float[np.ndarray, " T"] = field(default_factory=lambda: NO_CURVE)
+    logits: Float[np.ndarray, " T"] = field(default_factory=lambda: NO_CURVE)
+    margins: Float[np.ndarray, " T"] = field(default_factory=lambda: NO_CURVE)
+    reason: str = ""  # why nothing is known
 
 
 CHANGED = {"mirror": "in the mirror", "shift": "shifted by a few pixels", "size": "at another size"}
@@ -57,6 +107,7 @@ class Answer:
     p_value: float | None = None  # of a class query: how often a random class's hottest patch is as hot
     stability: Stability | None = None  # where it was asked for
     remarks: tuple[str, ...] = ()  # of the question and its keys, in sentences: among the warnings
+    attended: Attended | None = None  # likewise
     # the network's likeliest classes on this photo, with probabilities
     predicted: tuple[tuple[str, float], ...] = ()
 

@@ -21,6 +21,7 @@ from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
 from attnvis.attention.sensitivity import sensitivity
 from attnvis.methods.answer import Answer, predictions, require_finite, require_finite_classes
+from attnvis.methods.attended import Classifier, attended_by
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Batch, Features, Query, Scores
 
@@ -43,6 +44,7 @@ class AttentionMethod:
     normalise: Normalise = normalisers.softmax
     random_classes: int = 0  # random classes that the map of a class is compared with; 0: it is not
     keys: KeyFunction = key_functions.same
+    attended: bool = False  # whether the classifier is asked about the context and its complement
 
     def __post_init__(self) -> None:
         """Raises ValueError for p values of other keys than the patches."""
@@ -95,24 +97,32 @@ class AttentionMethod:
         remarks = self.remarks(layer, scores)
         for photo, placement in enumerate(features.placements):
             answers = []
+            classifier = Classifier.of(features, photo) if self.attended else None
             weights, vectors = attention.weights[photo].unbind(), query_vectors[photo].unbind()
             for number, (query, column) in enumerate(asked):
                 margin = None if query.sign_margin is None else float(query.sign_margin[photo, column])
+                class_score = query.classes[photo][column] if query.classes else None
+                of_photo = attentions[photo][number]
+                pooled = None
+                if self.attended:
+                    watched = None if class_score is None else class_score.index
+                    pooled = attended_by(classifier, of_photo, watched)
                 answer = Answer(
                     query=query.text,
                     label=query.labels[photo][column] + ending,
                     weights=weights[number],
                     placement=placement,
                     diagnostics=numbers[photo][number],
-                    attention=attentions[photo][number],
+                    attention=of_photo,
                     vector=vectors[number],
                     mark=query.marks[column] if query.marks else None,
                     layer=features.layer,
-                    class_score=query.classes[photo][column] if query.classes else None,
+                    class_score=class_score,
                     sign_margin=margin,
                     p_value=chances[photo][number] if chances else None,
                     remarks=remarks[photo][number],
                     predicted=predicted[photo],
+                    attended=pooled,
                 )
                 answers.append(answer)
             yield answers

@@ -21,6 +21,7 @@ from attnvis.attention.key_space import asked_layers
 from attnvis.attention.keys import KeyFunction
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
+from attnvis.attention.scaling import TEMPERATURES
 from attnvis.attention.sensitivity import sensitivity_of_settings
 from attnvis.lazy import kept_property
 from attnvis.methods.answer import require_finite, require_finite_classes
@@ -30,7 +31,6 @@ from attnvis.types import Batch, Box, Features, Placement, Query, Scores
 
 __all__ = ["GAPS", "RANKS", "TEMPERATURES", "BatchResult", "PhotoResult", "SettingGrid"]
 
-TEMPERATURES = tuple(2.0 ** (power / 4) for power in range(-28, 29))  # tau / std of the scores: 2^-7 ... 2^7
 RANKS = 48  # points of a rank-weight curve, from the hottest patch to the coldest
 GAPS = (-6.0, 6.0, 72)  # log10 of the difference of two logits: from, to, bins
 PAIRS = 512  # pairs of patches per photo and query, drawn once
@@ -167,13 +167,8 @@ class BatchResult:
         The gradient is that of the weights with respect to the scores, in units of 1 / std(s): ||diag(a)
         - a a^T|| * std(s) / tau.
         """
-        centred = self.scores.double() - self.scores.double().mean(-1, keepdim=True)
-        spread = centred.std(-1, correction=0, keepdim=True)
-        standard = torch.where(
-            spread > scalings.rounding_noise(self.scores), centred / spread.clamp_min(1e-300), 0.0
-        ).unsqueeze(-2)
+        weights = scalings.heated(self.scores)  # [B, Q, T, N]
         tau = torch.tensor(TEMPERATURES, dtype=torch.float64)
-        weights = (standard / tau.unsqueeze(-1)).softmax(-1)  # [B, Q, T, N]
         perplexity = torch.special.entr(weights).sum(-1).exp()
         jacobian = NormaliserJacobian(weights, shares=weights)
         return perplexity / self.scores.shape[-1], frobenius_norm(jacobian) / tau

@@ -187,10 +187,16 @@ def cells_in_order(values: Float[Tensor, "M N"], evidence: Evidence) -> Float[Te
 def mean_probability(
     means: Float[Tensor, "M N C"], values: Float[Tensor, "M N"], evidence: Evidence
 ) -> Float[Tensor, " M"]:
-    """The trapezoid's area over the share of cells; of one cell its probability."""
+    """The area under the probability, over the share of cells."""
     likely = (means + evidence.constants.double()).softmax(-1)[..., evidence.target]
-    area = likely[:, 0] if likely.shape[1] == 1 else torch.trapezoid(likely) / (likely.shape[1] - 1)
-    return area.where(~values.isnan().any(1), math.nan)
+    return area_over_cells(likely).where(~values.isnan().any(1), math.nan)
+
+
+def area_over_cells(likely: Float[Tensor, "*any N"]) -> Float[Tensor, "*any"]:
+    """The trapezoid's area under a curve with a value for each number of cells; of one cell that value."""
+    if likely.shape[-1] == 1:
+        return likely[..., 0]
+    return torch.trapezoid(likely) / (likely.shape[-1] - 1)
 
 
 # ------------------------------------------------------------------------------------------ perturbed images

@@ -1,6 +1,7 @@
 """A photo and its answers in, overlays and panels in the run's folder out; what a panel says beside them."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,22 @@ from jaxtyping import UInt8
 from attnvis.attention.query.language import asks_a_class
 from attnvis.data.decoding import full_pixels
 from attnvis.files import save, slug, unique
-from attnvis.methods.answer import Answer
+from attnvis.methods.answer import Answer, Attended
 from attnvis.render import overlays, panels
+from attnvis.render.curves import COLOURS, Curve, Plot
 from attnvis.render.thumbnail import Thumbnail, thumbnail_of_file
 from attnvis.types import Box, Photo, Provenance, percent
 
-__all__ = ["PhotoDrawer", "Pictures", "class_lines", "noun_of", "number_lines", "scaling_text"]
+__all__ = [
+    "PhotoDrawer",
+    "Pictures",
+    "attended_lines",
+    "attended_plots",
+    "class_lines",
+    "noun_of",
+    "number_lines",
+    "scaling_text",
+]
 
 Line = tuple[str, object]  # a name and what stands behind it
 
@@ -65,6 +76,7 @@ class PhotoDrawer:
                     field=answer.field,
                     placement=answer.placement,
                     noun=noun_of(self.scaling),
+                    plots=attended_plots(answer),
                 )
                 digests[paths["panel"]] = self.save(paths["panel"], self.encode(panel))
             # of the file, as a run that goes on makes it: the page is the same
@@ -91,6 +103,7 @@ class PhotoDrawer:
         if answer.p_value is not None:
             yield "as hot by chance", f"p = {answer.p_value:.2g}, beside random classes"
         yield from class_lines(answer.predicted, off_size=bool(self.provenance.class_size))
+        yield from attended_lines(answer.attended)
         if self.scaling:
             yield "scaling", scaling_text(self.scaling)
         if self.keys not in ("", "same"):
@@ -148,6 +161,71 @@ def class_lines(predicted: Sequence[tuple[str, float]], off_size: bool = False) 
     if predicted:
         classes = ", ".join(f"{name} {percent(probability)}" for name, probability in predicted[:3])
         yield "predicted", classes + (" (off its size)" if off_size else "")
+
+
+def attended_lines(attended: Attended | None) -> Iterator[Line]:
+    """What the classifier says of the context, of its complement and of all patches."""
+    if attended is None:
+        return
+    if attended.reason:
+        yield "attended", attended.reason
+        return
+    for name, pooled in (("attended", attended.inside), ("the rest", attended.outside)):
+        chance = "" if math.isnan(pooled.probability) else f" {percent(pooled.probability)}"
+        yield name, f"{pooled.name or 'none'}{chance}"
+    means = {"attended": attended.inside, "the rest": attended.outside, "all": attended.whole}
+    margins = ", ".join(f"{name} {pooled.margin:+.2f}" for name, pooled in means.items())
+    yield "margin", f"of {attended.name}: {margins}"
+    areas = f"insertion {attended.insertion.area:.2f}, deletion {attended.deletion.area:.2f}"
+    yield "cells", f"{areas} (probability of {attended.name})"
+
+
+def attended_plots(answer: Answer) -> tuple[Plot, ...]:
+    """Probability and margin along the temperature, the probability over the cells; () where not known."""
+    attended = answer.attended
+    if attended is None or attended.reason:
+        return ()
+    first, second, third = COLOURS
+    steps = np.log2(np.asarray(attended.temperatures))
+    # where the map itself stands: the spread of its logits is 1 / tau
+    spread = answer.diagnostics.get("sigma_eff", 0.0)
+    place = None
+    if spread > 0 and math.isfinite(spread):
+        place = float((-math.log2(spread) - steps[0]) / (steps[-1] - steps[0]))
+    ends = ("sharp", "flat")
+    dotted = "" if place is None or not 0 <= place <= 1 else "; dotted: this map"
+    whole = attended.whole
+    is_watched = whole.name == attended.name
+    levels = (Curve("all patches", np.array([whole.probability]), third),) if is_watched else ()
+    margins = np.concatenate([attended.margins, [whole.margin, 0.0]])
+    low, high = float(np.nanmin(margins)), float(np.nanmax(margins))
+    room = 0.05 * (high - low) or 1.0
+    return (
+        Plot(
+            f"probability of {attended.name}{dotted}",
+            (Curve("attended", attended.probabilities, first), *levels),
+            ends,
+            place=place,
+        ),
+        Plot(
+            "margin to the next class",
+            (
+                Curve("attended", attended.margins, first),
+                Curve("all patches", np.array([whole.margin]), third),
+            ),
+            ends,
+            limits=(low - room, high + room),
+            place=place,
+        ),
+        Plot(
+            "probability over the patches",
+            (
+                Curve("hottest put in", attended.insertion.curve, first),
+                Curve("hottest taken out", attended.deletion.curve, second),
+            ),
+            ("none", "all"),
+        ),
+    )
 
 
 def number_lines(answer: Answer) -> Iterator[Line]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from attnvis.backbone.tensor_file import UNREADABLE, read_tensors, tensors_digest
 from attnvis.data.reading import MOST_PIXELS
 from attnvis.geometry import as_placement, visible_cells
-from attnvis.methods.answer import Answer, Stability
+from attnvis.methods.answer import AlongCells, Answer, Attended, Pooled, Stability
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Box, ClassScore, Photo, Placement
 
@@ -44,6 +44,8 @@ def write_maps(photo: Photo, answers: Sequence[Answer], weights: str = "") -> by
             arrays[f"{stage}.{number}"] = as_array(tensor.reshape(answer.placement.grid))
         if answer.vector is not None:
             arrays[f"query.{number}"] = as_array(answer.vector)
+        if answer.attended is not None:
+            arrays |= attended_arrays(answer.attended, number)
     metadata: dict[str, Any] = {
         "weights": weights,  # "random" must not be forgotten
         "photo": {"name": photo.name, "digest": photo.digest},
@@ -65,7 +67,8 @@ def as_array(tensor: Tensor) -> np.ndarray:
 
 def described(answer: Answer) -> dict[str, Any]:
     """What is known of an answer beside its numbers."""
-    return {
+    attended = {} if answer.attended is None else {"attended": attended_entry(answer.attended)}
+    return attended | {
         "query": answer.query,
         "label": answer.label,
         "layer": answer.layer,
@@ -192,6 +195,61 @@ def checked_stability(entry: Mapping[str, Any] | None) -> Stability | None:
     return Stability(worst, change, spread)
 
 
+CELLS = ("insertion", "deletion")
+HEATED = ("temperatures", "probabilities", "logits", "margins")
+MEANS = ("whole", "inside", "outside")
+PARTS = ("probability", "logit", "margin")
+
+
+def attended_arrays(attended: Attended, number: int) -> dict[str, np.ndarray]:
+    """Its curves: over the cells [2, N], along the temperature [4, T]."""
+    if attended.reason:
+        return {}
+    cells = np.stack([getattr(attended, name).curve for name in CELLS])
+    heated = np.stack([np.asarray(getattr(attended, name), np.float32) for name in HEATED])
+    return {f"cells.{number}": cells, f"heated.{number}": heated}
+
+
+def attended_entry(attended: Attended) -> dict[str, Any]:
+    """Its names and numbers; NaN, which JSON does not have, is null."""
+    means = {name: known(asdict(getattr(attended, name))) for name in MEANS}
+    areas = known({name: getattr(attended, name).area for name in CELLS})
+    return {"name": attended.name, "reason": attended.reason, **means, **areas}
+
+
+def known(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if value != value else value for name, value in entry.items()}
+
+
+def checked_attended(
+    entry: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], number: int
+) -> Attended | None:
+    """Raises ValueError, TypeError or KeyError for what is none."""
+    if entry is None:
+        return None
+    texts = (entry["name"], entry["reason"], *(entry[name]["name"] for name in MEANS))
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("its attended classes have no names")
+    if entry["reason"]:
+        return Attended(reason=entry["reason"])
+    cells, heated = (tensors[f"{name}.{number}"].numpy() for name in ("cells", "heated"))
+    if cells.ndim != 2 or heated.ndim != 2 or (len(cells), len(heated)) != (len(CELLS), len(HEATED)):
+        raise ValueError("its curves are none")
+
+    def as_number(value: Any) -> float:
+        return math.nan if value is None else float(value)
+
+    means: dict[str, Any] = {
+        name: Pooled(entry[name]["name"], *(as_number(entry[name][key]) for key in PARTS)) for name in MEANS
+    }
+    curves: dict[str, Any] = {
+        name: AlongCells(as_number(entry[name]), curve) for name, curve in zip(CELLS, cells, strict=True)
+    }
+    along: dict[str, Any] = dict(zip(HEATED, heated, strict=True))
+    along["temperatures"] = tuple(heated[0].tolist())
+    return Attended(entry["name"], **means, **curves, **along)
+
+
 def checked_score(record: Mapping[str, Any] | None) -> ClassScore | None:
     """What an answer says of its class; maps of before version 0.2 say nothing.
 
@@ -254,5 +312,6 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
         p_value=checked_margin(entry.get("p_value")),
         stability=checked_stability(entry.get("stability")),
         remarks=tuple(map(str, entry.get("remarks", ()))),
+        attended=checked_attended(entry.get("attended"), tensors, number),
         predicted=tuple((str(name), float(chance)) for name, chance in entry.get("predicted", ())),
     )

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from attnvis.files import check_regular, file_digest, naming, open_new, part_name, whole_file
 from attnvis.json_files import json_digest
-from attnvis.methods.answer import Answer
+from attnvis.methods.answer import Answer, Attended
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.types import ClassScore
 
@@ -30,7 +30,18 @@ __all__ = [
 
 CLASS = ("class_index", "class_probability", "class_logit", "class_rank")  # of the class that was asked for
 STABILITY = ("worst_correlation", "spread")  # of the maps of the changed photos
-LATER = ("p_value", *STABILITY, "keys", "remark")  # columns that rows of earlier versions have not
+ATTENDED = (  # of the class that is watched, and what is the likeliest
+    *("whole_logit", "whole_margin"),
+    *("attended_probability", "attended_logit", "attended_margin"),
+    *("complement_probability", "complement_logit", "complement_margin"),
+    *("latent_insertion", "latent_deletion"),
+)
+ATTENDED_CLASSES = ("watched_class", "attended_class", "complement_class")
+LATER = (
+    *("p_value", *STABILITY, "keys", "remark"),
+    *ATTENDED_CLASSES,
+    *ATTENDED,
+)  # columns that rows of earlier versions have not
 FILES = ("map", "overlay", "panel")
 NUMBERS = (
     *("index", "height", "width", "patches", "rows", "columns", "probability"),
@@ -38,6 +49,7 @@ NUMBERS = (
     "sign_margin",
     "p_value",
     *STABILITY,
+    *ATTENDED,
     *DESCRIPTIONS,
 )
 EVERY = ("height", "width", "patches", "rows", "columns", "perplexity", "max_times_uniform")
@@ -49,6 +61,8 @@ COLUMNS = (
     "sign_margin",
     "p_value",
     *STABILITY,
+    *ATTENDED_CLASSES,
+    *ATTENDED,
     *DESCRIPTIONS,
     *FILES,
     "seal",
@@ -79,7 +93,24 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         row["remark"] = "; ".join(answer.remarks)
     if answer.stability is not None:
         row |= dict(zip(STABILITY, (answer.stability.worst, answer.stability.spread), strict=True))
+    if answer.attended is not None:
+        row |= attended_columns(answer.attended)
     return answer.diagnostics | row
+
+
+def attended_columns(attended: Attended) -> dict[str, float | str]:
+    """What the classifier says of the context and its complement; NaN and "" where that is not known."""
+    means = {"whole": attended.whole, "attended": attended.inside, "complement": attended.outside}
+    numbers = {
+        f"{name}_{number}": getattr(pooled, number)
+        for name, pooled in means.items()
+        for number in ("probability", "logit", "margin")
+    }
+    names = (attended.name, attended.inside.name, attended.outside.name)
+    areas = {"latent_insertion": attended.insertion.area, "latent_deletion": attended.deletion.area}
+    return dict(zip(ATTENDED_CLASSES, names, strict=True)) | {
+        name: value for name, value in (numbers | areas).items() if name in ATTENDED
+    }
 
 
 def class_columns(score: ClassScore) -> dict[str, int | float]:

@@ -82,7 +82,7 @@ class StableMethod:
 
     def __call__(self, batch: Batch) -> list[list[Answer]]:
         answers = self.method(batch)
-        method = replace(self.method, random_classes=0)  # one p value is enough
+        method = replace(self.method, random_classes=0, attended=False)  # once is enough
         names = [name for name in self.changes if name != "size" or self.how.sides != "fixed"]
         others = {name: method.answer(CHANGES[name](method, batch, self.how)) for name in names}
         return [

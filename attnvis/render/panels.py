@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from attnvis.render.curves import Plot, draw_plots
 from attnvis.render.lettering import (
     ALARM,
     ALARM_PAPER,
@@ -192,11 +193,12 @@ def panel(
     field: Box | None = None,
     placement: Placement | None = None,
     noun: str = "attention",
+    plots: Sequence[Plot] = (),
 ) -> Picture:
     """Photo | heatmap | overlay with the colour bar and what is known about them.
 
     `lines` are (name, value); one that is named "warning" becomes a banner.  `noun`: what the map is one
-    of.  The other arguments are those of `overlay`.
+    of; `plots`: at most three, at the end.  The other arguments are those of `overlay`.
     """
     size = size or photo.shape[:2]
     style = replace(style, longest=None)
@@ -235,6 +237,7 @@ def panel(
             blank(GAP, width),
             indented(bar, width),
             fact_sheet(facts, lefts, column=column, width=width),
+            *([blank(10, width), draw_plots(plots, lefts, column=column, width=width)] if plots else []),
             blank(MARGIN // 2, width),
         ]
     )

@@ -12,6 +12,7 @@ from attnvis.cli.commands import (
     status,
     sweep,
     video,
+    why,
 )
 
 __all__ = ["COMMANDS"]
@@ -23,6 +24,7 @@ COMMANDS = {
         sweep.COMMAND,
         evaluate.COMMAND,
         explore.COMMAND,
+        why.COMMAND,
         redraw.COMMAND,
         export.COMMAND,
         status.COMMAND,

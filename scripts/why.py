@@ -1,0 +1,6 @@
+"""Why a patch lit up, channel by channel.  The same door as `attnvis why`."""
+
+from attnvis.cli import main
+
+if __name__ == "__main__":
+    main("why")
