@@ -7,6 +7,7 @@ Files come first: a dead network costs nothing.
          plan.json      every photo, what each is to leave         overlays/  the bare pictures
          records.csv    a row per photo and query                  panels/    the pictures for people
          .hydra/        what was typed                             index.html all of it
+         thumbnails/    photos and heatmaps that the page shows    explorers/ of the first photos
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from typing import Any
 from attnvis.files import file_digest, is_whole, locked, naming, save, slug, unique
 from attnvis.json_files import read_json, write_json
 from attnvis.methods.answer import Answer
-from attnvis.pipeline.drawing import PhotoDrawer, Pictures, noun_of
+from attnvis.pipeline.drawing import HEATMAPS, PHOTOS, PhotoDrawer, Pictures, noun_of
 from attnvis.pipeline.logger import LoggerSettings, new_id, read_logger
 from attnvis.pipeline.maps import map_photo, write_maps
 from attnvis.pipeline.photo_tracking import PhotoTracker
@@ -47,7 +48,7 @@ from attnvis.types import Photo, PhotoError, Provenance
 __all__ = ["RunWriter"]
 
 FILES = ("run.json", "plan.json", "records.csv", "index.html")  # of a folder
-FOLDERS = ("maps", "overlays", "panels", "wandb")
+FOLDERS = ("maps", "overlays", "panels", "thumbnails", "explorers", "wandb")
 
 
 class RunWriter:
@@ -87,7 +88,7 @@ class RunWriter:
                 self.remove_files(finished)
             # What is no longer true goes first: the plan may name what it is to be made from anew.
             self.rows, self.table = open_records(folder / "records.csv", after=finished)
-            self.page = RunPage(folder, self.thumbnails)
+            self.page = RunPage(folder, self.thumbnails, self.stems)
             self.promise.write(folder)
             write_json(folder, "run.json", record)
             settings = plan.provenance.entries() | {"versions": record["versions"]} | dict(plan.config)
@@ -137,13 +138,16 @@ class RunWriter:
 
         Raises ValueError where a folder has the name of one.
         """
-        require_own_files(self.folder, folders=["maps", "overlays", "panels"])
+        require_own_files(self.folder, folders=["maps", "overlays", "panels", PHOTOS, HEATMAPS, "explorers"])
         for index in self.left:
             remove_file(self.folder, f"maps/{self.stems[index]}.safetensors")
+            remove_file(self.folder, f"{PHOTOS}/{self.stems[index]}.jpg")
+            remove_file(self.folder, f"explorers/{self.stems[index]}.html")
         stems = tuple(f"{self.stems[index]}." for index in self.left)
         rows = rows_by_photo(self.folder / "records.csv", len(self.stems)) if finished else {}
         kept = {row[kind] for index in finished for row in rows[index] for kind in ("overlay", "panel")}
-        for kind in ("overlays", "panels"):
+        kept |= {f"{HEATMAPS}/{Path(name).stem}.jpg" for name in kept}
+        for kind in ("overlays", "panels", HEATMAPS):
             for path in (self.folder / kind).glob("*"):
                 name = f"{kind}/{path.name}"
                 if path.name.startswith(stems) and name not in kept:
@@ -233,8 +237,14 @@ class RunWriter:
 
     def draw(self, number: int, photo: Photo, answers: Sequence[Answer]) -> list[Pictures]:
         """The pictures of the outcome with this number; what may become a card of the page also small."""
-        stem = self.stems[self.left[number]]
-        pictures = self.drawer.draw(stem, photo, answers, thumbnails=CARDS - number * len(answers))
+        index = self.left[number]
+        pictures = self.drawer.draw(
+            self.stems[index],
+            photo,
+            answers,
+            thumbnails=CARDS - number * len(answers),
+            views=index * len(answers) < CARDS,
+        )
         for picture in pictures:
             if picture.thumbnail is not None:
                 self.thumbnails[picture.paths["overlay"]] = picture.thumbnail
