@@ -13,14 +13,16 @@ Files come first: a dead network costs nothing.
 import contextlib
 import hashlib
 import json
+from calendar import month_name
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from attnvis.files import file_digest, is_whole, locked, naming, save, slug, unique
+from attnvis.files import file_digest, is_whole, locked, naming, own_path, save, slug, unique
 from attnvis.json_files import read_json, write_json
 from attnvis.methods.answer import Answer
 from attnvis.pipeline.drawing import HEATMAPS, PHOTOS, PhotoDrawer, Pictures, noun_of
@@ -39,7 +41,7 @@ from attnvis.pipeline.records import (
     sort_records,
 )
 from attnvis.pipeline.resume import FolderPlan, differing, remove_file, require_own_files
-from attnvis.pipeline.run_page import CARDS, RunPage
+from attnvis.pipeline.run_page import CARDS, EXPLORERS, RunPage
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays, panels
 from attnvis.render.thumbnail import Thumbnail
@@ -80,7 +82,8 @@ class RunWriter:
             if finished:
                 self.left = [index for index in self.left if index not in finished]
             self.done = len(finished)
-            record = plan.record()
+            record = plan.record() | {"date": begun_at(folder if resume else None)}
+            self.date = record["date"]
             log = logged_as(logger, earlier)
             if log:
                 record["wandb"] = log
@@ -171,6 +174,7 @@ class RunWriter:
         finally:
             self.page.close()
             self.lock.close()
+            self.tracker.explorers = self.explorers()
             self.tracker.__exit__(kind, error, trace)
 
     def record(self, outcome: Outcome[Answer]) -> None:
@@ -186,6 +190,22 @@ class RunWriter:
         if outcome.photo is not None:
             self.photo_notes.update(outcome.photo.notes)
         self.done += 1
+
+    def place(self, outcome: Outcome[Answer]) -> int:
+        """Which photo of the run it is about, from 0 on."""
+        return self.left[outcome.index]
+
+    def explorer_path(self, outcome: Outcome[Answer]) -> Path:
+        """Where an explorer of its photo goes; one that lies there is on the page.
+
+        Raises ValueError and OSError as `own_path` does.
+        """
+        return own_path(self.folder, f"{EXPLORERS}/{self.stems[self.place(outcome)]}.html")
+
+    def explorers(self) -> dict[int, Path]:
+        """Those that lie in the folder, by the places of their photos."""
+        paths = {index: self.folder / f"{EXPLORERS}/{stem}.html" for index, stem in enumerate(self.stems)}
+        return {index: path for index, path in paths.items() if path.is_file()}
 
     def expect(self, index: int, rows: int) -> None:
         """The plan says how many rows a photo has before the first of them is written."""
@@ -265,6 +285,7 @@ class RunWriter:
             warnings=plan.warnings,
             colour_bar=overlays.encode(panels.colour_bar(plan.style, noun=noun_of(plan.scaling)), "png"),
             scale=plan.style.scale,
+            date=in_words(self.date),
         )
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -293,6 +314,20 @@ def require_same_network(folder: Path, provenance: Provenance) -> None:
             raise ValueError(
                 f"{folder} was begun with {what} {before}, and this is {now}; run again in another folder"
             )
+
+
+def begun_at(folder: Path | None) -> str:
+    """When the run of a folder that is gone on with began, to the minute, or that it begins now."""
+    if folder is not None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return datetime.fromisoformat(str(read_json(folder / "run.json")["date"])).isoformat()
+    return datetime.now().astimezone().replace(second=0, microsecond=0).isoformat()
+
+
+def in_words(date: str) -> str:
+    """26 November 2026, 15:40."""
+    moment = datetime.fromisoformat(date)
+    return f"{moment.day} {month_name[moment.month]} {moment.year}, {moment:%H:%M}"
 
 
 def logged_before(folder: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ waits in files without a name until the page is written.
 import base64
 import math
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ __all__ = ["CARDS", "EXPLORERS", "RunPage", "write_page"]
 KINDS = ("card", "line", "failure")  # of a row
 EXPLORERS = "explorers"  # a page a photo, where these were asked for
 LINKED = ("records.csv", "records", "run.json")  # what a run leaves beside its page
+SETTING = re.compile(r"^(\w+)\(\w+=([\d.e+-]+)\)$")  # perplexity(target=0.1) is perplexity:0.1
 CARDS = 200  # rows with a thumbnail; the page of a long run stays one that a browser opens
 SHOWN = (  # not repeated under "all numbers"
     "photo",
@@ -137,7 +139,7 @@ class RunPage:
         ]
         if len(pieces) > 1:
             first = self.waiting[0]
-            pieces = [macros().together(first.row, first.order, views=first.views, cards=pieces)]
+            pieces = [macros().together(first.row, first.order, cards=pieces)]
             self.counts["group"] += 1
         for piece in pieces:
             self.spool("card", piece)
@@ -157,7 +159,10 @@ class RunPage:
         files = {"photo": f"{PHOTOS}/{stem}.jpg", "explorer": f"{EXPLORERS}/{stem}.html"}
         if row.get("overlay"):
             files["heatmap"] = f"{HEATMAPS}/{Path(str(row['overlay'])).stem}.jpg"
-        return {view: name for view, name in files.items() if (self.folder / name).is_file()}
+        views = {view: name for view, name in files.items() if (self.folder / name).is_file()}
+        if "explorer" in views:
+            views["question"] = explorer_view(row)
+        return views
 
     def write(
         self,
@@ -242,6 +247,21 @@ def found_temperature(row: Mapping[str, object]) -> float | None:
         return None
     spread, logits = number(row.get("score_std")), number(row.get("sigma_eff"))
     return spread / logits if logits > 0 else math.nan
+
+
+def explorer_view(row: Mapping[str, Any]) -> str:
+    """The question of a row and its stages as an explorer's link has them behind the #.
+
+    What it does not know it leaves as it opens.
+    """
+    query = str(row.get("query", ""))
+    if number(row.get("class_index")) >= 0:
+        query = f"class:{int(row['class_index'])}"
+    words = {"q": query, "scaling": row.get("scaling"), "normalise": row.get("normalise")}
+    texts = {name: SETTING.sub(r"\1:\2", str(text)) for name, text in words.items() if text}
+    if row.get("layer"):
+        texts["layer"] = str(row["layer"])
+    return "&".join(f"{name}={quote(text, safe=':,;.')}" for name, text in texts.items())
 
 
 def kind_of(row: Mapping[str, object], cards: int) -> str:

@@ -172,6 +172,7 @@ export class Large {
       image.src = small; // the page alone was sent: its own small picture is all there is
       caption.textContent += " (small: the run's folder is not beside this page)";
     });
+    image.addEventListener("load", () => pan.style.setProperty("--ratio", `${image.naturalWidth} / ${image.naturalHeight}`));
     image.src = wanted || pictureOf(tile, "overlay");
     image.addEventListener("click", () => this.change({ zoom: this.state.zoom > 1 ? 1 : 3 }));
     pan.addEventListener("scroll", () => this.follow(pan));
