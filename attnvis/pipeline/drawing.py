@@ -19,6 +19,8 @@ from attnvis.render.thumbnail import Thumbnail, thumbnail_of_file
 from attnvis.types import Box, Photo, Provenance, percent
 
 __all__ = [
+    "HEATMAPS",
+    "PHOTOS",
     "PhotoDrawer",
     "Pictures",
     "attended_lines",
@@ -28,6 +30,9 @@ __all__ = [
     "number_lines",
     "scaling_text",
 ]
+
+PHOTOS, HEATMAPS = "thumbnails/photos", "thumbnails/heatmaps"  # what a page shows instead of an overlay
+SIDE = 640  # pixels of the longer side of these
 
 Line = tuple[str, object]  # a name and what stands behind it
 
@@ -52,9 +57,22 @@ class PhotoDrawer:
     warnings: tuple[str, ...] = ()  # of the network
     keys: str = ""  # "": as `scaling`
 
-    def draw(self, stem: str, photo: Photo, answers: Sequence[Answer], thumbnails: int = 0) -> list[Pictures]:
-        """The overlay (and panel) of every answer; of the first so many also a thumbnail."""
+    def draw(
+        self,
+        stem: str,
+        photo: Photo,
+        answers: Sequence[Answer],
+        thumbnails: int = 0,
+        views: bool = False,
+    ) -> list[Pictures]:
+        """The overlay (and panel) of every answer; of the first so many also a thumbnail.
+
+        views: also what a page shows beside overlays, the bare photo and every bare heatmap, both small.
+        """
         pixels = full_pixels(photo)
+        if views:
+            small_photo = overlays.resize_longest_side(pixels, SIDE)
+            self.save(f"{PHOTOS}/{stem}.jpg", overlays.encode(small_photo, "jpg", 82))
         pictures, names = [], dict[str, int]()
         for number, answer in enumerate(answers):
             name = unique(f"{stem}.{slug(answer.label)}", names)
@@ -79,6 +97,10 @@ class PhotoDrawer:
                     plots=attended_plots(answer),
                 )
                 digests[paths["panel"]] = self.save(paths["panel"], self.encode(panel))
+            if views:
+                size = small_photo.shape[:2]
+                heatmap = overlays.heatmap(answer.cells, self.style, placement=answer.placement, size=size)
+                self.save(f"{HEATMAPS}/{name}.jpg", overlays.encode(heatmap, "jpg", 82))
             # of the file, as a run that goes on makes it: the page is the same
             small = thumbnail_of_file(encoded) if number < thumbnails else None
             pictures.append(Pictures(paths, digests, small))

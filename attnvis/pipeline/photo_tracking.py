@@ -57,6 +57,7 @@ class PhotoTracker(Tracker):
 
     counts: dict[str, Int[np.ndarray, " 64"]]  # key -> its histogram
     counted: set[int]  # the photos in it, by their places
+    explorers: Mapping[int, Path] | None = None  # of photos by their places, where a run made some
 
     def begin(self) -> None:
         self.counts, self.counted = {}, set[int]()
@@ -115,6 +116,7 @@ class PhotoTracker(Tracker):
         self.log_table("photos", self.columns(table), total=answers)
         self.log_histograms()
         self.log_page("page", self.folder / "index.html")
+        self.log_pages("explorer", self.explorers or {})
         self.log_files("attention-maps", [self.folder / "maps", records, self.folder / "run.json"])
 
     def remember(self, index: int, rows: Sequence[Row]) -> None:

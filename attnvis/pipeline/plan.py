@@ -20,6 +20,7 @@ SILENT = {"mode": "disabled"}  # no W&B
 HARMLESS = (
     "batch_size",
     "cache",
+    "explore",
     "logger",
     "name",
     "resume",

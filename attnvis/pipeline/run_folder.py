@@ -7,22 +7,25 @@ Files come first: a dead network costs nothing.
          plan.json      every photo, what each is to leave         overlays/  the bare pictures
          records.csv    a row per photo and query                  panels/    the pictures for people
          .hydra/        what was typed                             index.html all of it
+         thumbnails/    photos and heatmaps that the page shows    explorers/ of the first photos
 """
 
 import contextlib
 import hashlib
 import json
+from calendar import month_name
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from attnvis.files import file_digest, is_whole, locked, naming, save, slug, unique
+from attnvis.files import file_digest, is_whole, locked, naming, own_path, save, slug, unique
 from attnvis.json_files import read_json, write_json
 from attnvis.methods.answer import Answer
-from attnvis.pipeline.drawing import PhotoDrawer, Pictures, noun_of
+from attnvis.pipeline.drawing import HEATMAPS, PHOTOS, PhotoDrawer, Pictures, noun_of
 from attnvis.pipeline.logger import LoggerSettings, new_id, read_logger
 from attnvis.pipeline.maps import map_photo, write_maps
 from attnvis.pipeline.photo_tracking import PhotoTracker
@@ -38,7 +41,7 @@ from attnvis.pipeline.records import (
     sort_records,
 )
 from attnvis.pipeline.resume import FolderPlan, differing, remove_file, require_own_files
-from attnvis.pipeline.run_page import CARDS, RunPage
+from attnvis.pipeline.run_page import CARDS, EXPLORERS, RunPage
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays, panels
 from attnvis.render.thumbnail import Thumbnail
@@ -47,7 +50,7 @@ from attnvis.types import Photo, PhotoError, Provenance
 __all__ = ["RunWriter"]
 
 FILES = ("run.json", "plan.json", "records.csv", "index.html")  # of a folder
-FOLDERS = ("maps", "overlays", "panels", "wandb")
+FOLDERS = ("maps", "overlays", "panels", "thumbnails", "explorers", "wandb")
 
 
 class RunWriter:
@@ -82,7 +85,8 @@ class RunWriter:
             if finished:
                 self.left = [index for index in self.left if index not in finished]
             self.done = len(finished)
-            record = plan.record()
+            record = plan.record() | {"date": begun_at(folder if resume else None)}
+            self.date = record["date"]
             log = logged_as(logger, earlier)
             if log:
                 record["wandb"] = log
@@ -90,7 +94,7 @@ class RunWriter:
                 self.remove_files(finished)
             # What is no longer true goes first: the plan may name what it is to be made from anew.
             self.rows, self.table = open_records(folder / "records.csv", after=finished)
-            self.page = RunPage(folder, self.thumbnails)
+            self.page = RunPage(folder, self.thumbnails, self.stems)
             self.promise.write(folder)
             write_json(folder, "run.json", record)
             settings = plan.provenance.entries() | {"versions": record["versions"]} | dict(plan.config)
@@ -140,13 +144,16 @@ class RunWriter:
 
         Raises ValueError where a folder has the name of one.
         """
-        require_own_files(self.folder, folders=["maps", "overlays", "panels"])
+        require_own_files(self.folder, folders=["maps", "overlays", "panels", PHOTOS, HEATMAPS, "explorers"])
         for index in self.left:
             remove_file(self.folder, f"maps/{self.stems[index]}.safetensors")
+            remove_file(self.folder, f"{PHOTOS}/{self.stems[index]}.jpg")
+            remove_file(self.folder, f"explorers/{self.stems[index]}.html")
         stems = tuple(f"{self.stems[index]}." for index in self.left)
         rows = rows_by_photo(self.folder / "records.csv", len(self.stems)) if finished else {}
         kept = {row[kind] for index in finished for row in rows[index] for kind in ("overlay", "panel")}
-        for kind in ("overlays", "panels"):
+        kept |= {f"{HEATMAPS}/{Path(name).stem}.jpg" for name in kept}
+        for kind in ("overlays", "panels", HEATMAPS):
             for path in (self.folder / kind).glob("*"):
                 name = f"{kind}/{path.name}"
                 if path.name.startswith(stems) and name not in kept:
@@ -170,6 +177,7 @@ class RunWriter:
         finally:
             self.page.close()
             self.lock.close()
+            self.tracker.explorers = self.explorers()
             self.tracker.__exit__(kind, error, trace)
 
     def record(self, outcome: Outcome[Answer]) -> None:
@@ -186,6 +194,22 @@ class RunWriter:
         if outcome.photo is not None:
             self.photo_notes.update(outcome.photo.notes)
         self.done += 1
+
+    def place(self, outcome: Outcome[Answer]) -> int:
+        """Which photo of the run it is about, from 0 on."""
+        return self.left[outcome.index]
+
+    def explorer_path(self, outcome: Outcome[Answer]) -> Path:
+        """Where an explorer of its photo goes; one that lies there is on the page.
+
+        Raises ValueError and OSError as `own_path` does.
+        """
+        return own_path(self.folder, f"{EXPLORERS}/{self.stems[self.place(outcome)]}.html")
+
+    def explorers(self) -> dict[int, Path]:
+        """Those that lie in the folder, by the places of their photos."""
+        paths = {index: self.folder / f"{EXPLORERS}/{stem}.html" for index, stem in enumerate(self.stems)}
+        return {index: path for index, path in paths.items() if path.is_file()}
 
     def expect(self, index: int, rows: int) -> None:
         """The plan says how many rows a photo has before the first of them is written."""
@@ -238,8 +262,14 @@ class RunWriter:
 
     def draw(self, number: int, photo: Photo, answers: Sequence[Answer]) -> list[Pictures]:
         """The pictures of the outcome with this number; what may become a card of the page also small."""
-        stem = self.stems[self.left[number]]
-        pictures = self.drawer.draw(stem, photo, answers, thumbnails=CARDS - number * len(answers))
+        index = self.left[number]
+        pictures = self.drawer.draw(
+            self.stems[index],
+            photo,
+            answers,
+            thumbnails=CARDS - number * len(answers),
+            views=index * len(answers) < CARDS,
+        )
         for picture in pictures:
             if picture.thumbnail is not None:
                 self.thumbnails[picture.paths["overlay"]] = picture.thumbnail
@@ -260,6 +290,7 @@ class RunWriter:
             warnings=plan.warnings,
             colour_bar=overlays.encode(panels.colour_bar(plan.style, noun=noun_of(plan.scaling)), "png"),
             scale=plan.style.scale,
+            date=in_words(self.date),
         )
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -288,6 +319,20 @@ def require_same_network(folder: Path, provenance: Provenance) -> None:
             raise ValueError(
                 f"{folder} was begun with {what} {before}, and this is {now}; run again in another folder"
             )
+
+
+def begun_at(folder: Path | None) -> str:
+    """When the run of a folder that is gone on with began, to the minute, or that it begins now."""
+    if folder is not None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return datetime.fromisoformat(str(read_json(folder / "run.json")["date"])).isoformat()
+    return datetime.now().astimezone().replace(second=0, microsecond=0).isoformat()
+
+
+def in_words(date: str) -> str:
+    """26 November 2026, 15:40."""
+    moment = datetime.fromisoformat(date)
+    return f"{moment.day} {month_name[moment.month]} {moment.year}, {moment:%H:%M}"
 
 
 def logged_before(folder: Path) -> dict[str, Any]:

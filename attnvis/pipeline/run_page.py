@@ -1,15 +1,20 @@
 """A run's folder and its rows -> one index.html that needs no network, no server and no second file.
 
+Files that lie beside it let it show more: overlays in full, bare heatmaps and photos, explorers.
+
 Rows stream through while the run goes on: at any time one picture is in memory, and what was made of the rows
 waits in files without a name until the page is written.
 """
 
 import base64
+import math
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -21,14 +26,19 @@ from markupsafe import Markup
 from attnvis.files import naming, read_bytes
 from attnvis.methods.answer import CHANCE, FREE_SIGN, UNLIKELY
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
+from attnvis.pipeline.drawing import HEATMAPS, PHOTOS
 from attnvis.render import html
 from attnvis.render.html import number
+from attnvis.render.modules import page_script
 from attnvis.render.thumbnail import Thumbnail, thumbnail_of_file
 from attnvis.types import percent
 
-__all__ = ["CARDS", "RunPage", "write_page"]
+__all__ = ["CARDS", "EXPLORERS", "RunPage", "write_page"]
 
 KINDS = ("card", "line", "failure")  # of a row
+EXPLORERS = "explorers"  # a page a photo, where these were asked for
+LINKED = ("records.csv", "records", "run.json")  # what a run leaves beside its page
+SETTING = re.compile(r"^(\w+)\(\w+=([\d.e+-]+)\)$")  # perplexity(target=0.1) is perplexity:0.1
 CARDS = 200  # rows with a thumbnail; the page of a long run stays one that a browser opens
 SHOWN = (  # not repeated under "all numbers"
     "photo",
@@ -46,18 +56,38 @@ SHOWN = (  # not repeated under "all numbers"
 )
 
 
+@dataclass(frozen=True)
+class Card:
+    """A row that has a picture, until all rows of its photo are known."""
+
+    row: Mapping[str, Any]
+    order: int
+    badges: list[str]
+    picture: Mapping[str, object] | None
+    views: Mapping[str, str]  # heatmap, photo, explorer -> where it lies in the folder
+
+
 class RunPage:
     """A page that grows by one row after the other, and is a file once `write` has made it whole.
 
     folder      where the page goes; `overlay` and `panel` of a row are paths inside it
     thumbnails  those that are known, by the overlay's path; others are made from the files
+    stems       what a photo's files are called, by its index; none: only its overlay is shown
     """
 
-    def __init__(self, folder: Path, thumbnails: Mapping[str, Thumbnail] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        thumbnails: Mapping[str, Thumbnail] | None = None,
+        stems: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.thumbnails = {} if thumbnails is None else thumbnails
+        self.stems = stems
         self.counts: Counter[str] = Counter()
-        self.rows = 0
+        self.rows = self.photos = 0
+        self.photo: tuple[object, ...] = ()  # whose rows come
+        self.waiting: list[Card] = []  # of that photo
         self.spools = ExitStack()
         with naming(folder / "index.html"):
             self.pieces = {kind: self.spools.enter_context(spool(folder)) for kind in KINDS}
@@ -74,15 +104,67 @@ class RunPage:
             self.spools.close()
 
     def add(self, row: Mapping[str, object]) -> None:
-        """A row as `records.read_numbers` gives it.  Raises OSError."""
+        """A row as `records.read_numbers` gives it; those of one photo follow one another.  Raises OSError."""
+        photo = tuple(row.get(name) for name in ("index", "path", "photo"))
+        if photo != self.photo:
+            self.write_cards()
+            self.photo = photo
+            self.photos += 1
         kind = kind_of(row, self.counts["card"])
         badges = badges_of(row)
-        picture = picture_of(self.folder, row, self.thumbnails) if kind == "card" else None
-        piece = getattr(macros(), kind)(row, self.rows, badges, picture, numbers(row))
-        with naming(self.folder / "index.html"):
-            self.pieces[kind].write(piece)
+        if kind == "card":
+            picture = picture_of(self.folder, row, self.thumbnails)
+            self.waiting.append(Card(row, self.rows, badges, picture, self.views_of(row)))
+        elif kind == "line":
+            self.spool(kind, macros().line(row, self.rows, self.photos, badges, self.views_of(row)))
+        else:
+            self.spool(kind, macros().failure(row))
         self.counts.update([kind, *badges])
         self.rows += 1
+
+    def write_cards(self) -> None:
+        """Those of one photo, side by side where it has several."""
+        alone = len(self.waiting) == 1
+        pieces = [
+            macros().card(
+                card.row,
+                card.order,
+                group=self.photos,
+                badges=card.badges,
+                thumbnail=card.picture,
+                views=card.views,
+                numbers=numbers(card.row),
+                tau=found_temperature(card.row),
+                alone=alone,
+            )
+            for card in self.waiting
+        ]
+        if len(pieces) > 1:
+            first = self.waiting[0]
+            pieces = [macros().together(first.row, first.order, cards=pieces)]
+            self.counts["group"] += 1
+        for piece in pieces:
+            self.spool("card", piece)
+        self.counts["views"] += sum("heatmap" in card.views for card in self.waiting)
+        self.waiting = []
+
+    def spool(self, kind: str, piece: str) -> None:
+        with naming(self.folder / "index.html"):
+            self.pieces[kind].write(piece)
+
+    def views_of(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """What else there is to see of a row: heatmap, photo, explorer -> the file, where there is one."""
+        index = number(row.get("index"))
+        if not 0 <= index < len(self.stems):
+            return {}
+        stem = self.stems[int(index)]
+        files = {"photo": f"{PHOTOS}/{stem}.jpg", "explorer": f"{EXPLORERS}/{stem}.html"}
+        if row.get("overlay"):
+            files["heatmap"] = f"{HEATMAPS}/{Path(str(row['overlay'])).stem}.jpg"
+        views = {view: name for view, name in files.items() if (self.folder / name).is_file()}
+        if "explorer" in views:
+            views["question"] = explorer_view(row)
+        return views
 
     def write(
         self,
@@ -91,14 +173,26 @@ class RunPage:
         warnings: Sequence[str] = (),
         colour_bar: bytes | None = None,
         scale: str = "times_uniform",
+        date: str = "",
     ) -> Path:
-        """Writes folder/index.html and gives its path; `scale` is that of render.Style.  Raises OSError."""
+        """Writes folder/index.html and gives its path.  Raises OSError.
+
+        scale   that of render.Style
+        date    when the run began
+        """
+        self.write_cards()
         with naming(self.folder / "index.html"):
             return html.write_page(
                 self.folder / "index.html",
                 pages().get_template("report.html"),
-                script=html.read_template("attnvis.pipeline", "report.js"),
+                style=html.read_template("attnvis.render", "large.css"),
+                script=page_script("run.js"),
+                beside=True,
                 title=title,
+                lead=lead(facts, date),
+                links=[(name, name) for name in LINKED if (self.folder / name).exists()],
+                views=self.counts["views"],
+                grouped=self.counts["group"],
                 facts=facts,
                 warnings=warnings,
                 colour_bar=colour_bar,
@@ -133,6 +227,43 @@ def write_page(
         for row in rows:
             page.add(row)
         return page.write(title, facts, **about)
+
+
+def lead(facts: Mapping[str, str], date: str) -> str:
+    """Which network looked, and when."""
+    network = ", ".join(filter(None, (facts.get("backbone"), layer_text(facts.get("layer", "")))))
+    size = f"short side {facts['size']} px" if facts.get("size") else ""
+    return " · ".join(filter(None, (network, size, date)))
+
+
+def layer_text(layer: str) -> str:
+    return f"layer {layer}" if layer else ""
+
+
+def found_temperature(row: Mapping[str, object]) -> float | None:
+    """By what scores were divided to make the map as sharp as was asked; None where no sharpness was.
+
+    The ratio of their spreads is that, whatever was taken off them.
+    """
+    if not str(row.get("scaling", "")).startswith("perplexity"):
+        return None
+    spread, logits = number(row.get("score_std")), number(row.get("sigma_eff"))
+    return spread / logits if logits > 0 else math.nan
+
+
+def explorer_view(row: Mapping[str, Any]) -> str:
+    """The question of a row and its stages as an explorer's link has them behind the #.
+
+    What it does not know it leaves as it opens.
+    """
+    query = str(row.get("query", ""))
+    if number(row.get("class_index")) >= 0:
+        query = f"class:{int(row['class_index'])}"
+    words = {"q": query, "scaling": row.get("scaling"), "normalise": row.get("normalise")}
+    texts = {name: SETTING.sub(r"\1:\2", str(text)) for name, text in words.items() if text}
+    if row.get("layer"):
+        texts["layer"] = str(row["layer"])
+    return "&".join(f"{name}={quote(text, safe=':,;.')}" for name, text in texts.items())
 
 
 def kind_of(row: Mapping[str, object], cards: int) -> str:

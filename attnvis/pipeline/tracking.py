@@ -24,6 +24,7 @@ __all__ = ["MOST_PICTURES", "MOST_ROWS", "Tile", "Tracker"]
 
 MOST_PICTURES = 108  # of a list, at W&B
 MOST_ROWS = 10_000  # of a table, at W&B
+MOST_PAGES = 16  # of a list of pages
 MOST_BYTES = 1 << 26  # of a page: a browser shows it inside W&B's
 
 
@@ -118,6 +119,19 @@ class Tracker(LoggedRun):
             return
         with self.harmless():
             self.run.log({name: as_page(path)})
+
+    def log_pages(self, name: str, pages: Mapping[int, Path]) -> None:
+        """Pages that need no other file under one name, a step each: place of the photo -> file."""
+        if self.silent or not pages:
+            return
+        places = sorted(pages)[:MOST_PAGES]
+        for place in places:
+            with self.harmless():
+                self.run.log({"index": place, name: as_page(pages[place])})
+        if len(pages) > len(places):
+            self.unsent.append(
+                f"the first {MOST_PAGES} of {len(pages)} pages {name} were sent; all are in {self.folder}"
+            )
 
     def log_files(self, kind: str, paths: Iterable[Path]) -> None:
         """Files, and folders with all that is in them, as one artifact; sent from where they lie."""

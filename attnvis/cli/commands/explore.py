@@ -1,17 +1,18 @@
 """`attnvis explore`: one page a photo, in which one asks what one likes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import build_network, shout, survey_photos
 from attnvis.cli.config import build, plain
+from attnvis.cli.exploring import Exploring
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, short_path, visible
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["COMMAND", "explore", "python_words"]
+__all__ = ["COMMAND", "explore"]
 
 
 def explore(cfg: "DictConfig", folder: Path) -> int:
@@ -20,8 +21,7 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
     from hydra.core.hydra_config import HydraConfig
 
     from attnvis.data.decoding import load
-    from attnvis.data.preprocessing import collate
-    from attnvis.explorer.page import Origin, explorer
+    from attnvis.explorer.page import explorer
     from attnvis.files import locked, save, slug, unique
     from attnvis.types import PhotoError
 
@@ -34,7 +34,8 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     warnings = backbone.warnings_at(preprocessing)
     shout(warnings)
-    words = [word for word in HydraConfig.get().overrides.task if is_of_network(word)]
+    words = tuple(HydraConfig.get().overrides.task)
+    exploring = Exploring(backbone, preprocessing, words, warnings=tuple(warnings))
     pages: list[Path] = []
     names: dict[str, int] = {}
     reasons: dict[str, int] = {}
@@ -49,15 +50,7 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
                     depth=preprocessing.depth,
                     truncated=preprocessing.truncated,
                 )
-                origin = Origin(
-                    photo,
-                    backbone(collate([photo], preprocessing)),
-                    f"{backbone.name}, layer {backbone.layer}, weights {backbone.weights}",
-                    command=tuple(words),
-                    python=tuple(python_words(words)),
-                    warnings=warnings,
-                )
-                page = explorer(origin, classes=plain(cfg.classes), style=style)
+                page = explorer(exploring.origin(photo), classes=plain(cfg.classes), style=style)
             except PhotoError as error:
                 reasons[str(error)] = reasons.get(str(error), 0) + 1
                 continue
@@ -72,29 +65,6 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
     if len(pages) > 10:
         print(f"and {len(pages) - 10} more in {short_path(folder)}")
     return 1 if reasons else 0
-
-
-def is_of_network(word: str) -> bool:
-    """Whether an override says which features there are."""
-    key = word.partition("=")[0].lstrip("+")
-    return key == "trust" or key.partition(".")[0] in ("backbone", "preprocess")
-
-
-def python_words(words: list[str]) -> list[str]:
-    """Overrides of the command line as arguments of `attnvis.explain`."""
-    import yaml
-
-    arguments: dict[str, Any] = {}
-    for word in words:
-        key, _, value = word.lstrip("+").partition("=")
-        group, _, name = key.partition(".")
-        if key == "backbone":
-            arguments.setdefault("backbone", value)
-        elif key == "backbone.name":  # of a family: the name alone says which network
-            arguments["backbone"] = yaml.safe_load(value)
-        elif name and group in ("backbone", "preprocess"):
-            arguments[name] = yaml.safe_load(value)
-    return [f"{name}={value!r}" for name, value in arguments.items()]
 
 
 COMMAND = Command(

@@ -17,12 +17,14 @@ from attnvis.cli.commands.common import (
     thread_count,
 )
 from attnvis.cli.config import build, plain
+from attnvis.cli.exploring import Exploring, explored_count
 from attnvis.cli.messages import note, print_photo_notes, print_summary, progress, visible
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from attnvis.pipeline.resume import PlannedPhoto, PlannedSources
+    from attnvis.render import Style
     from attnvis.types import Photo, PhotoError, Provenance, Source
 
 __all__ = ["COMMAND", "run"]
@@ -33,6 +35,11 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.cli.sharded_run import launcher_of, run_in_shards
 
     if launcher := launcher_of():
+        if explored_count(plain(cfg)):
+            raise ValueError(
+                "a run in shards makes no explorers: leave explore out, and ask for those of single photos "
+                "with attnvis explore PHOTO"
+            )
         return run_in_shards(cfg, folder, launcher, COMMAND)
     import torch
 
@@ -42,6 +49,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.pipeline.streaming import stream
 
     check_logger(plain(cfg.logger), cfg.name)
+    explored = explored_count(plain(cfg))
     planned, paths, passed_over = plan_photos(cfg, folder)
     style = build(cfg, "render")
     make_method, config = chosen_method(cfg)
@@ -73,6 +81,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         photos=planned,
     )
     shout(plan.warnings)
+    exploring = Exploring(network, preprocessing, overrides(), warnings=tuple(plan.warnings))
     with RunWriter(folder, plan, resume=cfg.resume) as results:
         outcomes = stream(
             (paths[index] for index in results.left),
@@ -85,9 +94,31 @@ def run(cfg: "DictConfig", folder: Path) -> int:
             decoded=decoded,
         )
         for outcome in progress(outcomes, len(results.left)):
+            if outcome.photo is not None and not outcome.error and results.place(outcome) < explored:
+                write_explorer(exploring, outcome.photo, style, results.explorer_path(outcome))
             results.record(outcome)
     print_photo_notes(results.photo_notes + results.remarks)
     return print_summary(results.done, results.reasons, folder)
+
+
+def overrides() -> tuple[str, ...]:
+    """What was typed after the command."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return tuple(HydraConfig.get().overrides.task)
+
+
+def write_explorer(exploring: Exploring, photo: "Photo", style: "Style", path: Path) -> None:
+    """A page in which one asks on about a photo of a run; what has no features has none, which is said."""
+    from attnvis.explorer.page import explorer
+    from attnvis.types import PhotoError
+
+    try:
+        page = explorer(exploring.origin(photo), style=style)
+    except PhotoError as error:
+        note(visible(f"no explorer of {photo.name}: {error}"))
+        return
+    page.save(path)
 
 
 def provenance_of(folder: Path) -> "Provenance | None":

@@ -1,0 +1,82 @@
+"""Photos that a command has at hand -> explorers, and the words by which to have the same again."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from attnvis.backbone.backbone import Backbone
+    from attnvis.explorer.page import Origin
+    from attnvis.types import Photo, Preprocessing
+
+__all__ = ["FIRST", "Exploring", "explored_count", "is_of_network", "python_words"]
+
+FIRST = 16  # photos of a run that have an explorer where nobody said how many
+
+
+@dataclass(frozen=True, eq=False)
+class Exploring:
+    """A network, and the settings that say which it is."""
+
+    network: "Backbone"
+    preprocessing: "Preprocessing"
+    words: tuple[str, ...]  # of the command line
+    warnings: tuple[str, ...] = ()
+
+    def origin(self, photo: "Photo") -> "Origin":
+        """What an explorer of the photo starts from: the photo goes through the network.
+
+        Raises PhotoError.
+        """
+        from attnvis.data.preprocessing import collate
+        from attnvis.explorer.page import Origin
+
+        words = [word for word in self.words if is_of_network(word)]
+        network = self.network
+        return Origin(
+            photo,
+            network(collate([photo], self.preprocessing)),
+            f"{network.name}, layer {network.layer}, weights {network.weights}",
+            command=tuple(words),
+            python=tuple(python_words(words)),
+            warnings=tuple(self.warnings),
+        )
+
+
+def explored_count(settings: "Mapping[str, Any]") -> int:
+    """Of how many photos a run is to make explorers.
+
+    Raises ValueError for what is neither true, none, nor a number from 0 on.
+    """
+    explore = settings["explore"]
+    if explore is True:
+        return FIRST
+    if explore in (False, None, "none"):
+        return 0
+    if isinstance(explore, int) and explore >= 0:
+        return explore
+    raise ValueError(f"explore={explore}: give true (of the first {FIRST} photos), none, or how many")
+
+
+def is_of_network(word: str) -> bool:
+    """Whether an override says which features there are."""
+    key = word.partition("=")[0].lstrip("+")
+    return key == "trust" or key.partition(".")[0] in ("backbone", "preprocess")
+
+
+def python_words(words: list[str]) -> list[str]:
+    """Overrides of the command line as arguments of `attnvis.explain`."""
+    import yaml
+
+    arguments: dict[str, Any] = {}
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        group, _, name = key.partition(".")
+        if key == "backbone":
+            arguments.setdefault("backbone", value)
+        elif key == "backbone.name":  # of a family: the name alone says which network
+            arguments["backbone"] = yaml.safe_load(value)
+        elif name and group in ("backbone", "preprocess"):
+            arguments[name] = yaml.safe_load(value)
+    return [f"{name}={value!r}" for name, value in arguments.items()]
