@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from attnvis import catalogue
+from attnvis.backbone import lite
 from attnvis.backbone.cutting import CutNetwork
 from attnvis.backbone.heads import Certificate
 from attnvis.backbone.sources import config_of, from_config
 from attnvis.backbone.torchvision_import import import_torchvision
 from attnvis.geometry import ReceptiveField
 
-__all__ = ["LayerSummary", "members", "summarise", "table"]
+__all__ = ["LayerSummary", "members", "summarise", "table", "with_weights_here"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,15 @@ def members() -> dict[str, str]:
     models = import_torchvision()
     families = {name: catalogue.family(name) for name in models.list_models(module=models)}
     return {name: family for name, family in families.items() if family}
+
+
+def with_weights_here() -> list[str]:
+    """Networks by name whose usual weights are on this machine: from pip, or in torch's folder of downloads."""
+    lites = [name for name, variant in lite.VARIANTS.items() if lite.package_file(variant)]
+    models = import_torchvision()
+    downloads = Path(torch.hub.get_dir()) / "checkpoints"
+    files = {name: models.get_model_weights(name)["DEFAULT"].url.rpartition("/")[2] for name in members()}
+    return [*lites, *(name for name, file in files.items() if (downloads / file).is_file())]
 
 
 def families() -> list[str]:
