@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import build_network, listed, shout
-from attnvis.cli.commands.explore import is_of_network, python_words
 from attnvis.cli.config import build, plain
+from attnvis.cli.exploring import is_of_network, python_words
 from attnvis.cli.messages import note
 
 if TYPE_CHECKING:
