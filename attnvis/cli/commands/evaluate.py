@@ -14,6 +14,7 @@ from attnvis.cli.commands.common import (
     shout,
     thread_count,
 )
+from attnvis.cli.commands.sanity import check_sanity
 from attnvis.cli.commands.sweep import named
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import complain, note, progress, short_path, visible
@@ -39,6 +40,7 @@ HARMLESS = (
     *("against", "batch_size", "cache", "examples", "logger", "name", "resume", "render", "trust"),
     "workers",
 )
+STUDIES = ("table", "sanity")
 USUAL_ROW = "centre"  # that others are compared with
 ATTENTION = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 
@@ -70,6 +72,10 @@ def evaluate(cfg: "DictConfig", folder: Path) -> int:
 
     settings = plain(cfg)
     check_logger(settings["logger"], cfg.name)
+    if settings["study"] not in STUDIES:
+        raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
+    if settings["study"] == "sanity":
+        return check_sanity(cfg, settings, folder)
     work = set_up(cfg, settings)
     lock = locked(folder)
     try:
