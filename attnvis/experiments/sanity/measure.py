@@ -244,10 +244,8 @@ class Sanity:
                 together.setdefault(row, []).extend(maps)
         return together
 
-    def by_another(
-        self, vectors: Mapping[str, Sequence[np.ndarray]], batch: Batch
-    ) -> list[list[dict[str, Drawn]]]:
-        """Attention's maps under another photo's queries, drawn: a second pass."""
+    def by_another(self, vectors: Vectors, batch: Batch) -> list[list[dict[str, Drawn]]]:
+        """Attention's maps over one photo under another photo's queries, drawn: a second pass."""
         queries: dict[str, QueryFunction] = {
             text: partial(asked_by_another, question=question, vectors=vectors, text=text)
             for text, question in self.maker.queries.items()
@@ -276,8 +274,8 @@ class Sanity:
             for number, stage in enumerate(stages):
                 if row in stage:
                     after = drawn(stage[row][photo])
-                    figures[row, f"spearman {number}"] = spearman(original, after)
-                    figures[row, f"pearson {number}"] = pearson(original, after)
+                    figures[row, f"spearman {number}"] = left_of(original, after, spearman)
+                    figures[row, f"pearson {number}"] = left_of(original, after, pearson)
                     figures[row, f"ssim {number}"] = ssim(original, after)
                     figures[row, f"moved {number}"] = moved(original, after)
         return figures
@@ -285,6 +283,12 @@ class Sanity:
 
 def drawn(placed: PlacedMap) -> Drawn:
     return placed.density((SIDE, SIDE)).numpy()
+
+
+def left_of(original: Drawn, after: Drawn, correlation: Callable[[Drawn, Drawn], float]) -> float:
+    """A correlation; 0 where nothing is left: a map that became the same everywhere."""
+    value = correlation(original, after)
+    return 0.0 if math.isnan(value) and not math.isnan(correlation(original, original)) else value
 
 
 def is_cell_by_cell(function: MapFunction) -> bool:
