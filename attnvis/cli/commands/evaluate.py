@@ -40,7 +40,7 @@ HARMLESS = (
     *("against", "batch_size", "cache", "examples", "logger", "name", "resume", "render", "trust"),
     "workers",
 )
-STUDIES = ("table", "sanity")
+STUDIES = ("table", "sanity", "advice")
 USUAL_ROW = "centre"  # that others are compared with
 ATTENTION = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 
@@ -169,7 +169,10 @@ def measure_and_tell(cfg: "DictConfig", work: Work, folder: Path) -> int:
     evaluation = read_evaluation(folder, dataset.names, list(work.metrics), measuring.failures)
     for row, reason in work.maker.refused.items():
         note(visible(f"{row} is left out: {reason}"))
-    tell(work, dataset, evaluation, folder)
+    if work.settings["study"] == "advice":
+        tell_advice(work, evaluation, folder)
+    else:
+        tell(work, dataset, evaluation, folder)
     reasons: dict[str, int] = {}
     for _, reason in evaluation.failures:
         reasons[reason] = reasons.get(reason, 0) + 1
@@ -268,6 +271,40 @@ def tell(work: Work, dataset: "Dataset", evaluation: "Evaluation", folder: Path)
     )
     log(work, table, folder, page)
     print(f"{table.photos} photos measured: {short_path(page)}")
+
+
+def tell_advice(work: Work, evaluation: "Evaluation", folder: Path) -> None:
+    """Which layer, query and scaling to take: in the terminal, in files and at W&B; the page."""
+    from attnvis.experiments.advice.page import as_text, sentences, write_advice
+    from attnvis.experiments.advice.ranking import advise
+    from attnvis.pipeline.tracking import Tracker
+
+    settings = work.settings
+    advice = advise(evaluation, work.facts, work.encoder.layers, seed=settings["seed"])
+    print(as_text(advice))
+    print()
+    for sentence in sentences(advice):
+        print(sentence)
+    page = write_advice(
+        advice,
+        folder,
+        facts=about(work) | {"files": "advice.csv, figures/"},
+        warnings=work.encoder.warnings_at(work.preprocessing),
+        failures=evaluation.failures,
+        refused=work.maker.refused,
+    )
+    group = str(settings["name"])
+    with Tracker(
+        folder, settings["logger"], settings, job="advice", group=group, name=folder.name
+    ) as tracker:
+        tracker.log_numbers({
+            f"{ranking.metric}/{ranking.axis}/{each.name}": each.value.value
+            for ranking in advice.rankings
+            for each in ranking.candidates
+        })  # fmt: skip
+        tracker.log_page("page", page)
+        tracker.log_files("advice", [folder / "advice.csv"])
+    print(f"{advice.photos} photos measured: {short_path(page)}")
 
 
 def against(work: Work, evaluation: "Evaluation") -> str:

@@ -158,16 +158,18 @@ class Sanity:
         layers = self.backbone(batch)
         own, queries = self.own(batch, layers)
         vectors, places = self.asked(layers)
+        logits = [logits_of(features) for features in layers]
+        asked_as_before = AskedAsBefore(self.backbone, logits)
+        in_mirror = replace(batch, images=batch.images.flip(-1))
         changed = {
             "nudged": self.maps(shifted(batch, NUDGE), self.backbone),
-            "shifted": self.maps(shifted(batch, shift_of(batch)), self.backbone),
+            "shifted": self.maps(shifted(batch, shift_of(batch)), self.backbone, asked_as_before),
             "half": self.maps(batch, self.half),
-            "mirrored": turned_back(self.maps(replace(batch, images=batch.images.flip(-1)), self.backbone)),
+            "mirrored": turned_back(self.maps(in_mirror, self.backbone, asked_as_before)),
             "reordered": self.reordered(batch, layers),
             "alone": self.alone(batch),
             "together": self.maps(filled(batch, TOGETHER), self.backbone),
         }
-        logits = [logits_of(features) for features in layers]
         stages = [
             self.maps(batch, stage.backbone, AskedAsBefore(stage.backbone, logits)) for stage in self.stages
         ]

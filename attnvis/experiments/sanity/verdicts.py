@@ -76,15 +76,15 @@ CHECKS = {
         ),
         Check(
             "mirror",
-            "the photo is mirrored, its map turned back",
-            "photos whose map turns into its opposite (Spearman below 0)",
-            "none: the same question of the same thing",
+            "the photo is mirrored, the same class is asked for, the map turned back",
+            "photos whose map is no longer like itself (Spearman not above 0)",
+            "none: it is the same question about the same thing",
         ),
         Check(
             "shift",
-            "the input is moved by 1/32 of its short side, the map moved back",
-            "photos whose map turns into its opposite (Spearman below 0)",
-            "none: the same question of the same thing",
+            "the input is moved by 1/32 of its short side, the same class is asked for, the map moved back",
+            "photos whose map is no longer like itself (Spearman not above 0)",
+            "none: it is the same question about the same thing",
         ),
         Check(
             "bf16",
@@ -255,16 +255,16 @@ def of_steps(measured: Measured, row: str, check: str, figure: str) -> Verdict:
 
 
 def of_change(measured: Measured, row: str, check: str) -> Verdict:
-    """How many maps turn into their opposite."""
+    """How many maps are no longer like themselves."""
     values = measured.of(row, check)
     if check == "mirror" and row in measured.places:
         return not_asked(row, check, "it asks about a place, which lies elsewhere in the mirror")
     if np.isnan(values).all():
         return Verdict(row, check, NOTHING, 0.0, UNTOLD, "a map that is the same everywhere has no ranks")
     known = values[~np.isnan(values)]
-    share = share_interval((known < 0).astype(float))
+    share = share_interval((known <= 0).astype(float))
     why = f"Spearman {np.median(known):.2f} in the middle, {known.min():.2f} at worst"
-    return Verdict(row, check, share, 0.0, FAILS if (known < 0).any() else PASSES, why)
+    return Verdict(row, check, share, 0.0, FAILS if (known <= 0).any() else PASSES, why)
 
 
 # ------------------------------------------------------------------------------------------------ the cascade
