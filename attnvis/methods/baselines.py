@@ -241,14 +241,18 @@ def random_weights(inputs: Inputs, seed: int = 0) -> list[RawMaps]:
 @lru_cache(maxsize=4)
 def untrained(backbone: Network, seed: int) -> Network:
     """The network with random weights, whose batch norms have seen noise with a photo's spectrum."""
-    side = backbone.preprocessing.size
+    images = noise_like_photos(backbone.preprocessing.size, seed)
+    return backbone.with_random_weights(seed, images)[0]
+
+
+def noise_like_photos(side: int, seed: int, count: int = 8) -> Float[Tensor, "B 3 H W"]:
+    """Inputs of noise with a photo's spectrum, 1/f, each of mean 0 and deviation 1."""
     generator = torch.Generator().manual_seed(seed)
-    spectrum = torch.fft.rfft2(torch.randn(8, 3, side, side, generator=generator))
+    spectrum = torch.fft.rfft2(torch.randn(count, 3, side, side, generator=generator))
     rows, columns = torch.fft.fftfreq(side), torch.fft.rfftfreq(side)
     frequency = torch.hypot(rows.unsqueeze(1), columns.unsqueeze(0)).clamp_min(1 / side)
     noise = torch.fft.irfft2(spectrum / frequency, s=(side, side))
-    images = (noise - noise.mean((2, 3), keepdim=True)) / noise.std((2, 3), keepdim=True)
-    return backbone.with_random_weights(seed, images)[0]
+    return (noise - noise.mean((2, 3), keepdim=True)) / noise.std((2, 3), keepdim=True)
 
 
 # -------------------------------------------------------------------------------- of the photo alone

@@ -1,7 +1,6 @@
-"""A run's maps as benchmark sites take them: the same maps, in the photos' own pixels, or one line why not."""
+"""A run's maps as benchmark sites take them: the same maps in the photos' own pixels, or one line why not."""
 
 import base64
-import io
 import json
 import math
 import zipfile
@@ -220,7 +219,7 @@ def test_a_run_in_shards_gives_the_maps_of_the_plain_run(attnvis, run, here):
     words = ("photos", "launcher=local", "shards.size=1", "workers=1", "scaling=zscore")
     ended = attnvis("run", *words, "hydra.run.dir=sharded")
     assert ended.code == 0, ended
-    plain, sharded = ([photo for photo in KeptRun.read(here / name)] for name in ("out", "sharded"))
+    plain, sharded = (list(KeptRun.read(here / name)) for name in ("out", "sharded"))
     assert [photo.path for photo in plain] == [photo.path for photo in sharded]
     for one, other in zip(plain, sharded):
         (one,), (other,) = one.maps, other.maps

@@ -14,6 +14,7 @@ from attnvis.cli.commands.common import (
     shout,
     thread_count,
 )
+from attnvis.cli.commands.sanity import check_sanity
 from attnvis.cli.commands.sweep import named
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import complain, note, progress, short_path, visible
@@ -39,7 +40,7 @@ HARMLESS = (
     *("against", "batch_size", "cache", "examples", "logger", "name", "resume", "render", "trust"),
     "workers",
 )
-STUDIES = ("table", "pop_out")
+STUDIES = ("table", "sanity", "advice", "pop_out")
 USUAL_ROW = "centre"  # that others are compared with
 ATTENTION = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 
@@ -71,6 +72,10 @@ def evaluate(cfg: "DictConfig", folder: Path) -> int:
 
     settings = plain(cfg)
     check_logger(settings["logger"], cfg.name)
+    if settings["study"] not in STUDIES:
+        raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
+    if settings["study"] == "sanity":
+        return check_sanity(cfg, settings, folder)
     work = set_up(cfg, settings)
     lock = locked(folder)
     try:
@@ -187,6 +192,8 @@ def measure_and_tell(cfg: "DictConfig", work: Work, folder: Path) -> int:
         note(visible(f"{row} is left out: {reason}"))
     if work.settings["study"] == "pop_out":
         tell_pop_out(work, evaluation, folder)
+    elif work.settings["study"] == "advice":
+        tell_advice(work, evaluation, folder)
     else:
         tell(work, dataset, evaluation, folder)
     reasons: dict[str, int] = {}
@@ -312,6 +319,40 @@ def tell_pop_out(work: Work, evaluation: "Evaluation", folder: Path) -> None:
         tracker.log_page("page", page)
         tracker.log_files("pop_out", [folder / name for name in ("thresholds.csv", "points.csv")])
     print(f"{len(evaluation.photos)} arrays measured: {short_path(page)}")
+
+
+def tell_advice(work: Work, evaluation: "Evaluation", folder: Path) -> None:
+    """Which layer, query and scaling to take: in the terminal, in files and at W&B; the page."""
+    from attnvis.experiments.advice.page import as_text, sentences, write_advice
+    from attnvis.experiments.advice.ranking import advise
+    from attnvis.pipeline.tracking import Tracker
+
+    settings = work.settings
+    advice = advise(evaluation, work.facts, work.encoder.layers, seed=settings["seed"])
+    print(as_text(advice))
+    print()
+    for sentence in sentences(advice):
+        print(sentence)
+    page = write_advice(
+        advice,
+        folder,
+        facts=about(work) | {"files": "advice.csv, figures/"},
+        warnings=work.encoder.warnings_at(work.preprocessing),
+        failures=evaluation.failures,
+        refused=work.maker.refused,
+    )
+    group = str(settings["name"])
+    with Tracker(
+        folder, settings["logger"], settings, job="advice", group=group, name=folder.name
+    ) as tracker:
+        tracker.log_numbers({
+            f"{ranking.metric}/{ranking.axis}/{each.name}": each.value.value
+            for ranking in advice.rankings
+            for each in ranking.candidates
+        })  # fmt: skip
+        tracker.log_page("page", page)
+        tracker.log_files("advice", [folder / "advice.csv"])
+    print(f"{advice.photos} photos measured: {short_path(page)}")
 
 
 def against(work: Work, evaluation: "Evaluation") -> str:
