@@ -2,6 +2,8 @@
 
     python scripts/measure_metrics.py           # the table; exits with 1 where a difference has no reason
     python scripts/measure_metrics.py --speed   # one metric of 10,000 maps, beside pysaliency's loop
+    python scripts/measure_metrics.py --material DIR           # the same metrics of maps of real photos, both ways
+    python scripts/measure_metrics.py --material DIR --share   # what metrics cost of an evaluation; needs none of them
 
 Needs pysaliency, PySODMetrics, Quantus and scikit-learn beside attnvis and torchcam.  pysaliency and Quantus
 call np.trapz, which numpy 2.4 no longer has: they get np.trapezoid under that name.
@@ -11,12 +13,16 @@ import argparse
 import contextlib
 import importlib
 import io
+import resource
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -565,12 +571,200 @@ def print_speed(count: int = 10_000, rounds: int = 3) -> None:
         print(f"| {name} | {mine:.2f} | {others:.2f} | {others / mine:.1f} |")
 
 
+# ---------------------------------------------------------------------------------------------- real photos
+
+PHOTO_METHODS = ("gradcam", "eigencam", "spectral_residual", "centre")
+PHOTO_QUERIES = ("norm", "class")
+
+
+def photo_maps(
+    dataset: Any, longest: int, methods: tuple[str, ...] = PHOTO_METHODS
+) -> Iterator[tuple[Truth, np.ndarray]]:
+    """Of every photo the truth, and the maps of a few methods on EfficientNet-Lite0, as evaluate measures them."""
+    from attnvis.attention.query.language import parse
+    from attnvis.attention.spec import functions
+    from attnvis.backbone.sources import load_backbone
+    from attnvis.data.decoding import load
+    from attnvis.data.preprocessing import collate
+    from attnvis.data.truth import resize_truth
+    from attnvis.experiments.evaluate.maps import MapMaker
+    from attnvis.experiments.evaluate.measure import size_within
+    from attnvis.experiments.evaluate.naming import parse_methods
+
+    backbone = load_backbone("efficientnet_lite0", precision="fp32", engine="eager")
+    maker = MapMaker(
+        backbone,
+        backbone,
+        queries={text: parse(text) for text in PHOTO_QUERIES},
+        scalings=functions("scaling", ["zscore"]),
+        normalisers=functions("normalise", ["softmax"]),
+        methods=parse_methods(methods),
+    )
+    for sample in dataset:
+        (maps,) = maker(collate([load(sample.path)], backbone.preprocessing))[0]
+        size = size_within(sample.truth.size, longest)
+        yield resize_truth(sample.truth, size), maps.densities(size).numpy()
+
+
+def photo_rows(truth: Truth) -> list[Row]:
+    """What pysaliency, Quantus and scikit-learn say of a photo's maps: by fixations, or by boxes."""
+    if truth.fixations is None:
+        mask = regions.region_of(truth)
+        assert mask is not None
+        boxed = Truth(truth.size, mask=mask.reshape(truth.size).numpy())
+        shown = ("pointing_game", "energy", "relevance_rank", "mask_auc", "average_precision")
+        return [row for row in region_rows(boxed) if row.label in shown]
+    their = importlib.import_module("pysaliency.metrics")
+    roc = importlib.import_module("pysaliency.roc")
+    y, x = truth.fixations.astype(int).T
+    assert truth.others is not None
+    others_y, others_x = truth.others.astype(int).T
+    looks = fixations.looked_at(truth).numpy()
+    return [
+        Row(
+            fixations.auc,
+            "pysaliency roc",
+            lambda s: roc.general_rocs_per_positive(s[y, x], s.ravel()).mean(),
+            truth,
+        ),
+        Row(
+            fixations.sauc,
+            "pysaliency roc",
+            lambda s: roc.general_rocs_per_positive(s[y, x], s[others_y, others_x]).mean(),
+            truth,
+        ),
+        Row(fixations.nss, "pysaliency NSS", lambda s: their.NSS(s, x, y).mean(), truth),
+        Row(fixations.cc, "pysaliency CC", lambda s: their.CC(s, looks), truth),
+        Row(fixations.sim, "pysaliency SIM", lambda s: their.SIM(s, looks), truth),
+        Row(fixations.kl, "pysaliency MIT_KLDiv", lambda s: their.MIT_KLDiv(s, looks), truth),
+    ]
+
+
+def print_photos(folder: Path, count: int, longest: int = 256) -> None:
+    """Means over photos and maps, the largest difference of any map, and the CPU seconds of both."""
+    from attnvis.data.datasets import open_dataset
+
+    np.trapz = np.trapezoid  # type: ignore[attr-defined]  # noqa: NPY201
+    torch.set_num_threads(1)
+    dataset = open_dataset(folder)
+    dataset = dataset.chosen(range(min(count, len(dataset))))
+    table: dict[str, SimpleNamespace] = {}
+    maps_in_all = 0
+    for truth, maps in photo_maps(dataset, longest):
+        warm = not table
+        maps_in_all += len(maps)
+        for row in photo_rows(truth):
+            line = table.setdefault(
+                row.label, SimpleNamespace(row=row, ours=[], theirs=[], seconds=np.zeros(2))
+            )
+            if warm:
+                row.theirs(maps[0])  # what numba compiles
+            started = time.process_time()
+            ours = our_values(row, maps)
+            middle = time.process_time()
+            theirs = [row.theirs(values) for values in maps]
+            line.seconds += middle - started, time.process_time() - middle
+            line.ours.append(ours)
+            line.theirs.append(theirs)
+    print(
+        f"| {len(dataset)} photos, {maps_in_all} maps | library | ours | theirs | largest difference | ours, CPU s | theirs, CPU s |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for name, line in table.items():
+        ours, theirs = (np.concatenate(each) for each in (line.ours, line.theirs))
+        mine, others = line.seconds
+        print(
+            f"| {name} | {line.row.library} | {np.nanmean(ours):.6f} | {np.nanmean(theirs):.6f} "
+            f"| {np.nanmax(np.abs(ours - theirs)):.1e} | {mine:.2f} | {others:.2f} |"
+        )
+
+
+SHARE_METHODS = "cam,eigencam,feature_norm,spectral_residual,centre,uniform,random_query,random_weights"
+SHARE_METRICS = "auc,auc_judd,sauc,nss,cc,sim,kl,ig"
+
+
+def print_share(folder: Path, count: int) -> None:
+    """CPU seconds of `attnvis run` and of `attnvis evaluate`, and how many of those are the metrics'."""
+    from attnvis.data.datasets import open_dataset
+
+    dataset = open_dataset(folder)
+    count = min(count, len(dataset))
+    with tempfile.TemporaryDirectory() as own:
+        photos = Path(own) / "photos.txt"
+        photos.write_text("".join(f"{sample.path}\n" for sample in dataset.chosen(range(count))))
+        common = [
+            "workers=1",
+            "logger.mode=disabled",
+            "cache.use=false",
+            "backbone.precision=fp32",
+            "backbone.engine=eager",
+        ]
+        run = ["run", f"images={photos}", f"hydra.run.dir={own}/run", *common]
+        rows = [f"method=attention,{SHARE_METHODS}", "query=mean,class", "scaling=zscore", "temperatures=[]"]
+        evaluation = [
+            *("evaluate", str(folder), *rows, f"metric={SHARE_METRICS}", f"most={count}", "examples=false"),
+            *(f"hydra.run.dir={own}/evaluate", *common),
+        ]
+        start = cpu_of(["run", "--help"])[0]
+        of_run, _ = cpu_of(run)
+        of_evaluation, of_metrics = cpu_of(evaluation)
+    print(
+        f"{count} photos, {len(rows[0].split(',')) + 1} methods, {len(SHARE_METRICS.split(','))} metrics; CPU s, one thread"
+    )
+    print(
+        f"attnvis run: {of_run:.1f}; attnvis evaluate: {of_evaluation:.1f}, {of_evaluation / of_run:.2f} times as much"
+    )
+    share = of_metrics / of_evaluation
+    print(f"in the metrics: {of_metrics:.1f}, {100 * share:.0f} % of evaluate; start-up alone: {start:.1f}")
+
+
+TIMED = """
+import sys, time
+from attnvis.experiments.evaluate import measure
+from attnvis.cli import main
+seconds, plain = 0.0, measure.measure_photo
+def timed(*args, **settings):
+    global seconds
+    started = time.thread_time()
+    try:
+        return plain(*args, **settings)
+    finally:
+        seconds += time.thread_time() - started
+measure.measure_photo = timed
+try:
+    main()
+finally:
+    print("metrics took", seconds, file=sys.stderr)
+"""
+
+
+def cpu_of(words: list[str]) -> tuple[float, float]:
+    """The CPU seconds of a command, and those in its metrics.  Raises RuntimeError where it fails."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ended = subprocess.run([sys.executable, "-c", TIMED, *words], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if ended.returncode:
+        raise RuntimeError(f"attnvis {' '.join(words)} failed: {ended.stderr[-500:]}")
+    total = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return total, float(ended.stderr.rsplit("metrics took", 1)[1])
+
+
 def main() -> None:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--speed", action="store_true", help="CPU time of many maps instead of the table")
+    parser.add_argument("--material", type=Path, help="a folder with osie/ and raccoon/: real photos instead")
+    parser.add_argument("--photos", type=int, default=40, help="of each data set")
+    parser.add_argument("--share", action="store_true", help="what metrics cost beside a run, on osie/")
+    args = parser.parse_args()
     try:
-        if parser.parse_args().speed:
+        if args.material and args.share:
+            print_share(args.material / "osie", args.photos)
+        elif args.material:
+            print_photos(args.material / "osie", args.photos)
+            print()
+            print_photos(args.material / "raccoon", args.photos)
+        elif args.speed:
             print_speed()
         elif not print_table():
             sys.exit("where it says ! a metric differs from its library by more than 1e-6")

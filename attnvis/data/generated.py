@@ -62,7 +62,7 @@ def generate(text: str) -> Dataset:
     return Dataset("generated", names, known=frozenset(known), read=read)
 
 
-def ladder(levels: Mapping[str, Sequence[float]], repeats: int) -> Dataset:
+def ladder(levels: Mapping[str, Sequence[int | float]], repeats: int) -> Dataset:
     """Arrays of each kind at each of its levels, `repeats` of each; `step_of` tells a name's kind and level.
 
     The arrays of two levels of a kind have no seed in common, those of two kinds at levels of equal rank the

@@ -2,13 +2,13 @@
 
     P(found at x) = guess + (1 - guess - lapse) / (1 + exp(-slope (log2 x - log2 threshold)))
 
-The guess rate is known; threshold, slope and lapse are the likeliest of a grid of curves (Wichmann and Hill
-2001 fit the same four numbers), so that no fit can run away.
+The guess rate is known; threshold, slope and lapse are the likeliest within limits (Wichmann and Hill 2001 fit
+the same numbers), looked for on a grid and then in halving steps about its best, so that no fit can run away.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,9 +16,13 @@ from jaxtyping import Float, Int
 
 __all__ = ["Psychometric", "fit_psychometric", "probability"]
 
-THRESHOLDS = 181  # from an octave below the lowest level to one above the highest
-SLOPES = 8
-LAPSES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)  # of the easiest targets, the share that is missed
+GRID = (
+    61,
+    7,
+    5,
+)  # thresholds, from an octave below the lowest level to one above the highest; slopes; lapses
+HALVINGS = 9  # of the grid's steps, about the best of it
+MOST_LAPSES = 0.5  # of the easiest targets, the share that is missed
 FLATTEST = 0.5  # in logits an octave
 STEEPEST = 6.0  # logits between two levels, 5 to 95 %: the levels cannot tell a steeper curve from this
 DRAWS = 1000
@@ -65,52 +69,74 @@ def probability(
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """The G curves that are tried, and the logs of finding and of missing at each of L levels."""
+    """The curves that may be fitted at L levels: a grid of G to begin with, and steps that shrink from there.
 
-    thresholds: Float[np.ndarray, " G"]  # log2
-    slopes: Float[np.ndarray, " G"]
-    lapses: Float[np.ndarray, " G"]
-    chances: Float[np.ndarray, "L G"]
+    numbers      [log2 of the threshold, log of the slope, lapse]
+    found, missed   the logs of the grid's chances of either
+    """
+
+    octaves: Float[np.ndarray, " L"]  # log2 of the levels
+    guess: float
+    numbers: Float[np.ndarray, "G 3"]
+    steps: Float[np.ndarray, " 3"]  # of the grid
+    low: Float[np.ndarray, " 3"]
+    high: Float[np.ndarray, " 3"]
     found: Float[np.ndarray, "L G"]
     missed: Float[np.ndarray, "L G"]
 
     def likeliest(
-        self, found: Float[np.ndarray, "R L"], trials: Float[np.ndarray, " L"]
-    ) -> tuple[Int[np.ndarray, " R"], Float[np.ndarray, " R"]]:
-        """Of each row of counts the curve, and the log of its likelihood."""
-        best, logs = [], []
-        for start in range(0, len(found), BLOCK):
-            counts = found[start : start + BLOCK]
-            likelihoods = counts @ self.found + (trials - counts) @ self.missed
-            best.append(likelihoods.argmax(1))
-            logs.append(likelihoods.max(1))
-        return np.concatenate(best), np.concatenate(logs)
+        self, found: Float[np.ndarray, "R L"], trials: Int[np.ndarray, " L"]
+    ) -> tuple[Float[np.ndarray, "R 3"], Float[np.ndarray, " R"]]:
+        """Of each row of counts the numbers of its curve, and the log of its likelihood."""
+        best = [
+            (part @ self.found + (trials - part) @ self.missed).argmax(1)
+            for part in np.split(found, range(BLOCK, len(found), BLOCK))
+        ]
+        numbers, steps = self.numbers[np.concatenate(best)], self.steps
+        neighbours = np.stack(np.meshgrid(*[(-1.0, 0.0, 1.0)] * 3, indexing="ij"), -1).reshape(-1, 3)
+        rows = np.arange(len(found))
+        logs = np.full(len(found), -math.inf)
+        for _ in range(HALVINGS):
+            steps = steps / 2
+            near = (numbers[:, None] + steps * neighbours).clip(self.low, self.high)  # [R, 27, 3]
+            chances = self.chances(near)
+            counts = found[:, None]
+            likelihoods = (counts * np.log(chances) + (trials - counts) * np.log1p(-chances)).sum(-1)
+            chosen = likelihoods.argmax(1)
+            numbers, logs = near[rows, chosen], likelihoods[rows, chosen]
+        return numbers, logs
 
-    def levels_of(self, curves: Int[np.ndarray, " R"], levels: Sequence[float]) -> Float[np.ndarray, " R"]:
-        """The curves' thresholds; -inf and inf beyond the levels that were shown."""
-        thresholds = 2 ** self.thresholds[curves]
-        inside = np.where(thresholds < min(levels) * (1 - 1e-9), -math.inf, thresholds)
-        return np.where(thresholds > max(levels) * (1 + 1e-9), math.inf, inside)
+    def chances(self, numbers: Float[np.ndarray, "*any 3"]) -> Float[np.ndarray, "*any L"]:
+        """P(found) at the levels, kept off 0 and 1."""
+        threshold, slope, lapse = (numbers[..., place, None] for place in range(3))
+        chances = probability(self.octaves - threshold, np.exp(slope), lapse=lapse, guess=self.guess)
+        return chances.clip(1e-9, 1 - 1e-9)
+
+    def thresholds(self, numbers: Float[np.ndarray, "R 3"]) -> Float[np.ndarray, " R"]:
+        """As levels; -inf and inf beyond those that were shown."""
+        octaves = numbers[:, 0]
+        inside = np.where(octaves < self.octaves[0] - 1e-9, -math.inf, 2**octaves)
+        return np.where(octaves > self.octaves[-1] + 1e-9, math.inf, inside)
 
 
 @lru_cache(maxsize=16)
 def curves_over(levels: tuple[float, ...], guess: float) -> Curves:
-    """All that are tried at these levels, ascending."""
+    """Those that are tried at these levels, ascending."""
     octaves = np.log2(np.array(levels))
     steepest = max(STEEPEST / float(np.diff(octaves).min()), 2 * FLATTEST)
-    axes = (
-        np.linspace(octaves[0] - 1, octaves[-1] + 1, THRESHOLDS),
-        np.geomspace(FLATTEST, steepest, SLOPES),
-        np.array([lapse for lapse in LAPSES if lapse < 1 - guess]),
-    )
-    thresholds, slopes, lapses = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
-    chances = probability(octaves[:, None] - thresholds, slopes, lapse=lapses, guess=guess)
-    chances = chances.clip(1e-9, 1 - 1e-9)
-    return Curves(thresholds, slopes, lapses, chances, np.log(chances), np.log1p(-chances))
+    low = np.array([octaves[0] - 1, math.log(FLATTEST), 0.0])
+    high = np.array([octaves[-1] + 1, math.log(steepest), min(MOST_LAPSES, (1 - guess) / 2)])
+    axes = [np.linspace(*ends) for ends in zip(low, high, GRID, strict=True)]
+    numbers = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    steps = (high - low) / (np.array(GRID) - 1)
+    empty = np.empty((len(octaves), 0))
+    curves = Curves(octaves, guess, numbers, steps, low=low, high=high, found=empty, missed=empty)
+    chances = curves.chances(numbers).T
+    return replace(curves, found=np.log(chances), missed=np.log1p(-chances))
 
 
 def fit_psychometric(
-    levels: Sequence[float],
+    levels: Sequence[int | float],
     found: Float[np.ndarray, " L"],
     trials: Int[np.ndarray, " L"],
     guess: float,
@@ -125,14 +151,16 @@ def fit_psychometric(
     Raises ValueError for other levels and guesses.
     """
     if len(levels) < 3 or min(levels) <= 0 or (np.diff(levels) <= 0).any():
-        raise ValueError(f"levels {', '.join(f'{each:g}' for each in levels)}: give 3 or more, rising from above 0")
+        raise ValueError(
+            f"levels {', '.join(f'{each:g}' for each in levels)}: give 3 or more, rising from above 0"
+        )
     if not 0 < guess < 1:
         raise ValueError(f"a guess rate of {guess:g}: give one above 0 and below 1")
     rng = np.random.default_rng(seed)
     curves = curves_over(tuple(map(float, levels)), float(guess))
-    (best,), (log,) = curves.likeliest(found[None], trials)
-    again = rng.binomial(trials, curves.chances[:, best], (draws, len(trials))).astype(float)
-    thresholds = np.sort(curves.levels_of(curves.likeliest(again, trials)[0], levels))
+    best, (log,) = curves.likeliest(found[None], trials)
+    again = rng.binomial(trials, curves.chances(best), (draws, len(trials))).astype(float)
+    thresholds = np.sort(curves.thresholds(curves.likeliest(again, trials)[0]))
     ends = [int((1 - LEVEL) / 2 * (draws - 1)), math.ceil((1 + LEVEL) / 2 * (draws - 1))]
     low, high = thresholds[ends].tolist()  # of infinite ones there is no mean
     share = float(found.sum() / trials.sum())
@@ -140,11 +168,11 @@ def fit_psychometric(
     rises = curves.likeliest(flat, trials)[1] - flat_likelihood(flat, trials)
     rise = log - flat_likelihood(found[None], trials)[0]
     return Psychometric(
-        float(curves.levels_of(np.array([best]), levels)[0]),
+        float(curves.thresholds(best)[0]),
         low,
         high=high,
-        slope=float(curves.slopes[best]),
-        lapse=float(curves.lapses[best]),
+        slope=math.exp(best[0, 1]),
+        lapse=float(best[0, 2]),
         guess=guess,
         chance=float((1 + (rises >= rise - 1e-9).sum()) / (draws + 1)),
         lost=int((~np.isfinite(thresholds)).sum()),

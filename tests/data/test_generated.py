@@ -9,7 +9,8 @@ import torch
 from conftest import make_photo
 
 from attnvis.data.datasets import open_dataset
-from attnvis.data.stimuli import SEARCHES, search, simulated_fixations
+from attnvis.data.generated import ladder, step_of
+from attnvis.data.stimuli import SEARCHES, pop_out, search, simulated_fixations
 from attnvis.metrics.fixations import ig
 from attnvis.types import Truth
 
@@ -119,3 +120,27 @@ def test_a_mosaic_has_its_target_where_the_mask_says(tmp_path):
         assert len(outside) == 3 and colours[sample.truth.category] not in outside
         tiles.add(tuple(np.argwhere(sample.truth.mask)[0].tolist()))
     assert len(tiles) > 1
+
+
+def test_a_ladder_has_every_kind_at_every_level():
+    dataset = ladder({"orientation": [10, 40], "size": [1.5, 2]}, repeats=3)
+    assert len(dataset) == 12 and len(set(dataset.names)) == 12
+    steps = [step_of(name) for name in dataset.names]
+    assert steps[0] == ("orientation", 10.0, 0) and steps[-1] == ("size", 2.0, 5)
+    seeds = {(kind, level): [] for kind, level, _ in steps}
+    for kind, level, seed in steps:
+        seeds[kind, level].append(seed)
+    assert seeds["orientation", 10.0] == seeds["size", 1.5] == [0, 1, 2]
+    assert seeds["orientation", 40.0] == [3, 4, 5]
+    picture, target, _ = pop_out("size", 2.0, seed=5)
+    sample = dataset[11]
+    assert (sample.picture == picture).all() and (sample.truth.mask == target).all()
+
+
+def test_a_ladder_of_what_cannot_be_drawn_is_told():
+    with pytest.raises(ValueError, match="there are no arrays 'colou'"):
+        ladder({"colou": [1]}, repeats=1)
+    with pytest.raises(ValueError, match="a target 9 times as large"):
+        ladder({"size": [2, 9]}, repeats=1)
+    with pytest.raises(ValueError, match="repeats=0 draws no array"):
+        ladder({"size": [2]}, repeats=0)

@@ -1,6 +1,7 @@
 """What a table says of photos, beside sums by hand and SciPy's bootstrap."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -12,11 +13,21 @@ from attnvis.experiments.evaluate.maps import Row
 from attnvis.experiments.evaluate.measure import Evaluation
 from attnvis.experiments.evaluate.statistics import (
     chosen_on_halves,
+    leaders,
     per_photo,
     resampled,
     summarise,
 )
-from attnvis.experiments.evaluate.tables import as_csv, as_latex, as_markdown, as_terminal, photo_rows
+from attnvis.experiments.evaluate.page import figures
+from attnvis.experiments.evaluate.tables import (
+    as_csv,
+    as_latex,
+    as_markdown,
+    as_terminal,
+    leader_table,
+    photo_rows,
+    plain_table,
+)
 from attnvis.metrics.metric import Facts
 
 UP = Facts("up", ("boxes",), "higher", 0.0, 1.0, 0.0, ranks=True)
@@ -182,3 +193,42 @@ def test_of_controls_alone_no_sentence_says_that_a_metric_is_not_defined():
     measured = Evaluation(controls, tuple(f"{number}.jpg" for number in range(PHOTOS)), {"up": values})
     said = list(sentences(summarise(measured, [UP], "centre")))
     assert said == ["up: the controls alone were measured; add a method to compare with them."]
+
+
+def test_the_best_setting_is_named_with_those_that_are_not_shown_to_be_worse():
+    noise = np.random.default_rng(2).normal(size=(PHOTOS, 4))
+    base = noise[:, 0]
+    columns = (base, base + 0.01 * noise[:, 1] + 0.001, base - 0.5 + 0.1 * noise[:, 2], base - 9)
+    rows = (*(Row(f"mean {name}", "mean") for name in ("a", "b", "c")), Row("centre", "centre"))
+    measured = Evaluation(rows, tuple(map(str, range(PHOTOS))), {"up": np.stack(columns, 1)})
+    (leader,) = leaders(measured, [UP])
+    rival = {"mean a": "mean b", "mean b": "mean a"}[leader.best]
+    assert leader.family == "mean" and leader.alike == (rival,) and leader.settings == 3
+    headings, lines = leader_table([leader])
+    assert headings == ("best setting of", "mean")
+    assert lines == [("up", f"{leader.best[-1]} (or {rival[-1]})")]
+    assert plain_table(headings, lines).splitlines()[0].startswith("| best setting of | mean")
+    few = Evaluation(rows, measured.photos[:9], {"up": measured.values["up"][:9]})
+    assert leader_table(list(leaders(few, [UP])))[1] == [("up", "none told apart")]
+
+
+def test_what_counts_ranks_alone_is_flat_beside_all_other_metrics():
+    """The figure's lines, read off its SVG: one dashed line on one height, one that falls."""
+    rng = np.random.default_rng(0)
+    rows = (Row("centre", "centre"), *(Row(f"mean at {tau:g}", "mean", tau) for tau in (0.5, 1.0, 2.0)))
+    ranks = np.repeat(rng.normal(size=(PHOTOS, 1)), 4, 1)
+    values = ranks + np.array([0, -1.0, 0.0, -0.5])
+    measured = Evaluation(rows, tuple(map(str, range(PHOTOS))), {"up": ranks, "down": -values})
+    table = summarise(measured, [UP, DOWN], "centre")
+    drawn = {figure.name: figure for figure in figures(table)}
+    assert list(drawn) == ["temperature", "temperature_up", "temperature_down"]
+    heights = [path_heights(line) for line in drawn["temperature"].svg.decode().split('<g id="line2d_')[1:]]
+    curves = [line for line in heights if len(line) == 3]
+    flat, falling = (max(line) - min(line) for line in curves[:2])
+    assert flat < 1e-6 < falling
+    assert curves[1][1] == pytest.approx(min(curves[1])), "the best point is the highest"
+
+
+def path_heights(line):
+    path = re.search(r'<path d="([^"]*)"[^>]*clip-path', line)
+    return [float(y) for _, y in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", path.group(1))] if path else []

@@ -114,7 +114,9 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
     encoder = remembered(network, settings["cache"], say=note)
     preprocessing = network.preprocessing.changed(**settings["preprocess"])
     if settings["placements"] and preprocessing.fit == "letterbox":
-        raise ValueError("placements= compares whole grids, and a letterbox's are cut; give preprocess.fit=resize")
+        raise ValueError(
+            "placements= compares whole grids, and a letterbox's are cut; give preprocess.fit=resize"
+        )
     shout(network.warnings_at(preprocessing))
     maker = MapMaker(
         encoder,
@@ -144,9 +146,12 @@ def photos_of(settings: dict[str, Any]) -> "Dataset":
     if settings["study"] == "table":
         return open_dataset(settings["data"], settings["layout"])
     if settings["data"] != "generated":
-        raise ValueError(f"study=pop_out draws its own arrays; leave {settings['data']} out, give levels.KIND=[...]")
-    require_levels(settings["levels"])
-    return ladder(settings["levels"], settings["repeats"])
+        raise ValueError(
+            f"study=pop_out draws its own arrays; leave {settings['data']} out, give levels.KIND=[...]"
+        )
+    levels = {kind: of_kind for kind, of_kind in settings["levels"].items() if of_kind is not None}
+    require_levels(levels)
+    return ladder(levels, settings["repeats"])
 
 
 def require_known(metrics: "dict[str, Metric]", dataset: "Dataset") -> None:

@@ -162,7 +162,9 @@ def backbone_placements(texts: Iterable[str], cells: CellGeometry) -> dict[str, 
     for text in texts:
         kind, _, between = text.partition(":")
         if kind not in kinds or between not in ("", "nearest"):
-            raise ValueError(f"unknown placement {text!r}; placements= takes auto, rf, stretch, and auto:nearest")
+            raise ValueError(
+                f"unknown placement {text!r}; placements= takes auto, rf, stretch, and auto:nearest"
+            )
         places[text] = CellPlaces(kinds[kind], between)
     return places
 

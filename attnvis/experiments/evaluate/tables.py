@@ -113,9 +113,7 @@ def leader_table(found: Sequence[Leader]) -> tuple[tuple[str, ...], list[tuple[s
     families = tuple(dict.fromkeys(leader.family for leader in found))
     by_place = {(leader.metric, leader.family): leader for leader in found}
     metrics = dict.fromkeys(leader.metric for leader in found)
-    rows = [
-        (metric, *(leader_text(by_place[metric, family]) for family in families)) for metric in metrics
-    ]
+    rows = [(metric, *(leader_text(by_place[metric, family]) for family in families)) for metric in metrics]
     return ("best setting of", *families), rows
 
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -94,10 +95,12 @@ class PopOut:
         }
 
 
-def require_levels(levels: Mapping[str, Sequence[float]]) -> None:
+def require_levels(levels: Mapping[str, Any]) -> None:
     """Raises ValueError where there are none, and where those of a threshold are too few or do not rise."""
     if not levels:
-        raise ValueError("study=pop_out has no levels; attnvis evaluate experiment=popout has those of docs/studies.md")
+        raise ValueError(
+            "study=pop_out has no levels; attnvis evaluate experiment=popout has those of docs/studies.md"
+        )
     for kind, of_kind in levels.items():
         fewest = FEWEST_LEVELS if kind in KINDS else 1
         if not isinstance(of_kind, list) or not all(isinstance(each, int | float) for each in of_kind):
@@ -158,13 +161,7 @@ def curves_of(
         curves.append(Curve(kind, row.name, metric.name, levels, shares, guesses, fit))
     chances = holm([curve.fit.chance for curve in curves if curve.fit is not None])
     for curve in curves:
-        yield curve if curve.fit is None else with_chance(curve, chances.pop(0))
-
-
-def with_chance(curve: Curve, chance: float) -> Curve:
-    from dataclasses import replace
-
-    return replace(curve, chance=chance)
+        yield curve if curve.fit is None else replace(curve, chance=chances.pop(0))
 
 
 def fit_finds(

@@ -82,9 +82,12 @@ def tables(study: PopOut) -> Iterator[tuple[str, Lines]]:
                 "found" if is_name_of_share(metric) else "mean",
                 *(span_heading(kind, levels) for kind, levels in zip(others, ends, strict=True)),
             )
-            yield f"{metric}, at the lowest and the highest level", (
-                headings,
-                rows_of(study, metric, others, ends_text),
+            yield (
+                f"{metric}, at the lowest and the highest level",
+                (
+                    headings,
+                    rows_of(study, metric, others, ends_text),
+                ),
             )
 
 
@@ -159,7 +162,9 @@ def sentence_of_kind(curves: Sequence[Curve]) -> str:
     if beyond:
         parts.append(f"the threshold lies beyond the levels shown: {counted(beyond)}")
     if flat:
-        parts.append(f"no threshold, for finds are not shown to become more frequent with the difference: {counted(flat)}")
+        parts.append(
+            f"no threshold, for finds are not shown to become more frequent with the difference: {counted(flat)}"
+        )
     return f"{'; '.join(parts)}."
 
 
@@ -223,7 +228,9 @@ def threshold_lines(study: PopOut) -> Iterator[dict[str, object]]:
 def point_lines(study: PopOut) -> Iterator[dict[str, object]]:
     for curve in study.curves:
         fitted = fitted_at(curve, np.array(curve.levels))
-        for level, share, guess, height in zip(curve.levels, curve.shares, curve.guesses, fitted, strict=True):
+        for level, share, guess, height in zip(
+            curve.levels, curve.shares, curve.guesses, fitted, strict=True
+        ):
             yield {
                 "metric": curve.metric, "kind": curve.kind, "row": curve.row, "level": level,
                 "value": share.value, "low": share.low, "high": share.high, "arrays": share.count,
