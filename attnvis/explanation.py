@@ -46,6 +46,7 @@ class Explanation:
     warnings: tuple[str, ...] = ()  # of the backbone and of this attention
     normalise: str = "softmax"
     keys: str = "same"
+    heads: str = "one"
     notes: tuple[str, ...] = ()  # of the network: what was taken off its file, which tokens were left out
     origin: Origin | None = field(default=None, repr=False)  # what the network made of the photo
 
@@ -150,6 +151,7 @@ class Explanation:
             lines=self.lines(),
             mark=self.answer.mark,
             placement=self.answer.placement,
+            parts=drawing.head_maps(self.answer),
         )
 
     @property
@@ -162,7 +164,9 @@ class Explanation:
         if self.answer.class_score:
             yield "this class", self.answer.class_score
         yield from drawing.class_lines(self.predicted)
-        yield "scaling", drawing.scaling_text(self.scaling)
+        yield "scaling", drawing.scaling_text(self.scaling, of_each_head=self.answer.heads is not None)
+        if self.answer.heads is not None:
+            yield "heads", drawing.heads_text(self.heads, self.answer)
         if self.keys != "same":
             yield "keys", self.keys
         yield "backbone", self.backbone
@@ -229,10 +233,10 @@ class Explanation:
 
         Raises ValueError for a question that no explorer asks.
         """
-        if self.keys != "same":
+        if self.keys != "same" or self.answer.heads is not None:
             raise ValueError(
-                f"an explorer compares patches as they are (keys=same), and this map has keys={self.keys}; "
-                f"explain with keys=same to explore"
+                f"an explorer asks patches as they are with all channels together (keys=same, heads=1), and "
+                f"this map has keys={self.keys}, heads={self.heads}; explain without them to explore"
             )
         query = self.query if self.class_score is None else f"class:{self.class_score.index}"
         terms = as_terms(query, self.origin.layers[0] if self.origin else None)

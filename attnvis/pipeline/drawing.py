@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from attnvis.attention.query.language import asks_a_class
 from attnvis.data.decoding import full_pixels
@@ -16,7 +16,16 @@ from attnvis.render import overlays, panels
 from attnvis.render.thumbnail import Thumbnail, thumbnail_of_file
 from attnvis.types import Box, Photo, Provenance, percent
 
-__all__ = ["PhotoDrawer", "Pictures", "class_lines", "noun_of", "number_lines", "scaling_text"]
+__all__ = [
+    "PhotoDrawer",
+    "Pictures",
+    "class_lines",
+    "head_maps",
+    "heads_text",
+    "noun_of",
+    "number_lines",
+    "scaling_text",
+]
 
 Line = tuple[str, object]  # a name and what stands behind it
 
@@ -40,6 +49,7 @@ class PhotoDrawer:
     scaling: str  # "": the method has none, as it is no attention
     warnings: tuple[str, ...] = ()  # of the network
     keys: str = ""  # "": as `scaling`
+    heads: str = ""
 
     def draw(self, stem: str, photo: Photo, answers: Sequence[Answer], thumbnails: int = 0) -> list[Pictures]:
         """The overlay (and panel) of every answer; of the first so many also a thumbnail."""
@@ -65,6 +75,7 @@ class PhotoDrawer:
                     field=answer.field,
                     placement=answer.placement,
                     noun=noun_of(self.scaling),
+                    parts=head_maps(answer),
                 )
                 digests[paths["panel"]] = self.save(paths["panel"], self.encode(panel))
             # of the file, as a run that goes on makes it: the page is the same
@@ -92,7 +103,9 @@ class PhotoDrawer:
             yield "as hot by chance", f"p = {answer.p_value:.2g}, beside random classes"
         yield from class_lines(answer.predicted, off_size=bool(self.provenance.class_size))
         if self.scaling:
-            yield "scaling", scaling_text(self.scaling)
+            yield "scaling", scaling_text(self.scaling, of_each_head=answer.heads is not None)
+        if answer.heads is not None:
+            yield "heads", heads_text(self.heads, answer)
         if self.keys not in ("", "same"):
             yield "keys", self.keys
         of_a_class = answer.class_score is not None or (bool(self.scaling) and asks_a_class(answer.query))
@@ -104,6 +117,15 @@ class PhotoDrawer:
             yield "photo", photo_note
         for warning in (*self.warnings, *answer.warnings):
             yield "warning", warning
+
+
+def head_maps(answer: Answer) -> list[tuple[str, Float[np.ndarray, "h w"]]]:
+    """Of several heads each one's times uniform, with its heading."""
+    if answer.heads is None:
+        return []
+    weights = answer.heads.float().cpu().numpy()
+    cells = weights.shape[1] * weights.reshape(len(weights), *answer.placement.grid)
+    return [(f"head {number} of {len(cells)}", of_head) for number, of_head in enumerate(cells, start=1)]
 
 
 def noun_of(scaling: str) -> str:
@@ -125,8 +147,14 @@ def outline_text(field: Box, seen: Box) -> str:
     return f"the {field.width:.0f} x {field.height:.0f} px that one cell can see (its receptive field)"
 
 
-def scaling_text(scaling: str) -> str:
-    return f"{scaling}: this sharpness was asked for" if scaling.startswith("perplexity") else scaling
+def heads_text(heads: str, answer: Answer) -> str:
+    count = 0 if answer.heads is None else len(answer.heads)
+    return f"{heads}: the mean of {count} (correlation of two {answer.head_agreement:.2f})"
+
+
+def scaling_text(scaling: str, of_each_head: bool = False) -> str:
+    asked = ": this sharpness was asked for" + " of each head" * of_each_head
+    return scaling + asked if scaling.startswith("perplexity") else scaling
 
 
 def network_lines(provenance: Provenance, of_a_class: bool) -> Iterator[Line]:
@@ -135,7 +163,7 @@ def network_lines(provenance: Provenance, of_a_class: bool) -> Iterator[Line]:
     """
     layer = "" if "+" in provenance.layer else f", layer {provenance.layer}"
     yield "backbone", provenance.backbone + layer
-    if of_a_class and any(word in provenance.class_scores for word in ("approximate", "not promised")):
+    if of_a_class and any(word in provenance.class_scores for word in ("approximate", "no logit")):
         yield "class scores", provenance.class_scores
     if of_a_class and provenance.class_size:
         yield "warning", provenance.class_size

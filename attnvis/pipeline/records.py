@@ -30,7 +30,14 @@ __all__ = [
 
 CLASS = ("class_index", "class_probability", "class_logit", "class_rank")  # of the class that was asked for
 STABILITY = ("worst_correlation", "spread")  # of the maps of the changed photos
-LATER = ("p_value", *STABILITY, "keys", "remark")  # columns that rows of earlier versions have not
+LATER = (
+    "p_value",
+    *STABILITY,
+    "keys",
+    "heads",
+    "head_agreement",
+    "remark",
+)  # columns that rows of earlier versions have not
 FILES = ("map", "overlay", "panel")
 NUMBERS = (
     *("index", "height", "width", "patches", "rows", "columns", "probability"),
@@ -38,17 +45,19 @@ NUMBERS = (
     "sign_margin",
     "p_value",
     *STABILITY,
+    "head_agreement",
     *DESCRIPTIONS,
 )
 EVERY = ("height", "width", "patches", "rows", "columns", "perplexity", "max_times_uniform")
 COLUMNS = (
     *("index", "photo", "path", "digest", "height", "width", "status", "reason", "photo_note"),
-    *("query", "label", "layer", "weights", "scaling", "normalise", "keys", "remark"),
+    *("query", "label", "layer", "weights", "scaling", "normalise", "keys", "heads", "remark"),
     *("patches", "rows", "columns", "placement", "predicted", "probability"),
     *CLASS,
     "sign_margin",
     "p_value",
     *STABILITY,
+    "head_agreement",
     *DESCRIPTIONS,
     *FILES,
     "seal",
@@ -75,6 +84,8 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         row["sign_margin"] = answer.sign_margin
     if answer.p_value is not None:
         row["p_value"] = answer.p_value
+    if answer.head_agreement is not None:
+        row["head_agreement"] = answer.head_agreement
     if answer.remarks:
         row["remark"] = "; ".join(answer.remarks)
     if answer.stability is not None:
