@@ -295,7 +295,7 @@ def network_text(net: Backbone) -> str:
 
 
 def with_keys(network: str, keys: str, heads: str) -> str:
-    """What a figure says of its network, and of its keys where they are not the patches, all channels together."""
+    """What a figure says of its network, and of keys that are not the patches with all channels."""
     of_keys = "" if keys == "same" else f", keys {keys}"
     return network + of_keys + ("" if heads == "one" else f", heads {heads}")
 

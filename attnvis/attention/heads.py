@@ -1,8 +1,8 @@
 """One product of query and keys in several.  Every function: Scores -> the Scores of H heads.
 
 Each head sees a group of channels, is scaled with its own d_k and normalised by itself; the map is the mean
-of the heads' weights.  The heads' raw scores add up to the whole product.  A CNN's channels have no groups: what
-differs between contiguous groups and random ones is the order in which channels happen to be stored.
+of the heads' weights.  The heads' raw scores add up to the whole product.  A CNN's channels have no groups:
+what differs between contiguous groups and random ones is the order in which channels happen to be stored.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,8 +43,8 @@ def random(scores: Scores, count: int = 4, seed: int = 0) -> list[Scores]:
 def pca(scores: Scores, count: int = 4) -> list[Scores]:
     """Groups of the photo's principal directions (uncentred), the largest in the first head.
 
-    The keys lie in the span of min(N, D) directions, so that no score is lost; each head counts as D/H channels.
-    Raises ValueError as `contiguous` does, and for more heads than directions.
+    The keys lie in the span of min(N, D) directions, so that no score is lost; each head counts as D/H
+    channels.  Raises ValueError as `contiguous` does, and for more heads than directions.
     """
     require_count(scores, count, "pca")
     available = min(scores.patches, scores.dim)

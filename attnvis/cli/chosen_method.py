@@ -31,8 +31,10 @@ def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
     config: dict[str, Any] = plain(cfg)
     function = build(cfg, "method")
     if getattr(function, "func", None) is not AttentionMethod:
-        if cfg.stability or random_classes(cfg):
-            raise ValueError("stability and random_classes are asked of method=attention; leave one out")
+        if cfg.stability or random_classes(cfg) or cfg.fuse:
+            raise ValueError(
+                "stability, random_classes and fuse are asked of method=attention; leave one out"
+            )
         settings = {key: value for key, value in config.items() if key not in ATTENTION}
         return lambda encoder, network, *others: SaliencyMethod(encoder, network, function), settings
     stages = {group: build(cfg, group) for group in ATTENTION}
@@ -43,7 +45,9 @@ def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
         encoder: "Encoder", network: "Backbone", how: "Preprocessing", photos: "Sequence[Source] | None"
     ) -> "Method":
         query = prepared(stages["query"], encoder, how, photos=photos)
-        method = AttentionMethod(encoder, **stages | {"query": query}, random_classes=count)
+        method = AttentionMethod(
+            encoder, **stages | {"query": query}, random_classes=count, fuse=str(cfg.fuse or "")
+        )
         return StableMethod(method, how) if cfg.stability else method
 
     return make, config

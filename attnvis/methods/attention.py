@@ -24,6 +24,7 @@ from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
 from attnvis.attention.sensitivity import sensitivity
 from attnvis.methods.answer import Answer, predictions, require_finite, require_finite_classes
+from attnvis.methods.fusing import fused, require_fusion
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Batch, Features, Query, Scores
 
@@ -47,9 +48,14 @@ class AttentionMethod:
     random_classes: int = 0  # random classes that the map of a class is compared with; 0: it is not
     keys: KeyFunction = key_functions.same
     heads: HeadFunction = head_functions.one
+    fuse: str = ""  # mixture, product or max of several layers' maps, behind these; "": none
 
     def __post_init__(self) -> None:
-        """Raises ValueError for p values of other keys than the patches, and of several heads."""
+        """Raises ValueError for p values of other keys than the patches, and of several heads; for a fusion
+        that is none.
+        """
+        if self.fuse:
+            require_fusion(self.fuse)
         if self.random_classes and not (is_same(self.keys) and self.heads_are_one):
             raise ValueError(
                 "random_classes compares maps of one head whose keys are the patches themselves; "
@@ -81,7 +87,24 @@ class AttentionMethod:
                 of_photos = self.answers(layer, run, predicted=predicted, ending=ending)
                 for photo_answers, more in zip(answers, of_photos, strict=True):
                     photo_answers += more
+        if self.fuse:
+            for photo_answers in answers:
+                photo_answers += self.fused(photo_answers, layers=[layer.values.layer for layer in asked])
         return answers
+
+    def fused(self, answers: Sequence[Answer], layers: Sequence[str]) -> list[Answer]:
+        """Of each question the layers' answers as one.  Raises ValueError for a single layer."""
+        if len(layers) < 2:
+            raise ValueError(
+                f"fuse={self.fuse} joins several layers of one pass, and {layers[0]} is one; "
+                f"give backbone.layer=[stage3,{layers[0]}]"
+            )
+        count = len(answers) // len(layers)
+        questions = [answers[number::count] for number in range(count)]
+        return [
+            fused(question, self.fuse, base=question[0].label.removesuffix(f", {layers[0]}"))
+            for question in questions
+        ]
 
     def answers(
         self,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from attnvis.attention.query.language import asks_a_class
 from attnvis.data.decoding import full_pixels
@@ -75,7 +75,7 @@ class PhotoDrawer:
                     field=answer.field,
                     placement=answer.placement,
                     noun=noun_of(self.scaling),
-                    parts=head_maps(answer),
+                    parts=head_maps(answer) or layer_maps(answer, answers),
                 )
                 digests[paths["panel"]] = self.save(paths["panel"], self.encode(panel))
             # of the file, as a run that goes on makes it: the page is the same
@@ -119,13 +119,25 @@ class PhotoDrawer:
             yield "warning", warning
 
 
-def head_maps(answer: Answer) -> list[tuple[str, Float[np.ndarray, "h w"]]]:
+def head_maps(answer: Answer) -> list[panels.Part]:
     """Of several heads each one's times uniform, with its heading."""
     if answer.heads is None:
         return []
     weights = answer.heads.float().cpu().numpy()
     cells = weights.shape[1] * weights.reshape(len(weights), *answer.placement.grid)
-    return [(f"head {number} of {len(cells)}", of_head) for number, of_head in enumerate(cells, start=1)]
+    return [
+        (f"head {number} of {len(cells)}", of_head, answer.placement)
+        for number, of_head in enumerate(cells, start=1)
+    ]
+
+
+def layer_maps(answer: Answer, others: Sequence[Answer]) -> list[panels.Part]:
+    """Of several layers that one map was made of, those among the photo's others, with their names."""
+    if answer.attention is not None or "+" not in answer.layer:
+        return []
+    base, _, _ = answer.label.rpartition(", ")
+    layers = [other for other in others if other.label == f"{base}, {other.layer}"]
+    return [(other.layer, other.cells, other.placement) for other in layers]
 
 
 def noun_of(scaling: str) -> str:

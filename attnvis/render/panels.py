@@ -35,7 +35,7 @@ from attnvis.render.overlays import (
 )
 from attnvis.types import Box, Placement
 
-__all__ = ["colour_bar", "contact_sheet", "panel"]
+__all__ = ["Part", "colour_bar", "contact_sheet", "panel"]
 
 MARGIN = 32  # of a panel and a contact sheet, in pixels
 GAP = 20  # between pictures
@@ -69,6 +69,7 @@ FACT_VALUE = Font(15, 500)
 MIN_MAX = ("min to max of this photo: not comparable between photos", "min to max of this photo", "min–max")
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
+Part = tuple[str, Float[np.ndarray, "h w"], Placement]  # a heading, a map, and where its cells lie
 
 
 # --------------------------------------------------------------------------------------------- the colour bar
@@ -193,7 +194,7 @@ def panel(
     field: Box | None = None,
     placement: Placement | None = None,
     noun: str = "attention",
-    parts: Sequence[tuple[str, Float[np.ndarray, "h w"]]] = (),
+    parts: Sequence[Part] = (),
 ) -> Picture:
     """Photo | heatmap | overlay with the colour bar and what is known about them.
 
@@ -235,7 +236,7 @@ def panel(
             head,
             *banners,
             pictures,
-            *part_rows(parts, small, style=style, placement=placement, width=width),
+            *part_rows(parts, small, style=style, width=width),
             blank(GAP, width),
             indented(bar, width),
             fact_sheet(facts, lefts, column=column, width=width),
@@ -245,10 +246,9 @@ def panel(
 
 
 def part_rows(
-    parts: Sequence[tuple[str, Float[np.ndarray, "h w"]]],
+    parts: Sequence[Part],
     photo: Picture,
     style: Style,
-    placement: Placement | None,
     width: int,
 ) -> list[Picture]:
     """The parts' overlays in rows as wide as the panel, at most PARTS in one."""
@@ -262,7 +262,7 @@ def part_rows(
     rows = []
     for start in range(0, len(parts), across):
         row = blank(GAP + 28 + height, width)
-        for column, (heading, values) in enumerate(parts[start : start + across]):
+        for column, (heading, values, placement) in enumerate(parts[start : start + across]):
             left = MARGIN + column * (picture_width + GAP)
             draw_text(row, heading, x=left, baseline=GAP + 18, font=HEADING, room=picture_width)
             picture = overlay(small, values, style=style, size=photo.shape[:2], placement=placement)

@@ -1,5 +1,6 @@
 """keys= at the command line: what a run and a sweep record, and what they say of keys that cannot be."""
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -40,6 +41,21 @@ def test_a_matrix_from_a_file_is_the_keys(out, here):
     assert out("keys=linear:w.npy").code == 0
     (answer,) = read_maps(here / "out" / records()[0]["map"])
     assert answer.vector.shape == (3,) and answer.attention.dim == 3
+
+
+def test_a_panel_shows_every_head_and_the_maps_keep_them(out, here, attnvis):
+    assert out("heads=3").code == 0
+    (row,) = records()
+    assert row["heads"] == "contiguous(count=3)" and -0.5 <= float(row["head_agreement"]) <= 1
+    (answer,) = read_maps(here / "out" / row["map"])
+    assert answer.heads.shape == (3, 9) and np.allclose(answer.heads.mean(0), answer.weights)
+    assert answer.head_agreement == pytest.approx(float(row["head_agreement"]), abs=1e-4)
+    with_heads = cv2.imread(str(here / "out" / row["panel"]))
+    assert attnvis("redraw", "out", "hydra.run.dir=again").code == 0
+    assert (cv2.imread(str(here / "again" / row["panel"])) == with_heads).all()
+    assert out("heads=1", "hydra.run.dir=one").code == 0
+    alone = cv2.imread(str(here / "one" / row["panel"]))
+    assert with_heads.shape[0] > alone.shape[0] + 48 and with_heads.shape[1] == alone.shape[1]
 
 
 @pytest.mark.parametrize(
