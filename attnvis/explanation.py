@@ -164,7 +164,7 @@ class Explanation:
         if self.answer.class_score:
             yield "this class", self.answer.class_score
         yield from drawing.class_lines(self.predicted)
-        yield "scaling", drawing.scaling_text(self.scaling, of_each_head=self.answer.heads is not None)
+        yield "scaling", drawing.scaling_text(self.scaling, "head" if self.answer.heads is not None else "")
         if self.answer.heads is not None:
             yield "heads", drawing.heads_text(self.heads, self.answer)
         if self.keys != "same":

@@ -25,7 +25,7 @@ def mixture(weights: Float[Tensor, "L N"]) -> Float[Tensor, " N"]:
 
 
 def product(weights: Float[Tensor, "L N"]) -> Float[Tensor, " N"]:
-    """The geometric mean: what all layers look at.  Of softmaxes on one grid it is softmax of the mean logits."""
+    """The geometric mean: what all layers look at.  Of softmaxes on one grid: softmax of the mean logits."""
     logs = weights.log().mean(0)
     return (logs - logs.amax()).exp() if logs.amax().isfinite() else torch.zeros_like(logs)
 

@@ -103,7 +103,11 @@ class PhotoDrawer:
             yield "as hot by chance", f"p = {answer.p_value:.2g}, beside random classes"
         yield from class_lines(answer.predicted, off_size=bool(self.provenance.class_size))
         if self.scaling:
-            yield "scaling", scaling_text(self.scaling, of_each_head=answer.heads is not None)
+            layers = layers_of(answer)
+            of_each = "layer" if layers else "head" if answer.heads is not None else ""
+            yield "scaling", scaling_text(self.scaling, of_each)
+            if layers:
+                yield "layers", f"{', '.join(layers)}: {answer.label.rpartition(', ')[2]}"
         if answer.heads is not None:
             yield "heads", heads_text(self.heads, answer)
         if self.keys not in ("", "same"):
@@ -131,9 +135,15 @@ def head_maps(answer: Answer) -> list[panels.Part]:
     ]
 
 
+def layers_of(answer: Answer) -> list[str]:
+    """The layers whose maps were joined; [] of a map of one layer."""
+    names = answer.layer.split("+")
+    return names if answer.attention is None and len(names) > 1 else []
+
+
 def layer_maps(answer: Answer, others: Sequence[Answer]) -> list[panels.Part]:
     """Of several layers that one map was made of, those among the photo's others, with their names."""
-    if answer.attention is not None or "+" not in answer.layer:
+    if not layers_of(answer):
         return []
     base, _, _ = answer.label.rpartition(", ")
     layers = [other for other in others if other.label == f"{base}, {other.layer}"]
@@ -164,8 +174,9 @@ def heads_text(heads: str, answer: Answer) -> str:
     return f"{heads}: the mean of {count} (correlation of two {answer.head_agreement:.2f})"
 
 
-def scaling_text(scaling: str, of_each_head: bool = False) -> str:
-    asked = ": this sharpness was asked for" + " of each head" * of_each_head
+def scaling_text(scaling: str, of_each: str = "") -> str:
+    """of_each: head or layer, where the map is made of several; "": of the map itself."""
+    asked = ": this sharpness was asked for" + (f" of each {of_each}" if of_each else "")
     return scaling + asked if scaling.startswith("perplexity") else scaling
 
 

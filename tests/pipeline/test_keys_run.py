@@ -48,7 +48,7 @@ def test_a_panel_shows_every_head_and_the_maps_keep_them(out, here, attnvis):
     (row,) = records()
     assert row["heads"] == "contiguous(count=3)" and -0.5 <= float(row["head_agreement"]) <= 1
     (answer,) = read_maps(here / "out" / row["map"])
-    assert answer.heads.shape == (3, 9) and np.allclose(answer.heads.mean(0), answer.weights)
+    assert answer.heads.shape == (3, 12) and np.allclose(answer.heads.mean(0), answer.weights)
     assert answer.head_agreement == pytest.approx(float(row["head_agreement"]), abs=1e-4)
     with_heads = cv2.imread(str(here / "out" / row["panel"]))
     assert attnvis("redraw", "out", "hydra.run.dir=again").code == 0
