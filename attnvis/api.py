@@ -48,6 +48,7 @@ def explain(
     size: int | None = None,
     keys: Any = "same",
     heads: Any = "one",
+    fuse: str = "",
     **settings: Any,
 ) -> Explanation:
     """Ask one question of one photo.
@@ -66,6 +67,8 @@ def explain(
                "linear:FILE", "layer:NAME", "shuffled:0"; or a function of Features
     heads      in how many groups of channels they are compared, the map the mean of all: 4 (neighbouring
                channels), "random:4,1", "pca:4"; or a function of Scores
+    fuse       mixture, product or max: of several layers, as in layer=["stage3", "last"], the one map that is
+               made of theirs; explain_all gives theirs too
     backbone   efficientnet_lite0, a torchvision name (its weights are downloaded once), or a loaded Backbone
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
     """
@@ -87,8 +90,11 @@ def explain(
         named=words_of(backbone, settings),
         keys=single("keys", keys),
         heads=single("heads", as_text(heads)),
+        fuse=fuse,
     )
     explanations = asking.of(pixels)
+    if fuse:
+        explanations = [each for each in explanations if each.answer.layer == net.layer]
     if len(explanations) != 1:
         raise ValueError(
             f"explain() answers one query and this makes {len(explanations)}; "
@@ -107,6 +113,7 @@ def explain_all(
     size: int | None = None,
     keys: Any = "same",
     heads: Any = "one",
+    fuse: str = "",
     **settings: Any,
 ) -> list[Explanation]:
     """Ask every photo every question under every scaling and normaliser; the network runs once a photo.
@@ -132,6 +139,7 @@ def explain_all(
         named=words_of(backbone, settings),
         keys=single("keys", keys),
         heads=single("heads", as_text(heads)),
+        fuse=fuse,
     )
     return [explanation for photo in pictures for explanation in asking.of(photo)]
 
@@ -146,6 +154,7 @@ def compare(
     size: int | None = None,
     keys: Any = "same",
     heads: Any = "one",
+    fuse: str = "",
     **settings: Any,
 ) -> Comparison:
     """A figure of photos x queries x scalings on one colour bar.  Arguments and errors as in `explain_all`.
@@ -168,6 +177,7 @@ def compare(
         named=words_of(backbone, settings),
         keys=single("keys", keys),
         heads=single("heads", as_text(heads)),
+        fuse=fuse,
     )
     explanations = [explanation for photo in pictures for explanation in asking.of(photo)]
     return Comparison(
@@ -196,6 +206,7 @@ class Asking:
     named: Mapping[str, Any] | None = None  # the network as it was asked for; None: it was given loaded
     keys: Named = ("same", key_functions.same)
     heads: Named = ("one", head_functions.one)
+    fuse: str = ""
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
@@ -233,6 +244,7 @@ class Asking:
                     normalise=normalise[1],
                     keys=keys,
                     heads=self.heads[1],
+                    fuse=self.fuse,
                 )
                 (answers,) = method.answer(layers)
                 for answer in answers:

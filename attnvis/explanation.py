@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from attnvis.attention.dot_product import gamma_pooled
 from attnvis.data.decoding import full_pixels
 from attnvis.explorer.link import as_terms
 from attnvis.explorer.page import Explorer, Origin, explorer
@@ -77,18 +78,28 @@ class Explanation:
     @property
     def weights(self) -> Float[np.ndarray, "h w"]:
         """a_i on the grid; they sum to 1."""
-        return self.on_grid("weights")
+        return self.answer.weights.reshape(self.answer.placement.grid).float().cpu().numpy().copy()
 
     @property
     def attention(self) -> Attention:
-        """All stages, B = Q = 1."""
-        assert self.answer.attention is not None  # explain() asks an AttentionMethod
+        """All stages, B = Q = 1.  Raises ValueError for a map made of several layers: it has none."""
+        if self.answer.attention is None:
+            raise ValueError(
+                f"a map made of the layers {self.answer.layer} has weights, and no scores or values"
+            )
         return self.answer.attention
 
     @property
     def context(self) -> Float[np.ndarray, " D"]:
         """sum_i a_i v_i."""
         return self.attention.context[0, 0].float().cpu().numpy()
+
+    def pooled(self, gamma: float = 2.0) -> Float[np.ndarray, " D"]:
+        """SimPool's (sum_i a_i (v_i - min v + eps)^gamma)^(1/gamma) in place of the context; min over the
+        photo.  Raises ValueError unless gamma is above 0.
+        """
+        attention = self.attention
+        return gamma_pooled(attention.weights, attention.known_values.cpu(), gamma)[0, 0].float().numpy()
 
     @property
     def class_score(self) -> ClassScore | None:
@@ -233,10 +244,11 @@ class Explanation:
 
         Raises ValueError for a question that no explorer asks.
         """
-        if self.keys != "same" or self.answer.heads is not None:
+        if self.keys != "same" or self.answer.heads is not None or self.answer.attention is None:
             raise ValueError(
-                f"an explorer asks patches as they are with all channels together (keys=same, heads=1), and "
-                f"this map has keys={self.keys}, heads={self.heads}; explain without them to explore"
+                "an explorer asks one layer's patches as they are, with all channels together, and this map "
+                f"has keys={self.keys}, heads={self.heads}, layer={self.answer.layer}; explain with keys=same, "
+                "heads=1 and one layer to explore"
             )
         query = self.query if self.class_score is None else f"class:{self.class_score.index}"
         terms = as_terms(query, self.origin.layers[0] if self.origin else None)

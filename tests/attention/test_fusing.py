@@ -31,7 +31,7 @@ def answers(layers, text="mean", **settings):
 
 
 def interpolated(coarse, row, column):
-    """Linear between the centres of 2 x 3 cells, at the middle of one of 4 x 6; level beyond the outer ones."""
+    """Linear between the centres of 2 x 3 cells, at the middle of one of 4 x 6; level beyond them."""
     down, across = min(max((row - 0.5) / 2, 0), 1), min(max((column - 0.5) / 2, 0), 2)
     total = 0.0
     for i in range(2):
@@ -75,7 +75,9 @@ def test_a_layer_joined_with_itself_is_itself(name):
 
 
 def test_every_question_is_joined_of_its_own_layers():
-    method = AttentionMethod(no_network, partial(lambda features, of: [*of(features)], of=two), fuse="mixture")
+    method = AttentionMethod(
+        no_network, partial(lambda features, of: [*of(features)], of=two), fuse="mixture"
+    )
     of_photo = method.answer((COARSE, FINE))[0]
     assert [(answer.label, answer.layer) for answer in of_photo] == [
         ("mean, coarse", "coarse"),
