@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from attnvis import catalogue
+from attnvis.attention import heads as head_functions
 from attnvis.attention import keys as key_functions
 from attnvis.attention.grammar import split_texts
 from attnvis.attention.query.language import Question, as_query, build_queries, is_vector
@@ -49,6 +50,8 @@ def explain(
     size: int | None = None,
     method: Any = None,
     keys: Any = "same",
+    heads: Any = "one",
+    fuse: str = "",
     **settings: Any,
 ) -> Explanation:
     """Ask one question of one photo.
@@ -65,6 +68,10 @@ def explain(
                a tenth of the patches
     keys       what patches are compared by: same (as they are), centred, l2, "pca:8", "whitened:8",
                "linear:FILE", "layer:NAME", "shuffled:0"; or a function of Features
+    heads      in how many groups of channels they are compared, the map the mean of all: 4 (neighbouring
+               channels), "random:4,1", "pca:4"; or a function of Scores
+    fuse       mixture, product or max: of several layers, as in layer=["stage3", "last"], the one map that is
+               made of theirs; explain_all gives theirs too
     backbone   efficientnet_lite0, a torchvision name (its weights are downloaded once), or a loaded Backbone
     method     another way to a map, in the place of query, scaling and normalise: "gradcam",
                "gradcam:tabby", "centre", see docs/evaluate.md; or a function of `Inputs`
@@ -93,8 +100,12 @@ def explain(
         photos=(pixels,),
         named=words_of(backbone, settings),
         keys=single("keys", keys),
+        heads=single("heads", as_text(heads)),
+        fuse=fuse,
     )
     explanations = asking.of(pixels)
+    if fuse:
+        explanations = [each for each in explanations if each.answer.layer == net.layer]
     if len(explanations) != 1:
         raise ValueError(
             f"explain() answers one query and this makes {len(explanations)}; "
@@ -112,6 +123,8 @@ def explain_all(
     fit: str = "resize",
     size: int | None = None,
     keys: Any = "same",
+    heads: Any = "one",
+    fuse: str = "",
     **settings: Any,
 ) -> list[Explanation]:
     """Ask every photo every question under every scaling and normaliser; the network runs once a photo.
@@ -136,6 +149,8 @@ def explain_all(
         photos=pictures,
         named=words_of(backbone, settings),
         keys=single("keys", keys),
+        heads=single("heads", as_text(heads)),
+        fuse=fuse,
     )
     return [explanation for photo in pictures for explanation in asking.of(photo)]
 
@@ -149,6 +164,8 @@ def compare(
     fit: str = "resize",
     size: int | None = None,
     keys: Any = "same",
+    heads: Any = "one",
+    fuse: str = "",
     **settings: Any,
 ) -> Comparison:
     """A figure of photos x queries x scalings on one colour bar.  Arguments and errors as in `explain_all`.
@@ -170,10 +187,15 @@ def compare(
         photos=pictures,
         named=words_of(backbone, settings),
         keys=single("keys", keys),
+        heads=single("heads", as_text(heads)),
+        fuse=fuse,
     )
     explanations = [explanation for photo in pictures for explanation in asking.of(photo)]
     return Comparison(
-        tuple(explanations), asking.settings, with_keys(network_text(net), asking.keys[0]), warnings=tuple(net.warnings_at(how))
+        tuple(explanations),
+        asking.settings,
+        with_keys(network_text(net), asking.keys[0], asking.heads[0]),
+        warnings=tuple(net.warnings_at(how)),
     )
 
 
@@ -216,6 +238,8 @@ class Asking:
     photos: tuple[Photo, ...] = ()  # all that are asked, for exemplar:run
     named: Mapping[str, Any] | None = None  # the network as it was asked for; None: it was given loaded
     keys: Named = ("same", key_functions.same)
+    heads: Named = ("one", head_functions.one)
+    fuse: str = ""
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
@@ -252,6 +276,8 @@ class Asking:
                     scaling=scaling[1],
                     normalise=normalise[1],
                     keys=keys,
+                    heads=self.heads[1],
+                    fuse=self.fuse,
                 )
                 (answers,) = method.answer(layers)
                 for answer in answers:
@@ -294,6 +320,7 @@ class Asking:
             notes=self.net.remarks,
             normalise=normalise,
             keys=self.keys[0],
+            heads=self.heads[0],
             origin=origin,
         )
 
@@ -312,8 +339,17 @@ def network_text(net: Backbone) -> str:
     return f"{net.name}, layer {net.layer}, weights {net.weights}"
 
 
-def with_keys(network: str, keys: str) -> str:
-    return network if keys == "same" else f"{network}, keys {keys}"
+def with_keys(network: str, keys: str, heads: str) -> str:
+    """What a figure says of its network, and of keys that are not the patches with all channels."""
+    of_keys = "" if keys == "same" else f", keys {keys}"
+    return network + of_keys + ("" if heads == "one" else f", heads {heads}")
+
+
+def as_text(heads: Any) -> Any:
+    """4 is typed as 4, and 1 is one."""
+    if isinstance(heads, int) and not isinstance(heads, bool):
+        heads = str(heads)
+    return "one" if heads == "1" else heads
 
 
 def usual_scaling(question: Callable) -> str:
@@ -352,8 +388,10 @@ def single(group: str, stage: Any) -> Any:
     texts = split_texts(stage, option_names(group)) if isinstance(stage, str) else []
     if len(texts) > 1 or (isinstance(stage, list) and not is_vector(stage)):
         several = texts or stage
-        if group == "keys":
-            raise ValueError(f"one call takes one keys, and {stage!r} names {len(several)}; call it for each")
+        if group in ("keys", "heads"):
+            raise ValueError(
+                f"one call takes one {group}=, and {stage!r} names {len(several)}; call it for each"
+            )
         raise ValueError(
             f"explain() takes one {group} and {stage!r} names {len(several)}; "
             f"attnvis.explain_all(photo, ...) takes several"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from attnvis.attention.dot_product import gamma_pooled
 from attnvis.data.decoding import full_pixels
 from attnvis.explorer.link import as_terms
 from attnvis.explorer.page import Explorer, Origin, explorer
@@ -47,6 +48,7 @@ class Explanation:
     warnings: tuple[str, ...] = ()  # of the backbone and of this attention
     normalise: str = "softmax"
     keys: str = "same"
+    heads: str = "one"
     notes: tuple[str, ...] = ()  # of the network: what was taken off its file, which tokens were left out
     origin: Origin | None = field(default=None, repr=False)  # what the network made of the photo
 
@@ -81,10 +83,14 @@ class Explanation:
 
     @property
     def attention(self) -> Attention:
-        """All stages, B = Q = 1.  Raises ValueError of a method that has none: gradcam, centre, ..."""
+        """All stages, B = Q = 1.
+
+        Raises ValueError where there are none: of a map made of several layers, of gradcam, centre, ...
+        """
         if self.answer.attention is None:
+            what = f"made of the layers {self.answer.layer}" if self.scaling else f"of {self.query}, no attention"
             raise ValueError(
-                f"{self.query} is no attention: it has weights and a map, and no scores, logits or context"
+                f"this map is {what}: it has weights, and no scores, logits or context"
             )
         return self.answer.attention
 
@@ -92,6 +98,13 @@ class Explanation:
     def context(self) -> Float[np.ndarray, " D"]:
         """sum_i a_i v_i."""
         return self.attention.context[0, 0].float().cpu().numpy()
+
+    def pooled(self, gamma: float = 2.0) -> Float[np.ndarray, " D"]:
+        """SimPool's (sum_i a_i (v_i - min v + eps)^gamma)^(1/gamma) in place of the context; min over the
+        photo.  Raises ValueError unless gamma is above 0.
+        """
+        attention = self.attention
+        return gamma_pooled(attention.weights, attention.known_values.cpu(), gamma)[0, 0].float().numpy()
 
     @property
     def class_score(self) -> ClassScore | None:
@@ -177,6 +190,7 @@ class Explanation:
             mark=self.answer.mark,
             placement=self.answer.placement,
             plots=drawing.attended_plots(self.answer),
+            parts=drawing.head_maps(self.answer),
         )
 
     @property
@@ -191,7 +205,11 @@ class Explanation:
         yield from drawing.class_lines(self.predicted)
         yield from drawing.attended_lines(self.answer.attended)
         if self.scaling:
-            yield "scaling", drawing.scaling_text(self.scaling)
+            yield "scaling", drawing.scaling_text(
+                self.scaling, "head" if self.answer.heads is not None else ""
+            )
+        if self.answer.heads is not None:
+            yield "heads", drawing.heads_text(self.heads, self.answer)
         if self.keys != "same":
             yield "keys", self.keys
         yield "backbone", self.backbone
@@ -259,12 +277,13 @@ class Explanation:
 
         Raises ValueError for a question that no explorer asks.
         """
-        if self.answer.attention is None:
+        if not self.scaling:
             raise ValueError(f"{self.query} is no attention, and an explorer asks for attention only")
-        if self.keys != "same":
+        if self.keys != "same" or self.answer.heads is not None or self.answer.attention is None:
             raise ValueError(
-                f"an explorer compares patches as they are (keys=same), and this map has keys={self.keys}; "
-                f"explain with keys=same to explore"
+                "an explorer asks one layer's patches as they are, with all channels together, and this map "
+                f"has keys={self.keys}, heads={self.heads}, layer={self.answer.layer}; explain with keys=same, "
+                "heads=1 and one layer to explore"
             )
         query = self.query if self.class_score is None else f"class:{self.class_score.index}"
         terms = as_terms(query, self.origin.layers[0] if self.origin else None)

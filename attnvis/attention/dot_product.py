@@ -1,5 +1,6 @@
 """Query, keys and values -> attention.  The whole of the seed note in one function."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,9 @@ from attnvis.attention import normalise as normalisers
 from attnvis.attention import scaling as scalings
 from attnvis.types import Attention, Scores
 
-__all__ = ["Normalise", "Scaling", "attend", "weigh"]
+__all__ = ["Normalise", "Scaling", "attend", "gamma_pooled", "weigh"]
+
+SIMPOOL_EPSILON = 1e-6
 
 Scaling = Callable[[Scores], Tensor]
 Normalise = Callable[[Tensor], Tensor]
@@ -46,6 +49,23 @@ def weigh(
         return Attention(
             scores.products, logits, weights=weights, values=at_least_float32(values), dim=scores.dim
         )
+
+
+def gamma_pooled(
+    weights: Float[Tensor, "B Q N"], values: Float[Tensor, "B N E"], gamma: float
+) -> Float[Tensor, "B Q E"]:
+    """u = (sum_i a_i (v_i - min v + eps)^gamma)^(1/gamma), channel by channel (SimPool, Psomas et al. 2023).
+
+    min v is over a photo's patches and channels, and over no other photo: batches change nothing.  gamma 1 is
+    the context less min v; large gamma goes to each channel's largest value.  Raises ValueError unless gamma
+    is above 0.
+    """
+    if not 0 < gamma < math.inf:  # NaN fails too
+        raise ValueError(f"gamma must be above 0, not {gamma:g}")
+    shifted = values.double() - values.double().amin((1, 2), keepdim=True) + SIMPOOL_EPSILON
+    largest = shifted.amax(1, keepdim=True)  # or a high power would overflow
+    means = weights.double() @ (shifted / largest).pow(gamma)
+    return (largest * means.pow(1 / gamma)).to(weights)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

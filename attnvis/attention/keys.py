@@ -7,7 +7,6 @@ from keys is not subtracted from the query, for a query is a direction and no pa
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from attnvis.attention.dot_product import at_least_float32
 from attnvis.attention.query.kinds import principal_directions
-from attnvis.attention.query.patches import cell_edges, interpolation_weights, overlap_lengths
-from attnvis.types import Features, Placement
+from attnvis.attention.query.patches import shares_along
+from attnvis.types import Features
 
 __all__ = ["centred", "l2", "layer", "linear", "pca", "same", "shuffled", "whitened"]
 
@@ -182,15 +181,3 @@ def on_grid_of(values: Features, source: Features) -> Float[Tensor, "B N D"]:
         maps = tokens[photo].unflatten(0, source.grid)  # [h, w, D]
         photos.append(torch.einsum("ih,jw,hwd->ijd", rows, columns, maps).flatten(0, 1))
     return torch.stack(photos)
-
-
-def shares_along(to: Placement, of: Placement, axis: int) -> Float[Tensor, "n m"]:
-    """What each of n cells takes of each of m cells of another grid, along rows (0) or columns (1)."""
-    if of.step[axis] < to.step[axis]:
-        edges = cell_edges(to, axis)
-        shares = [overlap_lengths(of, axis, low=low, high=high) for low, high in pairwise(edges)]
-    else:
-        centres = [to.first[axis] + to.step[axis] * cell for cell in range(to.grid[axis])]
-        shares = [interpolation_weights(of, axis, position=centre) for centre in centres]
-    matrix = torch.tensor(shares, dtype=torch.float64)
-    return matrix / matrix.sum(1, keepdim=True)

@@ -17,7 +17,7 @@ from attnvis.types import Scores
 __all__ = ["UnknownName", "as_function", "format_function", "functions", "parse_function"]
 
 NUMBERS = re.compile(r"-?[\d.]+(\s*,\s*-?[\d.]+)+")  # 120,80
-EXAMPLES = {"scaling": "temperature:2", "normalise": "top_k:5", "keys": "pca:8"}
+EXAMPLES = {"scaling": "temperature:2", "normalise": "top_k:5", "keys": "pca:8", "heads": "random:4"}
 PROBES = {  # what every scaling and normaliser takes: one that refuses these refuses every photo
     "scaling": Scores(torch.ones(1, 1, 2), torch.tensor([[[0.0, 1.0], [1.0, 2.0], [3.0, 1.0]]])),
     "normalise": torch.tensor([[[0.0, 1.0, 3.0]]]),
@@ -132,17 +132,24 @@ def convert(name: str, text: str, annotation: object) -> object:
 
 
 def functions(group: str, texts: Sequence[str]) -> dict[str, Callable]:
-    """Texts such as `temperature:2` -> functions, by text; `group` is scaling, normalise or keys.
+    """Texts such as `temperature:2` -> functions, by text; `group` is scaling, normalise, keys or heads.
 
     Raises UnknownName where a text names no function, ValueError where its settings do not fit, or are such
     as no photo can take: a temperature below 0.
     """
     module = import_module(f"attnvis.attention.{group}")  # now: keys are made of what reads texts
     by_name = {name: getattr(module, name) for name in module.__all__}
-    made = {text: parse_function(text, by_name, group) for text in texts}
+    made = {text: parse_function(with_a_name(text, group), by_name, group) for text in texts}
     for function in made.values() if group in PROBES else ():
         function(PROBES[group])
     return made
+
+
+def with_a_name(text: str, group: str) -> str:
+    """heads=4 -> contiguous:4; any other text is itself."""
+    if group != "heads" or not text.strip().isdecimal():
+        return text
+    return "one" if int(text) == 1 else f"contiguous:{text.strip()}"
 
 
 def as_function(group: str, function: Any) -> Callable:

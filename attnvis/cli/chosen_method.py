@@ -31,9 +31,9 @@ def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
     config: dict[str, Any] = plain(cfg)
     function = build(cfg, "method")
     if getattr(function, "func", None) is not AttentionMethod:
-        if cfg.stability or cfg.attended or random_classes(cfg):
+        if cfg.stability or cfg.attended or random_classes(cfg) or cfg.fuse:
             raise ValueError(
-                "stability, attended and random_classes are asked of method=attention; leave one out"
+                "stability, attended, random_classes and fuse are asked of method=attention; leave one out"
             )
         settings = {key: value for key, value in config.items() if key not in ATTENTION}
         return lambda encoder, network, *others: SaliencyMethod(encoder, network, function), settings
@@ -46,7 +46,11 @@ def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
     ) -> "Method":
         query = prepared(stages["query"], encoder, how, photos=photos)
         method = AttentionMethod(
-            encoder, **stages | {"query": query}, random_classes=count, attended=cfg.attended
+            encoder,
+            **stages | {"query": query},
+            random_classes=count,
+            attended=cfg.attended,
+            fuse=str(cfg.fuse or ""),
         )
         return StableMethod(method, how) if cfg.stability else method
 

@@ -26,6 +26,7 @@ ADDRESSES = {  # group of configs -> the module whose public functions they may 
     "scaling": "attnvis.attention.scaling",
     "normalise": "attnvis.attention.normalise",
     "keys": "attnvis.attention.keys",
+    "heads": "attnvis.attention.heads",
     "method": "attnvis.methods",
     "render": "attnvis.render",
 }

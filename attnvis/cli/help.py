@@ -12,12 +12,13 @@ from attnvis.cli.config import settings_of
 
 __all__ = ["manual", "overview"]
 
-STAGES = ("query", "scaling", "normalise", "keys", "method", "metric")
+STAGES = ("query", "scaling", "normalise", "keys", "heads", "method", "metric")
 EXAMPLES = {  # as pages and panels print them
     "query": "query=class:tabby, query=point:120,80, query=tabby",
     "scaling": "scaling=temperature:2",
     "normalise": "normalise=top_k:5",
     "keys": "keys=whitened:16, keys=linear:FILE",
+    "heads": "heads=4, heads=random:4,1",
     "method": "method=gradcam:tabby",
     "metric": "metric=pointing_game:15",
 }

@@ -19,6 +19,7 @@ __all__ = [
 ONE_TEXT = frozenset(
     {"run", "clip", "data", "folder", "map", "cache.folder", "hydra.run.dir", "hydra.sweep.dir", "name"}
     | {f"query.{key}" for key in ("text", "photo", "shape", "file")}
+    | {"keys.file", "keys.name"}
     | {f"logger.{key}" for key in ("project", "entity", "group", "name", "job_type", "notes", "id", "dir")}
 )
 # commas make several jobs, where there can be

@@ -189,6 +189,7 @@ def bench_of(same: Same) -> Bench:
         keep_maps=run.keep_maps,
         overlays=cfg.shards.overlays,
         keys=run.keys,
+        heads=run.heads,
     )
     return Bench(task, make_method(backbone, network, preprocessing, None), preprocessing)
 

@@ -24,7 +24,7 @@ __all__ = [
     "usual_scaling",
 ]
 
-ATTENTION = ("query", "scaling", "normalise", "keys")  # the stages of one method, attention
+ATTENTION = ("query", "scaling", "normalise", "keys", "heads")  # the stages of one method, attention
 STAGES = (*ATTENTION, "method")  # one grammar: attention/grammar.py
 NESTED = re.compile(r"_target_|\{")  # a config typed in place of its name
 

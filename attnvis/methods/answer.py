@@ -106,6 +106,7 @@ class Answer:
     sign_margin: float | None = None  # of a query whose sign is free, 0 ... 1
     p_value: float | None = None  # of a class query: how often a random class's hottest patch is as hot
     stability: Stability | None = None  # where it was asked for
+    heads: Float[Tensor, "H N"] | None = None  # the weights of each of several heads; `weights` is their mean
     remarks: tuple[str, ...] = ()  # of the question and its keys, in sentences: among the warnings
     attended: Attended | None = None  # likewise
     # the network's likeliest classes on this photo, with probabilities
@@ -151,6 +152,21 @@ class Answer:
         return [
             (weight, self.placement.tile(*cell)) for weight, cell in zip(weights.tolist(), cells, strict=True)
         ]
+
+    @property
+    def head_agreement(self) -> float | None:
+        """The mean correlation of two heads' weights; NaN where one has no contrast, None of one head."""
+        if self.heads is None:
+            return None
+        weights = self.heads.double()
+        centred = weights - weights.mean(1, keepdim=True)
+        lengths = centred.norm(dim=1)
+        if bool((lengths <= 1e-9).any()):
+            return math.nan
+        directions = centred / lengths.unsqueeze(1)
+        cosines = directions @ directions.mT
+        count = len(weights)
+        return float((cosines.sum() - count) / (count * (count - 1)))
 
     @property
     def turns_over(self) -> bool:

@@ -7,12 +7,15 @@ from functools import partial
 from itertools import groupby
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from attnvis.attention import heads as head_functions
 from attnvis.attention import keys as key_functions
 from attnvis.attention import normalise as normalisers
 from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling, at_least_float32, weigh
+from attnvis.attention.heads import HeadFunction
 from attnvis.attention.key_space import AskedLayer, asked_layers, is_same, unwrapped
 from attnvis.attention.keys import KeyFunction
 from attnvis.attention.null import p_values
@@ -22,6 +25,7 @@ from attnvis.attention.query.language import build_queries
 from attnvis.attention.sensitivity import sensitivity
 from attnvis.methods.answer import Answer, predictions, require_finite, require_finite_classes
 from attnvis.methods.attended import Classifier, attended_by
+from attnvis.methods.fusing import fused, require_fusion
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Batch, Features, Query, Scores
 
@@ -45,14 +49,24 @@ class AttentionMethod:
     random_classes: int = 0  # random classes that the map of a class is compared with; 0: it is not
     keys: KeyFunction = key_functions.same
     attended: bool = False  # whether the classifier is asked about the context and its complement
+    heads: HeadFunction = head_functions.one
+    fuse: str = ""  # mixture, product or max of several layers' maps, behind these; "": none
 
     def __post_init__(self) -> None:
-        """Raises ValueError for p values of other keys than the patches."""
-        if self.random_classes and not is_same(self.keys):
+        """Raises ValueError for p values of other keys than the patches, and of several heads; for a fusion
+        that is none.
+        """
+        if self.fuse:
+            require_fusion(self.fuse)
+        if self.random_classes and not (is_same(self.keys) and self.heads_are_one):
             raise ValueError(
-                "random_classes compares maps whose keys are the patches themselves; "
-                "leave it out, or take keys=same"
+                "random_classes compares maps of one head whose keys are the patches themselves; "
+                "leave it out, or take keys=same heads=1"
             )
+
+    @property
+    def heads_are_one(self) -> bool:
+        return unwrapped(self.heads) is head_functions.one
 
     def __call__(self, batch: Batch) -> list[list[Answer]]:
         return self.answer(self.backbone(batch))
@@ -75,7 +89,24 @@ class AttentionMethod:
                 of_photos = self.answers(layer, run, predicted=predicted, ending=ending)
                 for photo_answers, more in zip(answers, of_photos, strict=True):
                     photo_answers += more
+        if self.fuse:
+            for photo_answers in answers:
+                photo_answers += self.fused(photo_answers, layers=[layer.values.layer for layer in asked])
         return answers
+
+    def fused(self, answers: Sequence[Answer], layers: Sequence[str]) -> list[Answer]:
+        """Of each question the layers' answers as one.  Raises ValueError for a single layer."""
+        if len(layers) < 2:
+            raise ValueError(
+                f"fuse={self.fuse} joins several layers of one pass, and {layers[0]} is one; "
+                f"give backbone.layer=[stage3,{layers[0]}]"
+            )
+        count = len(answers) // len(layers)
+        questions = [answers[number::count] for number in range(count)]
+        return [
+            fused(question, self.fuse, base=question[0].label.removesuffix(f", {layers[0]}"))
+            for question in questions
+        ]
 
     def answers(
         self,
@@ -90,7 +121,7 @@ class AttentionMethod:
         """
         features = layer.values
         scores = joined_scores(queries, features)
-        attention, numbers = self.attend(scores, features)
+        attention, numbers, head_weights = self.attend(scores, features)
         asked = [(query, column) for query in queries for column in range(query.vectors.shape[1])]
         attentions, query_vectors = alone(attention), scores.query.cpu()
         chances = self.chances(queries, features)
@@ -121,6 +152,7 @@ class AttentionMethod:
                     sign_margin=margin,
                     p_value=chances[photo][number] if chances else None,
                     remarks=remarks[photo][number],
+                    heads=None if head_weights is None else head_weights[photo, number],
                     predicted=predicted[photo],
                     attended=pooled,
                 )
@@ -151,22 +183,41 @@ class AttentionMethod:
         values = torch.cat([p_values(query, features, draws=self.random_classes) for query in queries], 1)
         return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
 
-    def attend(self, scores: Scores, features: Features) -> tuple[Attention, list[list[dict[str, float]]]]:
-        """The attention, and for each photo and query its diagnostics."""
+    def attend(
+        self, scores: Scores, features: Features
+    ) -> tuple[Attention, list[list[dict[str, float]]], Float[Tensor, "B Q H N"] | None]:
+        """The attention, for each photo and query its diagnostics, and where there are several heads the
+        weights of each.
+
+        Of several heads the weights and the logits are the means; no derivative of theirs is known.
+        """
         require_finite(scores.products, features, "scores")
-        attention = weigh(scores, features.tokens, scaling=self.scaling, normalise=self.normalise)
+        stages = {"scaling": self.scaling, "normalise": self.normalise}
+        parts = [weigh(part, features.tokens, **stages) for part in self.heads(scores)]
+        attention, head_weights = parts[0], None
+        if len(parts) > 1:
+            head_weights = torch.stack([part.weights for part in parts], 2)
+            attention = Attention(
+                scores=scores.products,
+                logits=torch.stack([part.logits for part in parts]).mean(0),
+                weights=head_weights.mean(2),
+                values=parts[0].values,
+                dim=scores.dim,
+            )
         require_finite(attention.weights, features, "weights after scaling")
         require_finite(attention.logits.amax(-1), features, "largest logits")
         with torch.inference_mode():
-            gradient = sensitivity(
-                scores, attention.logits, attention.weights, scaling=self.scaling, normalise=self.normalise
-            )
+            if head_weights is None:
+                gradient = sensitivity(scores, attention.logits, attention.weights, **stages)
+            else:
+                unknown = torch.full(attention.weights.shape[:2], torch.nan, dtype=torch.float64)
+                gradient = dict.fromkeys(GRADIENT, unknown.to(attention.weights.device))
             diagnostics = diagnose(
                 attention.weights, attention.logits, attention.scores, dim=attention.dim, gradient=gradient
             )
             rows = torch.stack(list(diagnostics.values()), -1).tolist()  # [B][Q][diagnostics]
         numbers = [[dict(zip(diagnostics, row, strict=True)) for row in photo] for photo in rows]
-        return on_cpu(attention), numbers
+        return on_cpu(attention), numbers, None if head_weights is None else head_weights.cpu()
 
 
 NO_QUESTION = "no question: the query is 0 in every channel, and so are all scores"
@@ -174,6 +225,7 @@ NO_ANGLE = (
     "no angle: these keys are one number a patch, whose cosine is 1 or -1 however large it is; "
     "another scaling shows them"
 )
+GRADIENT = ("jacobian_norm", "jacobian_spectral", "gradient_norm")  # of several heads not known
 SCORES = 2**18  # at once: more gain nothing by sharing operations, and take memory
 
 

@@ -26,6 +26,8 @@ __all__ = [
     "attended_lines",
     "attended_plots",
     "class_lines",
+    "head_maps",
+    "heads_text",
     "noun_of",
     "number_lines",
     "scaling_text",
@@ -56,6 +58,7 @@ class PhotoDrawer:
     scaling: str  # "": the method has none, as it is no attention
     warnings: tuple[str, ...] = ()  # of the network
     keys: str = ""  # "": as `scaling`
+    heads: str = ""
 
     def draw(
         self,
@@ -95,6 +98,7 @@ class PhotoDrawer:
                     placement=answer.placement,
                     noun=noun_of(self.scaling),
                     plots=attended_plots(answer),
+                    parts=head_maps(answer) or layer_maps(answer, answers),
                 )
                 digests[paths["panel"]] = self.save(paths["panel"], self.encode(panel))
             if views:
@@ -127,7 +131,13 @@ class PhotoDrawer:
         yield from class_lines(answer.predicted, off_size=bool(self.provenance.class_size))
         yield from attended_lines(answer.attended)
         if self.scaling:
-            yield "scaling", scaling_text(self.scaling)
+            layers = layers_of(answer)
+            of_each = "layer" if layers else "head" if answer.heads is not None else ""
+            yield "scaling", scaling_text(self.scaling, of_each)
+            if layers:
+                yield "layers", f"{', '.join(layers)}: {answer.label.rpartition(', ')[2]}"
+        if answer.heads is not None:
+            yield "heads", heads_text(self.heads, answer)
         if self.keys not in ("", "same"):
             yield "keys", self.keys
         of_a_class = answer.class_score is not None or (bool(self.scaling) and asks_a_class(answer.query))
@@ -139,6 +149,33 @@ class PhotoDrawer:
             yield "photo", photo_note
         for warning in (*self.warnings, *answer.warnings):
             yield "warning", warning
+
+
+def head_maps(answer: Answer) -> list[panels.Part]:
+    """Of several heads each one's times uniform, with its heading."""
+    if answer.heads is None:
+        return []
+    weights = answer.heads.float().cpu().numpy()
+    cells = weights.shape[1] * weights.reshape(len(weights), *answer.placement.grid)
+    return [
+        (f"head {number} of {len(cells)}", of_head, answer.placement)
+        for number, of_head in enumerate(cells, start=1)
+    ]
+
+
+def layers_of(answer: Answer) -> list[str]:
+    """The layers whose maps were joined; [] of a map of one layer."""
+    names = answer.layer.split("+")
+    return names if answer.attention is None and len(names) > 1 else []
+
+
+def layer_maps(answer: Answer, others: Sequence[Answer]) -> list[panels.Part]:
+    """Of several layers that one map was made of, those among the photo's others, with their names."""
+    if not layers_of(answer):
+        return []
+    base, _, _ = answer.label.rpartition(", ")
+    layers = [other for other in others if other.label == f"{base}, {other.layer}"]
+    return [(other.layer, other.cells, other.placement) for other in layers]
 
 
 def noun_of(scaling: str) -> str:
@@ -160,8 +197,15 @@ def outline_text(field: Box, seen: Box) -> str:
     return f"the {field.width:.0f} x {field.height:.0f} px that one cell can see (its receptive field)"
 
 
-def scaling_text(scaling: str) -> str:
-    return f"{scaling}: this sharpness was asked for" if scaling.startswith("perplexity") else scaling
+def heads_text(heads: str, answer: Answer) -> str:
+    count = 0 if answer.heads is None else len(answer.heads)
+    return f"{heads}: the mean of {count} (correlation of two {answer.head_agreement:.2f})"
+
+
+def scaling_text(scaling: str, of_each: str = "") -> str:
+    """of_each: head or layer, where the map is made of several; "": of the map itself."""
+    asked = ": this sharpness was asked for" + (f" of each {of_each}" if of_each else "")
+    return scaling + asked if scaling.startswith("perplexity") else scaling
 
 
 def network_lines(provenance: Provenance, of_a_class: bool) -> Iterator[Line]:
@@ -170,7 +214,7 @@ def network_lines(provenance: Provenance, of_a_class: bool) -> Iterator[Line]:
     """
     layer = "" if "+" in provenance.layer else f", layer {provenance.layer}"
     yield "backbone", provenance.backbone + layer
-    if of_a_class and any(word in provenance.class_scores for word in ("approximate", "not promised")):
+    if of_a_class and any(word in provenance.class_scores for word in ("approximate", "no logit")):
         yield "class scores", provenance.class_scores
     if of_a_class and provenance.class_size:
         yield "warning", provenance.class_size

@@ -42,6 +42,8 @@ def write_maps(photo: Photo, answers: Sequence[Answer], weights: str = "") -> by
             stages = {stage: getattr(answer.attention, stage) for stage in STAGES}
         for stage, tensor in stages.items():
             arrays[f"{stage}.{number}"] = as_array(tensor.reshape(answer.placement.grid))
+        if answer.heads is not None:
+            arrays[f"heads.{number}"] = as_array(answer.heads.unflatten(1, answer.placement.grid))
         if answer.vector is not None:
             arrays[f"query.{number}"] = as_array(answer.vector)
         if answer.attended is not None:
@@ -297,6 +299,9 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
             dim=len(vector),
         )
         diagnostics = diagnose(weights, logits, scores, dim=len(vector))
+    heads = tensors[f"heads.{number}"].flatten(1) if f"heads.{number}" in tensors else None
+    if heads is not None and (heads.shape[1] != len(weights) or not heads.isfinite().all()):
+        raise ValueError("its heads are not finite, or of another grid")
     return Answer(
         query=entry["query"],
         label=entry["label"],
@@ -311,6 +316,7 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
         sign_margin=checked_margin(entry.get("sign_margin")),
         p_value=checked_margin(entry.get("p_value")),
         stability=checked_stability(entry.get("stability")),
+        heads=heads,
         remarks=tuple(map(str, entry.get("remarks", ()))),
         attended=checked_attended(entry.get("attended"), tensors, number),
         predicted=tuple((str(name), float(chance)) for name, chance in entry.get("predicted", ())),

@@ -81,6 +81,11 @@ class RunPlan:
         """As a record names them; "": the method is no attention, or the run is older than the choice."""
         return setting_text(self.config.get("keys", {}))
 
+    @property
+    def heads(self) -> str:
+        """As `keys`."""
+        return setting_text(self.config.get("heads", {}))
+
     def versions(self) -> dict[str, str]:
         packages = {package: version(package) for package in PACKAGES}
         return packages | opencv.installed() | {"python": sys.version.split()[0]}

@@ -38,7 +38,7 @@ ATTENDED = (  # of the class that is watched, and what is the likeliest
 )
 ATTENDED_CLASSES = ("watched_class", "attended_class", "complement_class")
 LATER = (
-    *("p_value", *STABILITY, "keys", "remark"),
+    *("p_value", *STABILITY, "keys", "heads", "head_agreement", "remark"),
     *ATTENDED_CLASSES,
     *ATTENDED,
 )  # columns that rows of earlier versions have not
@@ -49,18 +49,20 @@ NUMBERS = (
     "sign_margin",
     "p_value",
     *STABILITY,
+    "head_agreement",
     *ATTENDED,
     *DESCRIPTIONS,
 )
 EVERY = ("height", "width", "patches", "rows", "columns", "perplexity", "max_times_uniform")
 COLUMNS = (
     *("index", "photo", "path", "digest", "height", "width", "status", "reason", "photo_note"),
-    *("query", "label", "layer", "weights", "scaling", "normalise", "keys", "remark"),
+    *("query", "label", "layer", "weights", "scaling", "normalise", "keys", "heads", "remark"),
     *("patches", "rows", "columns", "placement", "predicted", "probability"),
     *CLASS,
     "sign_margin",
     "p_value",
     *STABILITY,
+    "head_agreement",
     *ATTENDED_CLASSES,
     *ATTENDED,
     *DESCRIPTIONS,
@@ -89,6 +91,8 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         row["sign_margin"] = answer.sign_margin
     if answer.p_value is not None:
         row["p_value"] = answer.p_value
+    if answer.head_agreement is not None:
+        row["head_agreement"] = answer.head_agreement
     if answer.remarks:
         row["remark"] = "; ".join(answer.remarks)
     if answer.stability is not None:

@@ -71,7 +71,7 @@ class RunWriter:
         names = dict[str, int]()
         self.stems = [unique(slug(path.stem), names) for path in plan.paths]
         self.drawer = PhotoDrawer(
-            folder, plan.style, plan.provenance, plan.scaling, plan.warnings, keys=plan.keys
+            folder, plan.style, plan.provenance, plan.scaling, plan.warnings, keys=plan.keys, heads=plan.heads
         )
         self.promise = plan.for_folder()
         self.resumed = resume
@@ -245,6 +245,7 @@ class RunWriter:
             "scaling": self.plan.scaling,
             "normalise": self.plan.normalise,
             "keys": self.plan.keys,
+            "heads": self.plan.heads,
         }
         pictures = self.draw(outcome.index, photo, outcome.answers)
         digests: dict[str, str] = {}

@@ -50,6 +50,7 @@ SHOWN = (  # not repeated under "all numbers"
     "scaling",
     "normalise",
     "keys",
+    "heads",
     "remark",
     "overlay",
     "panel",

@@ -36,11 +36,12 @@ from attnvis.render.overlays import (
 )
 from attnvis.types import Box, Placement
 
-__all__ = ["colour_bar", "contact_sheet", "panel"]
+__all__ = ["Part", "colour_bar", "contact_sheet", "panel"]
 
 MARGIN = 32  # of a panel and a contact sheet, in pixels
 GAP = 20  # between pictures
 SIDE = 480  # bounds each picture of a panel
+PARTS = 6  # small pictures in a row of a panel
 NARROW = 240  # bounds a panel's column from below
 TILE = 150  # pixels: a contact sheet's pictures are not made smaller than that
 
@@ -69,6 +70,7 @@ FACT_VALUE = Font(15, 500)
 MIN_MAX = ("min to max of this photo: not comparable between photos", "min to max of this photo", "min–max")
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
+Part = tuple[str, Float[np.ndarray, "h w"], Placement]  # a heading, a map, and where its cells lie
 
 
 # --------------------------------------------------------------------------------------------- the colour bar
@@ -194,11 +196,13 @@ def panel(
     placement: Placement | None = None,
     noun: str = "attention",
     plots: Sequence[Plot] = (),
+    parts: Sequence[Part] = (),
 ) -> Picture:
     """Photo | heatmap | overlay with the colour bar and what is known about them.
 
     `lines` are (name, value); one that is named "warning" becomes a banner.  `noun`: what the map is one
-    of; `plots`: at most three, at the end.  The other arguments are those of `overlay`.
+    of; `plots`: at most three, at the end; `parts`: maps of which this one was made, each with its heading,
+    drawn small in the same colours.  The other arguments are those of `overlay`.
     """
     size = size or photo.shape[:2]
     style = replace(style, longest=None)
@@ -234,6 +238,7 @@ def panel(
             head,
             *banners,
             pictures,
+            *part_rows(parts, small, style=style, width=width),
             blank(GAP, width),
             indented(bar, width),
             fact_sheet(facts, lefts, column=column, width=width),
@@ -241,6 +246,32 @@ def panel(
             blank(MARGIN // 2, width),
         ]
     )
+
+
+def part_rows(
+    parts: Sequence[Part],
+    photo: Picture,
+    style: Style,
+    width: int,
+) -> list[Picture]:
+    """The parts' overlays in rows as wide as the panel, at most PARTS in one."""
+    if not parts:
+        return []
+    room = width - 2 * MARGIN
+    across = ceil(len(parts) / ceil(len(parts) / PARTS))
+    side = min(photo.shape[1], (room - (across - 1) * GAP) // across)
+    small = resize_longest_side(photo, round(side * max(photo.shape[:2]) / photo.shape[1]))
+    height, picture_width = small.shape[:2]
+    rows = []
+    for start in range(0, len(parts), across):
+        row = blank(GAP + 28 + height, width)
+        for column, (heading, values, placement) in enumerate(parts[start : start + across]):
+            left = MARGIN + column * (picture_width + GAP)
+            draw_text(row, heading, x=left, baseline=GAP + 18, font=HEADING, room=picture_width)
+            picture = overlay(small, values, style=style, size=photo.shape[:2], placement=placement)
+            row[GAP + 28 :, left : left + picture_width] = picture
+        rows.append(row)
+    return rows
 
 
 def banner(text: str, width: int) -> Picture:

@@ -46,7 +46,7 @@ TEXTS = [
     "pca:2,false",
 ]
 TEXTS += ["distance", "norm", "contrast:tabby", "rest", "log_odds:3", "finer:ant,0.6,2", "gem", "iterated:2"]
-TEXTS += ["random_class:3", "random_patch:3", "class:[tabby,bee]", "class:predicted#2"]
+TEXTS += ["simpool:1.25", "random_class:3", "random_patch:3", "class:[tabby,bee]", "class:predicted#2"]
 TEXTS += ["mask:12,3,70,5,40,40", "class:tabby - 0.5*point:40,31.5", "mean(class:bee, 2*mean)"]
 TEXTS += ["orthogonal(class:bee, mean)", "normalise(context(mean))"]
 

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 from attnvis.attention import normalise, scaling
-from attnvis.attention.dot_product import attend, weigh
+from attnvis.attention.dot_product import attend, gamma_pooled, weigh
 from attnvis.backbone.heads import Linear
 from attnvis.types import Attention, Scores
 
@@ -303,3 +303,27 @@ def test_asking_again_with_the_context_never_raises_the_energy():
         query = attend(query, values, scaling=partial(scaling.temperature, tau=1 / beta)).context
     assert all(later <= earlier + 1e-12 for earlier, later in pairwise(energies))
     assert energies[-1] < energies[0] - 0.1
+
+
+def test_gamma_pooling_is_simpools_formula_photo_by_photo():
+    """By plain loops; the minimum is the photo's own, whatever else is in the batch."""
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
+    values[1] -= 7
+    weights = torch.rand(2, 2, 5, generator=generator, dtype=torch.float64)
+    weights = weights / weights.sum(-1, keepdim=True)
+    for gamma in (0.5, 1.0, 1.25, 2.0, 40.0):
+        pooled = gamma_pooled(weights, values, gamma)
+        for photo in range(2):
+            low = min(float(value) for value in values[photo].flatten())
+            for query in range(2):
+                for channel in range(3):
+                    powers = [(float(values[photo, i, channel]) - low + 1e-6) ** gamma for i in range(5)]
+                    total = sum(float(weights[photo, query, i]) * powers[i] for i in range(5))
+                    assert float(pooled[photo, query, channel]) == pytest.approx(total ** (1 / gamma))
+        torch.testing.assert_close(pooled[1:], gamma_pooled(weights[1:], values[1:], gamma))
+    context = weights @ values
+    lows = values.amin((1, 2)).view(2, 1, 1)
+    torch.testing.assert_close(gamma_pooled(weights, values, 1.0), context - lows + 1e-6)
+    with pytest.raises(ValueError, match="gamma must be above 0, not 0"):
+        gamma_pooled(weights, values, 0.0)

@@ -773,3 +773,19 @@ def test_queries_keep_the_precision_of_the_features(text):
     for either, dtype in ((features, torch.float64), (single, torch.float32)):
         (result,) = build_queries(parse(text), either)
         assert result.vectors.dtype == dtype and (result.keys is None or result.keys.dtype == dtype)
+
+
+def test_simpool_asks_for_what_the_mean_patchs_attention_pools():
+    """By plain loops: softmax of g.v / sqrt(d), then squares of what lies above the smallest number."""
+    features = two_photos()
+    (query,) = build_queries(parse("simpool:2"), features)
+    for photo in range(B):
+        patches = features.tokens[photo].tolist()
+        mean = [sum(column) / N for column in zip(*patches, strict=True)]
+        products = [sum(a * b for a, b in zip(mean, patch, strict=True)) / math.sqrt(D) for patch in patches]
+        total = sum(math.exp(product) for product in products)
+        low = min(min(patch) for patch in patches)
+        for channel in range(D):
+            squares = [(patch[channel] - low + 1e-6) ** 2 for patch in patches]
+            pooled = sum(math.exp(p) / total * square for p, square in zip(products, squares, strict=True))
+            assert float(query.vectors[photo, 0, channel]) == pytest.approx(math.sqrt(pooled))

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from attnvis import backbone, catalogue, methods, render
-from attnvis.attention import normalise, query, scaling
+from attnvis.attention import heads, keys, normalise, query, scaling
 from attnvis.cli import config
 from attnvis.cli.commands import registry
 from attnvis.metrics.metric import facts
@@ -26,6 +26,7 @@ CHOICES = [name for name in OPTIONS if not name.startswith("metric/")]  # evalua
 GIVEN = {
     **{"query.x": 10, "query.y": 20, "query.width": 30, "query.height": 40},
     **{"query.text": "mean", "query.photo": "cat.jpg", "query.shape": "'0,0,9,0,9,9'", "query.file": "v.npy"},
+    **{"keys.file": "w.npy", "keys.name": "stage3"},
 }
 
 
@@ -60,7 +61,7 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
     needs = [
         f"{key}={value}"
         for key, value in GIVEN.items()
-        if catalogue.settings(name).get(key.partition(".")[2]) == "???"
+        if key.startswith(f"{group}.") and catalogue.settings(name).get(key.partition(".")[2]) == "???"
     ]
     network = (
         ["backbone.weights=random", "backbone.placement=stretch", "backbone.precision=fp32"]
@@ -87,7 +88,14 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
     elif group == "render":
         assert isinstance(made, render.Style)
     else:
-        module = {"query": query, "scaling": scaling, "normalise": normalise, "method": methods}[group]
+        module = {
+            "query": query,
+            "scaling": scaling,
+            "normalise": normalise,
+            "keys": keys,
+            "heads": heads,
+            "method": methods,
+        }[group]
         function = {"class": "class_", "attention": "AttentionMethod"}.get(option, option)
         assert isinstance(made, partial) and made.func is getattr(module, function)
 

@@ -66,7 +66,7 @@ def test_help_names_every_group_option_and_setting_with_its_meaning(attnvis):
                     "_target_",
                     "_partial_",
                 }:
-                    short = folder.name in ("query", "scaling", "normalise", "method")
+                    short = folder.name in ("query", "scaling", "normalise", "keys", "heads", "method")
                     assert f"{folder.name}.{key}" in anatomy or re.search(
                         rf"[ ,]{key}=" if short else rf"{folder.name}\.{key}=", text
                     ), (

@@ -395,8 +395,9 @@ def weighing(gap: float) -> Answer:
 
 def test_attention_that_prefers_almost_nothing_is_warned_of():
     for gap in (0.0, 0.3):
-        (warning,) = weighing(gap).warnings
+        warning, *more = weighing(gap).warnings
         assert "uniform" in warning
+        assert [text.partition(":")[0] for text in more] == ["no question"] * (gap == 0)
 
 
 def test_attention_on_one_patch_is_warned_of():

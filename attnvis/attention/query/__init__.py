@@ -20,6 +20,7 @@ from attnvis.attention.query.kinds import (
     random_patch,
     rarity,
     rest,
+    simpool,
     vector,
 )
 from attnvis.attention.query.language import formula, several
@@ -46,5 +47,6 @@ __all__ = [
     "rarity",
     "rest",
     "several",
+    "simpool",
     "vector",
 ]

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attnvis.attention.dot_product import gamma_pooled
 from attnvis.attention.query.classes import class_, contrast, finer, log_odds, read_classes, rest
 from attnvis.attention.query.given import exemplar, mask, vector
 from attnvis.attention.query.patches import (
@@ -45,6 +46,7 @@ __all__ = [
     "random_patch",
     "rarity",
     "rest",
+    "simpool",
     "vector",
 ]
 
@@ -196,6 +198,19 @@ def iterated(features: Features, steps: int = 3, beta: float | None = None) -> Q
     return Query(query.to(features.tokens), texts)
 
 
+def simpool(features: Features, gamma: float = 2.0) -> Query:
+    """q = (sum_i a_i (v_i - min v + eps)^gamma)^(1/gamma), a the mean patch's attention under 1/sqrt(d).
+
+    What SimPool (Psomas et al. 2023) makes of a photo, its matrices left out: gamma 2 for ResNet-50.  The
+    minimum is the photo's own.  Raises ValueError unless gamma is above 0.
+    """
+    tokens = features.tokens.double()
+    weights = (tokens.mean(1, keepdim=True) @ tokens.mT * tokens.shape[2] ** -0.5).softmax(-1)
+    return Query(
+        gamma_pooled(weights, tokens, gamma).to(features.tokens), labels(features, f"simpool {gamma:g}")
+    )
+
+
 def energy(query: Float[Tensor, "B 1 D"], tokens: Float[Tensor, "B N D"], beta: float) -> list[float]:
     """Of a modern Hopfield network that stores the patches."""
     overlap = (beta * query @ tokens.mT).logsumexp(-1) / beta
@@ -297,6 +312,7 @@ KINDS: dict[str, Callable] = {  # what a query's text may begin with, in the ord
     "random_patch": random_patch,
     "rarity": rarity,
     "rest": rest,
+    "simpool": simpool,
     "vector": vector,
 }
 

@@ -35,7 +35,17 @@ from attnvis.attention.query.patches import numbered
 from attnvis.attention.spec import NUMBERS, format_function, parse_function
 from attnvis.types import Features, Query
 
-__all__ = ["Question", "as_query", "asks_a_class", "build_queries", "formula", "is_vector", "parse", "prepare", "several"]
+__all__ = [
+    "Question",
+    "as_query",
+    "asks_a_class",
+    "build_queries",
+    "formula",
+    "is_vector",
+    "parse",
+    "prepare",
+    "several",
+]
 
 OF_CLASSES = (class_, contrast, finer, log_odds, random_class, rest)  # what they ask hangs on the certificate
 
@@ -150,7 +160,9 @@ def parse(text: str) -> QueryFunction:
 def asks_a_class(text: str) -> bool:
     """Whether a query's text asks the classifier, alone or somewhere in a formula."""
     try:
-        terms = [term.text for term in algebra.terms(algebra.read(text))] if algebra.is_formula(text) else [text]
+        terms = (
+            [term.text for term in algebra.terms(algebra.read(text))] if algebra.is_formula(text) else [text]
+        )
         functions = [parse_term(term) for term in terms]
     except ValueError:  # of one's own function
         return False

@@ -19,6 +19,7 @@ __all__ = [
     "numbered",
     "outer_product",
     "overlap_lengths",
+    "shares_along",
     "weighted_mean",
 ]
 
@@ -83,6 +84,18 @@ def cell_edges(placement: Placement, axis: int) -> list[float]:
     between = [(before + after) / 2 for before, after in pairwise(cell_centres(placement, axis))]
     start, length = extent_along(placement.seen, axis)
     return [float(start), *between, float(start + length)]
+
+
+def shares_along(to: Placement, of: Placement, axis: int) -> Float[Tensor, "n m"]:
+    """What each of n cells takes of each of m cells of another grid, along rows (0) or columns (1)."""
+    if of.step[axis] < to.step[axis]:
+        edges = cell_edges(to, axis)
+        shares = [overlap_lengths(of, axis, low=low, high=high) for low, high in pairwise(edges)]
+    else:
+        centres = [to.first[axis] + to.step[axis] * cell for cell in range(to.grid[axis])]
+        shares = [interpolation_weights(of, axis, position=centre) for centre in centres]
+    matrix = torch.tensor(shares, dtype=torch.float64)
+    return matrix / matrix.sum(1, keepdim=True)
 
 
 def mask_shares(placement: Placement, mask: np.ndarray) -> Float[Tensor, " N"]:

@@ -94,9 +94,11 @@ def provenance(
     keys: as records name them; under others than the patches themselves no class score is certified.
     """
     described = replace(backbone.describe(preprocessing), seed=str(seed), command=command_line())
-    if keys in ("", "same"):
+    if keys in ("", "same") or described.class_scores.startswith("none"):
         return described
-    scores = f"not promised to add up to the logit under keys={keys}; with keys=same {described.class_scores}"
+    verdicts = [verdict.partition(",")[0] for verdict in described.class_scores.split("; ")]
+    with_same = "; ".join(verdicts)
+    scores = f"of no class activation map: keys={keys} add up to no logit (keys=same: {with_same})"
     return replace(described, class_scores=scores)
 
 

@@ -135,15 +135,13 @@ def set_up(cfg: "DictConfig", settings: dict[str, Any]) -> Work:
 def photos_of(settings: dict[str, Any]) -> "Dataset":
     """The data set that is asked for, or the arrays of a study.
 
-    Raises ValueError for what is no data set, an unknown study, and levels that do not fit.
+    Raises ValueError for what is no data set, and for levels that do not fit.
     """
     from attnvis.data.datasets import open_dataset
     from attnvis.experiments.pop_out.measure import require_levels
     from attnvis.data.generated import ladder
 
-    if settings["study"] not in STUDIES:
-        raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
-    if settings["study"] == "table":
+    if settings["study"] != "pop_out":
         return open_dataset(settings["data"], settings["layout"])
     if settings["data"] != "generated":
         raise ValueError(

@@ -72,7 +72,8 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         paths=paths,
         style=style,
         provenance=replace(
-            provenance(backbone, preprocessing, seed=cfg.seed, keys=keys_text), passed_over=visible(passed_over)
+            provenance(backbone, preprocessing, seed=cfg.seed, keys=keys_text),
+            passed_over=visible(passed_over),
         ),
         config=config,
         warnings=backbone.warnings_at(preprocessing),

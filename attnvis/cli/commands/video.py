@@ -46,12 +46,14 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     start, stop = times_of(cfg)
     clip = examine(Path(str(cfg.clip)))
     style = build(cfg, "render")
-    query, scaling, normalise, keys = (build(cfg, group) for group in ATTENTION)
+    query, scaling, normalise, keys, heads = (build(cfg, group) for group in ATTENTION)
     torch.manual_seed(cfg.seed)
     backbone = build_network(cfg)
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     query = prepared(query, backbone, preprocessing)
-    method = steady(AttentionMethod(backbone, query, scaling, normalise, keys=prepared_keys(keys)))
+    method = steady(
+        AttentionMethod(backbone, query, scaling, normalise, keys=prepared_keys(keys), heads=heads)
+    )
     shown = (min(stop, clip.lasts) - start) / clip.lasts if clip.lasts else 0.0  # the share of the clip
     count = max(1, round(shown * clip.stored))
     supply = frames(clip, start, stop)

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attnvis.experiments.sweep.folder import SCHEMA
+from attnvis.experiments.sweep.folder import AXES, SCHEMA
 from attnvis.experiments.sweep.shapes import colour_spread, shapes_of
 from attnvis.files import naming, open_new
 from attnvis.methods.settings import PhotoResult
@@ -63,6 +63,7 @@ def columns_of(
     for query, result in results.items():
         height, width = result.placement.grid
         same: dict[str, str | int | float] = {
+            **dict.fromkeys(AXES, ""),
             **axes,
             "photo": photo.name,
             "path": str(outcome.path),

@@ -81,6 +81,7 @@ class ShardTask:
     keep_maps: bool = True
     overlays: str = "sample"
     keys: str = ""
+    heads: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,7 @@ class PartWriter:
                 task.scaling,
                 warnings=task.warnings,
                 keys=task.keys,
+                heads=task.heads,
             )
             self.stack = stack.pop_all()
         return self
@@ -211,6 +213,7 @@ class PartWriter:
             "scaling": task.scaling,
             "normalise": task.normalise,
             "keys": task.keys,
+            "heads": task.heads,
         }
         if task.keep_maps:
             row["map"] = f"maps/{self.shard.stem}.parquet"
