@@ -58,7 +58,13 @@ class PhotoDrawer:
             name = unique(f"{stem}.{slug(answer.label)}", names)
             paths = {"overlay": f"overlays/{name}.{self.style.format}"}
             overlay = overlays.overlay(
-                pixels, answer.cells, self.style, answer.mark, field=answer.field, placement=answer.placement
+                pixels,
+                answer.cells,
+                self.style,
+                mark=answer.mark,
+                field=answer.field,
+                placement=answer.placement,
+                excess=answer.beyond_chance,
             )
             encoded = self.encode(overlay)
             digests = {paths["overlay"]: self.save(paths["overlay"], encoded)}
@@ -75,6 +81,7 @@ class PhotoDrawer:
                     placement=answer.placement,
                     noun=noun_of(self.scaling),
                     plots=attended_plots(answer),
+                    excess=answer.beyond_chance,
                 )
                 digests[paths["panel"]] = self.save(paths["panel"], self.encode(panel))
             # of the file, as a run that goes on makes it: the page is the same
@@ -95,11 +102,7 @@ class PhotoDrawer:
         yield "query" if self.scaling else "method", answer.query
         if answer.class_score:
             yield "this class", answer.class_score
-        if answer.stability is not None:
-            stability = answer.stability
-            yield "holds still", f"correlation {stability.worst:.2f} at worst ({stability.change})"
-        if answer.p_value is not None:
-            yield "as hot by chance", f"p = {answer.p_value:.2g}, beside random classes"
+        yield from doubt_lines(answer)
         yield from class_lines(answer.predicted, off_size=bool(self.provenance.class_size))
         yield from attended_lines(answer.attended)
         if self.scaling:
@@ -156,6 +159,21 @@ def class_lines(predicted: Sequence[tuple[str, float]], off_size: bool = False) 
     if predicted:
         classes = ", ".join(f"{name} {percent(probability)}" for name, probability in predicted[:3])
         yield "predicted", classes + (" (off its size)" if off_size else "")
+
+
+def doubt_lines(answer: Answer) -> Iterator[Line]:
+    """Whether the map holds still, and whether it is about the query."""
+    if answer.stability is not None:
+        stability = answer.stability
+        yield "holds still", f"correlation {stability.worst:.2f} at worst ({stability.change})"
+    if answer.p_value is not None:
+        yield "as hot by chance", f"p = {answer.p_value:.2g}, beside random classes"
+    if answer.patches_beyond_chance is not None:
+        count, outlined = answer.patches_beyond_chance, "outlined in blue"
+        yield (
+            "beyond chance",
+            f"{count or 'none'} of {answer.patches} patches{f' ({outlined})' if count else ''}",
+        )
 
 
 def attended_lines(attended: Attended | None) -> Iterator[Line]:

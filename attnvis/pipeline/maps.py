@@ -68,18 +68,25 @@ def as_array(tensor: Tensor) -> np.ndarray:
 def described(answer: Answer) -> dict[str, Any]:
     """What is known of an answer beside its numbers."""
     attended = {} if answer.attended is None else {"attended": attended_entry(answer.attended)}
-    return attended | {
-        "query": answer.query,
-        "label": answer.label,
-        "layer": answer.layer,
-        "mark": asdict(answer.mark) if isinstance(answer.mark, Box) else answer.mark,
-        "placement": asdict(answer.placement),
-        "class_score": answer.class_score and asdict(answer.class_score),
-        "sign_margin": answer.sign_margin,
-        "p_value": answer.p_value,
-        "stability": stability_entry(answer.stability),
-        "predicted": [[name, probability] for name, probability in answer.predicted],
-    }
+    critical = {}
+    if answer.critical is not None and math.isfinite(answer.critical):
+        critical = {"critical": answer.critical}
+    return (
+        attended
+        | critical
+        | {
+            "query": answer.query,
+            "label": answer.label,
+            "layer": answer.layer,
+            "mark": asdict(answer.mark) if isinstance(answer.mark, Box) else answer.mark,
+            "placement": asdict(answer.placement),
+            "class_score": answer.class_score and asdict(answer.class_score),
+            "sign_margin": answer.sign_margin,
+            "p_value": answer.p_value,
+            "stability": stability_entry(answer.stability),
+            "predicted": [[name, probability] for name, probability in answer.predicted],
+        }
+    )
 
 
 def read_maps(path: Path) -> list[Answer]:
@@ -174,6 +181,13 @@ def checked_margin(margin: Any) -> float | None:
     if margin is not None and not (type(margin) in (int, float) and 0 <= margin <= 1):
         raise ValueError("its margin is no share")
     return margin
+
+
+def checked_critical(value: Any) -> float | None:
+    """A score that chance reaches.  Raises ValueError for what is no number."""
+    if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
+        raise ValueError("its critical score is none")
+    return value
 
 
 def stability_entry(stability: Stability | None) -> dict[str, Any] | None:
@@ -310,6 +324,7 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
         class_score=checked_score(entry.get("class_score")),
         sign_margin=checked_margin(entry.get("sign_margin")),
         p_value=checked_margin(entry.get("p_value")),
+        critical=checked_critical(entry.get("critical")),
         stability=checked_stability(entry.get("stability")),
         attended=checked_attended(entry.get("attended"), tensors, number),
         predicted=tuple((str(name), float(chance)) for name, chance in entry.get("predicted", ())),

@@ -39,6 +39,7 @@ ATTENDED = (  # of the class that is watched, and what is the likeliest
 ATTENDED_CLASSES = ("watched_class", "attended_class", "complement_class")
 LATER = (
     "p_value",
+    "beyond_chance",
     *STABILITY,
     *ATTENDED_CLASSES,
     *ATTENDED,
@@ -49,6 +50,7 @@ NUMBERS = (
     *CLASS,
     "sign_margin",
     "p_value",
+    "beyond_chance",
     *STABILITY,
     *ATTENDED,
     *DESCRIPTIONS,
@@ -61,6 +63,7 @@ COLUMNS = (
     *CLASS,
     "sign_margin",
     "p_value",
+    "beyond_chance",
     *STABILITY,
     *ATTENDED_CLASSES,
     *ATTENDED,
@@ -90,6 +93,8 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         row["sign_margin"] = answer.sign_margin
     if answer.p_value is not None:
         row["p_value"] = answer.p_value
+    if answer.patches_beyond_chance is not None:
+        row["beyond_chance"] = answer.patches_beyond_chance
     if answer.stability is not None:
         row |= dict(zip(STABILITY, (answer.stability.worst, answer.stability.spread), strict=True))
     if answer.attended is not None:
