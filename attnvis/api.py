@@ -31,6 +31,7 @@ from attnvis.files import unique
 from attnvis.methods.answer import Answer
 from attnvis.methods.attention import AttentionMethod
 from attnvis.pipeline.preparing import prepared
+from attnvis.pipeline.stability import StableMethod
 from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
 
 __all__ = ["Comparison", "Explanation", "compare", "explain", "explain_all"]
@@ -44,6 +45,9 @@ def explain(
     backbone: str | Backbone = "efficientnet_lite0",
     fit: str = "resize",
     size: int | None = None,
+    stability: bool = False,
+    random_classes: int = 0,
+    attended: bool = False,
     **settings: Any,
 ) -> Explanation:
     """Ask one question of one photo.
@@ -59,6 +63,10 @@ def explain(
                None: inv_sqrt_d for the mean, which finds a sharpness of its own; for others perplexity,
                a tenth of the patches
     backbone   efficientnet_lite0, a torchvision name (its weights are downloaded once), or a loaded Backbone
+    stability, random_classes, attended
+               as `attnvis run` has them (docs/queries.md): whether the map holds still, three more passes;
+               its p value beside so many random classes; what the classifier says of the attended patches.
+               They are in `answer` of what this gives: stability, p_value, attended
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
     """
     if isinstance(photo, list | tuple):
@@ -77,6 +85,7 @@ def explain(
         normalisers=(single("normalise", normalise),),
         photos=(pixels,),
         named=words_of(backbone, settings),
+        checks=Checks(stability, checked_count(random_classes), attended),
     )
     explanations = asking.of(pixels)
     if len(explanations) != 1:
@@ -95,6 +104,9 @@ def explain_all(
     backbone: str | Backbone = "efficientnet_lite0",
     fit: str = "resize",
     size: int | None = None,
+    stability: bool = False,
+    random_classes: int = 0,
+    attended: bool = False,
     **settings: Any,
 ) -> list[Explanation]:
     """Ask every photo every question under every scaling and normaliser; the network runs once a photo.
@@ -118,6 +130,7 @@ def explain_all(
         normalisers=normalisers_of(normalisers),
         photos=pictures,
         named=words_of(backbone, settings),
+        checks=Checks(stability, checked_count(random_classes), attended),
     )
     return [explanation for photo in pictures for explanation in asking.of(photo)]
 
@@ -163,6 +176,22 @@ Named = tuple[str, Callable]  # a stage under the text that it goes by
 
 
 @dataclass(frozen=True)
+class Checks:
+    """What else is asked of every map; each costs time."""
+
+    stability: bool = False
+    random_classes: int = 0
+    attended: bool = False
+
+
+def checked_count(random_classes: int) -> int:
+    """How many random classes.  Raises ValueError for fewer than none."""
+    if random_classes < 0:
+        raise ValueError(f"random_classes={random_classes}: give 0 for no p value, or 1000 for one")
+    return random_classes
+
+
+@dataclass(frozen=True)
 class Asking:
     """A network and all that it is to be asked; None for the scaling that suits each question."""
 
@@ -173,6 +202,7 @@ class Asking:
     normalisers: tuple[Named, ...]
     photos: tuple[Photo, ...] = ()  # all that are asked, for exemplar:run
     named: Mapping[str, Any] | None = None  # the network as it was asked for; None: it was given loaded
+    checks: Checks = Checks()
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
@@ -197,7 +227,14 @@ class Asking:
         ]
 
     def answers(self, photo: Photo) -> Iterator[Explanation]:
-        layers = self.net(collate([photo], self.how))
+        batch = collate([photo], self.how)
+        layers = self.net(batch)
+        # the network sees each change of the photo once, however much is asked
+        changed = (
+            StableMethod(AttentionMethod(self.net), self.how).changed(batch)
+            if self.checks.stability
+            else None
+        )
         origin = self.origin(photo, layers)
         for question, function in self.prepared:
             queries = {layer.layer: build_queries(function, layer) for layer in layers}
@@ -207,8 +244,13 @@ class Asking:
                     query=lambda features, queries=queries: queries[features.layer],  # type: ignore[misc]
                     scaling=scaling[1],
                     normalise=normalise[1],
+                    random_classes=self.checks.random_classes,
+                    attended=self.checks.attended,
                 )
                 (answers,) = method.answer(layers)
+                if changed is not None:
+                    stable = StableMethod(replace(method, query=function), self.how)
+                    (answers,) = stable.judged([answers], changed)
                 for answer in answers:
                     yield self.explanation(origin, answer, scaling[0], normalise[0])
 

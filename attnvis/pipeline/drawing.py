@@ -49,6 +49,12 @@ class PhotoDrawer:
     provenance: Provenance
     scaling: str  # "": the method has none, as it is no attention
     warnings: tuple[str, ...] = ()  # of the network
+    beyond: bool = False  # maps are drawn as they differ from the position prior
+
+    @property
+    def noun(self) -> str:
+        """What the maps are, for the colour bar."""
+        return noun_of(self.scaling) + (" beyond the position prior" if self.beyond else "")
 
     def draw(self, stem: str, photo: Photo, answers: Sequence[Answer], thumbnails: int = 0) -> list[Pictures]:
         """The overlay (and panel) of every answer; of the first so many also a thumbnail."""
@@ -79,7 +85,7 @@ class PhotoDrawer:
                     mark=answer.mark,
                     field=answer.field,
                     placement=answer.placement,
-                    noun=noun_of(self.scaling),
+                    noun=self.noun,
                     plots=attended_plots(answer),
                     excess=answer.beyond_chance,
                 )
@@ -108,6 +114,8 @@ class PhotoDrawer:
         if self.scaling:
             yield "scaling", scaling_text(self.scaling)
         yield from network_lines(self.provenance, of_a_class=answer.class_score is not None)
+        if self.beyond:
+            yield "drawn", "as it differs from the position prior of the run; the numbers are the map's own"
         yield from number_lines(answer)
         if self.style.field and answer.field:
             yield "outline", outline_text(answer.field, answer.placement.seen)

@@ -89,8 +89,12 @@ class RunPage:
         warnings: Sequence[str] = (),
         colour_bar: bytes | None = None,
         scale: str = "times_uniform",
+        prior: bytes | None = None,
     ) -> Path:
-        """Writes folder/index.html and gives its path; `scale` is that of render.Style.  Raises OSError."""
+        """Writes folder/index.html and gives its path; `scale` is that of render.Style.
+
+        prior: a picture of the position prior.  Raises OSError.
+        """
         with naming(self.folder / "index.html"):
             return html.write_page(
                 self.folder / "index.html",
@@ -101,6 +105,7 @@ class RunPage:
                 warnings=warnings,
                 colour_bar=colour_bar,
                 scale=scale,
+                prior=prior,
                 counts=self.counts,
                 limit=CARDS,
                 nearly_uniform=NEARLY_UNIFORM,
