@@ -35,6 +35,7 @@ from attnvis.methods.attention import AttentionMethod
 from attnvis.methods.baselines import parse_method
 from attnvis.methods.saliency import SaliencyMethod
 from attnvis.pipeline.preparing import prepared, prepared_keys
+from attnvis.pipeline.stability import StableMethod
 from attnvis.types import Features, Photo, PhotoError, Preprocessing, Query, Source
 
 __all__ = ["Comparison", "Explanation", "compare", "explain", "explain_all"]
@@ -52,6 +53,9 @@ def explain(
     keys: Any = "same",
     heads: Any = "one",
     fuse: str = "",
+    stability: bool = False,
+    random_classes: int = 0,
+    attended: bool = False,
     **settings: Any,
 ) -> Explanation:
     """Ask one question of one photo.
@@ -73,8 +77,12 @@ def explain(
     fuse       mixture, product or max: of several layers, as in layer=["stage3", "last"], the one map that is
                made of theirs; explain_all gives theirs too
     backbone   efficientnet_lite0, a torchvision name (its weights are downloaded once), or a loaded Backbone
-    method     another way to a map, in the place of query, scaling and normalise: "gradcam",
-               "gradcam:tabby", "centre", see docs/evaluate.md; or a function of `Inputs`
+    stability, random_classes, attended
+               as `attnvis run` has them (docs/queries.md): whether the map holds still, three more passes;
+               its p value beside so many random classes; what the classifier says of the attended patches.
+               They are in `answer` of what this gives: stability, p_value, attended
+    method     another way to a map, in the place of all of these: "gradcam", "gradcam:tabby", "centre", see
+               docs/evaluate.md; or a function of `Inputs`
     settings   go to the backbone when it is given by name: layer, weights, device, precision, placement
     """
     if isinstance(photo, list | tuple):
@@ -102,6 +110,7 @@ def explain(
         keys=single("keys", keys),
         heads=single("heads", as_text(heads)),
         fuse=fuse,
+        checks=Checks(stability, checked_count(random_classes), attended),
     )
     explanations = asking.of(pixels)
     if fuse:
@@ -125,6 +134,9 @@ def explain_all(
     keys: Any = "same",
     heads: Any = "one",
     fuse: str = "",
+    stability: bool = False,
+    random_classes: int = 0,
+    attended: bool = False,
     **settings: Any,
 ) -> list[Explanation]:
     """Ask every photo every question under every scaling and normaliser; the network runs once a photo.
@@ -151,6 +163,7 @@ def explain_all(
         keys=single("keys", keys),
         heads=single("heads", as_text(heads)),
         fuse=fuse,
+        checks=Checks(stability, checked_count(random_classes), attended),
     )
     return [explanation for photo in pictures for explanation in asking.of(photo)]
 
@@ -227,6 +240,22 @@ Named = tuple[str, Callable]  # a stage under the text that it goes by
 
 
 @dataclass(frozen=True)
+class Checks:
+    """What else is asked of every map; each costs time."""
+
+    stability: bool = False
+    random_classes: int = 0
+    attended: bool = False
+
+
+def checked_count(random_classes: int) -> int:
+    """How many random classes.  Raises ValueError for fewer than none."""
+    if random_classes < 0:
+        raise ValueError(f"random_classes={random_classes}: give 0 for no p value, or 1000 for one")
+    return random_classes
+
+
+@dataclass(frozen=True)
 class Asking:
     """A network and all that it is to be asked; None for the scaling that suits each question."""
 
@@ -240,6 +269,7 @@ class Asking:
     keys: Named = ("same", key_functions.same)
     heads: Named = ("one", head_functions.one)
     fuse: str = ""
+    checks: Checks = Checks()
 
     @property
     def settings(self) -> tuple[tuple[str, str], ...]:
@@ -264,7 +294,14 @@ class Asking:
         ]
 
     def answers(self, photo: Photo) -> Iterator[Explanation]:
-        layers = self.net(collate([photo], self.how))
+        batch = collate([photo], self.how)
+        layers = self.net(batch)
+        # the network sees each change of the photo once, however much is asked
+        changed = (
+            StableMethod(AttentionMethod(self.net), self.how).changed(batch)
+            if self.checks.stability
+            else None
+        )
         origin = self.origin(photo, layers)
         keys = prepared_keys(self.keys[1])
         for question, function in self.prepared:
@@ -278,8 +315,13 @@ class Asking:
                     keys=keys,
                     heads=self.heads[1],
                     fuse=self.fuse,
+                    random_classes=self.checks.random_classes,
+                    attended=self.checks.attended,
                 )
                 (answers,) = method.answer(layers)
+                if changed is not None:
+                    stable = StableMethod(replace(method, query=function), self.how)
+                    (answers,) = stable.judged([answers], changed)
                 for answer in answers:
                     yield self.explanation(origin, answer, scaling[0], normalise[0])
 

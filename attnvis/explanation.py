@@ -177,6 +177,7 @@ class Explanation:
             mark=self.answer.mark,
             field=self.answer.field,
             placement=self.answer.placement,
+            excess=self.answer.beyond_chance,
         )
 
     def panel(self, **style: Any) -> Picture:
@@ -191,17 +192,19 @@ class Explanation:
             placement=self.answer.placement,
             plots=drawing.attended_plots(self.answer),
             parts=drawing.head_maps(self.answer),
+            excess=self.answer.beyond_chance,
         )
 
     @property
     def title(self) -> str:
-        return f"{self.photo.name}: {self.label}"
+        return drawing.title(self.photo, self.answer)
 
     def lines(self) -> Iterator[tuple[str, object]]:
         """What stands beside the pictures of a panel: (name, value)."""
         yield "query", self.answer.query
         if self.answer.class_score:
             yield "this class", self.answer.class_score
+        yield from drawing.doubt_lines(self.answer)
         yield from drawing.class_lines(self.predicted)
         yield from drawing.attended_lines(self.answer.attended)
         if self.scaling:

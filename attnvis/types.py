@@ -415,6 +415,9 @@ class Query:
     classes: tuple[tuple[ClassScore, ...], ...] = ()  # [B][Q], of a class query: how likely each class is
     # [Q], of what asks a class: 1 for the likeliest of the photo, 2 for the next; 0: it was named
     ranks: tuple[int, ...] = ()
+    # [Q], of what adds classes up: (factor, class) of each, a class that was named by its index, the k-th
+    # likeliest of the photo by -k; () where it is no such sum
+    mixtures: tuple[tuple[tuple[float, int], ...], ...] = ()
     # of a query whose sign is free, 0 ... 1: how clearly it was chosen
     sign_margin: Float[Tensor, "B Q"] | None = None
 

@@ -24,7 +24,9 @@ ONE_TEXT = frozenset(
 )
 # commas make several jobs, where there can be
 SEVERAL_TEXTS = frozenset({"backbone.weights", "backbone.weights_key", "query.name"})
-LISTS_OF_TEXTS = frozenset({"images", "backbone.categories"})  # [one,two]; commas make several jobs behind -m
+LISTS_OF_TEXTS = frozenset(
+    {"images", "among", "backbone.categories"}
+)  # [one,two]; commas make several jobs behind -m
 TEXTS = ONE_TEXT | SEVERAL_TEXTS | LISTS_OF_TEXTS
 
 

@@ -233,6 +233,10 @@ def check_settings(cfg: "DictConfig") -> None:
     """Raises ValueError for settings of shards that mean nothing."""
     from attnvis.pipeline.shards.part import OVERLAYS
 
+    if cfg.get("position_prior"):
+        raise ValueError(
+            "position_prior is a mean over all photos, and no shard sees them all; run without a launcher"
+        )
     if cfg.shards.overlays not in OVERLAYS:
         raise ValueError(f"shards.overlays={cfg.shards.overlays}: give {', '.join(OVERLAYS)}")
     for name in ("size", "cores", "tries"):

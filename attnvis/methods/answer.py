@@ -105,6 +105,8 @@ class Answer:
     class_score: ClassScore | None = None  # of a class query
     sign_margin: float | None = None  # of a query whose sign is free, 0 ... 1
     p_value: float | None = None  # of a class query: how often a random class's hottest patch is as hot
+    # of a score above the mean score: beyond it a patch is hotter than any of 95 % of random classes' maps
+    critical: float | None = None
     stability: Stability | None = None  # where it was asked for
     heads: Float[Tensor, "H N"] | None = None  # the weights of each of several heads; `weights` is their mean
     remarks: tuple[str, ...] = ()  # of the question and its keys, in sentences: among the warnings
@@ -167,6 +169,22 @@ class Answer:
         cosines = directions @ directions.mT
         count = len(weights)
         return float((cosines.sum() - count) / (count * (count - 1)))
+
+    @property
+    def beyond_chance(self) -> Float[np.ndarray, "h w"] | None:
+        """s_i - mean s less the critical value, on the grid: above 0 the patch is hotter than chance, over
+        the whole photo (family-wise 5 %); None where there is no such value.
+        """
+        if self.critical is None or self.attention is None or not math.isfinite(self.critical):
+            return None
+        scores = self.attention.scores.flatten().double()
+        excess = scores - scores.mean() - self.critical
+        return excess.reshape(self.placement.grid).float().cpu().numpy()
+
+    @property
+    def patches_beyond_chance(self) -> int | None:
+        excess = self.beyond_chance
+        return None if excess is None else int((excess > 0).sum())
 
     @property
     def turns_over(self) -> bool:

@@ -18,7 +18,7 @@ from attnvis.attention.dot_product import Normalise, Scaling, at_least_float32, 
 from attnvis.attention.heads import HeadFunction
 from attnvis.attention.key_space import AskedLayer, asked_layers, is_same, unwrapped
 from attnvis.attention.keys import KeyFunction
-from attnvis.attention.null import p_values
+from attnvis.attention.null import chances, mixtures
 from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
@@ -124,7 +124,7 @@ class AttentionMethod:
         attention, numbers, head_weights = self.attend(scores, features)
         asked = [(query, column) for query in queries for column in range(query.vectors.shape[1])]
         attentions, query_vectors = alone(attention), scores.query.cpu()
-        chances = self.chances(queries, features)
+        null = self.chances(queries, features)
         remarks = self.remarks(layer, scores)
         for photo, placement in enumerate(features.placements):
             answers = []
@@ -150,7 +150,8 @@ class AttentionMethod:
                     layer=features.layer,
                     class_score=class_score,
                     sign_margin=margin,
-                    p_value=chances[photo][number] if chances else None,
+                    p_value=null[photo][number][0] if null else None,
+                    critical=null[photo][number][1] if null else None,
                     remarks=remarks[photo][number],
                     heads=None if head_weights is None else head_weights[photo, number],
                     predicted=predicted[photo],
@@ -176,12 +177,22 @@ class AttentionMethod:
             for photo, of_photo in enumerate(is_zero)
         ]
 
-    def chances(self, queries: Sequence[Query], features: Features) -> list[list[float | None]]:
-        """For each photo and query its p value, None where there is none; [] where nobody asks."""
-        if not self.random_classes or not any(query.ranks for query in queries):
+    def chances(
+        self, queries: Sequence[Query], features: Features
+    ) -> list[list[tuple[float | None, float | None]]]:
+        """For each photo and query its p value and critical score, None where there is none; [] where nobody
+        asks.
+        """
+        if not self.random_classes or not any(map(mixtures, queries)):
             return []
-        values = torch.cat([p_values(query, features, draws=self.random_classes) for query in queries], 1)
-        return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
+        found = [chances(query, features, draws=self.random_classes) for query in queries]
+        rows = torch.stack(
+            [torch.cat([each.p for each in found], 1), torch.cat([each.critical for each in found], 1)], -1
+        )
+        return [
+            [(None, None) if math.isnan(p) else (p, critical) for p, critical in of_photo]
+            for of_photo in rows.tolist()
+        ]
 
     def attend(
         self, scores: Scores, features: Features

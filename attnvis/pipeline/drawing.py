@@ -59,6 +59,12 @@ class PhotoDrawer:
     warnings: tuple[str, ...] = ()  # of the network
     keys: str = ""  # "": as `scaling`
     heads: str = ""
+    beyond: bool = False  # maps are drawn as they differ from the position prior
+
+    @property
+    def noun(self) -> str:
+        """What the maps are, for the colour bar."""
+        return noun_of(self.scaling) + (" beyond the position prior" if self.beyond else "")
 
     def draw(
         self,
@@ -81,7 +87,13 @@ class PhotoDrawer:
             name = unique(f"{stem}.{slug(answer.label)}", names)
             paths = {"overlay": f"overlays/{name}.{self.style.format}"}
             overlay = overlays.overlay(
-                pixels, answer.cells, self.style, answer.mark, field=answer.field, placement=answer.placement
+                pixels,
+                answer.cells,
+                self.style,
+                mark=answer.mark,
+                field=answer.field,
+                placement=answer.placement,
+                excess=answer.beyond_chance,
             )
             encoded = self.encode(overlay)
             digests = {paths["overlay"]: self.save(paths["overlay"], encoded)}
@@ -96,9 +108,10 @@ class PhotoDrawer:
                     mark=answer.mark,
                     field=answer.field,
                     placement=answer.placement,
-                    noun=noun_of(self.scaling),
+                    noun=self.noun,
                     plots=attended_plots(answer),
                     parts=head_maps(answer) or layer_maps(answer, answers),
+                    excess=answer.beyond_chance,
                 )
                 digests[paths["panel"]] = self.save(paths["panel"], self.encode(panel))
             if views:
@@ -123,11 +136,7 @@ class PhotoDrawer:
         yield "query" if self.scaling else "method", answer.query
         if answer.class_score:
             yield "this class", answer.class_score
-        if answer.stability is not None:
-            stability = answer.stability
-            yield "holds still", f"correlation {stability.worst:.2f} at worst ({stability.change})"
-        if answer.p_value is not None:
-            yield "as hot by chance", f"p = {answer.p_value:.2g}, beside random classes"
+        yield from doubt_lines(answer)
         yield from class_lines(answer.predicted, off_size=bool(self.provenance.class_size))
         yield from attended_lines(answer.attended)
         if self.scaling:
@@ -142,6 +151,8 @@ class PhotoDrawer:
             yield "keys", self.keys
         of_a_class = answer.class_score is not None or (bool(self.scaling) and asks_a_class(answer.query))
         yield from network_lines(self.provenance, of_a_class)
+        if self.beyond:
+            yield "drawn", "as it differs from the position prior of the run; the numbers are the map's own"
         yield from number_lines(answer)
         if self.style.field and answer.field:
             yield "outline", outline_text(answer.field, answer.placement.seen)
@@ -227,6 +238,21 @@ def class_lines(predicted: Sequence[tuple[str, float]], off_size: bool = False) 
     if predicted:
         classes = ", ".join(f"{name} {percent(probability)}" for name, probability in predicted[:3])
         yield "predicted", classes + (" (off its size)" if off_size else "")
+
+
+def doubt_lines(answer: Answer) -> Iterator[Line]:
+    """Whether the map holds still, and whether it is about the query."""
+    if answer.stability is not None:
+        stability = answer.stability
+        yield "holds still", f"correlation {stability.worst:.2f} at worst ({stability.change})"
+    if answer.p_value is not None:
+        yield "as hot by chance", f"p = {answer.p_value:.2g}, beside random classes"
+    if answer.patches_beyond_chance is not None:
+        count, outlined = answer.patches_beyond_chance, "outlined in blue"
+        yield (
+            "beyond chance",
+            f"{count or 'none'} of {answer.patches} patches{f' ({outlined})' if count else ''}",
+        )
 
 
 def attended_lines(attended: Attended | None) -> Iterator[Line]:

@@ -70,7 +70,12 @@ def as_array(tensor: Tensor) -> np.ndarray:
 def described(answer: Answer) -> dict[str, Any]:
     """What is known of an answer beside its numbers."""
     attended = {} if answer.attended is None else {"attended": attended_entry(answer.attended)}
-    return attended | {
+    more: dict[str, Any] = {}  # what most answers have not
+    if answer.critical is not None and math.isfinite(answer.critical):
+        more["critical"] = answer.critical
+    if answer.remarks:
+        more["remarks"] = list(answer.remarks)
+    entry = {
         "query": answer.query,
         "label": answer.label,
         "layer": answer.layer,
@@ -81,7 +86,8 @@ def described(answer: Answer) -> dict[str, Any]:
         "p_value": answer.p_value,
         "stability": stability_entry(answer.stability),
         "predicted": [[name, probability] for name, probability in answer.predicted],
-    } | ({"remarks": list(answer.remarks)} if answer.remarks else {})
+    }
+    return attended | entry | more
 
 
 def read_maps(path: Path) -> list[Answer]:
@@ -176,6 +182,13 @@ def checked_margin(margin: Any) -> float | None:
     if margin is not None and not (type(margin) in (int, float) and 0 <= margin <= 1):
         raise ValueError("its margin is no share")
     return margin
+
+
+def checked_critical(value: Any) -> float | None:
+    """A score that chance reaches.  Raises ValueError for what is no number."""
+    if value is not None and not (type(value) in (int, float) and math.isfinite(value)):
+        raise ValueError("its critical score is none")
+    return value
 
 
 def stability_entry(stability: Stability | None) -> dict[str, Any] | None:
@@ -315,6 +328,7 @@ def restored(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], number: in
         class_score=checked_score(entry.get("class_score")),
         sign_margin=checked_margin(entry.get("sign_margin")),
         p_value=checked_margin(entry.get("p_value")),
+        critical=checked_critical(entry.get("critical")),
         stability=checked_stability(entry.get("stability")),
         heads=heads,
         remarks=tuple(map(str, entry.get("remarks", ()))),

@@ -38,7 +38,7 @@ ATTENDED = (  # of the class that is watched, and what is the likeliest
 )
 ATTENDED_CLASSES = ("watched_class", "attended_class", "complement_class")
 LATER = (
-    *("p_value", *STABILITY, "keys", "heads", "head_agreement", "remark"),
+    *("p_value", "beyond_chance", *STABILITY, "keys", "heads", "head_agreement", "remark"),
     *ATTENDED_CLASSES,
     *ATTENDED,
 )  # columns that rows of earlier versions have not
@@ -48,6 +48,7 @@ NUMBERS = (
     *CLASS,
     "sign_margin",
     "p_value",
+    "beyond_chance",
     *STABILITY,
     "head_agreement",
     *ATTENDED,
@@ -61,6 +62,7 @@ COLUMNS = (
     *CLASS,
     "sign_margin",
     "p_value",
+    "beyond_chance",
     *STABILITY,
     "head_agreement",
     *ATTENDED_CLASSES,
@@ -91,6 +93,8 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         row["sign_margin"] = answer.sign_margin
     if answer.p_value is not None:
         row["p_value"] = answer.p_value
+    if answer.patches_beyond_chance is not None:
+        row["beyond_chance"] = answer.patches_beyond_chance
     if answer.head_agreement is not None:
         row["head_agreement"] = answer.head_agreement
     if answer.remarks:

@@ -4,7 +4,7 @@ What it leaves is a run's folder like any other, with copies of the maps: it can
 again.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from attnvis.json_files import read_json
 from attnvis.methods.answer import Answer
 from attnvis.pipeline.maps import read_photo_maps
 from attnvis.pipeline.plan import RunPlan, setting_text
+from attnvis.pipeline.position_prior import Prior, prior_for
 from attnvis.pipeline.records import as_written, row_seal, rows_by_photo, says_what_was_written
 from attnvis.pipeline.resume import NAME, FolderPlan, photos_of, planned_photos, renewed
 from attnvis.pipeline.run_folder import RunWriter
@@ -152,12 +153,18 @@ def unrecorded(source: SourceRun) -> list[str]:
     return [photo.path for photo in planned if as_written(photo.path) not in recorded]
 
 
-def redraw_run(source: SourceRun, results: RunWriter) -> Iterator[Outcome[Answer]]:
-    """Every photo that is still to be drawn, drawn from its maps; what went wrong is its outcome's error."""
+def redraw_run(
+    source: SourceRun, results: RunWriter, priors: Sequence[Prior] = ()
+) -> Iterator[Outcome[Answer]]:
+    """Every photo that is still to be drawn, drawn from its maps; what went wrong is its outcome's error.
+
+    priors: the maps are drawn as they differ from these.
+    """
+    results.drawer = replace(results.drawer, beyond=bool(priors))
     for number, index in enumerate(results.left):
         path = results.plan.paths[index]
         try:
-            answers, rows = redraw_photo(source, number, results)
+            answers, rows = redraw_photo(source, number, results, priors)
         except (ValueError, FileNotFoundError, PhotoError) as error:
             yield Outcome(number, path, error=" ".join(str(error).split()))
             continue
@@ -165,7 +172,7 @@ def redraw_run(source: SourceRun, results: RunWriter) -> Iterator[Outcome[Answer
 
 
 def redraw_photo(
-    source: SourceRun, number: int, results: RunWriter
+    source: SourceRun, number: int, results: RunWriter, priors: Sequence[Prior] = ()
 ) -> tuple[list[Answer], list[dict[str, Any]]]:
     """The answers of one photo, by its number among those that are left, and its new rows.
 
@@ -188,7 +195,8 @@ def redraw_photo(
         raise ValueError(f"{photo.name} is not the photo that {maps} was made from; its bytes have changed")
     if any(answer.placement.size != photo.size for answer in answers):
         raise ValueError(f"{maps} lies on a photo of another size; run again to make it")
-    pictures = results.draw(number, photo, answers)
+    drawn = [prior_for(priors, answer).without(answer) for answer in answers] if priors else answers
+    pictures = results.draw(number, photo, drawn)
     copy = f"maps/{results.stems[index]}.safetensors"
     save(results.folder, copy, read_bytes(maps))
     if results.promise.sources[index].digest not in ("", file_digest(results.folder / copy)):

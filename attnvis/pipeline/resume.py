@@ -281,6 +281,7 @@ def counted(paths: Sequence[str], noun: str = "photo") -> str:
 def differing(before: Any, now: Any, prefix: str = "") -> list[str]:
     """The dotted names of the settings that are not the same."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        names = list(dict.fromkeys([*before, *now]))
+        # what a later version can do besides, and does not
+        names = [key for key in dict.fromkeys([*before, *now]) if key in before or now[key] not in (False, 0)]
         return [name for key in names for name in differing(before.get(key), now.get(key), f"{prefix}{key}.")]
     return [] if before == now else [prefix.rstrip(".")]

@@ -25,11 +25,12 @@ from typing import Any
 from attnvis.files import file_digest, is_whole, locked, naming, own_path, save, slug, unique
 from attnvis.json_files import read_json, write_json
 from attnvis.methods.answer import Answer
-from attnvis.pipeline.drawing import HEATMAPS, PHOTOS, PhotoDrawer, Pictures, noun_of
+from attnvis.pipeline.drawing import HEATMAPS, PHOTOS, PhotoDrawer, Pictures
 from attnvis.pipeline.logger import LoggerSettings, new_id, read_logger
-from attnvis.pipeline.maps import map_photo, write_maps
+from attnvis.pipeline.maps import map_photo, read_maps, write_maps
 from attnvis.pipeline.photo_tracking import PhotoTracker
 from attnvis.pipeline.plan import RunPlan
+from attnvis.pipeline.position_prior import FILE, PICTURE, PositionPrior
 from attnvis.pipeline.records import (
     answer_columns,
     as_read,
@@ -49,7 +50,7 @@ from attnvis.types import Photo, PhotoError, Provenance
 
 __all__ = ["RunWriter"]
 
-FILES = ("run.json", "plan.json", "records.csv", "index.html")  # of a folder
+FILES = ("run.json", "plan.json", "records.csv", "index.html", FILE, PICTURE)  # of a folder
 FOLDERS = ("maps", "overlays", "panels", "thumbnails", "explorers", "wandb")
 
 
@@ -75,6 +76,7 @@ class RunWriter:
         )
         self.promise = plan.for_folder()
         self.resumed = resume
+        self.prior = PositionPrior() if plan.config.get("position_prior") else None
         logger = read_logger(plan.logger, group=plan.name)
         self.lock = locked(folder)
         try:
@@ -190,6 +192,8 @@ class RunWriter:
         self.expect(self.left[outcome.index], len(outcome.made))
         self.write_rows(outcome.made)
         self.remarks.update({remark for answer in outcome.answers for remark in answer.remarks})
+        if self.prior is not None and not self.resumed:
+            self.prior.add(outcome.answers)
         self.tracker.log(outcome.made, outcome.answers)
         if outcome.photo is not None:
             self.photo_notes.update(outcome.photo.notes)
@@ -289,10 +293,19 @@ class RunWriter:
             f"attnvis {plan.name}",
             facts=plan.provenance.entries(),
             warnings=plan.warnings,
-            colour_bar=overlays.encode(panels.colour_bar(plan.style, noun=noun_of(plan.scaling)), "png"),
+            colour_bar=overlays.encode(panels.colour_bar(plan.style, noun=self.drawer.noun), "png"),
             scale=plan.style.scale,
             date=in_words(self.date),
+            prior=None if self.prior is None else self.write_prior(self.prior),
         )
+
+    def write_prior(self, prior: PositionPrior) -> bytes | None:
+        """The files of the position prior, and its picture; of a run that goes on from the maps of all."""
+        if self.resumed:
+            for row in rows_by_photo(self.folder / "records.csv").values():
+                if row[0].get("map"):
+                    prior.add(read_maps(self.folder / row[0]["map"]))
+        return prior.write(self.folder, self.plan.style)
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """A photo's rows go into the file in one piece: a run that is killed leaves whole photos."""

@@ -175,11 +175,13 @@ class RunPage:
         colour_bar: bytes | None = None,
         scale: str = "times_uniform",
         date: str = "",
+        prior: bytes | None = None,
     ) -> Path:
         """Writes folder/index.html and gives its path.  Raises OSError.
 
         scale   that of render.Style
         date    when the run began
+        prior   a picture of the position prior
         """
         self.write_cards()
         with naming(self.folder / "index.html"):
@@ -198,6 +200,7 @@ class RunPage:
                 warnings=warnings,
                 colour_bar=colour_bar,
                 scale=scale,
+                prior=prior,
                 counts=self.counts,
                 limit=CARDS,
                 nearly_uniform=NEARLY_UNIFORM,

@@ -2,7 +2,7 @@
 size: how far the maps agree on the photo.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,10 +81,19 @@ class StableMethod:
     changes: tuple[str, ...] = tuple(CHANGES)
 
     def __call__(self, batch: Batch) -> list[list[Answer]]:
-        answers = self.method(batch)
-        method = replace(self.method, random_classes=0, attended=False)  # once is enough
+        return self.judged(self.method(batch), self.changed(batch))
+
+    def changed(self, batch: Batch) -> dict[str, Sequence[Features]]:
+        """The features of the photos under every change that the network allows: one pass for each."""
         names = [name for name in self.changes if name != "size" or self.how.sides != "fixed"]
-        others = {name: method.answer(CHANGES[name](method, batch, self.how)) for name in names}
+        return {name: CHANGES[name](self.method, batch, self.how) for name in names}
+
+    def judged(
+        self, answers: Sequence[Sequence[Answer]], changed: Mapping[str, Sequence[Features]]
+    ) -> list[list[Answer]]:
+        """The answers with how far they hold still."""
+        method = replace(self.method, random_classes=0, attended=False)  # once is enough
+        others = {name: method.answer(layers) for name, layers in changed.items()}
         return [
             [
                 replace(

@@ -303,8 +303,8 @@ def draw_why(reason: Why) -> Picture:
     elsewhere = here + max(1, most_here) * (SIDE + GAP) + GAP
     width = max(760, elsewhere + most_elsewhere * (SIDE + GAP) + MARGIN)
     head = blank(MARGIN + 150, width)
-    draw_text(head, f"why {reason.photo}, patch {reason.cell}: {reason.label}", x=MARGIN, baseline=MARGIN + 16,
-              font=TITLE, room=width - 2 * MARGIN)  # fmt: skip
+    title = f"why {reason.photo}, patch {reason.cell}: {reason.label}"
+    draw_text(head, title, x=MARGIN, baseline=MARGIN + 16, font=TITLE, room=width - 2 * MARGIN)
     paste(head, reason.cell.picture, MARGIN, MARGIN + 34)
     lines = why_table(reason).splitlines()
     sentences = [

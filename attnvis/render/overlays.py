@@ -35,6 +35,7 @@ XYZ_TO_RGB = np.array(
 COLOURS = ("scorch", "turbo", "viridis", "magma", "inferno", "plasma", "cividis", "jet")
 FORMATS = ("jpg", "png", "webp")
 
+BEYOND_CHANCE = (70, 200, 255)  # RGB, of the outline of what no chance gives
 LINES = (4.0, 16.0, 64.0)  # times uniform
 HATCH = (np.uint8(222), np.uint8(240))  # two light greys: far from every colour of every colour map
 
@@ -222,12 +223,14 @@ def overlay(
     size: tuple[int, int] | None = None,
     field: Box | None = None,
     placement: Placement | None = None,
+    excess: Float[np.ndarray, "h w"] | None = None,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """The photo, coloured where the attention is; greyed and dimmed where the network never looked.
 
     `values` are cells with their `placement`, or without one a map over pixels that covers the whole photo,
     stretched to it where the sizes differ.  `mark` and `field`, a receptive field to be outlined, are in
     photo coordinates; `size` is the original's (height, width) where `photo` was decoded reduced.
+    `excess`, cells as `values` are, is outlined in blue where it is above 0: where a map is no chance.
     """
     size = size or photo.shape[:2]
     if style.longest and style.longest < max(photo.shape[:2]):
@@ -238,6 +241,8 @@ def overlay(
     indices = cv2.convertScaleAbs(levels, alpha=255)
     picture = paint(photo, indices, style=style)
     draw_contours(picture, indices, levels=contour_levels(style))
+    if excess is not None and placement is not None and style.contours:
+        draw_outline(picture, excess, placement)
     if np.isnan(levels.min()):
         unseen = np.isnan(levels).astype(np.uint8)
         picture = cv2.copyTo(dimmed(photo), unseen, picture)
@@ -300,6 +305,19 @@ def draw_contours(
         cv2.polylines(
             picture, lines, isClosed=True, color=(255, 255, 255), thickness=width, lineType=cv2.LINE_AA
         )
+
+
+def draw_outline(
+    picture: UInt8[np.ndarray, "h w 3"], excess: Float[np.ndarray, "r c"], placement: Placement
+) -> None:
+    """A blue line, dark at its sides, around all that is above 0."""
+    width = max(2, round(min(picture.shape[:2]) / 200))
+    values = to_pixels(np.asarray(excess, np.float32), placement, size=picture.shape[:2], smooth=True)
+    rim = 2 * width + 2
+    above = cv2.copyMakeBorder((values > 0).astype(np.uint8), rim, rim, rim, rim, cv2.BORDER_REPLICATE)
+    lines = cv2.findContours(above, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE, offset=(-rim, -rim))[0]
+    for colour, thickness in (((20, 20, 20), width + 2), (BEYOND_CHANCE, width)):
+        cv2.polylines(picture, lines, isClosed=True, color=colour, thickness=thickness, lineType=cv2.LINE_AA)
 
 
 # ------------------------------------------------------------------------------------------------------ marks

@@ -197,6 +197,7 @@ def panel(
     noun: str = "attention",
     plots: Sequence[Plot] = (),
     parts: Sequence[Part] = (),
+    excess: Float[np.ndarray, "r c"] | None = None,
 ) -> Picture:
     """Photo | heatmap | overlay with the colour bar and what is known about them.
 
@@ -223,7 +224,7 @@ def panel(
         "photo": small,
         heatmap_heading(style, noun): heatmap(values, style, placement=placement, size=small.shape[:2]),
         "overlay": overlay(
-            small, values, style=style, mark=mark, size=size, field=field, placement=placement
+            small, values, style=style, mark=mark, size=size, field=field, placement=placement, excess=excess
         ),
     }
     pictures = blank(height + 28, width)

@@ -8,9 +8,16 @@ import pytest
 import torch
 from conftest import no_network
 from fake_features import CATEGORIES, B, normal, tiled, two_photos
-from scipy.stats import kstest, norm
+from scipy.stats import ks_2samp, kstest, norm
 
-from attnvis.attention.null import NullMaps, class_scores, ordered_noise, p_values
+from attnvis.attention.null import (
+    NullMaps,
+    chances,
+    class_scores,
+    ordered_noise,
+    ordered_together,
+    p_values,
+)
 from attnvis.attention.query.language import build_queries, parse
 from attnvis.backbone.heads import FrozenNorm, Gradient, Linear
 from attnvis.methods.attention import AttentionMethod
@@ -36,9 +43,13 @@ def test_p_values_of_random_classes_are_uniform():
     assert 0.02 < (values <= 0.05).double().mean() < 0.09
 
 
-@pytest.mark.parametrize("text", ["class", "class:predicted#2", "class:7"])
-def test_p_values_are_uniform_where_a_random_class_was_chosen(text):
-    values = torch.cat([p_of(text, world(seed)) for seed in range(250)])[:, 0]
+CHOSEN = {"class": 250, "class:predicted#2": 250, "class:7": 250}
+SUMS = {"class:7 - class:9": 120, "class - class:predicted#2": 120}
+
+
+@pytest.mark.parametrize("text, worlds", (CHOSEN | SUMS).items())
+def test_p_values_are_uniform_where_a_random_class_was_chosen(text, worlds):
+    values = torch.cat([p_of(text, world(seed)) for seed in range(worlds)])[:, 0]
     assert kstest(values, "uniform").pvalue > 0.01, values.mean()
 
 
@@ -46,7 +57,7 @@ def test_without_the_choice_in_the_null_the_predicted_class_would_be_far_out():
     few = 0
     for seed in range(60):
         (query,) = build_queries(parse("class"), world(seed))
-        few += float(p_values(replace(query, ranks=(0,)), world(seed), 400)) <= 0.05
+        few += float(p_values(replace(query, mixtures=(((1.0, 0),),)), world(seed), 400)) <= 0.05
     assert few >= 20, few  # 3 were expected by chance
 
 
@@ -75,6 +86,70 @@ def test_the_kth_largest_of_normal_numbers_is_distributed_as_those_that_are_draw
     assert kstest(ordered_noise(1, 1, 4000, seed=0), norm.cdf).pvalue > 0.01
 
 
+def test_a_sum_of_random_classes_is_drawn_as_they_are_one_by_one():
+    features, draws = world(3), 3000
+    null = NullMaps(class_scores(features, 0), features.logits[0], draws=draws, seed=0)
+    rows = features.head.weight
+    noise = normal(2, draws, CLASSES, seed=5) / math.sqrt(CLASSES - 1)
+    first, second = (rows.mean(0) + part @ (rows - rows.mean(0)) for part in noise)
+    for (one, two), text in (((1.0, -1.0), "a - b"), ((0.5, 0.5), "mean"), ((2.0, -0.5), "2a - b/2")):
+        maps = (one * first + two * second) @ features.tokens[0].T
+        drawn = maps.amax(1) - maps.mean(1)
+        peaks = null.peaks_of_sum(((one, 0), (two, 0)))
+        assert ks_2samp(drawn, peaks).pvalue > 0.01, text
+
+
+def test_a_group_of_like_classes_is_compared_with_vectors_as_far_from_the_mean():
+    features = world(2)
+    rows = features.head.weight.clone()
+    rows[:5] = rows[0] + 0.01 * normal(5, WIDTH, seed=9)  # five of a kind ask what one of them asks
+    like = replace(features, head=replace(features.head, weight=rows))
+    group, one = p_of("class:[0,1,2,3,4]", like, 2000), p_of("class:0", like, 2000)
+    distances = (rows - rows.mean(0)).norm(dim=1)
+    scale = float(distances[0]) / float(((distances**2).sum() / (CLASSES - 1)).sqrt())
+    null = NullMaps(class_scores(like, 0), like.logits[0], draws=2000, seed=0)
+    maps = null.centre + scale * null.deviations
+    map_ = like.tokens[0] @ rows[0]
+    expected = (1 + int((maps.amax(0) >= map_.max() - map_.mean()).sum())) / 2001
+    assert float(group) == pytest.approx(expected, abs=0.01) and abs(float(group) - float(one)) < 0.5
+    # a mean of five independent ones would be flatter, and any group far out
+    assert float(chances(build_queries(parse("class:[0,1,2,3,4]"), like)[0], like).critical) > 1.5 * float(
+        null.peaks_of_sum(((0.2, 0),) * 5).quantile(0.95)
+    )
+
+
+def test_likeliest_classes_are_drawn_together():
+    drawn = torch.randn(4000, 50, generator=torch.Generator().manual_seed(1)).double()
+    ordered = drawn.sort(1, descending=True).values
+    together = ordered_together(50, (1, 2, 5), 4000, seed=0)
+    assert (together[0] > together[1]).all() and (together[1] > together[2]).all()
+    for row, rank in zip(together, (1, 2, 5), strict=True):
+        assert kstest(row, ordered[:, rank - 1].numpy()).pvalue > 0.01
+    assert ks_2samp(together[0] - together[1], ordered[:, 0] - ordered[:, 1]).pvalue > 0.01
+
+
+def test_beyond_the_critical_value_lie_the_patches_of_small_p():
+    features, draws = world(6), 199
+    (query,) = build_queries(parse("random_class:5,60"), features)
+    found = chances(query, features, draws)
+    peaks = NullMaps(class_scores(features, 0), features.logits[0], draws, 0).peaks(0)
+    maps = query.vectors[0] @ features.tokens[0].T
+    for column, map_ in enumerate(maps):
+        for score in map_ - map_.mean():
+            p = (1 + sum(float(peak) >= float(score) for peak in peaks)) / (draws + 1)
+            assert (float(score) > float(found.critical[0, column])) == (p <= 0.05)
+    assert chances(query, features, 18).critical.isinf().all(), "19 random classes could not tell"
+
+
+def test_a_class_taken_from_itself_is_no_sum():
+    features = two_photos()
+    (query,) = build_queries(parse("class:bee - 0.5*class:bee"), features)
+    assert query.mixtures == (((0.5, CATEGORIES.index("bee")),),)
+    assert torch.equal(p_of("class:bee - 0.5*class:bee", features, 300), p_of("0.5*class:bee", features, 300))
+    assert p_of("class:bee - class:bee", features).isnan().all()
+    assert torch.equal(p_of("2*class:bee", features), p_of("class:bee", features))
+
+
 def test_a_class_whose_patch_is_there_is_no_chance():
     features = world(4)
     tokens = features.tokens.clone()
@@ -86,7 +161,7 @@ def test_a_class_whose_patch_is_there_is_no_chance():
 
 def test_what_asks_no_class_has_none_and_neither_has_a_gradient():
     features = two_photos()
-    for text in ("mean", "contrast:bee", "class:bee - class:ant", "class:[bee,ant]", "rarity", "random:1,3"):
+    for text in ("mean", "contrast:bee", "class:bee - mean", "normalise(class:bee)", "rarity", "random:1,3"):
         assert p_of(text, features).isnan().all(), text
     gradient = replace(features, head=Gradient(torch.nn.Identity(), CATEGORIES))
     (query,) = build_queries(parse("class:bee"), features)
@@ -122,13 +197,24 @@ def test_a_method_gives_p_values_where_they_are_asked_for_and_doubtful_maps_say_
 def test_at_the_command_line_the_record_the_page_and_the_maps_have_it(attnvis, cat):
     from conftest import records
 
-    ended = attnvis("run", "cat.png", "query=class,random_class:0,mean", "random_classes=200")
+    ended = attnvis(
+        "run", "cat.png", "query=class,random_class:0,mean,class:281 - class:504", "random_classes=200"
+    )
     assert ended.code == 0, ended
     values = [row["p_value"] for row in records()]
-    assert all(0 < float(value) <= 1 for value in values[:2]) and values[2] == ""
+    assert all(0 < float(value) <= 1 for value in (*values[:2], values[3])) and values[2] == ""
+    beyond = [row["beyond_chance"] for row in records()]
+    assert beyond[2] == "" and all(
+        (float(count) > 0) == (float(value) <= 0.05)
+        for count, value in zip(beyond, values, strict=True)
+        if count
+    )
     assert ("chance" in Path("out/index.html").read_text("utf-8")) == any(
-        float(value) > 0.05 for value in values[:2]
+        float(value) > 0.05 for value in (*values[:2], values[3])
     )
     ended = attnvis("redraw", "out", "hydra.run.dir=again")
     assert ended.code == 0 and [row["p_value"] for row in records("again")] == values
+    assert [row["beyond_chance"] for row in records("again")] == beyond
+    for panel in Path("out/panels").iterdir():
+        assert (Path("again/panels") / panel.name).read_bytes() == panel.read_bytes(), "the outline too"
     assert "give 0 for no p value" in attnvis("run", "cat.png", "random_classes=-1").complaint

@@ -235,7 +235,7 @@ def test_every_setting_that_names_a_file_is_in_the_table():
     ]
     pattern = r"^(\w+): [^#]*# .*(\bfiles?\b|\bfolder\b)"
     named = {(group, match[1]) for group, line in lines if (match := re.match(pattern, line))}
-    verbs = {"run", "sweep", "evaluate", "explore", "redraw", "export", "video", "calibrate"}
+    verbs = {"run", "sweep", "evaluate", "explore", "redraw", "export", "video", "calibrate", "why"}
     keys = {key if group in verbs else f"{group}.{key}" for group, key in named}
     assert (
         keys - {"resume", "maps", "layout", "preprocess.depth", "preprocess.truncated"} <= TEXT_SETTINGS

@@ -10,6 +10,7 @@ import torch
 from conftest import Page, no_network, records
 from torch import nn
 
+from attnvis.api import explain_all
 from attnvis.attention.query.language import parse
 from attnvis.attention.scaling import TEMPERATURES, temperature
 from attnvis.backbone.heads import FrozenNorm, Gated, Gradient, Linear
@@ -166,9 +167,19 @@ def test_a_classifier_that_takes_no_mean_says_so():
 
 
 def test_a_run_keeps_it_in_records_maps_panel_and_page(attnvis, cat):
-    ended = attnvis("run", "cat.png", "query=class,tabby", "attended=true")
+    ended = attnvis(
+        "run", "cat.png", "query=class,tabby", "attended=true", "stability=true", "random_classes=99"
+    )
     assert ended.code == 0, ended
     rows = records()
+    checks = {"attended": True, "stability": True, "random_classes": 99}
+    for row, result in zip(rows, explain_all("cat.png", "class,tabby", size=96, **checks), strict=True):
+        answer = result.answer
+        assert answer.p_value == pytest.approx(float(row["p_value"]), abs=0.011)
+        assert answer.stability.worst == pytest.approx(float(row["worst_correlation"]), abs=1e-4)
+        assert answer.attended.inside.logit == pytest.approx(float(row["attended_logit"]), rel=1e-4)
+        lines = dict(result.lines())
+        assert {"holds still", "as hot by chance", "attended", "the rest", "margin", "cells"} <= lines.keys()
     assert rows[0]["watched_class"] == rows[0]["predicted"] and rows[1]["watched_class"] == "tabby"
     for row in rows:
         assert float(row["whole_logit"]) == pytest.approx(float(row["class_logit"]), abs=1e-4)

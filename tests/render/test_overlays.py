@@ -641,3 +641,22 @@ def test_lab_becomes_the_rgb_that_opencv_makes_of_it():
     np.testing.assert_allclose(
         lab_to_rgb(np.array([[0.0, 0, 0], [100, 0, 0]])), [[0] * 3, [1] * 3], atol=1e-3
     )
+
+
+def test_where_a_map_is_no_chance_there_is_a_blue_line_around_it():
+    placement = Placement((5.0, 5.0), (10.0, 10.0), (9, 13), (90, 130), Box(0.0, 0.0, 90.0, 130.0))
+    photo, values = np.full((90, 130, 3), 60, np.uint8), np.full((9, 13), 0.5, np.float32)
+    excess = np.full((9, 13), -1, np.float32)
+    excess[2:5, 3:8] = 1  # rows 20 ... 50, columns 30 ... 80
+    style = Style()
+    bare = overlay(photo, values, style, placement=placement)
+    picture = overlay(photo, values, style, placement=placement, excess=excess)
+    is_blue = (picture[..., 2] > 180) & (picture[..., 0] < 120)
+    assert not ((bare[..., 2] > 180) & (bare[..., 0] < 120)).any()
+    rows, columns = np.nonzero(is_blue)
+    assert abs(rows.min() - 20) <= 3 and abs(rows.max() - 50) <= 3
+    assert abs(columns.min() - 30) <= 3 and abs(columns.max() - 80) <= 3
+    assert not is_blue[28:42, 38:72].any(), "a line, not a fill"
+    assert np.array_equal(overlay(photo, values, style, placement=placement, excess=-1 - 0 * excess), bare)
+    plain = Style(contours=False)
+    assert not np.array_equal(picture, overlay(photo, values, plain, placement=placement, excess=excess))

@@ -416,6 +416,7 @@ def columns(query: Query) -> list[Query]:
             marks=query.marks[number : number + 1],
             classes=tuple((of_photo[number],) for of_photo in query.classes),
             ranks=query.ranks[number : number + 1],
+            mixtures=query.mixtures[number : number + 1],
             sign_margin=None if query.sign_margin is None else query.sign_margin[:, [number]],
         )
         for number in range(count)
@@ -454,7 +455,20 @@ def added(
         keys=keys,
         marks=(only_mark(queries),),
         sign_margin=smallest_margin(queries),
+        mixtures=mixed(factors, queries),
     )
+
+
+def mixed(factors: Sequence[float], queries: Sequence[Query]) -> tuple[tuple[tuple[float, int], ...], ...]:
+    """The classes of a sum with their factors; () where something else is added."""
+    if not all(query.mixtures for query in queries):
+        return ()
+    total: dict[int, float] = {}
+    for factor, query in zip(factors, queries, strict=True):
+        for share, index in query.mixtures[0]:
+            total[index] = total.get(index, 0.0) + factor * share
+    mixture = tuple((share, index) for index, share in total.items() if share)
+    return (mixture,) if mixture else ()
 
 
 def only_mark(queries: Sequence[Query]) -> Any:
@@ -483,6 +497,7 @@ def changed(queries: Sequence[Query], vectors: Tensor, name: str) -> Query:
         labels=labelled(queries, lambda texts: f"{name}({', '.join(texts)})"),
         classes=(),
         ranks=(),
+        mixtures=(),
         sign_margin=smallest_margin(queries),
         text="",
     )

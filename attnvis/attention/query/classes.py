@@ -33,11 +33,13 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
     ranks = predicted_ranks(name, reading.logits.shape[1])
     if ranks:
         columns = reading.logits.topk(ranks[-1], 1).indices[:, ranks[0] - 1 :]  # [B, Q]
+        mixtures = tuple(((1.0, -rank),) for rank in ranks)
     else:
         members = class_indices(name, reading)
         if len(members) > 1:
             return mean_of_classes(name, members, reading)
         columns = torch.full((len(reading.logits), 1), members[0], device=reading.logits.device)
+        mixtures = (((1.0, members[0]),),)
     of_ranks = columns.unbind(1)
     scores = [class_scores(reading.head, reading.logits, classes=classes) for classes in of_ranks]
     of_photos = tuple(zip(*scores, strict=True))
@@ -46,6 +48,7 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
         labels=tuple(tuple(score.name for score in of_photo) for of_photo in of_photos),
         classes=of_photos,
         ranks=tuple(ranks) if ranks else (0,),
+        mixtures=mixtures,
         marks=(None,) * columns.shape[1],
     )
 
@@ -195,7 +198,8 @@ def mean_of_classes(name: str | int, members: list[int], reading: Reading) -> Qu
     shares[:, members] = 1 / len(members)
     text = str(name).strip()
     label = f"mean of {text[1:-1]}" if text.startswith("[") else f"{text} ({len(members)} classes)"
-    return Query(reading.ask(shares).unsqueeze(1), ((label,),) * len(shares))
+    mixture = tuple((1 / len(members), index) for index in members)
+    return Query(reading.ask(shares).unsqueeze(1), ((label,),) * len(shares), mixtures=(mixture,))
 
 
 def or_a_kind(name: str | int) -> str:

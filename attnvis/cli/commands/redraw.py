@@ -18,6 +18,7 @@ __all__ = ["COMMAND", "redraw"]
 
 def redraw(cfg: "DictConfig", folder: Path) -> int:
     """The pictures of a finished run in another style, without the network.  Gives 1 where a photo failed."""
+    from attnvis.pipeline.position_prior import read_priors
     from attnvis.pipeline.redrawing import SourceRun, redraw_plan, redraw_run
     from attnvis.pipeline.run_folder import RunWriter
 
@@ -25,6 +26,7 @@ def redraw(cfg: "DictConfig", folder: Path) -> int:
     require_run(source)
     style = style_of(cfg, source)
     run = SourceRun.read(source)
+    priors = read_priors(source) if cfg.beyond_prior else []
     plan = redraw_plan(
         run,
         folder,
@@ -35,7 +37,7 @@ def redraw(cfg: "DictConfig", folder: Path) -> int:
         say=lambda remark: note(visible(remark)),
     )
     with RunWriter(folder, plan, resume=cfg.resume) as results:
-        for outcome in progress(redraw_run(run, results), len(results.left)):
+        for outcome in progress(redraw_run(run, results, priors), len(results.left)):
             results.record(outcome)
     return print_summary(results.done, results.reasons, folder)
 

@@ -14,7 +14,17 @@ from attnvis.types import Box, Photo
 
 __all__ = ["MAPS", "RECORDS", "map_rows", "record_row"]
 
-WHOLE = ("index", "height", "width", "patches", "rows", "columns", "class_index", "class_rank")
+WHOLE = (
+    "index",
+    "height",
+    "width",
+    "patches",
+    "rows",
+    "columns",
+    "class_index",
+    "class_rank",
+    "beyond_chance",
+)
 LARGEST = 65504.0  # of float16
 STAGES = ("scores", "logits", "weights")
 
