@@ -8,7 +8,6 @@ waits in files without a name until the page is written.
 
 import base64
 import math
-import os
 import re
 import tempfile
 from collections import Counter
@@ -208,7 +207,7 @@ class RunPage:
 @cache
 def pages() -> Environment:
     """Templates are compiled once in a process: that takes longer than a row."""
-    return html.environment("attnvis.pipeline", link=link, percent=percent)
+    return html.environment("attnvis.pipeline", link=html.link, percent=percent)
 
 
 @cache
@@ -317,8 +316,3 @@ def picture_of(
 
 def numbers(row: Mapping[str, object]) -> list[tuple[str, object]]:
     return [(key, value) for key, value in row.items() if key not in SHOWN and value not in (None, "")]
-
-
-def link(path: object) -> str:
-    """A relative address: a file named javascript:x, //x, a?b or 100%.jpg stays a file of this folder."""
-    return "./" + quote(os.fsencode(Path(str(path)).as_posix()), safe="/")
