@@ -113,7 +113,7 @@ class RunPage:
             picture = picture_of(self.folder, row, self.thumbnails)
             self.waiting.append(Card(row, self.rows, badges, picture, self.views_of(row)))
         elif kind == "line":
-            self.spool(kind, macros().line(row, self.rows, self.photos, badges, self.views_of(row)))
+            self.spool(kind, f"{line_data(row, self.rows, self.photos, badges)},\n")
         else:
             self.spool(kind, macros().failure(row))
         self.counts.update([kind, *badges])
@@ -261,6 +261,22 @@ def explorer_view(row: Mapping[str, Any]) -> str:
     if row.get("layer"):
         texts["layer"] = str(row["layer"])
     return "&".join(f"{name}={quote(text, safe=':,;.')}" for name, text in texts.items())
+
+
+def line_data(row: Mapping[str, Any], order: int, group: int, badges: Sequence[str]) -> str:
+    """A row of the table, for the script that shows it: as JSON in an array, in the order of its LineData."""
+    picture = row.get("overlay") or row.get("panel")
+    numbers = [number(row.get(name)) for name in ("perplexity", "patches", "max_times_uniform")]
+    return html.script_data(
+        [
+            order,
+            group,
+            *(str(row.get(name) or "") for name in ("photo", "query", "label", "scaling")),
+            html.link(picture) if picture else "",
+            *(value if math.isfinite(value) else None for value in numbers),
+            list(badges),
+        ]
+    )
 
 
 def kind_of(row: Mapping[str, object], cards: int) -> str:

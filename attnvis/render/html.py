@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ __all__ = [
     "number",
     "page_pieces",
     "read_template",
+    "script_data",
     "write_page",
 ]
 
@@ -98,6 +100,14 @@ def data_uri(data: bytes) -> str:
     else:
         kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def script_data(content: object) -> Markup:
+    """JSON that no text inside can end or begin a tag with.  Raises ValueError for numbers that are none."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
 
 
 def link(path: object) -> str:
