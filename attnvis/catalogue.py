@@ -14,6 +14,7 @@ import yaml
 __all__ = [
     "bases",
     "choices",
+    "commands",
     "config_folder",
     "family",
     "groups",
@@ -36,6 +37,11 @@ def config_folder() -> Path:
 def groups() -> list[str]:
     """The folders of configs/, by name: backbone, query, scaling, ..."""
     return sorted(path.name for path in config_folder().iterdir() if path.is_dir())
+
+
+def commands() -> list[str]:
+    """The files of configs/ that a command composes, by name: calibrate, evaluate, explore, ..."""
+    return sorted(path.stem for path in config_folder().glob("*.yaml") if not path.stem.startswith("_"))
 
 
 def options(group: str) -> list[str]:

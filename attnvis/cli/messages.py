@@ -1,5 +1,6 @@
 """What a person is told in the terminal: one line for a mistake, the last words of a run."""
 
+import difflib
 import os
 import re
 import sys
@@ -28,6 +29,13 @@ __all__ = [
     "visible",
 ]
 
+SEVERAL = {  # of which a command takes several: the setting that they become
+    "query": "queries",
+    "scaling": "scalings",
+    "normalise": "normalisers",
+    "method": "methods",
+    "metrics": "metrics",
+}
 GONE = "the folder you are in was deleted; go to one that exists (cd), and type the command again"
 
 
@@ -119,16 +127,33 @@ def explain_hydra_error(error: Exception, verb: str) -> str:
 
 def explain_unknown_setting(key: str, verb: str) -> str:
     """A setting of an option that was not chosen, or of none."""
+    settings = {setting for setting, _ in leaves(catalogue.settings(verb)) if "._" not in setting}
+    own = groups_of(verb)
+    foreign = set(catalogue.groups()) - own - settings
     owners: dict[str, list[str]] = {}  # group.setting -> the options that have it
-    for group in catalogue.groups():
+    for group in catalogue.choices(verb).keys() & set(catalogue.groups()):
         for option in [] if catalogue.is_shared(group) else catalogue.options(group):
             for setting in settings_of(group, option):
                 owners.setdefault(f"{group}.{setting}", []).append(f"{group}={option}")
     if key in owners:
         return f"{key} is a setting of {', '.join(owners[key])}; choose one of them too"
-    settings = {setting for setting, _ in leaves(catalogue.settings(verb)) if "._" not in setting}
-    known = settings | set(catalogue.groups()) | owners.keys()
-    return f"there is no setting {key!r}; {hint(key, known)}see attnvis {verb} --help"
+    guess = hint(key, settings | own | owners.keys())
+    group = key.partition(".")[0]
+    meant = group if group in foreign else next(iter(difflib.get_close_matches(group, foreign, n=1)), "")
+    if meant and (group in foreign or not guess):
+        others = [name for name in catalogue.commands() if meant in groups_of(name)]
+        having = " and ".join(filter(None, [", ".join(others[:-1]), *others[-1:]]))
+        return (
+            f"attnvis {verb} has no setting {key!r}; {meant} is one of attnvis {having}; "
+            f"see attnvis {verb} --help"
+        )
+    return f"there is no setting {key!r}; {guess}see attnvis {verb} --help"
+
+
+def groups_of(verb: str) -> set[str]:
+    """The groups of which a command takes an option, or several."""
+    settings = catalogue.settings(verb)
+    return set(catalogue.choices(verb)) | {group for group, several in SEVERAL.items() if several in settings}
 
 
 def explain_unknown_option(group: str, option: str) -> str:

@@ -192,7 +192,11 @@ def query_medians(part: Part) -> list[QueryMedians]:
         before, before_share = median_perplexity(table, undivided)
         after, after_share = median_perplexity(table, divided)
         counts = [curves["gaps"][1 + settings.index((name, "softmax"))] for name in BOTH]  # 0: raw scores
-        tiles = [tile for tile in part.record.tiles if tile.query == query and tile.setting in BOTH]
+        tiles = [
+            tile
+            for tile in part.record.tiles
+            if tile.place == 0 and tile.query == query and tile.setting in BOTH
+        ]
         queries.append(
             QueryMedians(
                 query,

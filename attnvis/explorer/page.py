@@ -1,7 +1,6 @@
 """One photo and a network's features of it in, a page of one file out, in which one asks what one likes."""
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -9,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from markupsafe import Markup
 
 from attnvis import catalogue
 from attnvis.data.decoding import full_pixels
 from attnvis.explorer.encode import EncodedLayer, encode_layer
 from attnvis.explorer.modules import script
 from attnvis.files import write_bytes
-from attnvis.render.html import data_uri, environment, page_pieces, read_template
+from attnvis.render.html import data_uri, environment, page_pieces, read_template, script_data
 from attnvis.render.overlays import Style, colour_table, encode, resize_longest_side
 from attnvis.types import Features, Photo, PhotoError
 
@@ -106,7 +104,7 @@ def explorer(
         network=origin.network,
         size=photo.size,
         picture=data_uri(small_picture(photo)),
-        facts_json=as_script_data(facts),
+        facts_json=script_data(facts),
         packed=packed_of(encoded),
         warnings=origin.warnings,
     )
@@ -136,14 +134,6 @@ def small_picture(photo: Photo) -> bytes:
         return encode(np.ascontiguousarray(pixels), "jpg", quality=QUALITY)
     except ValueError as error:
         raise PhotoError(f"{photo.name}: {error}") from None
-
-
-def as_script_data(facts: object) -> Markup:
-    """JSON that no text inside can end or begin a tag with."""
-    text = json.dumps(facts, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def packed_of(layers: Sequence[EncodedLayer]) -> dict[str, str]:

@@ -80,7 +80,7 @@ class PhotoDrawer:
         """
         pixels = full_pixels(photo)
         if views:
-            small_photo = overlays.resize_longest_side(pixels, SIDE)
+            small_photo = overlays.resize_longest_side(pixels, min(SIDE, max(pixels.shape[:2])))
             self.save(f"{PHOTOS}/{stem}.jpg", overlays.encode(small_photo, "jpg", 82))
         pictures, names = [], dict[str, int]()
         for number, answer in enumerate(answers):

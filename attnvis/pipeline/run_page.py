@@ -8,7 +8,6 @@ waits in files without a name until the page is written.
 
 import base64
 import math
-import os
 import re
 import tempfile
 from collections import Counter
@@ -117,7 +116,7 @@ class RunPage:
             picture = picture_of(self.folder, row, self.thumbnails)
             self.waiting.append(Card(row, self.rows, badges, picture, self.views_of(row)))
         elif kind == "line":
-            self.spool(kind, macros().line(row, self.rows, self.photos, badges, self.views_of(row)))
+            self.spool(kind, f"{line_data(row, self.rows, self.photos, badges)},\n")
         else:
             self.spool(kind, macros().failure(row))
         self.counts.update([kind, *badges])
@@ -214,7 +213,7 @@ class RunPage:
 @cache
 def pages() -> Environment:
     """Templates are compiled once in a process: that takes longer than a row."""
-    return html.environment("attnvis.pipeline", link=link, percent=percent)
+    return html.environment("attnvis.pipeline", link=html.link, percent=percent)
 
 
 @cache
@@ -270,6 +269,22 @@ def explorer_view(row: Mapping[str, Any]) -> str:
     return "&".join(f"{name}={quote(text, safe=':,;.')}" for name, text in texts.items())
 
 
+def line_data(row: Mapping[str, Any], order: int, group: int, badges: Sequence[str]) -> str:
+    """A row of the table, for the script that shows it: as JSON in an array, in the order of its LineData."""
+    picture = row.get("overlay") or row.get("panel")
+    numbers = [number(row.get(name)) for name in ("perplexity", "patches", "max_times_uniform")]
+    return html.script_data(
+        [
+            order,
+            group,
+            *(str(row.get(name) or "") for name in ("photo", "query", "label", "scaling")),
+            html.link(picture) if picture else "",
+            *(value if math.isfinite(value) else None for value in numbers),
+            list(badges),
+        ]
+    )
+
+
 def kind_of(row: Mapping[str, object], cards: int) -> str:
     """How a row is shown, where so many cards were shown before it: failure, card or line."""
     if row.get("status", "done") != "done":
@@ -323,8 +338,3 @@ def picture_of(
 
 def numbers(row: Mapping[str, object]) -> list[tuple[str, object]]:
     return [(key, value) for key, value in row.items() if key not in SHOWN and value not in (None, "")]
-
-
-def link(path: object) -> str:
-    """A relative address: a file named javascript:x, //x, a?b or 100%.jpg stays a file of this folder."""
-    return "./" + quote(os.fsencode(Path(str(path)).as_posix()), safe="/")

@@ -2,18 +2,31 @@
 
 import base64
 import hashlib
+import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, Template
 from markupsafe import Markup
 
 from attnvis.files import whole_file
 
-__all__ = ["data_uri", "environment", "format_number", "number", "page_pieces", "read_template", "write_page"]
+__all__ = [
+    "data_uri",
+    "environment",
+    "format_number",
+    "link",
+    "number",
+    "page_pieces",
+    "read_template",
+    "script_data",
+    "write_page",
+]
 
 
 def environment(*packages: str, **filters: Callable[..., object]) -> Environment:
@@ -87,3 +100,16 @@ def data_uri(data: bytes) -> str:
     else:
         kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def script_data(content: object) -> Markup:
+    """JSON that no text inside can end or begin a tag with.  Raises ValueError for numbers that are none."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def link(path: object) -> str:
+    """A relative address: a file named javascript:x, //x, a?b or 100%.jpg stays a file of this folder."""
+    return "./" + quote(os.fsencode(Path(str(path)).as_posix()), safe="/")

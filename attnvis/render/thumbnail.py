@@ -22,31 +22,31 @@ class Thumbnail:
     height: int
 
 
-def thumbnail(picture: UInt8[np.ndarray, "h w 3"]) -> Thumbnail:
-    """The picture shrunk until it fits a square of LONGEST_SIDE."""
-    size = thumbnail_size(*picture.shape[:2])
+def thumbnail(picture: UInt8[np.ndarray, "h w 3"], side: int = LONGEST_SIDE) -> Thumbnail:
+    """The picture shrunk until it fits a square of `side` pixels."""
+    size = thumbnail_size(*picture.shape[:2], side=side)
     small = cv2.cvtColor(shrunk(picture, size), cv2.COLOR_RGB2BGR)
     _, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
     return Thumbnail(jpeg.tobytes(), width=size[1], height=size[0])
 
 
-def thumbnail_size(height: int, width: int) -> tuple[int, int]:
+def thumbnail_size(height: int, width: int, side: int = LONGEST_SIDE) -> tuple[int, int]:
     """(height, width) of the thumbnail of a picture."""
-    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    scale = min(1.0, side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def thumbnail_of_file(encoded: bytes) -> Thumbnail | None:
+def thumbnail_of_file(encoded: bytes, side: int = LONGEST_SIDE) -> Thumbnail | None:
     """The same of an encoded picture; None for what is no whole picture."""
     try:
         with Image.open(io.BytesIO(encoded)) as whole:
             # a jpg is decoded reduced: to what still holds the thumbnail
-            height, width = thumbnail_size(whole.height, whole.width)
+            height, width = thumbnail_size(whole.height, whole.width, side=side)
             whole.draft("RGB", (width, height))
             picture = np.asarray(whole.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    return thumbnail(picture)
+    return thumbnail(picture, side)
 
 
 def shrunk(picture: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:

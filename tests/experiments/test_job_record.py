@@ -50,7 +50,8 @@ TEXT = """{
    "query": "mean",
    "label": "mean",
    "said": "3.1 of 49 patches",
-   "setting": "none"
+   "setting": "none",
+   "place": 0
   }
  ],
  "files": {

@@ -280,8 +280,19 @@ def test_as_many_photos_get_a_sheet_as_were_asked_for(tmp_path, sheets, drawn):
     run_job(tmp_path, measured(), sheets)
     assert sorted(path.name for path in tmp_path.glob("sheets/*")) == drawn
     tiles = record_in(tmp_path)["tiles"]
-    assert len(tiles) == (len(QUERIES) * len(SETTINGS) if drawn else 0) == len(list(tmp_path.glob("tiles/*")))
-    assert {tile["photo"] for tile in tiles} <= {"0.jpg"}
+    of_a_photo = len(QUERIES) * len(SETTINGS)
+    assert len(tiles) == of_a_photo * len(drawn) == len(list(tmp_path.glob("tiles/*")))
+    places = [(tile["place"], tile["photo"]) for tile in tiles]
+    assert places == [(place, name) for place, name in enumerate(drawn) for _ in range(of_a_photo)]
+
+
+def test_only_so_many_photos_have_tiles_and_the_first_has_all_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(sheets, "TILES", 2 * len(QUERIES) * len(SETTINGS) + 1)
+    run_job(tmp_path / "two", measured(3), None)
+    assert {tile["place"] for tile in record_in(tmp_path / "two")["tiles"]} == {0, 1}
+    monkeypatch.setattr(sheets, "TILES", 1)
+    run_job(tmp_path / "one", measured(3), None)
+    assert [tile["place"] for tile in record_in(tmp_path / "one")["tiles"]] == [0] * len(QUERIES) * len(SETTINGS)
 
 
 def test_a_sheet_has_settings_across_and_queries_down(tmp_path):
@@ -292,7 +303,7 @@ def test_a_sheet_has_settings_across_and_queries_down(tmp_path):
     assert [tile["setting"] for tile in tiles] == SETTINGS * 4
     assert [tile["label"] for tile in tiles][::4] == ["mean", "random 0 #1", "random 0 #2", "random 0 #3"]
     first = cv2.imread(str(tmp_path / tiles[0]["file"]))
-    assert first.shape[:2] == (round(sheets.TILE * 40 / 60), sheets.TILE) or max(first.shape) <= sheets.TILE
+    assert first.shape[:2] == (round(sheets.LARGE * 40 / 60), sheets.LARGE)
 
 
 def test_the_hottest_patch_is_the_hottest_corner_of_its_tile(tmp_path):

@@ -46,10 +46,12 @@ def undrawn(monkeypatch):
 # -------------------------------------------------------------------------------- one file
 
 
-def test_the_page_needs_nothing_from_elsewhere(page):
-    pictures = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    assert len(pictures) > 10
-    assert all(source.startswith("data:image/") for source in pictures)
+def test_the_page_needs_nothing_from_elsewhere(page, sweep):
+    pictures = [attributes["src"] for attributes in page.all("img", "src")]
+    assert len([source for source in pictures if source.startswith("data:image/")]) > 10
+    # but for pictures of other photos than the first, which lie beside it
+    beside = {source for source in pictures if not source.startswith("data:image/")}
+    assert all(source.startswith("./tiles/") and (sweep.folder / source).is_file() for source in beside)
     assert not re.search(r"https?:|@import|url\(", page.source)
     linked = [attributes["href"] for tag, attributes in page.tags if tag == "link"]
     assert linked == ["data:,"]
@@ -213,10 +215,38 @@ def test_strange_names_stay_text(tmp_path):
 # -------------------------------------------------------------------------------- pictures
 
 
-def test_a_strip_shows_every_setting_of_the_first_photo(page):
-    captions = re.findall(r"<figcaption><b>(.*?)</b>", page.source)
-    assert captions == 2 * ["none", "inv_sqrt_d", "zscore", "cosine:0.07"]
-    assert "of 35 patches" in page.words
+def test_two_swept_settings_make_rows_and_columns(page, sweep):
+    (first, *others) = re.findall(r'<div class="one-photo".*?</div>\n</div>', page.source, re.DOTALL)
+    assert len(others) == 7 and all(" hidden>" in other.partition("\n")[0] for other in others)
+    assert re.findall(r'<th scope="col">(.*?)</th>', first) == ["none", "inv_sqrt_d", "zscore", "cosine:0.07"]
+    assert re.findall(r'<th scope="row">(.*?)</th>', first) == ["mean", "random 0"]
+    # a cell is the tile of its row and column
+    cells = re.findall(r'href="(.*?)" .*?data-caption="(.*?)"', first)
+    about = {tile.file: tile for tile in sweep.parts[0].record.tiles}
+    for address, caption in cells:
+        tile = about[address.removeprefix("./")]
+        assert tile.photo == "0.jpg" and caption.startswith(tile.query) and f"under {tile.setting}:" in caption
+    assert len(cells) == 8 and "of 35 patches" in first
+
+
+def test_one_swept_setting_makes_a_strip(tmp_path, undrawn):
+    page = Page(write_comparison(measured(tmp_path, photos=1)))
+    assert re.findall(r"<figcaption><b>(.*?)</b>", page.source) == ["none", "inv_sqrt_d", "zscore"]
+    assert "strip" in page.classes() and "photo-choice" not in page.classes()
+
+
+def test_several_jobs_stand_below_one_another(tmp_path, undrawn):
+    planned(tmp_path, ["backbone.layer=last", "backbone.layer=stage3"])
+    for number, layer in enumerate(("last", "stage3")):
+        measure(tmp_path / str(number), ["a.jpg"], noise(1, seed=number), axes={"layer": layer})
+    page = Page(write_comparison(read_sweep(tmp_path)))
+    assert re.findall(r'<th scope="row">(backbone.*?)</th>', page.source) == [
+        "backbone.layer=last",
+        "backbone.layer=stage3",
+    ]
+    addresses = re.findall(r'<a href="(.*?)" data-group', page.source)
+    assert addresses == [f"./{job}/tiles/{number}.jpg" for job in (0, 1) for number in range(3)]
+    assert all((tmp_path / address).is_file() for address in addresses)
 
 
 def test_without_sheets_there_are_no_strips(tmp_path, undrawn):

@@ -47,6 +47,7 @@ def test_a_run_leaves_one_folder_that_describes_itself(attnvis, photos):
         "maps",
         "overlays",
         "panels",
+        "thumbnails",
     }
     told = json.loads((out / "run.json").read_text())
     assert told["seed"] == "7" and told["config"]["query"]["of"] == ["mean", "point:20,30"]

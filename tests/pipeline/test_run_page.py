@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import io
+import json
 import math
+import re
 import tracemalloc
 from urllib.parse import unquote
 
@@ -241,9 +243,10 @@ def test_a_long_run_streams_and_ends_in_a_table(tmp_path):
     assert peak < 4e6  # the page never was in memory
     page = Page(path)
     assert len(page.rows("article")) == len(page.all("img", "src")) == CARDS
-    assert [attributes["data-photo"] for attributes in page.rows("tr")] == [
-        f"{i:04}.jpg" for i in range(CARDS, rows)
-    ]
+    (data,) = re.findall(r'<script type="application/json" id="line-data">(.*?)</script>', page.source, re.DOTALL)
+    *lines, end = json.loads(data)
+    assert end is None and [line[2] for line in lines] == [f"{i:04}.jpg" for i in range(CARDS, rows)]
+    assert lines[0][:2] == [CARDS, CARDS + 1] and lines[0][6:10] == [f"./{overlay}", 34.25, 49, 7.5]
     assert f"{rows} maps" in " ".join(page.texts["text"].split())
 
 

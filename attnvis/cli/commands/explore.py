@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import build_network, shout, survey_photos
 from attnvis.cli.config import build, plain
-from attnvis.cli.exploring import Exploring
+from attnvis.cli.exploring import Exploring, is_of_network, python_words
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, short_path, visible
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["COMMAND", "explore"]
+__all__ = ["COMMAND", "explore", "is_of_network", "python_words"]
 
 
 def explore(cfg: "DictConfig", folder: Path) -> int:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from attnvis.experiments.sweep.figures import sections
 from attnvis.experiments.sweep.findings import changes_from_sqrt_d, paragraph
 from attnvis.experiments.sweep.folder import Sweep
-from attnvis.experiments.sweep.record import Tile
+from attnvis.experiments.sweep.matrix import photo_blocks
 from attnvis.experiments.sweep.sheets import style_of
 from attnvis.experiments.sweep.statistics import (
     SQRT_D,
@@ -42,11 +42,11 @@ from attnvis.metrics.intervals import (
     sign_test,
 )
 from attnvis.render import overlays, panels
-from attnvis.render.html import environment, read_template, write_page
+from attnvis.render.html import environment, link, read_template, write_page
+from attnvis.render.modules import page_script
 
 __all__ = ["write_comparison"]
 
-TILES = 240  # pictures in the page
 ABOUT = (
     "backbone",
     "weights",
@@ -67,19 +67,21 @@ def write_comparison(sweep: Sweep) -> Path:
     all_series = [series for series in series_of(sweep) if len(series.photos)]
     checked = orders(all_series)
     drawn = sections(all_series)
+    blocks = photo_blocks(sweep)
     for section in drawn:
         for figure in section.figures:
             save(sweep.folder, f"figures/{figure.name}.png", figure.png)
             save(sweep.folder, f"figures/{figure.name}.svg", figure.svg)
     room = "attnvis.experiments.sweep"
     pages = environment(
-        room, percent=percent, points=points, between=between, part_of=part_of, band_words=band_words
+        room, link=link, percent=percent, points=points, between=between, part_of=part_of, band_words=band_words
     )
     return write_page(
         sweep.folder / "index.html",
         pages.get_template("comparison.html"),
-        style=read_template(room, "comparison.css"),
-        script=read_template(room, "comparison.js"),
+        style=read_template("attnvis.render", "large.css") + read_template(room, "comparison.css"),
+        script=page_script("sweep.js"),
+        beside=True,
         title=title(sweep, all_series),
         counts=counts(sweep),
         missing=sweep.missing,
@@ -87,7 +89,9 @@ def write_comparison(sweep: Sweep) -> Path:
         failures=failures(sweep),
         broken=[order for order in checked if order.broken],
         paragraph=paragraph(all_series, checked, sharpness(sweep)),
-        strips=strips(sweep),
+        photos=blocks,
+        sheets="sheets" if (sweep.folder / "sheets").is_dir() else "",
+        bar=colour_bar(sweep) if blocks else b"",
         sections=drawn,
         rows=list(rows(all_series)),
         percent_of=percent,
@@ -164,34 +168,9 @@ def sharpness(sweep: Sweep) -> list[float]:
 # -------------------------------------------------------------------------------- pictures
 
 
-@dataclass(frozen=True)
-class Strip:
-    """One query's pictures of one photo, setting by setting."""
-
-    job: str
-    photo: str
-    query: str
-    label: str
-    bar: bytes  # the colour scale
-    pictures: list[tuple[Tile, bytes]]
-
-
-def strips(sweep: Sweep) -> list[Strip]:
-    """At most TILES pictures; a picture that is gone is left out."""
-    by_query: dict[tuple[int, str], Strip] = {}
-    left = TILES
-    for part in sweep.done:
-        job = part.overrides if len(sweep.done) > 1 else ""
-        bar = overlays.encode(panels.colour_bar(style_of(part.record)), "png")
-        for tile in part.record.tiles:
-            path = part.folder / tile.file
-            if not left or not path.is_file():
-                continue
-            left -= 1
-            strip = Strip(job, tile.photo, tile.query, tile.label, bar, [])
-            strip = by_query.setdefault((part.number, tile.query), strip)
-            strip.pictures.append((tile, path.read_bytes()))
-    return list(by_query.values())
+def colour_bar(sweep: Sweep) -> bytes:
+    """Of the first job that is done: all tiles of a sweep are in its colours."""
+    return overlays.encode(panels.colour_bar(style_of(sweep.done[0].record)), "png")
 
 
 # -------------------------------------------------------------------------------- the table

@@ -21,7 +21,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture of the job's first photo: one query under one setting."""
+    """A picture of one of the job's first photos: one query under one setting."""
 
     file: str  # below the job's folder
     photo: str
@@ -29,6 +29,7 @@ class Tile:
     label: str
     said: str  # over how many patches the attention is spread
     setting: str
+    place: int = 0  # of the photo, among those with pictures
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a job measured of a photo -> a contact sheet: queries down, settings across, one colour scale."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,10 @@ from attnvis.types import Photo
 
 __all__ = ["TILE", "Sheet", "SheetWriter", "sheet_names", "style_of"]
 
-TILE = 220  # pixels
+TILE = 220  # pixels of a picture in a sheet
+LARGE = 480  # of one that the report opens
+TILES = 240  # of these, of all photos of a job
+PHOTOS = 12  # that have some
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class Sheet:
 
 
 class SheetWriter:
-    """sheets/ of a job, for the first `most` photos (None: all); for the first photo tiles/ too.
+    """sheets/ of a job, for the first `most` photos (None: all); for the first few photos tiles/ too.
 
     `draw` may be called in several threads, `add` in the order of the photos.
     """
@@ -55,17 +58,23 @@ class SheetWriter:
         """
         if self.most is not None and index >= self.most:
             return None
-        return self.draw(photo, results, tiles=index == 0)
+        return self.draw(photo, results, tiles=index < self.tiled(results))
+
+    def tiled(self, results: Sequence[PhotoResult]) -> int:
+        """How many photos have tiles: the first has all of its own, however many these are."""
+        return max(1, min(PHOTOS, TILES // max(1, len(results) * len(self.settings))))
 
     def add(self, photo: Photo, results: Sequence[PhotoResult], sheet: Sheet | None) -> None:
         """Write the sheet of the next photo."""
         if self.most is not None and self.drawn >= self.most:
             return
-        if sheet is None or not (self.drawn or sheet.tiles):
-            sheet = self.draw(photo, results, tiles=not self.drawn)
-        if not self.drawn:
-            self.tiles += sheet.abouts
-            for tile, picture in zip(sheet.abouts, sheet.tiles, strict=True):
+        is_tiled = self.drawn < self.tiled(results)
+        if sheet is None or (is_tiled and not sheet.tiles):
+            sheet = self.draw(photo, results, tiles=is_tiled)
+        if is_tiled:
+            for about, picture in zip(sheet.abouts, sheet.tiles, strict=True):
+                tile = replace(about, file=f"tiles/{len(self.tiles)}.jpg", place=self.drawn)
+                self.tiles.append(tile)
                 save(self.folder, tile.file, picture)
         name = sheet_name(photo.name, self.names)
         self.files.append(f"sheets/{name}")
@@ -75,18 +84,16 @@ class SheetWriter:
     def draw(self, photo: Photo, results: Sequence[PhotoResult], tiles: bool) -> Sheet:
         """The contact sheet of a photo; with `tiles` its pictures one by one too."""
         pixels = overlays.resize_longest_side(photo.pixels, TILE)
+        large = overlays.resize_longest_side(photo.pixels, LARGE)
         pictures, headings, single, abouts = [], [], list[bytes](), list[Tile]()
         for result in results:
             same = result.query == result.label
             headings.append(result.query if same else f"{result.query} ({result.label})")
             for setting, picture, spread in self.pictures_of(photo, pixels, result):
                 pictures.append((picture, f"{setting}: {spread}"))
-                if tiles:
-                    file = f"tiles/{len(single)}.jpg"
-                    single.append(overlays.encode(picture, "jpg", 85))
-                    abouts.append(
-                        Tile(file, photo.name, result.query, result.label, said=spread, setting=setting)
-                    )
+            for setting, picture, spread in self.pictures_of(photo, large, result) if tiles else ():
+                single.append(overlays.encode(picture, "jpg", 85))
+                abouts.append(Tile("", photo.name, result.query, result.label, said=spread, setting=setting))
         sheet = panels.contact_sheet(
             pictures, len(self.settings), TILE, photo.name, self.style, headings=headings
         )

@@ -1,9 +1,11 @@
-// The page of a run. Without this script it shows every row in the order of the run; with it, rows can be sorted and filtered,
-// pictures changed for heatmaps and photos, and opened large.
+// The page of a run. Without this script it shows its cards in the order of the run; with it, rows can be sorted and filtered,
+// those of a long run come as one scrolls, pictures are changed for heatmaps and photos, and open large.
 import { asLook, part, pictureOf, wireLarge } from "./large.js";
+import { compareNumbers, readLines } from "./lines.js";
 
 /** @typedef {"order" | "photo" | "perplexity" | "max"} Key */
 
+const lines = readLines();
 const lists = /** @type {HTMLElement[]} */ ([...document.querySelectorAll(".rows")]);
 const rows = /** @type {HTMLElement[]} */ ([...document.querySelectorAll(".row")]);
 const texts = rows.map((row) => (row.dataset.text ?? "").toLowerCase());
@@ -38,10 +40,13 @@ function sort(key) {
     items.sort((one, other) => {
       const [a, b] = [keys.get(one) ?? "", keys.get(other) ?? ""];
       if (typeof a === "string" || typeof b === "string") return collator.compare(String(a), String(b)) * sign || order(one) - order(other);
-      if (Number.isNaN(a) || Number.isNaN(b)) return Number(Number.isNaN(a)) - Number(Number.isNaN(b)) || order(one) - order(other); // no number: last
-      return (a - b) * sign || order(one) - order(other);
+      return compareNumbers(a, b, sign) || order(one) - order(other);
     });
     list.append(...items);
+  }
+  if (lines) {
+    lines.sort(key, sign, collator);
+    filter(find?.value ?? "");
   }
   buttons.forEach((button, number) => {
     const isActive = button.dataset.sort === key;
@@ -63,7 +68,8 @@ function filter(text) {
   for (const group of document.querySelectorAll(".of-photo")) {
     /** @type {HTMLElement} */ (group).hidden = !group.querySelector(".row:not([hidden])");
   }
-  part("shown").textContent = wanted.length ? `${shown} of ${rows.length}` : "";
+  if (lines) shown += lines.filter(wanted);
+  part("shown").textContent = wanted.length ? `${shown} of ${rows.length + (lines?.lines.length ?? 0)}` : "";
 }
 
 /** The pictures of all cards, for those of another kind; a card that has none keeps its overlay. @param {string} text */
