@@ -191,9 +191,7 @@ class Handler(BaseHTTPRequestHandler):
                 f"this explorer is not kept (the last {kept} are); give the photo again at /",
             )
         if kind == "job":
-            self.send_json(
-                HTTPStatus.OK, {"status": state.status, "before": state.before, "reason": state.reason}
-            )
+            self.send_json(HTTPStatus.OK, asdict(state))
             return
         page = self.server.jobs.page(job)
         if page is None:
@@ -254,7 +252,7 @@ class Handler(BaseHTTPRequestHandler):
         data = bytearray()
         try:
             while len(data) < length:
-                piece = self.rfile.read1(min(CHUNK, length - len(data)))  # type: ignore[attr-defined]
+                piece = self.rfile.read1(min(CHUNK, length - len(data)))
                 if not piece:
                     break
                 data += piece

@@ -92,6 +92,7 @@ def test_the_words_alone_say_what_verbs_there_are(attnvis):
         "sweep",
         "evaluate",
         "explore",
+        "serve",
         "redraw",
         "status",
         "cache",

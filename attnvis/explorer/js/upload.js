@@ -41,7 +41,7 @@ class Line {
   /** @param {string} text */
   say(text) {
     const shown = `${text} (${this.network})`;
-    if (this.text.textContent !== shown) part("say").textContent = `${this.file.name}: ${text}`;
+    if (this.text.textContent !== shown) part("say").textContent = text.startsWith(this.file.name) ? text : `${this.file.name}: ${text}`;
     this.text.textContent = shown;
   }
 
