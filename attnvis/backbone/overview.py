@@ -40,7 +40,7 @@ def members() -> dict[str, str]:
 
 
 def with_weights_here() -> list[str]:
-    """Networks by name whose usual weights are on this machine: from pip, or in torch's folder of downloads."""
+    """Networks by name whose usual weights are here: from pip, or in torch's folder of downloads."""
     lites = [name for name, variant in lite.VARIANTS.items() if lite.package_file(variant)]
     models = import_torchvision()
     downloads = Path(torch.hub.get_dir()) / "checkpoints"

@@ -1,4 +1,4 @@
-"""Uploaded photos in, their pages out: one at a time, in the order in which they came, a bounded number of each."""
+"""Uploaded photos in, their pages out: one at a time, in the order in which they came; of each so many."""
 
 import secrets
 import sys
@@ -39,7 +39,7 @@ class JobState:
 class JobQueue:
     """One thread that makes a page of every upload.
 
-    make      an upload -> its page; a ValueError of it is told to who uploaded, any other error in the terminal
+    make      an upload -> its page; a ValueError is told to who uploaded, other errors in the terminal
     waiting   uploads that may wait, beside the one at work
     kept      pages that are kept in memory, the last ones
     """
@@ -56,7 +56,10 @@ class JobQueue:
         threading.Thread(target=self.work, name="explorers", daemon=True).start()
 
     def reserve(self) -> bool:
-        """Takes a place, before a byte of the photo is read; False: there is none.  `submit` or `release` it."""
+        """Takes a place, before a byte of the photo is read; False: there is none.
+
+        `submit` or `release` it.
+        """
         return self.places.acquire(blocking=False)
 
     def release(self) -> None:
@@ -121,4 +124,7 @@ class JobQueue:
             return None, f"{upload.name}: there is not enough memory for it; give a smaller photo"
         except Exception:
             traceback.print_exc(file=sys.stderr)
-            return None, f"{upload.name}: attnvis failed, which is no fault of the photo; the terminal says how"
+            return (
+                None,
+                f"{upload.name}: attnvis failed on it, which is a fault of attnvis; the terminal has more",
+            )

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -175,7 +175,9 @@ class Handler(BaseHTTPRequestHandler):
         """The form, an explorer, or where a job stands.  Raises Refused."""
         path = urlsplit(self.path).path
         if path == "/":
-            self.send(HTTPStatus.OK, HTML, self.server.form)
+            self.send(
+                HTTPStatus.OK, HTML, self.server.form, kept="no-cache"
+            )  # whoever comes back finds the list
             return
         match = JOB.fullmatch(path)
         if match is None:
@@ -186,10 +188,10 @@ class Handler(BaseHTTPRequestHandler):
             kept = self.server.jobs.kept
             raise Refused(
                 HTTPStatus.NOT_FOUND,
-                f"this explorer is not kept (the last {kept} are, until the server stops); give the photo again at /",
+                f"this explorer is not kept (the last {kept} are); give the photo again at /",
             )
         if kind == "job":
-            self.send_json(HTTPStatus.OK, {"status": state.status, "before": state.before, "reason": state.reason})
+            self.send_json(HTTPStatus.OK, asdict(state))
             return
         page = self.server.jobs.page(job)
         if page is None:
@@ -226,7 +228,9 @@ class Handler(BaseHTTPRequestHandler):
     def body_length(self) -> int:
         """As the request says it, before a byte is read.  Raises Refused."""
         if self.headers["Transfer-Encoding"] is not None:
-            raise Refused(HTTPStatus.LENGTH_REQUIRED, "say how long the photo is (Content-Length); not in chunks")
+            raise Refused(
+                HTTPStatus.LENGTH_REQUIRED, "say how long the photo is (Content-Length); not in chunks"
+            )
         text = self.sole("Content-Length")
         if text is None:
             raise Refused(HTTPStatus.LENGTH_REQUIRED, "say how long the photo is (Content-Length)")
@@ -248,7 +252,7 @@ class Handler(BaseHTTPRequestHandler):
         data = bytearray()
         try:
             while len(data) < length:
-                piece = self.rfile.read1(min(CHUNK, length - len(data)))  # type: ignore[attr-defined]
+                piece = self.rfile.read1(min(CHUNK, length - len(data)))
                 if not piece:
                     break
                 data += piece
@@ -291,11 +295,11 @@ class Handler(BaseHTTPRequestHandler):
     def send_json(self, status: HTTPStatus, content: dict[str, object]) -> None:
         self.send(status, JSON, json.dumps(content).encode())
 
-    def send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
-        """An answer, which nobody keeps."""
+    def send(self, status: HTTPStatus, kind: str, content: bytes, kept: str = "no-store") -> None:
+        """An answer, of which browsers keep nothing unless `kept` says otherwise."""
         self.connection.settimeout(self.server.limits.seconds)
         self.send_response(status)
-        headers = {"Content-Type": kind, "Content-Length": str(len(content)), "Cache-Control": "no-store"}
+        headers = {"Content-Type": kind, "Content-Length": str(len(content)), "Cache-Control": kept}
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers["Retry-After"] = "2"
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -317,7 +321,9 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(HTTPStatus.METHOD_NOT_ALLOWED, f"only {METHODS} are answered")
         else:
             self.command = self.command or "GET"
-            self.refuse(HTTPStatus(code), f"this is no request that a browser sends ({HTTPStatus(code).phrase})")
+            self.refuse(
+                HTTPStatus(code), f"this is no request that a browser sends ({HTTPStatus(code).phrase})"
+            )
 
     def linger(self) -> None:
         """Reads what is left of a body and forgets it: who is hung up on hears nothing of the answer."""

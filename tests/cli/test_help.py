@@ -93,6 +93,7 @@ def test_the_words_alone_say_what_verbs_there_are(attnvis):
         "evaluate",
         "explore",
         "why",
+        "serve",
         "redraw",
         "export",
         "status",

@@ -1,9 +1,12 @@
 """`attnvis serve`: a page in the browser on which photos are dropped, and an explorer of each."""
 
 import errno
+import os
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import build_network, listed, shout
@@ -32,6 +35,7 @@ def serve(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.server.form import form_page
     from attnvis.server.jobs import JobQueue
 
+    terminal = sys.stderr
     words = [word for word in HydraConfig.get().overrides.task if is_of_network(word)]
     style = build(cfg, "render")
     torch.manual_seed(cfg.seed)
@@ -50,11 +54,26 @@ def serve(cfg: "DictConfig", folder: Path) -> int:
     server = bind(cfg, jobs, networks.names)
     with server:
         server.form = form_page(networks.names, most=server.limits.upload, warnings=warnings)
-        print(f"open {server.url} in a browser; Ctrl-C ends it", flush=True)
-        if not str(cfg.host).startswith(LOOPBACK):
-            note("whoever reaches this machine may give photos: there is no password".upper())
-        server.serve_forever(poll_interval=0.2)
+        try:
+            print(f"open {server.url} in a browser; Ctrl-C ends it", flush=True)
+            if not str(cfg.host).startswith(LOOPBACK):
+                note("whoever reaches this machine may give photos: there is no password".upper())
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt as stop:
+            leave_at_once(stop, terminal)
     return 0
+
+
+def leave_at_once(stop: KeyboardInterrupt, terminal: TextIO) -> NoReturn:
+    """Ends the process in the middle of a job or not: torch works on in a thread, on which Python aborts.
+
+    terminal: stderr, which the job may have turned elsewhere
+    """
+    from attnvis.cli.stopping import Stopped
+
+    words, sign = (stop.words, stop.sign) if isinstance(stop, Stopped) else ("stopped", signal.SIGINT)
+    print(f"attnvis: {words}; {COMMAND.kept}", file=terminal, flush=True)
+    os._exit(128 + sign)
 
 
 def at_least(cfg: "DictConfig", key: str, least: int) -> int:
@@ -135,9 +154,7 @@ def explorer_of(
     from attnvis.explorer.page import Origin, explorer
 
     preprocessing = backbone.preprocessing.changed(**preprocess)
-    photo = load(
-        upload.data, name=upload.name, depth=preprocessing.depth, truncated=preprocessing.truncated
-    )
+    photo = load(upload.data, name=upload.name, depth=preprocessing.depth, truncated=preprocessing.truncated)
     origin = Origin(
         photo,
         backbone(collate([photo], preprocessing)),

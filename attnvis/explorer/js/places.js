@@ -17,5 +17,10 @@ export function placeText({ status, before }) {
 export function sizeTrouble(size, most) {
   if (size === 0) return "the photo is empty: it has no bytes";
   if (size <= most) return "";
-  return `the photo has ${Math.ceil(size / 1e6)} MB, and at most ${Math.floor(most / 1e6)} MB are taken`;
+  return `the photo has ${megabytes(size)}, and at most ${megabytes(most)} are taken`;
+}
+
+/** @param {number} count of bytes */
+function megabytes(count) {
+  return `${Number((count / 1e6).toPrecision(count < 10e6 ? 2 : 15)).toFixed(count < 10e6 ? 1 : 0)} MB`;
 }

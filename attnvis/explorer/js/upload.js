@@ -41,7 +41,7 @@ class Line {
   /** @param {string} text */
   say(text) {
     const shown = `${text} (${this.network})`;
-    if (this.text.textContent !== shown) part("say").textContent = `${this.file.name}: ${text}`;
+    if (this.text.textContent !== shown) part("say").textContent = text.startsWith(this.file.name) ? text : `${this.file.name}: ${text}`;
     this.text.textContent = shown;
   }
 
@@ -131,7 +131,8 @@ let sent = Promise.resolve();
 function take(files) {
   const network = /** @type {HTMLSelectElement} */ (part("network")).value;
   const most = Number(part("form").dataset.most);
-  part("list-box").hidden = part("list-box").hidden && !files.length;
+  if (!files.length) return;
+  part("list-box").hidden = false;
   const lines = files.map((file) => new Line(file, network));
   part("list").prepend(...lines.map(({ root }) => root));
   for (const line of lines) {
