@@ -310,11 +310,19 @@ def draw_contours(
 def draw_outline(
     picture: UInt8[np.ndarray, "h w 3"], excess: Float[np.ndarray, "r c"], placement: Placement
 ) -> None:
-    """A blue line, dark at its sides, around all that is above 0."""
+    """A blue line, dark at its sides, around the tiles of all cells above 0: of what lies between two cells
+    nothing was tested.
+    """
     width = max(2, round(min(picture.shape[:2]) / 200))
-    values = to_pixels(np.asarray(excess, np.float32), placement, size=picture.shape[:2], smooth=True)
+    down, across = picture.shape[0] / placement.size[0], picture.shape[1] / placement.size[1]
+    tiles = np.zeros(picture.shape[:2], np.uint8)
+    for row, column in np.argwhere(excess > 0).tolist():
+        tile = placement.tile(row, column)
+        top, left = max(0, round(tile.top * down)), max(0, round(tile.left * across))
+        bottom = max(0, round((tile.top + tile.height) * down))
+        tiles[top:bottom, left : max(0, round((tile.left + tile.width) * across))] = 1
     rim = 2 * width + 2
-    above = cv2.copyMakeBorder((values > 0).astype(np.uint8), rim, rim, rim, rim, cv2.BORDER_REPLICATE)
+    above = cv2.copyMakeBorder(tiles, rim, rim, rim, rim, cv2.BORDER_REPLICATE)
     lines = cv2.findContours(above, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE, offset=(-rim, -rim))[0]
     for colour, thickness in (((20, 20, 20), width + 2), (BEYOND_CHANCE, width)):
         cv2.polylines(picture, lines, isClosed=True, color=colour, thickness=thickness, lineType=cv2.LINE_AA)

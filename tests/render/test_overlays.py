@@ -658,5 +658,7 @@ def test_where_a_map_is_no_chance_there_is_a_blue_line_around_it():
     assert abs(columns.min() - 30) <= 3 and abs(columns.max() - 80) <= 3
     assert not is_blue[28:42, 38:72].any(), "a line, not a fill"
     assert np.array_equal(overlay(photo, values, style, placement=placement, excess=-1 - 0 * excess), bare)
+    waves = np.where(np.indices((9, 13)).sum(0) % 2, -1e-3, -1).astype(np.float32)  # bicubic swings above 0
+    assert np.array_equal(overlay(photo, values, style, placement=placement, excess=waves), bare)
     plain = Style(contours=False)
     assert not np.array_equal(picture, overlay(photo, values, plain, placement=placement, excess=excess))
