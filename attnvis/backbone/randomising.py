@@ -56,7 +56,7 @@ def cascade(backbone: Backbone, seed: int, images: Float[Tensor, "B 3 H W"], par
     others = len(names) - 1
     counts = [1, *(1 + math.ceil(others * part / parts) for part in range(1, parts + 1))]
     texts = ["the classifier", *(f"+ the last {part}/{parts}" for part in range(1, parts)), "all layers"]
-    stages = []
+    stages: list[Stage] = []
     for text, count in zip(texts, counts, strict=True):
         if not stages or count > stages[-1].drawn:
             drawn = names[-count:]
