@@ -55,8 +55,8 @@ def cascade(backbone: Backbone, seed: int, images: Float[Tensor, "B 3 H W"], par
         raise ValueError(f"no layer of {backbone.name} can be drawn anew: none has reset_parameters")
     others = len(names) - 1
     counts = [1, *(1 + math.ceil(others * part / parts) for part in range(1, parts + 1))]
-    texts = ["the classifier", *(f"+ the last {part}/{parts}" for part in range(1, parts)), "all layers"]
-    stages = []
+    texts = ["the classifier", *(f"and the last {part}/{parts}" for part in range(1, parts)), "all layers"]
+    stages: list[Stage] = []
     for text, count in zip(texts, counts, strict=True):
         if not stages or count > stages[-1].drawn:
             drawn = names[-count:]

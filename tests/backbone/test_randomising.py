@@ -66,7 +66,7 @@ def test_layers_are_counted_as_a_photo_passes_them(trained):
 
 def test_each_stage_draws_so_many_layers_and_no_other(trained, stages):
     before = values(trained)
-    assert [stage.name for stage in stages] == ["the classifier", "+ the last 1/2", "all layers"]
+    assert [stage.name for stage in stages] == ["the classifier", "and the last 1/2", "all layers"]
     assert [stage.drawn for stage in stages] == [1, 3, 5]
     assert differing(before, values(stages[0].backbone)) == {"classifier"}
     # a batch norm's scale and shift are 1 and 0 before and after: what changes is what it has counted

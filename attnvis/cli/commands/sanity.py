@@ -106,7 +106,7 @@ def maker_of(settings: dict[str, Any], network: Any) -> "MapMaker":
         raise ValueError(
             "there is no map to check; give method=attention with query= and scaling=, or a method"
         )
-    return MapMaker(network, network, methods=methods, **stages)
+    return MapMaker(network, network, **stages, methods=methods, temperatures=(), wants_cells=False)
 
 
 def sanity_of(network: Any, maker: "MapMaker", seed: int) -> "Sanity":

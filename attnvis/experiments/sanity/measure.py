@@ -347,8 +347,8 @@ def filled(batch: Batch, count: int) -> Batch:
     images = torch.stack(
         [batch.images[number].roll(16 * (place // own), -1) for place, number in enumerate(numbers)]
     )
-    views, photos = ([of[number] for number in numbers] for of in (batch.views, batch.photos))
-    return Batch(images, tuple(views), tuple(photos))
+    views = tuple(batch.views[number] for number in numbers)
+    return Batch(images, views, tuple(batch.photos[number] for number in numbers))
 
 
 # ----------------------------------------------------------------------------------------------- all photos

@@ -236,7 +236,7 @@ def cascade_figure(findings: Findings, which: str) -> Figure:
             axes.fill_between(range(len(stages)), lows, highs, color=colour, alpha=0.12, lw=0)
             if which == "absolute":
                 axes.axhline(points[0].other.value, color=colour, lw=0.9, ls=":")
-        axes.set_xticks(range(len(stages)), [stage.replace("the last ", "") for stage in stages])
+        axes.set_xticks(range(len(stages)), [stage.replace("and the last ", "+ ") for stage in stages])
         axes.set_ylim(min(0, axes.get_ylim()[0]), 1.03)
         axes.set_xlabel("drawn anew")
         axes.set_ylabel(title)
