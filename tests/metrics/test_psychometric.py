@@ -32,7 +32,7 @@ def test_a_known_threshold_is_recovered(threshold, slope, lapse):
     trials = np.full(len(LEVELS), 4000)
     fit = fit_psychometric(LEVELS, finds(threshold, slope, lapse, 4000, seed=1), trials, GUESS)
     assert fit.threshold == pytest.approx(threshold, rel=0.05)
-    assert fit.low <= threshold <= fit.high and fit.high / fit.low < 1.2
+    assert fit.low < fit.threshold < fit.high < 1.2 * fit.low
     assert fit.lapse == pytest.approx(lapse, abs=0.03) and fit.chance < 0.01 and fit.lost == 0
 
 

@@ -40,6 +40,8 @@ HARMLESS = (
     "workers",
 )
 STUDIES = ("table", "pop_out")
+# settings that came later: at these values nothing is measured otherwise, and older folders go on
+LATER: dict[str, Any] = {"study": "table", "levels": {}, "repeats": 30, "placements": []}
 USUAL_ROW = "centre"  # that others are compared with
 ATTENTION = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 
@@ -226,7 +228,8 @@ def begin(work: Work, dataset: "Dataset", folder: Path, resume: bool) -> list[in
     require_own_files(
         folder, files=(RECORD, "index.html", "table.md"), folders=("photos", "figures", "wandb")
     )
-    kept = {key: value for key, value in work.settings.items() if key not in HARMLESS}
+    usual = [key for key, value in LATER.items() if work.settings[key] == value]
+    kept = {key: value for key, value in work.settings.items() if key not in (*HARMLESS, *usual)}
     about = json_digest([kept, list(dataset.names), work.maker.backbone.digest])
     record: dict[str, Any] = {"command": command_line(), "digest": about}
     if not resume:

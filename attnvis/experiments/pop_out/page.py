@@ -140,12 +140,19 @@ def sentences(study: PopOut) -> Iterator[str]:
                 yield f"{metric}, {kind}: {sentence_of_kind(curves)}"
     for pair in study.asymmetries:
         if pair.difference.certain:
-            easy, hard = (pair.easy, pair.hard) if pair.difference.value > 0 else (pair.hard, pair.easy)
-            expected = "as people do" if easy == pair.easy else "the reverse of what people do"
+            is_expected = pair.difference.value > 0
+            easy, hard = (pair.easy, pair.hard) if is_expected else (pair.hard, pair.easy)
+            difference = pair.difference if is_expected else turned(pair.difference)
+            expected = "as people do" if is_expected else "the reverse of what people do"
             yield (
                 f"{pair.metric}: {pair.row} finds {easy} more often than {hard}, {expected}: by "
-                f"{share_text(pair.difference)} of the arrays."
+                f"{share_text(difference)} of the arrays."
             )
+
+
+def turned(difference: Interval) -> Interval:
+    """The same, seen from the other side."""
+    return Interval(-difference.value, -difference.high, high=-difference.low, count=difference.count)
 
 
 def sentence_of_kind(curves: Sequence[Curve]) -> str:
