@@ -39,6 +39,7 @@ class Psychometric:
     low, high   its 95 % interval, by a parametric bootstrap; -inf and inf as of the threshold
     slope       logits an octave of the level
     chance      that finds rise as much as here where they do not depend on the level at all
+    misfit      how often points that do follow the curve lie as far from it as these, or farther
     lost        of DRAWS bootstrap draws, those whose threshold lies beyond the levels that were shown
     """
 
@@ -49,6 +50,7 @@ class Psychometric:
     lapse: float
     guess: float
     chance: float
+    misfit: float
     lost: int
 
     def at(self, levels: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
@@ -165,7 +167,9 @@ def fit_psychometric(
     curves = curves_over(tuple(map(float, levels)), float(guess))
     best, (log,) = curves.likeliest(found[None], trials)
     again = rng.binomial(trials, chances_at(curves.octaves, best, guess), (draws, len(trials))).astype(float)
-    thresholds = np.sort(curves.thresholds(curves.likeliest(again, trials)[0]))
+    fits, logs = curves.likeliest(again, trials)
+    thresholds = np.sort(curves.thresholds(fits))
+    apart = best_likelihood(again, trials) - logs
     ends = [int((1 - LEVEL) / 2 * (draws - 1)), math.ceil((1 + LEVEL) / 2 * (draws - 1))]
     low, high = thresholds[ends].tolist()  # of infinite ones there is no mean
     share = float(found.sum() / trials.sum())
@@ -180,6 +184,9 @@ def fit_psychometric(
         lapse=float(best[0, 2]),
         guess=guess,
         chance=float((1 + (rises >= rise - 1e-9).sum()) / (draws + 1)),
+        misfit=float(
+            (1 + (apart >= best_likelihood(found[None], trials)[0] - log - 1e-9).sum()) / (draws + 1)
+        ),
         lost=int((~np.isfinite(thresholds)).sum()),
     )
 
@@ -191,3 +198,11 @@ def flat_likelihood(
     total = trials.sum()
     share = (found.sum(1) / total).clip(1e-9, 1 - 1e-9)
     return found.sum(1) * np.log(share) + (total - found.sum(1)) * np.log1p(-share)
+
+
+def best_likelihood(
+    found: Float[np.ndarray, "R L"], trials: Int[np.ndarray, " L"]
+) -> Float[np.ndarray, " R"]:
+    """The log likelihood where every level has the share that was found at it."""
+    shares = (found / trials).clip(1e-9, 1 - 1e-9)
+    return (found * np.log(shares) + (trials - found) * np.log1p(-shares)).sum(1)

@@ -68,6 +68,14 @@ def test_who_finds_all_or_nothing_has_a_threshold_beyond_the_levels():
     assert np.isnan(best.at(np.array(LEVELS, float))).all()
 
 
+def test_points_that_rise_and_fall_again_are_a_misfit():
+    trials = np.full(len(LEVELS), 30)
+    peak = fit_psychometric(LEVELS, np.array([0, 1, 2, 10, 20, 28, 28, 6.0]), trials, GUESS, draws=300)
+    assert peak.misfit < 0.02
+    rising = fit_psychometric(LEVELS, finds(30, 2.5, 0.05, 30, seed=5), trials, GUESS, draws=300)
+    assert rising.misfit > 0.05
+
+
 def test_fewer_finds_at_larger_differences_are_no_rise():
     fit = fit_psychometric(LEVELS, np.linspace(30, 0, 8).round(), np.full(8, 30), GUESS)
     assert fit.chance > 0.2

@@ -135,8 +135,8 @@ def photos_of(settings: dict[str, Any]) -> "Dataset":
     Raises ValueError for what is no data set, an unknown study, and levels that do not fit.
     """
     from attnvis.data.datasets import open_dataset
-    from attnvis.experiments.pop_out.measure import require_levels
     from attnvis.data.generated import ladder
+    from attnvis.experiments.pop_out.measure import require_levels
 
     if settings["study"] not in STUDIES:
         raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
