@@ -3,12 +3,12 @@
     P(found at x) = guess + (1 - guess - lapse) / (1 + exp(-slope (log2 x - log2 threshold)))
 
 The guess rate is known; threshold, slope and lapse are the likeliest within limits (Wichmann and Hill 2001 fit
-the same numbers), looked for on a grid and then in halving steps about its best, so that no fit can run away.
+the same numbers), looked for on a grid and then in shrinking steps from its best, so that no fit can run away.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -21,7 +21,7 @@ GRID = (
     7,
     5,
 )  # thresholds, from an octave below the lowest level to one above the highest; slopes; lapses
-HALVINGS = 9  # of the grid's steps, about the best of it
+ROUNDS = 18  # of steps from the best of the grid to a better neighbour; where there is none steps are halved
 MOST_LAPSES = 0.5  # of the easiest targets, the share that is missed
 FLATTEST = 0.5  # in logits an octave
 STEEPEST = 6.0  # logits between two levels, 5 to 95 %: the levels cannot tell a steeper curve from this
@@ -39,6 +39,7 @@ class Psychometric:
     low, high   its 95 % interval, by a parametric bootstrap; -inf and inf as of the threshold
     slope       logits an octave of the level
     chance      that finds rise as much as here where they do not depend on the level at all
+    misfit      how often points that do follow the curve lie as far from it as these, or farther
     lost        of DRAWS bootstrap draws, those whose threshold lies beyond the levels that were shown
     """
 
@@ -49,6 +50,7 @@ class Psychometric:
     lapse: float
     guess: float
     chance: float
+    misfit: float
     lost: int
 
     def at(self, levels: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
@@ -92,31 +94,37 @@ class Curves:
             (part @ self.found + (trials - part) @ self.missed).argmax(1)
             for part in np.split(found, range(BLOCK, len(found), BLOCK))
         ]
-        numbers, steps = self.numbers[np.concatenate(best)], self.steps
+        numbers = self.numbers[np.concatenate(best)]
+        steps = np.repeat(self.steps[None] / 2, len(found), 0)
         neighbours = np.stack(np.meshgrid(*[(-1.0, 0.0, 1.0)] * 3, indexing="ij"), -1).reshape(-1, 3)
-        rows = np.arange(len(found))
+        rows, middle = np.arange(len(found)), len(neighbours) // 2
         logs = np.full(len(found), -math.inf)
-        for _ in range(HALVINGS):
-            steps = steps / 2
-            near = (numbers[:, None] + steps * neighbours).clip(self.low, self.high)  # [R, 27, 3]
-            chances = self.chances(near)
+        for _ in range(ROUNDS):
+            near = (numbers[:, None] + steps[:, None] * neighbours).clip(self.low, self.high)  # [R, 27, 3]
+            chances = chances_at(self.octaves, near, self.guess)
             counts = found[:, None]
             likelihoods = (counts * np.log(chances) + (trials - counts) * np.log1p(-chances)).sum(-1)
             chosen = likelihoods.argmax(1)
+            stays = likelihoods[rows, chosen] <= likelihoods[:, middle]
+            chosen[stays] = middle
             numbers, logs = near[rows, chosen], likelihoods[rows, chosen]
+            steps[stays] /= 2
         return numbers, logs
-
-    def chances(self, numbers: Float[np.ndarray, "*any 3"]) -> Float[np.ndarray, "*any L"]:
-        """P(found) at the levels, kept off 0 and 1."""
-        threshold, slope, lapse = (numbers[..., place, None] for place in range(3))
-        chances = probability(self.octaves - threshold, np.exp(slope), lapse=lapse, guess=self.guess)
-        return chances.clip(1e-9, 1 - 1e-9)
 
     def thresholds(self, numbers: Float[np.ndarray, "R 3"]) -> Float[np.ndarray, " R"]:
         """As levels; -inf and inf beyond those that were shown."""
         octaves = numbers[:, 0]
         inside = np.where(octaves < self.octaves[0] - 1e-9, -math.inf, 2**octaves)
         return np.where(octaves > self.octaves[-1] + 1e-9, math.inf, inside)
+
+
+def chances_at(
+    octaves: Float[np.ndarray, " L"], numbers: Float[np.ndarray, "*any 3"], guess: float
+) -> Float[np.ndarray, "*any L"]:
+    """P(found) of curves at each level, kept off 0 and 1."""
+    threshold, slope, lapse = (numbers[..., place, None] for place in range(3))
+    chances = probability(octaves - threshold, np.exp(slope), lapse=lapse, guess=guess)
+    return chances.clip(1e-9, 1 - 1e-9)
 
 
 @lru_cache(maxsize=16)
@@ -129,10 +137,9 @@ def curves_over(levels: tuple[float, ...], guess: float) -> Curves:
     axes = [np.linspace(*ends) for ends in zip(low, high, GRID, strict=True)]
     numbers = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     steps = (high - low) / (np.array(GRID) - 1)
-    empty = np.empty((len(octaves), 0))
-    curves = Curves(octaves, guess, numbers, steps, low=low, high=high, found=empty, missed=empty)
-    chances = curves.chances(numbers).T
-    return replace(curves, found=np.log(chances), missed=np.log1p(-chances))
+    chances = chances_at(octaves, numbers, guess).T
+    found, missed = np.log(chances), np.log1p(-chances)
+    return Curves(octaves, guess, numbers, steps, low=low, high=high, found=found, missed=missed)
 
 
 def fit_psychometric(
@@ -159,8 +166,10 @@ def fit_psychometric(
     rng = np.random.default_rng(seed)
     curves = curves_over(tuple(map(float, levels)), float(guess))
     best, (log,) = curves.likeliest(found[None], trials)
-    again = rng.binomial(trials, curves.chances(best), (draws, len(trials))).astype(float)
-    thresholds = np.sort(curves.thresholds(curves.likeliest(again, trials)[0]))
+    again = rng.binomial(trials, chances_at(curves.octaves, best, guess), (draws, len(trials))).astype(float)
+    fits, logs = curves.likeliest(again, trials)
+    thresholds = np.sort(curves.thresholds(fits))
+    apart = best_likelihood(again, trials) - logs
     ends = [int((1 - LEVEL) / 2 * (draws - 1)), math.ceil((1 + LEVEL) / 2 * (draws - 1))]
     low, high = thresholds[ends].tolist()  # of infinite ones there is no mean
     share = float(found.sum() / trials.sum())
@@ -175,6 +184,9 @@ def fit_psychometric(
         lapse=float(best[0, 2]),
         guess=guess,
         chance=float((1 + (rises >= rise - 1e-9).sum()) / (draws + 1)),
+        misfit=float(
+            (1 + (apart >= best_likelihood(found[None], trials)[0] - log - 1e-9).sum()) / (draws + 1)
+        ),
         lost=int((~np.isfinite(thresholds)).sum()),
     )
 
@@ -186,3 +198,11 @@ def flat_likelihood(
     total = trials.sum()
     share = (found.sum(1) / total).clip(1e-9, 1 - 1e-9)
     return found.sum(1) * np.log(share) + (total - found.sum(1)) * np.log1p(-share)
+
+
+def best_likelihood(
+    found: Float[np.ndarray, "R L"], trials: Int[np.ndarray, " L"]
+) -> Float[np.ndarray, " R"]:
+    """The log likelihood where every level has the share that was found at it."""
+    shares = (found / trials).clip(1e-9, 1 - 1e-9)
+    return (found * np.log(shares) + (trials - found) * np.log1p(-shares)).sum(1)

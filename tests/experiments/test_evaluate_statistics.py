@@ -11,6 +11,7 @@ import torch
 from attnvis.experiments.evaluate.findings import examples, flat_lines, sentences
 from attnvis.experiments.evaluate.maps import Row
 from attnvis.experiments.evaluate.measure import Evaluation
+from attnvis.experiments.evaluate.page import figures
 from attnvis.experiments.evaluate.statistics import (
     chosen_on_halves,
     leaders,
@@ -18,7 +19,6 @@ from attnvis.experiments.evaluate.statistics import (
     resampled,
     summarise,
 )
-from attnvis.experiments.evaluate.page import figures
 from attnvis.experiments.evaluate.tables import (
     as_csv,
     as_latex,

@@ -32,7 +32,7 @@ def test_a_known_threshold_is_recovered(threshold, slope, lapse):
     trials = np.full(len(LEVELS), 4000)
     fit = fit_psychometric(LEVELS, finds(threshold, slope, lapse, 4000, seed=1), trials, GUESS)
     assert fit.threshold == pytest.approx(threshold, rel=0.05)
-    assert fit.low <= threshold <= fit.high and fit.high / fit.low < 1.2
+    assert fit.low < fit.threshold < fit.high < 1.2 * fit.low
     assert fit.lapse == pytest.approx(lapse, abs=0.03) and fit.chance < 0.01 and fit.lost == 0
 
 
@@ -66,6 +66,14 @@ def test_who_finds_all_or_nothing_has_a_threshold_beyond_the_levels():
     best, none = (fit_psychometric(LEVELS, found, trials, GUESS) for found in (trials * 1.0, trials * 0.0))
     assert best.threshold == best.low == -math.inf and none.threshold == math.inf
     assert np.isnan(best.at(np.array(LEVELS, float))).all()
+
+
+def test_points_that_rise_and_fall_again_are_a_misfit():
+    trials = np.full(len(LEVELS), 30)
+    peak = fit_psychometric(LEVELS, np.array([0, 1, 2, 10, 20, 28, 28, 6.0]), trials, GUESS, draws=300)
+    assert peak.misfit < 0.02
+    rising = fit_psychometric(LEVELS, finds(30, 2.5, 0.05, 30, seed=5), trials, GUESS, draws=300)
+    assert rising.misfit > 0.05
 
 
 def test_fewer_finds_at_larger_differences_are_no_rise():

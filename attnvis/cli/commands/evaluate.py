@@ -41,6 +41,8 @@ HARMLESS = (
     "workers",
 )
 STUDIES = ("table", "sanity", "advice", "pop_out")
+# settings that came later: at these values nothing is measured otherwise, and older folders go on
+LATER: dict[str, Any] = {"study": "table", "levels": {}, "repeats": 30, "placements": []}
 USUAL_ROW = "centre"  # that others are compared with
 ATTENTION = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 
@@ -138,8 +140,8 @@ def photos_of(settings: dict[str, Any]) -> "Dataset":
     Raises ValueError for what is no data set, and for levels that do not fit.
     """
     from attnvis.data.datasets import open_dataset
-    from attnvis.experiments.pop_out.measure import require_levels
     from attnvis.data.generated import ladder
+    from attnvis.experiments.pop_out.measure import require_levels
 
     if settings["study"] != "pop_out":
         return open_dataset(settings["data"], settings["layout"])
@@ -231,7 +233,8 @@ def begin(work: Work, dataset: "Dataset", folder: Path, resume: bool) -> list[in
     require_own_files(
         folder, files=(RECORD, "index.html", "table.md"), folders=("photos", "figures", "wandb")
     )
-    kept = {key: value for key, value in work.settings.items() if key not in HARMLESS}
+    usual = [key for key, value in LATER.items() if work.settings[key] == value]
+    kept = {key: value for key, value in work.settings.items() if key not in (*HARMLESS, *usual)}
     about = json_digest([kept, list(dataset.names), work.maker.backbone.digest])
     record: dict[str, Any] = {"command": command_line(), "digest": about}
     if not resume:

@@ -154,7 +154,9 @@ def curves_of(
         if row.name == CHANCE_ROW:
             continue
         columns = [values[places[level], number] for level in levels]
-        shares = tuple(share_of(column) if is_share(metric) else mean_interval(column) for column in columns)
+        shares = tuple(
+            share_of(column) if is_share(metric) else mean_within(column, metric) for column in columns
+        )
         fit = None
         if kind in KINDS and is_share(metric) and len(levels) >= FEWEST_LEVELS:
             fit = fit_finds(kind, levels, columns, guess=float(np.mean(guesses)), seed=seed)
@@ -188,6 +190,13 @@ def share_of(flags: Float[np.ndarray, " P"]) -> Interval:
     limits = share_interval(whole)
     value = float(known.mean()) if len(known) else math.nan
     return Interval(value, min(limits.low, value), high=max(limits.high, value), count=len(known))
+
+
+def mean_within(values: Float[np.ndarray, " P"], metric: Facts) -> Interval:
+    """The mean, with limits that the metric can reach."""
+    mean = mean_interval(values)
+    low, high = np.clip([mean.low, mean.high], metric.low, metric.high).tolist()
+    return replace(mean, low=low, high=high)
 
 
 def guesses_of(

@@ -12,15 +12,16 @@ import pyarrow.parquet as pq
 
 from attnvis.data.stimuli import KINDS
 from attnvis.experiments.evaluate.measure import Evaluation
-from attnvis.experiments.evaluate.tables import number_text, photo_rows
-from attnvis.experiments.pop_out.measure import Curve, PopOut, is_share, lowest
-from attnvis.experiments.wording import listed, many
+from attnvis.experiments.evaluate.tables import photo_rows
+from attnvis.experiments.pop_out.measure import REAL, Curve, PopOut, lowest
+from attnvis.experiments.wording import listed
 from attnvis.files import save, slug, write_bytes
 from attnvis.metrics.intervals import Interval
 from attnvis.metrics.metric import Facts
+from attnvis.metrics.psychometric import DRAWS
 from attnvis.pipeline.records import SafeWriter
 from attnvis.render.html import environment, write_page
-from attnvis.render.plots import Figure, draw, percents, plain_numbers, short
+from attnvis.render.plots import Figure, draw, percents, short
 
 __all__ = ["as_text", "figures", "sentences", "threshold_text", "write_pop_out"]
 
@@ -125,7 +126,7 @@ def as_text(study: PopOut) -> str:
         rule = "|".join("-" * (width + 2) for width in widths)
         lines += [caption, "", f"| {aligned[0]} |", f"|{rule}|"]
         lines += [f"| {row} |" for row in aligned[1:]] + [""]
-    return "\n".join([*lines, *sentences(study)])
+    return "\n".join([*lines, *sentences(study), *doubts(study)])
 
 
 # -------------------------------------------------------------------------------- sentences
@@ -138,14 +139,27 @@ def sentences(study: PopOut) -> Iterator[str]:
             curves = study.of(kind, metric)
             if curves and curves[0].fit is not None:
                 yield f"{metric}, {kind}: {sentence_of_kind(curves)}"
+    yield from asymmetry_sentences(study)
+
+
+def asymmetry_sentences(study: PopOut) -> Iterator[str]:
+    """Of every pair of searches who finds the one more often, and who the other."""
+    groups: dict[tuple[str, str, str, bool], list[str]] = {}
     for pair in study.asymmetries:
         if pair.difference.certain:
-            easy, hard = (pair.easy, pair.hard) if pair.difference.value > 0 else (pair.hard, pair.easy)
-            expected = "as people do" if easy == pair.easy else "the reverse of what people do"
-            yield (
-                f"{pair.metric}: {pair.row} finds {easy} more often than {hard}, {expected}: by "
-                f"{share_text(pair.difference)} of the arrays."
-            )
+            is_expected = pair.difference.value > 0
+            easy, hard = (pair.easy, pair.hard) if is_expected else (pair.hard, pair.easy)
+            difference = pair.difference if is_expected else turned(pair.difference)
+            told = f"{pair.row} by {share_text(difference)} of the arrays"
+            groups.setdefault((pair.metric, easy, hard, is_expected), []).append(told)
+    for (metric, easy, hard, is_expected), told in groups.items():
+        expected = "as people do" if is_expected else "the reverse of what people do"
+        yield f"{metric}, {easy} found more often than {hard}, {expected}: {'; '.join(told)}."
+
+
+def turned(difference: Interval) -> Interval:
+    """The same, seen from the other side."""
+    return Interval(-difference.value, -difference.high, high=-difference.low, count=difference.count)
 
 
 def sentence_of_kind(curves: Sequence[Curve]) -> str:
@@ -178,16 +192,22 @@ def counted(names: Sequence[str]) -> str:
 
 
 def doubts(study: PopOut) -> Iterator[str]:
-    """Of fits with a threshold, the bootstrap draws that gave none within the levels."""
-    from attnvis.metrics.psychometric import DRAWS
-
-    lost = [curve for curve in study.thresholds if curve.has_threshold and curve.fit and curve.fit.lost]
-    for curve in lost:
-        assert curve.fit is not None
-        yield (
-            f"{curve.metric}, {curve.kind}, {curve.row}: {curve.fit.lost} of {DRAWS} bootstrap draws had their "
-            "threshold beyond the levels that were shown; they count as below or above all."
-        )
+    """Of fits with a threshold: points that no such curve goes through, and draws that left the levels."""
+    for curve in study.thresholds:
+        fit = curve.fit
+        if fit is None or not curve.has_threshold:
+            continue
+        name = f"{curve.metric}, {curve.kind}, {curve.row}"
+        if fit.misfit < REAL:
+            yield (
+                f"{name}: the points do not follow such a curve (they lie as far from one {fit.misfit:.3f} of the "
+                "times by chance), and its threshold is that of the nearest one."
+            )
+        if fit.lost:
+            yield (
+                f"{name}: {fit.lost} of {DRAWS} bootstrap draws had their threshold beyond the levels that were "
+                "shown; they count as below or above all."
+            )
 
 
 # -------------------------------------------------------------------------------- files
@@ -195,7 +215,7 @@ def doubts(study: PopOut) -> Iterator[str]:
 
 THRESHOLD_COLUMNS = (
     *("metric", "kind", "row", "threshold", "low", "high", "unit", "slope", "lapse", "guess", "chance"),
-    *("lost", "says"),
+    *("misfit", "lost", "says"),
 )
 POINT_COLUMNS = ("metric", "kind", "row", "level", "value", "low", "high", "arrays", "guess", "fitted")
 
@@ -221,7 +241,7 @@ def threshold_lines(study: PopOut) -> Iterator[dict[str, object]]:
             "metric": curve.metric, "kind": curve.kind, "row": curve.row,
             "threshold": threshold, "low": low, "high": high, "unit": UNITS[curve.kind],
             "slope": fit.slope, "lapse": fit.lapse, "guess": fit.guess,
-            "chance": curve.chance, "lost": fit.lost, "says": threshold_text(curve),
+            "chance": curve.chance, "misfit": fit.misfit, "lost": fit.lost, "says": threshold_text(curve),
         }  # fmt: skip
 
 
