@@ -117,9 +117,6 @@ def explain_hydra_error(error: Exception, verb: str) -> str:
     return text
 
 
-COMMANDS_WITH_GROUPS = ("run", "sweep", "video")
-
-
 def explain_unknown_setting(key: str, verb: str) -> str:
     """A setting of an option that was not chosen, or of none."""
     owners: dict[str, list[str]] = {}  # group.setting -> the options that have it
@@ -130,9 +127,7 @@ def explain_unknown_setting(key: str, verb: str) -> str:
     if key in owners:
         return f"{key} is a setting of {', '.join(owners[key])}; choose one of them too"
     if key in catalogue.groups():
-        others = [other for other in COMMANDS_WITH_GROUPS if key in catalogue.choices(other)]
-        if others:
-            return f"attnvis {verb} has no {key}; attnvis {' and '.join(others)} can be asked with {key}=..."
+        return f"attnvis {verb} has no {key}{', and attnvis run has' * (key in catalogue.choices('run'))}"
     settings = {setting for setting, _ in leaves(catalogue.settings(verb)) if "._" not in setting}
     known = settings | set(catalogue.groups()) | owners.keys()
     return f"there is no setting {key!r}; {hint(key, known)}see attnvis {verb} --help"
