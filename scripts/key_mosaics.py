@@ -1,5 +1,5 @@
-"""Do other keys, heads and layers find what a query names?  On the mosaics of query_mosaics.py: a map is right
-where its hottest cell lies in the tile that is named.
+"""Do other keys, heads and layers find what a query names?  On the mosaics of query_mosaics.py: a map is
+right where its hottest cell lies in the tile that is named.
 
 python scripts/key_mosaics.py MATERIAL --weights FILE
     MATERIAL: a folder with imagenet_like/test (index_wnid_label.jpg) and raccoon (images, annotations)

@@ -49,7 +49,9 @@ class SettingGrid:
     def __post_init__(self) -> None:
         """Raises ValueError for keys of a second layer."""
         if unwrapped(self.keys) is key_functions.layer:
-            raise ValueError("a sweep measures one layer at a time, and keys=layer takes two; attnvis run can")
+            raise ValueError(
+                "a sweep measures one layer at a time, and keys=layer takes two; attnvis run can"
+            )
 
     @cached_property
     def settings(self) -> tuple[tuple[str, str], ...]:
