@@ -285,8 +285,8 @@ class Explanation:
         if self.keys != "same" or self.answer.heads is not None or self.answer.attention is None:
             raise ValueError(
                 "an explorer asks one layer's patches as they are, with all channels together, and this map "
-                f"has keys={self.keys}, heads={self.heads}, layer={self.answer.layer}; explain with keys=same, "
-                "heads=1 and one layer to explore"
+                f"has keys={self.keys}, heads={self.heads}, layer={self.answer.layer}; explain with "
+                "keys=same, heads=1 and one layer to explore"
             )
         query = self.query if self.class_score is None else f"class:{self.class_score.index}"
         terms = as_terms(query, self.origin.layers[0] if self.origin else None)

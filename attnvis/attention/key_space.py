@@ -7,8 +7,8 @@ what is only subtracted from keys is not subtracted from queries.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor
 
 from attnvis.attention import keys as kinds
@@ -97,7 +97,7 @@ def named_layer(name: str, layers: Sequence[Features]) -> Features:
     )
 
 
-def as_space(answer: KeySpace | Float[Tensor, "B N D"], features: Features, text: str) -> KeySpace:
+def as_space(answer: Any, features: Features, text: str) -> KeySpace:
     """What a function of keys gave; of one's own it may be the keys alone, as long as the patches are.
 
     Raises ValueError for keys of another shape.

@@ -9,7 +9,7 @@ from pathlib import Path
 from attnvis import catalogue
 from attnvis.attention.grammar import assign, divide, is_own_function, split_texts
 from attnvis.cli.commands.command import Command
-from attnvis.cli.messages import fail
+from attnvis.cli.messages import explain_unknown_setting, fail
 from attnvis.cli.quoting import as_value, quoted
 
 __all__ = [
@@ -80,7 +80,7 @@ def stage_overrides(
 def jobs_override(group: str, value: str, command: Command, folders: Sequence[Path]) -> list[str]:
     """same,pca:8 -> one option a job, of a stage that a job has one of; ends the process as above."""
     if group not in catalogue.choices(command.name):
-        return [f"{group}={value}"]  # Hydra says that there is none
+        fail(explain_unknown_setting(group, command.name), code=2)
     options = {*catalogue.options(group), *own_options(folders, group)}
     several = len(split_texts(value, options)) > 1
     return stage_overrides(group, value, command, several, folders)

@@ -81,17 +81,18 @@ class AttentionMethod:
         for layer in layers:
             require_finite(layer.tokens, layer, "features")
             require_finite_classes(layer)
-        asked = list(asked_layers(self.keys, layers))
-        for layer in asked:
-            ending = f", {layer.values.layer}" if len(asked) > 1 else ""
-            queries = layer.meet(build_queries(self.query, layer.features))
-            for run in runs_of_same_keys(queries, layer.values):
-                of_photos = self.answers(layer, run, predicted=predicted, ending=ending)
+        all_asked = list(asked_layers(self.keys, layers))
+        for asked in all_asked:
+            ending = f", {asked.values.layer}" if len(all_asked) > 1 else ""
+            queries = asked.meet(build_queries(self.query, asked.features))
+            for run in runs_of_same_keys(queries, asked.values):
+                of_photos = self.answers(asked, run, predicted=predicted, ending=ending)
                 for photo_answers, more in zip(answers, of_photos, strict=True):
                     photo_answers += more
         if self.fuse:
+            names = [asked.values.layer for asked in all_asked]
             for photo_answers in answers:
-                photo_answers += self.fused(photo_answers, layers=[layer.values.layer for layer in asked])
+                photo_answers += self.fused(photo_answers, layers=names)
         return answers
 
     def fused(self, answers: Sequence[Answer], layers: Sequence[str]) -> list[Answer]:
@@ -203,8 +204,10 @@ class AttentionMethod:
         Of several heads the weights and the logits are the means; no derivative of theirs is known.
         """
         require_finite(scores.products, features, "scores")
-        stages = {"scaling": self.scaling, "normalise": self.normalise}
-        parts = [weigh(part, features.tokens, **stages) for part in self.heads(scores)]
+        parts = [
+            weigh(part, features.tokens, scaling=self.scaling, normalise=self.normalise)
+            for part in self.heads(scores)
+        ]
         attention, head_weights = parts[0], None
         if len(parts) > 1:
             head_weights = torch.stack([part.weights for part in parts], 2)
@@ -219,7 +222,13 @@ class AttentionMethod:
         require_finite(attention.logits.amax(-1), features, "largest logits")
         with torch.inference_mode():
             if head_weights is None:
-                gradient = sensitivity(scores, attention.logits, attention.weights, **stages)
+                gradient = sensitivity(
+                    scores,
+                    attention.logits,
+                    attention.weights,
+                    scaling=self.scaling,
+                    normalise=self.normalise,
+                )
             else:
                 unknown = torch.full(attention.weights.shape[:2], torch.nan, dtype=torch.float64)
                 gradient = dict.fromkeys(GRADIENT, unknown.to(attention.weights.device))

@@ -17,7 +17,7 @@ from attnvis.attention import keys as key_functions
 from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling
 from attnvis.attention.jacobian import NormaliserJacobian, frobenius_norm
-from attnvis.attention.key_space import asked_layers
+from attnvis.attention.key_space import asked_layers, unwrapped
 from attnvis.attention.keys import KeyFunction
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
@@ -45,6 +45,13 @@ class SettingGrid:
     scalings: Mapping[str, Scaling]
     normalisers: Mapping[str, Normalise]
     keys: KeyFunction = key_functions.same
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for keys of a second layer."""
+        if unwrapped(self.keys) is key_functions.layer:
+            raise ValueError(
+                "a sweep measures one layer at a time, and keys=layer takes two; attnvis run can"
+            )
 
     @cached_property
     def settings(self) -> tuple[tuple[str, str], ...]:
