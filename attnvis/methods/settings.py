@@ -5,7 +5,7 @@ A *setting* is a scaling and a normaliser, written as they are typed: `temperatu
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling
 from attnvis.attention.jacobian import NormaliserJacobian, frobenius_norm
+from attnvis.attention.null import p_values
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
 from attnvis.attention.scaling import TEMPERATURES
@@ -41,6 +42,7 @@ class SettingGrid:
     queries: Mapping[str, QueryFunction]
     scalings: Mapping[str, Scaling]
     normalisers: Mapping[str, Normalise]
+    random_classes: int = 0  # that the map of a class is compared with: no setting changes the p value
 
     @cached_property
     def settings(self) -> tuple[tuple[str, str], ...]:
@@ -64,8 +66,10 @@ class SettingGrid:
         for text, function in self.queries.items():
             for query in build_queries(function, features):
                 batch = self.measure(replace(query, text=query.text or text), features)
+                p = p_values(query, features, self.random_classes) if self.random_classes else None
                 for photo, column in product(range(len(results)), range(query.vectors.shape[1])):
-                    results[photo].append(PhotoResult(batch, photo, column))
+                    same = {} if p is None else {"p_value": [float(p[photo, column])] * len(self.settings)}
+                    results[photo].append(PhotoResult(batch, photo, column, same))
         return results
 
     def measure(self, query: Query, features: Features) -> "BatchResult":
@@ -176,6 +180,8 @@ class PhotoResult:
     batch: BatchResult
     photo: int
     column: int
+    # of every setting, [S], where it was asked for: p_value, worst_correlation, spread; NaN where undefined
+    checks: Mapping[str, list[float]] = field(default_factory=dict)
 
     @property
     def at(self) -> tuple[int, int]:
