@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     MakeMethod = Callable[[Encoder, Backbone, Preprocessing, Sequence[Source] | None], Method]
 
-__all__ = ["chosen_method"]
+__all__ = ["chosen_method", "random_classes"]
 
 
 def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":

@@ -5,7 +5,7 @@ A *setting* is a scaling and a normaliser, written as they are typed: `temperatu
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 
@@ -17,8 +17,9 @@ from attnvis.attention import keys as key_functions
 from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling
 from attnvis.attention.jacobian import NormaliserJacobian, frobenius_norm
-from attnvis.attention.key_space import asked_layers, unwrapped
+from attnvis.attention.key_space import asked_layers, is_same, unwrapped
 from attnvis.attention.keys import KeyFunction
+from attnvis.attention.null import p_values
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
 from attnvis.attention.scaling import TEMPERATURES
@@ -45,12 +46,18 @@ class SettingGrid:
     scalings: Mapping[str, Scaling]
     normalisers: Mapping[str, Normalise]
     keys: KeyFunction = key_functions.same
+    random_classes: int = 0  # that the map of a class is compared with: no setting changes the p value
 
     def __post_init__(self) -> None:
-        """Raises ValueError for keys of a second layer."""
+        """Raises ValueError for keys of a second layer, and for p values of other keys than the patches."""
         if unwrapped(self.keys) is key_functions.layer:
             raise ValueError(
                 "a sweep measures one layer at a time, and keys=layer takes two; attnvis run can"
+            )
+        if self.random_classes and not is_same(self.keys):
+            raise ValueError(
+                "random_classes compares maps whose keys are the patches themselves; "
+                "leave it out, or take keys=same"
             )
 
     @cached_property
@@ -76,8 +83,10 @@ class SettingGrid:
         for text, function in self.queries.items():
             for query in asked.meet(build_queries(function, features)):
                 batch = self.measure(replace(query, text=query.text or text), features)
+                p = p_values(query, features, self.random_classes) if self.random_classes else None
                 for photo, column in product(range(len(results)), range(query.vectors.shape[1])):
-                    results[photo].append(PhotoResult(batch, photo, column))
+                    same = {} if p is None else {"p_value": [float(p[photo, column])] * len(self.settings)}
+                    results[photo].append(PhotoResult(batch, photo, column, same))
         return results
 
     def measure(self, query: Query, features: Features) -> "BatchResult":
@@ -188,6 +197,8 @@ class PhotoResult:
     batch: BatchResult
     photo: int
     column: int
+    # of every setting, [S], where it was asked for: p_value, worst_correlation, spread; NaN where undefined
+    checks: Mapping[str, list[float]] = field(default_factory=dict)
 
     @property
     def at(self) -> tuple[int, int]:

@@ -13,19 +13,42 @@ from attnvis.data.preprocessing import collate
 from attnvis.geometry import to_pixels
 from attnvis.methods.answer import Answer, Stability
 from attnvis.methods.attention import AttentionMethod
+from attnvis.methods.settings import PhotoResult, SettingGrid
 from attnvis.types import Batch, Box, Features, Placement, Preprocessing
 
-__all__ = ["CHANGES", "StableMethod", "mirrored", "resized", "shifted", "stability_of"]
+__all__ = [
+    "CHANGES",
+    "StableGrid",
+    "StableMethod",
+    "allowed_changes",
+    "mirrored",
+    "resized",
+    "shifted",
+    "stability_of",
+]
 
 COLOURS = (-2.0, 6.0)  # log2 of times uniform where the colours end: 1/4 ... 64
 FAINTEST = 2.0**-10  # times uniform; less is as little
 SHARE_SHIFTED = 1 / 32  # of the input's short side: 7 px of 224
 SHARE_LARGER = 10 / 7  # 320 px for 224
 
-Change = Callable[[AttentionMethod, Batch, Preprocessing], Sequence[Features]]
+
+@dataclass(frozen=True, eq=False)
+class SettingMap:
+    """One setting's map of a sweep."""
+
+    cells: Float[np.ndarray, "h w"]  # times uniform
+    placement: Placement
 
 
-def mirrored(method: AttentionMethod, batch: Batch, how: Preprocessing) -> list[Features]:
+Asked = AttentionMethod | SettingGrid  # what asks a network
+Mapped = Answer | SettingMap
+
+
+Change = Callable[[Asked, Batch, Preprocessing], Sequence[Features]]
+
+
+def mirrored(method: Asked, batch: Batch, how: Preprocessing) -> list[Features]:
     """The features of the mirrored photos, their columns turned back to where they lie on the photo."""
     return [turned_back(layer) for layer in method.backbone(replace(batch, images=batch.images.flip(-1)))]
 
@@ -50,7 +73,7 @@ def mirror_placement(placement: Placement) -> Placement:
     )
 
 
-def shifted(method: AttentionMethod, batch: Batch, how: Preprocessing) -> Sequence[Features]:
+def shifted(method: Asked, batch: Batch, how: Preprocessing) -> Sequence[Features]:
     """Of the input shifted down and to the right, its edge drawn out; every cell is placed where it looks."""
     pixels = max(1, round(SHARE_SHIFTED * how.size))
     height, width = batch.images.shape[2:]
@@ -62,7 +85,7 @@ def shifted(method: AttentionMethod, batch: Batch, how: Preprocessing) -> Sequen
     )
 
 
-def resized(method: AttentionMethod, batch: Batch, how: Preprocessing) -> Sequence[Features]:
+def resized(method: Asked, batch: Batch, how: Preprocessing) -> Sequence[Features]:
     """Of the photos at the next larger size that the preprocessing allows."""
     steps = round(SHARE_LARGER * how.size / how.multiple - how.size / how.multiple)
     larger = replace(how, size=how.size + max(1, steps) * how.multiple)
@@ -85,8 +108,7 @@ class StableMethod:
 
     def changed(self, batch: Batch) -> dict[str, Sequence[Features]]:
         """The features of the photos under every change that the network allows: one pass for each."""
-        names = [name for name in self.changes if name != "size" or self.how.sides != "fixed"]
-        return {name: CHANGES[name](self.method, batch, self.how) for name in names}
+        return changed_features(self.method, batch, self.how, self.changes)
 
     def judged(
         self, answers: Sequence[Sequence[Answer]], changed: Mapping[str, Sequence[Features]]
@@ -108,7 +130,60 @@ class StableMethod:
         ]
 
 
-def stability_of(answer: Answer, others: dict[str, Answer]) -> Stability:
+def changed_features(
+    method: Asked, batch: Batch, how: Preprocessing, changes: Sequence[str] = tuple(CHANGES)
+) -> dict[str, Sequence[Features]]:
+    """Of each change that the network allows its features: one pass for each."""
+    return {name: CHANGES[name](method, batch, how) for name in allowed_changes(how, changes)}
+
+
+def allowed_changes(how: Preprocessing, changes: Sequence[str] = tuple(CHANGES)) -> list[str]:
+    """Those of the changes that a network allows: one that takes a single size has no other."""
+    return [name for name in changes if name != "size" or how.sides != "fixed"]
+
+
+@dataclass(frozen=True)
+class StableGrid:
+    """A grid of settings whose results know how far each map holds still: one more pass per change."""
+
+    grid: SettingGrid
+    how: Preprocessing
+
+    def __call__(self, batch: Batch) -> list[list[PhotoResult]]:
+        results = self.grid(batch)
+        bare = replace(self.grid, random_classes=0)
+        changed = changed_features(self.grid, batch, self.how)
+        others = {name: bare.answer(layers) for name, layers in changed.items()}
+        return [
+            [
+                steadied(result, {name: of_photos[photo][number] for name, of_photos in others.items()})
+                for number, result in enumerate(of_photo)
+            ]
+            for photo, of_photo in enumerate(results)
+        ]
+
+
+def steadied(result: PhotoResult, others: Mapping[str, PhotoResult]) -> PhotoResult:
+    """The result with worst_correlation and spread of every setting."""
+    of_changes = {name: setting_maps(other) for name, other in others.items()}
+    found = [
+        stability_of(own, {name: maps[number] for name, maps in of_changes.items()})
+        for number, own in enumerate(setting_maps(result))
+    ]
+    checks = {
+        "worst_correlation": [stability.worst for stability in found],
+        "spread": [stability.spread for stability in found],
+    }
+    return replace(result, checks={**result.checks, **checks})
+
+
+def setting_maps(result: PhotoResult) -> list[SettingMap]:
+    weights = result.weights
+    cells = (weights.shape[-1] * weights).unflatten(-1, result.placement.grid).float().cpu().numpy()
+    return [SettingMap(of_setting, result.placement) for of_setting in cells]
+
+
+def stability_of(answer: Mapped, others: Mapping[str, Mapped]) -> Stability:
     """How far the maps of the changed photos agree with the photo's own.
 
     All are drawn on a grid twice as fine as the cells.  Correlations are Pearson's of log2 of times uniform,
@@ -134,7 +209,7 @@ def stability_of(answer: Answer, others: dict[str, Answer]) -> Stability:
     )
 
 
-def log_map(answer: Answer, size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
+def log_map(answer: Mapped, size: tuple[int, int]) -> Float[np.ndarray, "h w"]:
     return np.log2(to_pixels(answer.cells, answer.placement, size).clip(FAINTEST))
 
 

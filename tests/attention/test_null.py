@@ -10,6 +10,8 @@ from conftest import no_network
 from fake_features import CATEGORIES, B, normal, tiled, two_photos
 from scipy.stats import ks_2samp, kstest, norm
 
+from attnvis.attention import scaling
+from attnvis.attention.normalise import softmax
 from attnvis.attention.null import (
     NullMaps,
     chances,
@@ -21,6 +23,7 @@ from attnvis.attention.null import (
 from attnvis.attention.query.language import build_queries, parse
 from attnvis.backbone.heads import FrozenNorm, Gradient, Linear
 from attnvis.methods.attention import AttentionMethod
+from attnvis.methods.settings import SettingGrid
 from attnvis.types import Features
 
 CLASSES, WIDTH = 400, 16
@@ -192,6 +195,18 @@ def test_a_method_gives_p_values_where_they_are_asked_for_and_doubtful_maps_say_
     assert all(answer.p_value is None and not answer.is_chance for photo in silent for answer in photo)
     (mean,), _ = AttentionMethod(no_network, parse("mean"), random_classes=500).answer((features,))
     assert mean.p_value is None and B == 2
+
+
+def test_a_sweep_has_the_same_p_value_under_every_setting():
+    features = two_photos()
+    grid = SettingGrid(
+        no_network, {"random_class:1": parse("random_class:1"), "mean": parse("mean")},
+        {"none": scaling.none, "zscore": scaling.zscore}, {"softmax": softmax}, random_classes=300,
+    )  # fmt: skip
+    expected = p_of("random_class:1", features, draws=300)[:, 0].tolist()
+    for photo, (named, mean) in enumerate(grid.answer((features,))):
+        assert named.checks["p_value"] == pytest.approx([expected[photo]] * 2)
+        assert all(map(math.isnan, mean.checks["p_value"]))
 
 
 def test_at_the_command_line_the_record_the_page_and_the_maps_have_it(attnvis, cat):

@@ -5,17 +5,20 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from conftest import fake_backbone, make_photo, records
 from torch import nn
 
 from attnvis.attention import scaling
+from attnvis.attention.normalise import softmax
 from attnvis.attention.query.language import parse
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
 from attnvis.methods.attention import AttentionMethod
-from attnvis.pipeline.stability import StableMethod, mirror_placement, shifted, turned_back
+from attnvis.methods.settings import SettingGrid
+from attnvis.pipeline.stability import StableGrid, StableMethod, mirror_placement, shifted, turned_back
 from attnvis.types import Box, Placement, Preprocessing
 
 HOW = Preprocessing(size=64, fit="stretch", mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0))
@@ -123,3 +126,42 @@ def test_a_network_of_one_size_is_not_asked_at_another(here):
     method = AttentionMethod(fake_backbone(Colours(), how), parse("norm"), scaling.perplexity)
     ((answer,),) = StableMethod(method, how, ("mirror", "size"))(collate([photo], how))
     assert answer.stability.change == "mirror"
+
+
+def test_a_sweep_finds_of_each_setting_what_a_run_finds(here):
+    photo = load(make_photo(here / "a.png", (64, 64)), short=64)
+    net = fake_backbone(Ramp(), HOW)
+    scalings = {"zscore": scaling.zscore, "perplexity": scaling.perplexity}
+    grid = SettingGrid(net, {"norm": parse("norm"), "mean": parse("mean")}, scalings, {"softmax": softmax})
+    (results,) = StableGrid(grid, HOW)(collate([photo], HOW))
+    for result, text in zip(results, ("norm", "mean"), strict=True):
+        assert set(result.checks) == {"worst_correlation", "spread"}
+        for number, function in enumerate(scalings.values()):
+            expected = answers(net, photo, text, ("mirror", "shift", "size"), function).stability
+            assert result.checks["worst_correlation"][number] == pytest.approx(expected.worst, abs=1e-6)
+            assert result.checks["spread"][number] == pytest.approx(expected.spread, abs=1e-6)
+    assert results[0].checks["worst_correlation"][0] < 0, "the ramp turns over"
+
+
+@pytest.mark.slow
+def test_a_sweep_has_the_checks_in_its_rows(attnvis, cat):
+    words = (
+        "query=class,mean",
+        "scaling=none,perplexity",
+        "cache.use=false",
+        "preprocess.size=96",
+        "sheets=0",
+    )
+    ended = attnvis("sweep", "cat.png", *words, "stability=true", "random_classes=200", "hydra.run.dir=out")
+    assert ended.code == 0 and "4 passes through the network" in ended.out, ended
+    rows = pyarrow.parquet.read_table("out/rows.parquet").to_pylist()
+    assert len({row["p_value"] for row in rows if row["query"] == "class"}) == 1, "no setting changes it"
+    assert all(0 < row["p_value"] <= 1 for row in rows if row["query"] == "class")
+    assert all(math.isnan(row["p_value"]) for row in rows if row["query"] == "mean")
+    assert len({row["worst_correlation"] for row in rows}) == 4
+    ended = attnvis("sweep", "cat.png", *words, "hydra.run.dir=bare")
+    assert ended.code == 0, ended
+    bare = pyarrow.parquet.read_table("bare/rows.parquet").to_pylist()
+    assert all(row["p_value"] is None and row["spread"] is None for row in bare)
+    refused = attnvis("sweep", "cat.png", "study=note", "stability=true", "hydra.run.dir=no")
+    assert refused.code and "study=scalings" in refused.err

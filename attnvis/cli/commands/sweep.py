@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnvis.cli.chosen_method import random_classes
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import (
     build_network,
@@ -60,9 +61,14 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
     check_logger(settings["logger"], settings["name"])
     harmless = ("logger", "name", "cache", "batch_size", "workers")  # they change no number
     same = {key: value for key, value in settings.items() if key not in harmless}
+    checks = {key: same.pop(key) for key in ("stability", "random_classes")}
+    same |= {key: value for key, value in checks.items() if value}  # off is as before there were any
     same["storage"] = settings["cache"]["storage"]  # of the cache's settings the only one that may
     if settings["study"] not in STUDIES:
         raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
+    if any(checks.values()) and settings["study"] != "scalings":
+        raise ValueError("stability and random_classes are asked of study=scalings; leave one out")
+    random_classes(cfg)
     planned = planned_photos(photos(settings["images"]))
     same["photos"] = album_digest(planned)
     if finished(folder, same, planned):
@@ -174,6 +180,7 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
     from attnvis.backbone.cache import remembered
     from attnvis.experiments.sweep.sending import send_job, send_recognition
     from attnvis.pipeline.plan import setting_text
+    from attnvis.pipeline.stability import allowed_changes
 
     paths = photos(settings["images"])
     torch.manual_seed(cfg.seed)
@@ -212,7 +219,8 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
         else:
             scale(inputs)
             tracker.at_end(partial(send_job, folder=job.folder, record=job.record))
-        job.update(passes=getattr(backbone, "encoded", job.record.done))
+        looks = 1 + len(allowed_changes(preprocessing)) if cfg.stability else 1  # at each photo
+        job.update(passes=getattr(backbone, "encoded", looks * job.record.done))
 
 
 def tracker_of(folder: Path, settings: dict[str, Any], axes: dict[str, str]) -> "Tracker":
@@ -240,6 +248,7 @@ def scale(inputs: Inputs) -> None:
     from attnvis.experiments.sweep.job import GridWriter
     from attnvis.methods.settings import SettingGrid
     from attnvis.pipeline.preparing import prepared, prepared_keys
+    from attnvis.pipeline.stability import StableGrid
     from attnvis.pipeline.streaming import stream
 
     settings = inputs.settings
@@ -255,7 +264,8 @@ def scale(inputs: Inputs) -> None:
         for text, function in functions["queries"].items()
     }
     keys = prepared_keys(build(inputs.cfg, "keys"))
-    grid = SettingGrid(inputs.backbone, **functions, keys=keys)
+    grid = SettingGrid(inputs.backbone, **functions, keys=keys, random_classes=random_classes(inputs.cfg))
+    method = StableGrid(grid, inputs.preprocessing) if inputs.cfg.stability else grid
     with GridWriter(
         inputs.job,
         grid.settings,
@@ -265,7 +275,7 @@ def scale(inputs: Inputs) -> None:
     ) as writer:
         outcomes = stream(
             inputs.paths,
-            grid,
+            method,
             inputs.preprocessing,
             batch_size=inputs.cfg.batch_size,
             workers=inputs.workers,

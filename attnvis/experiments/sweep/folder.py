@@ -45,10 +45,11 @@ AXES = (  # what differs between jobs; within a job: query, scaling, normalise
 )
 TEXTS = ("photo", "path", "digest", "query", "label", "scaling", "normalise")
 COUNTS = ("index", "patches", "rows", "columns", "dim")
+CHECKS = ("p_value", "worst_correlation", "spread")  # where they were asked for
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in (*AXES, *TEXTS)]
     + [(name, pa.int32()) for name in COUNTS]
-    + [(name, pa.float64()) for name in (*DESCRIPTIONS, *SHAPES)]
+    + [(name, pa.float64()) for name in (*DESCRIPTIONS, *SHAPES, *CHECKS)]
 )
 
 

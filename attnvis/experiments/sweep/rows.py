@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attnvis.experiments.sweep.folder import AXES, SCHEMA
+from attnvis.experiments.sweep.folder import AXES, CHECKS, SCHEMA
 from attnvis.experiments.sweep.shapes import colour_spread, shapes_of
 from attnvis.files import naming, open_new
 from attnvis.methods.settings import PhotoResult
@@ -81,7 +81,8 @@ def columns_of(
             columns[name] += [as_stored(value)] * len(settings)
         columns["scaling"] += [scaling for scaling, _ in settings]
         columns["normalise"] += [normalise for _, normalise in settings]
-        for name, values in (result.numbers | shapes_of(result)).items():
+        checks = {name: [None] * len(settings) for name in CHECKS} | dict(result.checks)
+        for name, values in (result.numbers | shapes_of(result) | checks).items():
             columns[name] += values
     return columns
 
