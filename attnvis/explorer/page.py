@@ -147,7 +147,7 @@ def photo_data(
 
 
 def page_of(photos: Sequence[PhotoData]) -> Explorer:
-    """One page of one photo, or of several with a choice of them.  Raises ValueError for none, or too many."""
+    """One page of one photo, or of several with a choice of them.  Raises ValueError for none or too many."""
     total = sum(photo.bytes for photo in photos)
     if not 1 <= len(photos) <= MOST_PHOTOS or (len(photos) > 1 and total > MOST_BYTES):
         raise ValueError(

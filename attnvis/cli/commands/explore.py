@@ -80,15 +80,19 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
 def is_together(together: object, count: int) -> bool:
     """Whether so many photos are to go into one page.
 
-    Raises ValueError for a setting that is none, and for more photos than a page holds where it was asked for.
+    Raises ValueError for a setting that is none, and for more photos than a page holds where one was asked
+    for.
     """
     from attnvis.explorer.page import MOST_PHOTOS
 
     if together not in ("auto", True, False):
-        raise ValueError(f"together={together}: give auto, true (one page of all photos) or false (a page each)")
+        raise ValueError(
+            f"together={together}: give auto, true (one page of all photos) or false (a page each)"
+        )
     if together is True and count > MOST_PHOTOS:
         raise ValueError(
-            f"together=true: a page holds at most {MOST_PHOTOS} photos, not {count}; give fewer, or together=false"
+            f"together=true: a page holds at most {MOST_PHOTOS} photos, not {count}; "
+            "give fewer, or together=false"
         )
     return bool(together) and 1 < count <= MOST_PHOTOS
 
@@ -122,6 +126,4 @@ def write_together(folder: Path, photos: "Sequence[tuple[str, PhotoData]]", is_a
     return [page.save(folder / "explorer.html")]
 
 
-COMMAND = Command(
-    "explore", explore, argument="PHOTO ...", kept="the pages that are there are whole"
-)
+COMMAND = Command("explore", explore, argument="PHOTO ...", kept="the pages that are there are whole")
