@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from markupsafe import Markup
 
 from attnvis import catalogue
 from attnvis.data.decoding import full_pixels
@@ -18,8 +19,19 @@ from attnvis.render.html import data_uri, environment, page_pieces, read_templat
 from attnvis.render.overlays import Style, colour_table, encode, resize_longest_side
 from attnvis.types import Features, Photo, PhotoError
 
-__all__ = ["Explorer", "Origin", "explorer"]
+__all__ = [
+    "MOST_BYTES",
+    "MOST_PHOTOS",
+    "Explorer",
+    "Origin",
+    "PhotoData",
+    "explorer",
+    "page_of",
+    "photo_data",
+]
 
+MOST_PHOTOS = 8  # of one page
+MOST_BYTES = 1 << 24  # of one page of several
 LONGEST = 960  # side of the photo in the page, in pixels
 QUALITY = 82
 
@@ -64,13 +76,31 @@ class Explorer:
         )
 
 
+@dataclass(frozen=True)
+class PhotoData:
+    """All that a page holds of one photo."""
+
+    name: str
+    network: str
+    size: tuple[int, int]
+    picture: str  # an address that is the picture itself
+    facts: Markup  # JSON
+    packed: dict[str, str]  # id -> base64
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """How much of a page it is."""
+        return len(self.picture) + len(self.facts) + sum(map(len, self.packed.values()))
+
+
 def explorer(
     origin: Origin,
     start: str = "",
     classes: int | str | Sequence[int | str] = "auto",
     style: Style | None = None,
 ) -> Explorer:
-    """The page.
+    """The page of one photo.
 
     Raises PhotoError where the features are not finite or the photo's file changed, ValueError for classes
     that are none.
@@ -79,6 +109,16 @@ def explorer(
     classes    auto: as many of the likeliest as stay small; all; how many; or which
     style      the colours and their scale
     """
+    return page_of([photo_data(origin, start, classes=classes, style=style)])
+
+
+def photo_data(
+    origin: Origin,
+    start: str = "",
+    classes: int | str | Sequence[int | str] = "auto",
+    style: Style | None = None,
+) -> PhotoData:
+    """What `page_of` makes a page of.  Arguments and errors as those of `explorer`."""
     style = style or Style()
     encoded = [encode_layer(layer, classes) for layer in origin.layers]
     photo = origin.photo
@@ -95,20 +135,42 @@ def explorer(
         "sentences": {group: sentences(group) for group in ("scaling", "normalise")},
         "colours": colours(style),
     }
+    return PhotoData(
+        photo.name,
+        origin.network,
+        photo.size,
+        data_uri(small_picture(photo)),
+        facts=script_data(facts),
+        packed=packed_of(encoded),
+        warnings=tuple(origin.warnings),
+    )
+
+
+def page_of(photos: Sequence[PhotoData]) -> Explorer:
+    """One page of one photo, or of several with a choice of them.  Raises ValueError for none or too many."""
+    total = sum(photo.bytes for photo in photos)
+    if not 1 <= len(photos) <= MOST_PHOTOS or (len(photos) > 1 and total > MOST_BYTES):
+        raise ValueError(
+            f"{len(photos)} photos of {total / 1e6:.0f} MB do not go into one page: "
+            f"at most {MOST_PHOTOS} of {MOST_BYTES >> 20} MB do"
+        )
+    first, *others = photos
     page = environment("attnvis.explorer").get_template("explorer.html")
     pieces = page_pieces(
         page,
         style=read_template("attnvis.explorer", "explorer.css"),
         script=script(),
-        title=photo.name,
-        network=origin.network,
-        size=photo.size,
-        picture=data_uri(small_picture(photo)),
-        facts_json=script_data(facts),
-        packed=packed_of(encoded),
-        warnings=origin.warnings,
+        title=first.name,
+        network=first.network,
+        size=first.size,
+        picture=first.picture,
+        facts_json=first.facts,
+        packed=first.packed,
+        others=others,
+        warnings=first.warnings,
     )
-    return Explorer(photo.name, "".join(pieces))
+    name = first.name if not others else f"{first.name} and {len(others)} more"
+    return Explorer(name, "".join(pieces))
 
 
 def without_layer(words: Sequence[str], beginning: str, of_several: bool) -> list[str]:

@@ -104,7 +104,7 @@ class RunPage:
             self.spools.close()
 
     def add(self, row: Mapping[str, object]) -> None:
-        """A row as `records.read_numbers` gives it; those of one photo follow one another.  Raises OSError."""
+        """A row as `records.read_numbers` gives it; those of a photo follow one another.  Raises OSError."""
         photo = tuple(row.get(name) for name in ("index", "path", "photo"))
         if photo != self.photo:
             self.write_cards()

@@ -10,7 +10,7 @@ import torch
 from measured_sweep import GRID, series_in
 
 from attnvis.experiments.sweep import figures
-from attnvis.experiments.sweep.figures import Section, common, gaps, gradient, sections
+from attnvis.experiments.sweep.figures import Section, common, gaps, gradient, ranks, sections
 from attnvis.experiments.wording import superscript
 from attnvis.methods import settings
 from attnvis.render.plots import Figure
@@ -98,3 +98,21 @@ def test_the_middle_of_a_histogram_lies_inside_its_bin():
 
 def test_powers_are_raised():
     assert superscript(-17) == "⁻¹⁷"
+
+
+def test_few_lines_are_drawn_and_the_sharpest_the_flattest_and_sqrt_d_are_among_them():
+    assert ranks.few_of(np.array([3.0, 9.0, 1.0, 2.0])) == [1, 0, 3, 2]
+    hottest = np.arange(20.0)[::-1].copy()
+    hottest[[0, 1]] = hottest[[1, 0]]  # the second setting is the sharpest
+    for usual in range(20):
+        few = ranks.few_of(hottest, usual)
+        assert len(few) == len(set(few)) == 6 and {1, 19, usual} <= set(few)
+        assert hottest[few].tolist() == sorted(hottest[few], reverse=True)
+
+
+def test_labels_keep_their_distance_and_their_order():
+    heights = [0.0, 0.1, 5.0, 0.2, -3.0]
+    moved = ranks.apart(heights, gap=1.0)
+    assert np.argsort(moved).tolist() == np.argsort(heights).tolist()
+    assert np.diff(sorted(moved)).min() >= 1 - 1e-9
+    assert moved == pytest.approx([-0.9, 0.1, 5.0, 1.1, -3.0])  # three around their mean of .1; two stay

@@ -292,7 +292,9 @@ def test_only_so_many_photos_have_tiles_and_the_first_has_all_of_its_own(tmp_pat
     assert {tile["place"] for tile in record_in(tmp_path / "two")["tiles"]} == {0, 1}
     monkeypatch.setattr(sheets, "TILES", 1)
     run_job(tmp_path / "one", measured(3), None)
-    assert [tile["place"] for tile in record_in(tmp_path / "one")["tiles"]] == [0] * len(QUERIES) * len(SETTINGS)
+    assert [tile["place"] for tile in record_in(tmp_path / "one")["tiles"]] == [0] * len(QUERIES) * len(
+        SETTINGS
+    )
 
 
 def test_a_sheet_has_settings_across_and_queries_down(tmp_path):

@@ -225,7 +225,9 @@ def test_two_swept_settings_make_rows_and_columns(page, sweep):
     about = {tile.file: tile for tile in sweep.parts[0].record.tiles}
     for address, caption in cells:
         tile = about[address.removeprefix("./")]
-        assert tile.photo == "0.jpg" and caption.startswith(tile.query) and f"under {tile.setting}:" in caption
+        assert (
+            tile.photo == "0.jpg" and caption.startswith(tile.query) and f"under {tile.setting}:" in caption
+        )
     assert len(cells) == 8 and "of 35 patches" in first
 
 

@@ -6,13 +6,15 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from conftest import Page, make_photo
 
 import attnvis as package
 from attnvis.backbone.heads import Linear
-from attnvis.cli.commands.explore import python_words
-from attnvis.explorer.page import Origin, explorer
+from attnvis.cli.commands.explore import is_together
+from attnvis.cli.exploring import explored_count, python_words
+from attnvis.explorer.page import Origin, explorer, page_of, photo_data
 from attnvis.types import Box, Features, Photo, Placement
 
 NASTY = "</script><img src=x onerror=alert(1)>&\u2028.jpg"
@@ -57,9 +59,15 @@ def test_a_notebook_shows_a_page_in_a_frame_that_may_only_run_scripts():
 def test_the_command_writes_a_page_a_photo_and_passes_over_what_is_none(attnvis, here):
     make_photo(here / "cat & co.png")
     (here / "text.jpg").write_text("hello, this is no photo")
-    words = ["explore", "cat & co.png", "text.jpg", "preprocess.size=96", "hydra.run.dir=out"]
+    make_photo(here / "dog.png", seed=1)
+    words = ["explore", "cat & co.png", "text.jpg", "dog.png", "preprocess.size=96", "hydra.run.dir=out"]
     ended = attnvis(*words, "classes=3")
-    assert ended.code == 1 and "text.jpg" in ended.err and ended.out == "out/cat-co.html\n"
+    assert ended.code == 1 and "text.jpg" in ended.err and ended.out == "out/explorer.html\n"
+    both = Path("out/explorer.html").read_text()
+    second = json.loads(re.search(r'id="facts.1">(.*?)</script>', both, re.DOTALL)[1])
+    assert facts_of(both)["photo"]["name"] == "cat & co.png" and second["photo"]["name"] == "dog.png"
+    ended = attnvis(*words, "classes=3", "together=false")
+    assert ended.code == 1 and "text.jpg" in ended.err and ended.out == "out/cat-co.html\nout/dog.html\n"
     facts = facts_of(Path("out/cat-co.html").read_text())
     assert len(facts["layers"][0]["classes"]) == 3 and facts["command"] == ["preprocess.size=96"]
     assert facts["python"] == ["size=96"]
@@ -118,3 +126,56 @@ def test_of_several_layers_each_view_names_its_own(attnvis, here):
     facts = facts_of(Path("out/cat.html").read_text())
     assert [layer["name"] for layer in facts["layers"]] == ["stage3", "last"]
     assert facts["command"] == ["preprocess.size=96"] and facts["python"] == ["size=96"]
+
+
+def test_several_photos_share_a_page_and_each_keeps_its_own_numbers(tmp_path):
+    names = ["a.jpg", NASTY, "c.jpg"]
+    data = [photo_data(origin(name, "b"), classes=2) for name in names]
+    page = Page(page_of(data).save(tmp_path / "page.html"))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {f"tokens-0{end}" for end in ("", ".1", ".2")} | {
+        f"photo{end}" for end in ("", ".1", ".2")
+    } <= set(ids)
+    packed = re.findall(r'id="rows-0(?:\.\d)?">(.*?)</script>', page.source)
+    assert packed == [each.packed["rows-0"] for each in data]
+    assert not [attributes for _, attributes in page.tags if "onerror" in attributes]
+    assert "photos" not in [
+        attributes.get("id") for _, attributes in Page(page_of(data[:1]).save(tmp_path / "one.html")).tags
+    ]
+
+
+def test_a_page_holds_so_many_photos_and_no_more(monkeypatch):
+    data = photo_data(origin("a", "b"), classes=2)
+    with pytest.raises(ValueError, match=r"9 photos of 0 MB do not go into one page: at most 8 of 16 MB do"):
+        page_of([data] * 9)
+    monkeypatch.setattr("attnvis.explorer.page.MOST_BYTES", 2 * data.bytes - 1)
+    with pytest.raises(ValueError, match="2 photos"):
+        page_of([data] * 2)
+    assert page_of([data]).name == "a"  # one photo may be as large as it is
+
+
+@pytest.mark.parametrize(
+    "setting, count, expected",
+    [("auto", 1, False), ("auto", 8, True), ("auto", 9, False), (False, 3, False), (True, 3, True)],
+)
+def test_a_few_photos_go_into_one_page_unless_it_is_said_otherwise(setting, count, expected):
+    assert is_together(setting, count) is expected
+
+
+def test_more_photos_than_a_page_holds_and_words_that_mean_nothing_are_refused():
+    with pytest.raises(ValueError, match="at most 8 photos, not 9; give fewer, or together=false"):
+        is_together(True, 9)
+    with pytest.raises(ValueError, match="together=yes: give auto, true"):
+        is_together("yes", 2)
+
+
+@pytest.mark.parametrize("setting, count", [(True, 16), ("none", 0), (False, 0), (None, 0), (40, 40)])
+def test_a_run_makes_as_many_explorers_as_it_is_told(setting, count):
+    assert explored_count({"explore": setting}) == count
+
+
+@pytest.mark.parametrize("setting", ["all", -1, 1.5])
+def test_a_number_of_explorers_that_is_none_is_refused(setting):
+    with pytest.raises(ValueError, match=f"explore={setting}: give true"):
+        explored_count({"explore": setting})

@@ -73,6 +73,12 @@ def test_a_run_leaves_one_folder_that_describes_itself(attnvis, photos):
             row["width"],
         ) == ("70", "90")
         assert cv2.imread(str(out / row["overlay"])).shape == (70, 90, 3) and (out / row["panel"]).is_file()
+        heatmap = out / "thumbnails/heatmaps" / f"{Path(row['overlay']).stem}.jpg"
+        assert cv2.imread(str(heatmap)).shape == (70, 90, 3)
+    photos_shown = {path.name: cv2.imread(str(path)) for path in (out / "thumbnails/photos").iterdir()}
+    assert set(photos_shown) == {"cat.jpg", "cat-2.jpg", "Cat-3.jpg"}
+    difference = np.abs(photos_shown["cat-2.jpg"].astype(int) - cv2.imread("b/cat.png"))
+    assert difference.mean() < 12, "the photo as it is"
     assert (
         len({row["map"].lower() for row in rows}) == 3 and len({row["overlay"].lower() for row in rows}) == 6
     )

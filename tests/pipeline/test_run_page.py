@@ -15,7 +15,8 @@ from conftest import Page
 from PIL import Image
 
 from attnvis.methods.answer import FREE_SIGN
-from attnvis.pipeline.run_page import CARDS, write_page
+from attnvis.pipeline.drawing import HEATMAPS, PHOTOS
+from attnvis.pipeline.run_page import CARDS, RunPage, write_page
 from attnvis.render.thumbnail import LONGEST_SIDE
 
 NASTY = [
@@ -243,7 +244,9 @@ def test_a_long_run_streams_and_ends_in_a_table(tmp_path):
     assert peak < 4e6  # the page never was in memory
     page = Page(path)
     assert len(page.rows("article")) == len(page.all("img", "src")) == CARDS
-    (data,) = re.findall(r'<script type="application/json" id="line-data">(.*?)</script>', page.source, re.DOTALL)
+    (data,) = re.findall(
+        r'<script type="application/json" id="line-data">(.*?)</script>', page.source, re.DOTALL
+    )
     *lines, end = json.loads(data)
     assert end is None and [line[2] for line in lines] == [f"{i:04}.jpg" for i in range(CARDS, rows)]
     assert lines[0][:2] == [CARDS, CARDS + 1] and lines[0][6:10] == [f"./{overlay}", 34.25, 49, 7.5]
@@ -287,3 +290,66 @@ def test_the_same_run_writes_the_same_page(tmp_path):
         write_page(tmp_path, "run", rows, {"a": "b"}).read_bytes()
         == write_page(tmp_path, "run", rows, {"a": "b"}).read_bytes()
     )
+
+
+def photo_row(index, query="mean", **more):
+    return row(f"{index}.jpg", index=float(index), path=f"{index}.jpg", query=query, **more)
+
+
+def test_the_maps_of_one_photo_stand_side_by_side_and_its_class_is_said_once(tmp_path):
+    class_of = {"predicted": "macaw", "probability": 0.0246}
+    rows = [photo_row(0, query, **class_of) for query in ("mean", "rarity", "norm")]
+    page = write(tmp_path, *rows, photo_row(1, **class_of))
+    assert [attributes["data-photo"] for attributes in page.all("section", "data-photo")] == ["0.jpg"]
+    (together,) = re.findall(r'<section class="of-photo".*?</section>', page.source, re.DOTALL)
+    assert together.count("<article") == 3 and together.count("predicted:") == 1
+    assert page.words.count("predicted: macaw 2.5%") == 2  # that of the photo that stands alone too
+
+
+def test_of_a_sharpness_that_was_asked_for_the_temperature_is_shown(tmp_path):
+    """Scores that differ by 12 became logits that differ by 3: they were divided by 4."""
+    asked = row(scaling="perplexity(target=0.1)", score_std=12.0, sigma_eff=3.0)
+    words = write(tmp_path, asked).words
+    assert "temperature4 scores ± 12" in words and "perplexity34.2 of 49" not in words
+    assert "perplexity34.2 of 49" in write(tmp_path, row(score_std=12.0, sigma_eff=3.0)).words
+    flat = row(scaling="perplexity(target=0.1)", score_std=0.0, sigma_eff=0.0)
+    assert "temperature– scores ± 0" in write(tmp_path, flat).words
+
+
+def run_page(folder, *rows, **about):
+    """As a run writes it, which knows what its photos' files are called."""
+    with RunPage(folder, stems=["zero", "one"]) as page:
+        for each in rows:
+            page.add(each)
+        return Page(page.write("a run", about.pop("facts", {}), **about))
+
+
+def test_a_card_names_the_heatmap_photo_and_explorer_that_lie_beside_it(tmp_path):
+    for name in (f"{PHOTOS}/zero.jpg", f"{HEATMAPS}/zero.mean.jpg", "explorers/zero.html", "run.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    overlay = {"overlay": picture(tmp_path, "zero.mean.jpg"), "layer": "last"}
+    asked = photo_row(0, "class", **overlay, class_index=281.0, scaling="perplexity(target=0.1)")
+    other = photo_row(1, overlay=picture(tmp_path, "one.mean.jpg"))
+    page = run_page(
+        tmp_path, asked, other, facts={"backbone": "net", "layer": "last"}, date="3 May 2026, 14:05"
+    )
+    first, second = page.all("a", "data-group")
+    assert (
+        first["data-heatmap"] == f"./{HEATMAPS}/zero.mean.jpg"
+        and first["data-bare"] == f"./{PHOTOS}/zero.jpg"
+    )
+    assert not {"data-heatmap", "data-bare"} & second.keys()
+    links = [attributes["href"] for attributes in page.all("a", "href")]
+    question = "q=class:281&scaling=perplexity:0.1&normalise=softmax&layer=last"
+    assert f"./explorers/zero.html#{question}" in links and "./run.json" in links
+    assert not any(address.startswith(("./explorers/one", "./records")) for address in links)
+    assert "net, layer last · 3 May 2026, 14:05" in page.words
+
+
+def test_the_lines_of_a_long_run_are_data_that_no_name_can_break(tmp_path, monkeypatch):
+    monkeypatch.setattr("attnvis.pipeline.run_page.CARDS", 1)
+    page = write(tmp_path, row(), *[row(name, query=name, perplexity=math.nan) for name in NASTY])
+    assert [tag for tag, _ in page.tags].count("script") == 2 and "img" not in [tag for tag, _ in page.tags]
+    (data,) = re.findall(r'id="line-data">(.*?)</script>', page.source, re.DOTALL)
+    assert [line[2:4] + line[7:8] for line in json.loads(data)[:-1]] == [[name, name, None] for name in NASTY]

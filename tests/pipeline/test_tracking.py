@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -92,6 +93,27 @@ def test_the_log_written_offline_can_be_read_back(attnvis, photos, wandb):
     assert "attnvis.attention.query.several" in config and "weights digest" in config
     assert run["run_group"] == "run" and run["job_type"] == "run" and run["project"] == "attnvis"
     assert json.loads(Path("out/run.json").read_text())["wandb"]["id"] == run["run_id"]
+
+
+def test_explorers_of_the_first_photos_are_linked_and_sent(attnvis, here, wandb):
+    for number in range(3):
+        make_photo(here / f"a/{number}.png", seed=number)
+    assert attnvis("run", "a", "explore=2", "query=class", "logger.mode=offline").code == 0
+    pages = [Path(f"out/explorers/{number}.html") for number in range(2)]
+    assert sorted(Path("out/explorers").iterdir()) == pages
+    assert '"path":"a/0.png"' in pages[0].read_text() and "preprocess.size=96" in pages[0].read_text()
+    links = re.findall(r'href="\./(explorers/\S*?)#(.*?)"', Path("out/index.html").read_text())
+    assert [name for name, _ in links] == ["explorers/0.html", "explorers/1.html"]
+    for (_, question), row in zip(links, records(), strict=False):
+        asked = (
+            f"q=class:{row['class_index']}&amp;scaling=perplexity:0.1&amp;normalise=softmax&amp;layer=last"
+        )
+        assert question == asked
+    (log,) = logs()
+    sent = {item["index"]: item["explorer.path"] for item in history(inspect(log)) if "explorer.path" in item}
+    assert {place: (log / "files" / path).read_bytes() for place, path in sent.items()} == {
+        place: path.read_bytes() for place, path in enumerate(pages)
+    }
 
 
 def test_two_runs_have_their_maps_under_the_same_keys_and_places(attnvis, here, wandb):

@@ -1,4 +1,4 @@
-"""`attnvis explore`: one page a photo, in which one asks what one likes."""
+"""`attnvis explore`: a page a photo, or one of a few photos, in which one asks what one likes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,24 +10,29 @@ from attnvis.cli.exploring import Exploring, is_of_network, python_words
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, short_path, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from omegaconf import DictConfig
+
+    from attnvis.explorer.page import PhotoData
 
 __all__ = ["COMMAND", "explore", "is_of_network", "python_words"]
 
 
 def explore(cfg: "DictConfig", folder: Path) -> int:
-    """A page of one file for every photo.  Gives 1 where a photo failed."""
+    """A page of one file for every photo, or for a few of them together.  Gives 1 where a photo failed."""
     import torch
     from hydra.core.hydra_config import HydraConfig
 
     from attnvis.data.decoding import load
-    from attnvis.explorer.page import explorer
-    from attnvis.files import locked, save, slug, unique
+    from attnvis.explorer.page import photo_data
+    from attnvis.files import locked, slug, unique
     from attnvis.types import PhotoError
 
     listing = survey_photos(plain(cfg.images))
     if text := str(listing):
         note(visible(text))
+    together = is_together(plain(cfg.together), count=len(listing.paths))
     style = build(cfg, "render")
     torch.manual_seed(cfg.seed)
     backbone = build_network(cfg)
@@ -37,6 +42,7 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
     words = tuple(HydraConfig.get().overrides.task)
     exploring = Exploring(backbone, preprocessing, words, warnings=tuple(warnings))
     pages: list[Path] = []
+    photos: list[tuple[str, PhotoData]] = []  # that wait for the others: file, content
     names: dict[str, int] = {}
     reasons: dict[str, int] = {}
     notes: dict[str, int] = {}
@@ -50,14 +56,18 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
                     depth=preprocessing.depth,
                     truncated=preprocessing.truncated,
                 )
-                page = explorer(exploring.origin(photo), classes=plain(cfg.classes), style=style)
+                data = photo_data(exploring.origin(photo), classes=plain(cfg.classes), style=style)
             except PhotoError as error:
                 reasons[str(error)] = reasons.get(str(error), 0) + 1
                 continue
             for text in photo.notes:
                 notes[text] = notes.get(text, 0) + 1
-            save(folder, name, page.html.encode("utf-8", "replace"))
-            pages.append(folder / name)
+            photos.append((name, data))
+            if not together:
+                pages += write_pages(folder, photos)
+                photos.clear()
+        if photos:
+            pages += write_together(folder, photos, is_asked=cfg.together is True)
     print_photo_notes(notes)
     complain(reasons)
     for page_path in pages[:10]:
@@ -67,6 +77,53 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
     return 1 if reasons else 0
 
 
-COMMAND = Command(
-    "explore", explore, argument="PHOTO ...", kept="the pages that are there are whole, one a photo"
-)
+def is_together(together: object, count: int) -> bool:
+    """Whether so many photos are to go into one page.
+
+    Raises ValueError for a setting that is none, and for more photos than a page holds where one was asked
+    for.
+    """
+    from attnvis.explorer.page import MOST_PHOTOS
+
+    if together not in ("auto", True, False):
+        raise ValueError(
+            f"together={together}: give auto, true (one page of all photos) or false (a page each)"
+        )
+    if together is True and count > MOST_PHOTOS:
+        raise ValueError(
+            f"together=true: a page holds at most {MOST_PHOTOS} photos, not {count}; "
+            "give fewer, or together=false"
+        )
+    return bool(together) and 1 < count <= MOST_PHOTOS
+
+
+def write_pages(folder: Path, photos: "Sequence[tuple[str, PhotoData]]") -> list[Path]:
+    """A page each."""
+    from attnvis.explorer.page import page_of
+    from attnvis.files import save
+
+    for name, data in photos:
+        save(folder, name, page_of([data]).html.encode("utf-8", "replace"))
+    return [folder / name for name, _ in photos]
+
+
+def write_together(folder: Path, photos: "Sequence[tuple[str, PhotoData]]", is_asked: bool) -> list[Path]:
+    """One page of all; where it would be too large a page each, which is said.
+
+    Raises ValueError where one was asked for.
+    """
+    from attnvis.explorer.page import page_of
+
+    if len(photos) == 1:  # the others failed
+        return write_pages(folder, photos)
+    try:
+        page = page_of([data for _, data in photos])
+    except ValueError as error:
+        if is_asked:
+            raise ValueError(f"together=true: {error}; give fewer, or classes=10") from None
+        note(f"a page each: {error}")
+        return write_pages(folder, photos)
+    return [page.save(folder / "explorer.html")]
+
+
+COMMAND = Command("explore", explore, argument="PHOTO ...", kept="the pages that are there are whole")

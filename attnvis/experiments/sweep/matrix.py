@@ -1,4 +1,4 @@
-"""The pictures of a sweep's first photos -> blocks of them: two swept settings as rows and columns, others apart."""
+"""The pictures of a sweep's first photos -> blocks: two swept settings as rows and columns, others apart."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from attnvis.experiments.sweep.sheets import TILE
 from attnvis.render.html import data_uri
 from attnvis.render.thumbnail import thumbnail_of_file
 
-__all__ = ["Block", "Picture", "PhotoBlocks", "photo_blocks"]
+__all__ = ["Block", "PhotoBlocks", "Picture", "photo_blocks"]
 
 INLINE = 240  # pictures that the page holds itself
 COLUMNS = ("scaling", "normalise", "query", "job")  # whichever of these was swept stands across

@@ -74,7 +74,13 @@ def write_comparison(sweep: Sweep) -> Path:
             save(sweep.folder, f"figures/{figure.name}.svg", figure.svg)
     room = "attnvis.experiments.sweep"
     pages = environment(
-        room, link=link, percent=percent, points=points, between=between, part_of=part_of, band_words=band_words
+        room,
+        link=link,
+        percent=percent,
+        points=points,
+        between=between,
+        part_of=part_of,
+        band_words=band_words,
     )
     return write_page(
         sweep.folder / "index.html",

@@ -30,9 +30,22 @@ function textOf(id) {
   return element.textContent ?? "";
 }
 
-/** @returns {Facts} */
-function readFacts() {
-  const text = textOf("facts");
+/**
+ * A page may hold several photos: the pieces of all but the first have its number behind a dot.
+ * @param {string} id
+ * @param {number} photo
+ */
+const idOf = (id, photo) => (photo ? `${id}.${photo}` : id);
+
+/** @param {string} hash @returns {number} the photo that a link asks for: photo=2 is the second */
+function photoOf(hash) {
+  const number = Number(new URLSearchParams(hash.replace(/^#/, "")).get("photo") ?? 1) - 1;
+  return document.getElementById(idOf("facts", number)) ? number : 0;
+}
+
+/** @param {number} photo @returns {Facts} */
+function readFacts(photo) {
+  const text = textOf(idOf("facts", photo));
   try {
     return JSON.parse(text);
   } catch {
@@ -41,9 +54,10 @@ function readFacts() {
 }
 
 class Page {
-  /** @param {Facts} facts */
-  constructor(facts) {
-    this.facts = facts;
+  /** @param {number} photo */
+  constructor(photo) {
+    this.photo = photo;
+    this.facts = readFacts(photo);
     /** @type {Layer[]} */
     this.layers = [];
     /** @type {Pane[]} */
@@ -53,7 +67,7 @@ class Page {
     this.isWaiting = false;
     this.addressTimer = 0;
     this.listed = -1; // the layer of which the classes are listed
-    this.state = readState(window.location.hash || facts.start, facts, this.usualView());
+    this.state = readState(window.location.hash || this.facts.start, this.facts, this.usualView());
   }
 
   /** @returns {View} what a page asks before anyone asked */
@@ -77,18 +91,78 @@ class Page {
   }
 
   async start() {
+    this.wire();
+    this.fillPhotos();
+    await this.load();
+  }
+
+  async load() {
+    const { photo } = this;
     // One after the other: the first is shown as soon as it is there.
     for (const [number, facts] of this.facts.layers.entries()) {
-      this.layers[number] = await decodeLayer(facts, (name) => textOf(`${name}-${number}`));
+      const layer = await decodeLayer(facts, (name) => textOf(idOf(`${name}-${number}`, photo)));
+      if (photo !== this.photo) return; // another was chosen meanwhile
+      this.layers[number] = layer;
       if (number === Math.max(...this.state.views.map(({ layer }) => layer))) this.begin();
     }
   }
 
   begin() {
     this.fillChoices();
-    this.wire();
+    this.writeLead();
     this.makePanes();
     this.update();
+  }
+
+  // Photos
+
+  fillPhotos() {
+    const box = document.getElementById("photos");
+    for (let photo = 0; box && document.getElementById(idOf("facts", photo)); photo++) {
+      const image = document.createElement("img");
+      image.src = /** @type {HTMLImageElement} */ (byId(idOf("photo", photo))).src;
+      image.alt = readFacts(photo).photo.name;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.title = image.alt;
+      button.append(image);
+      button.addEventListener("click", () => this.pick(photo));
+      box.append(button);
+    }
+  }
+
+  /**
+   * Another photo, asked the same; a place on one photo is none on another.
+   * @param {number} photo
+   * @param {string} [link] what is asked of it; none: what is asked now
+   */
+  async pick(photo, link) {
+    if (photo === this.photo) return;
+    const asked = link ?? writeState(this.state, this.facts);
+    this.photo = photo;
+    this.facts = readFacts(photo);
+    this.layers = [];
+    this.listed = -1;
+    for (const pane of this.panes.splice(0)) pane.root.remove();
+    this.state = readState(asked, this.facts, this.usualView());
+    if (link === undefined) for (const view of this.state.views) this.leaveOut(view);
+    await this.load();
+  }
+
+  /** @param {View} view without what only the photo before could be asked */
+  leaveOut(view) {
+    const { classes } = this.facts.layers[view.layer];
+    const kept = view.terms.filter(({ kind, numbers }) => kind !== "point" && kind !== "box" && (kind !== "class" || classes.includes(numbers[0])));
+    view.terms = kept.length ? kept : this.usualView().terms;
+  }
+
+  writeLead() {
+    const { name, size } = this.facts.photo;
+    document.title = name;
+    /** @type {HTMLElement} */ (document.querySelector("h1")).textContent = name;
+    byId("lead-size").textContent = `${size[1]} × ${size[0]}`;
+    /** @type {HTMLElement} */ (document.querySelector(".lab")).style.setProperty("--ratio", String(size[1] / size[0]));
+    document.querySelectorAll("#photos button").forEach((button, photo) => button.setAttribute("aria-pressed", String(photo === this.photo)));
   }
 
   // Panes
@@ -107,7 +181,7 @@ class Page {
         mode: () => /** @type {"set"} */ (document.querySelector("input[name=mode]:checked")?.getAttribute("value") ?? "set"),
         isFollowing: () => this.isFollowing,
       });
-      pane.image.src = /** @type {HTMLImageElement} */ (byId("photo")).src;
+      pane.image.src = /** @type {HTMLImageElement} */ (byId(idOf("photo", this.photo))).src;
       this.panes.push(pane);
     }
     this.active = Math.min(this.active, this.panes.length - 1);
@@ -156,6 +230,7 @@ class Page {
   }
 
   update() {
+    if (!this.layers[this.view.layer]) return; // it is still being unpacked
     if (this.panes.length !== this.state.views.length) this.makePanes();
     this.panes.forEach((pane, number) => this.showPane(pane, this.state.views[number]));
     this.writeControls();
@@ -180,7 +255,8 @@ class Page {
 
   writeAddress() {
     try {
-      window.history.replaceState(null, "", `#${writeState(this.state, this.facts)}`);
+      const photo = this.photo ? `photo=${this.photo + 1}&` : "";
+      window.history.replaceState(null, "", `#${photo}${writeState(this.state, this.facts)}`);
     } catch {
       // a frame without an origin has no address of its own
     }
@@ -190,6 +266,8 @@ class Page {
 
   fillChoices() {
     const { facts } = this;
+    for (const id of ["scaling", "normalise", "layer"]) choice(id).replaceChildren();
+    choice("component").length = 1;
     const scaling = choice("scaling");
     for (const name of Object.keys(SCALING_SETTINGS)) scaling.add(new Option(SCALING_LABELS[name], name));
     const normaliser = choice("normalise");
@@ -240,6 +318,10 @@ class Page {
     byId("save").addEventListener("click", () => this.save());
     for (const kind of ["link", "command", "python"]) byId(`copy-${kind}`).addEventListener("click", () => this.copyText(kind));
     window.addEventListener("hashchange", () => {
+      if (photoOf(window.location.hash) !== this.photo) {
+        this.pick(photoOf(window.location.hash), window.location.hash);
+        return;
+      }
       this.state = readState(window.location.hash, this.facts, this.usualView());
       this.later();
     });
@@ -281,7 +363,7 @@ class Page {
 
   slide() {
     const { view } = this;
-    const dim = this.layers[view.layer].facts.dim;
+    const dim = this.facts.layers[view.layer].dim;
     const name = divisorOf(view.scaling, view.scalingSetting, dim) === null ? view.scaling : "temperature";
     const setting = SCALING_SETTINGS[name];
     if (setting) this.change({ scaling: name, scalingSetting: fromSlider(Number(input("sharp").value), setting) });
@@ -625,7 +707,7 @@ const begun = performance.now();
 (async () => {
   const trouble = byId("trouble"); // what it says stands there where no script runs, or not all of the file came
   try {
-    const page = new Page(readFacts());
+    const page = new Page(photoOf(window.location.hash));
     await page.start();
     trouble.hidden = true;
     const api = {

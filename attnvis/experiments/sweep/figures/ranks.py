@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from attnvis.experiments.sweep.figures.common import PANELS, Section, file_names, first_of
 from attnvis.experiments.sweep.statistics import SQRT_D, Series
@@ -42,17 +43,19 @@ def left_out(drawn: Sequence[Series]) -> str:
     )
 
 
-def few_of(series: Series) -> list[int]:
-    """The settings that are drawn, from the sharpest to the flattest by their hottest patch."""
-    order = np.argsort(-series.curves["ranks"][:, 0], kind="stable").tolist()
+def few_of(hottest: Float[np.ndarray, " S"], usual: int | None = None) -> list[int]:
+    """The settings that are drawn, from the sharpest to the flattest by the weight of their hottest patch.
+
+    The first, the last and the `usual` one are among them.
+    """
+    order = np.argsort(-hottest, kind="stable").tolist()
     if len(order) <= LINES:
         return order
     places = np.linspace(0, len(order) - 1, LINES).round().astype(int).tolist()
-    if SQRT_D in series.settings:
-        usual = order.index(series.settings.index(SQRT_D))
-        nearest = min(places[1:-1], key=lambda place: abs(place - usual))
-        if usual not in places:
-            places[places.index(nearest)] = usual
+    if usual is not None and order.index(usual) not in places:
+        wanted = order.index(usual)
+        nearest = min(places[1:-1], key=lambda place: abs(place - wanted))
+        places[places.index(nearest)] = wanted
     return [order[place] for place in places]
 
 
@@ -83,7 +86,8 @@ def top(group: Sequence[int], heights: Sequence[float], gap: float) -> float:
 def lines(series: Series, name: str) -> Figure:
     """A line for each of a few settings, with its name at its cold end."""
     curves = series.curves["ranks"]
-    few = few_of(series)
+    usual = series.settings.index(SQRT_D) if SQRT_D in series.settings else None
+    few = few_of(curves[:, 0], usual)
     top_power = max(2.0, float(curves[few].max()))
     floor = max(FLOOR, min(-2.0, float(curves[few].min()) - 0.3))
 
