@@ -100,7 +100,7 @@ def explorer(
     page = environment("attnvis.explorer").get_template("explorer.html")
     pieces = page_pieces(
         page,
-        style=read_template("attnvis.explorer", "explorer.css"),
+        style="".join(read_template("attnvis.explorer", name) for name in ("pane.css", "explorer.css")),
         script=script(),
         title=photo.name,
         network=origin.network,
