@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from attnvis.attention import normalise, scaling
 from attnvis.attention.dot_product import Scaling, attend
 from attnvis.attention.sensitivity import sensitivity
+from attnvis.experiments.note_lab import read_lab
 from attnvis.experiments.sweep.folder import Part, Sweep
 from attnvis.experiments.sweep.record import Tile
 from attnvis.experiments.sweep.sheets import style_of
@@ -27,7 +28,7 @@ from attnvis.explorer.modules import script
 from attnvis.methods.settings import GAPS
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM, diagnose
 from attnvis.render import overlays, panels
-from attnvis.render.html import environment, write_page
+from attnvis.render.html import environment, read_template, write_page
 from attnvis.render.plots import INK, QUIET, draw
 from attnvis.types import Scores
 
@@ -296,7 +297,11 @@ def write_note(sweep: Sweep, folder: Path) -> Path:
     part = usable(sweep)
     record, queries = part.record, query_medians(part)
     pages = environment(
-        "attnvis.experiments", probability=probability, rounded=rounded, scientific=scientific
+        "attnvis.experiments",
+        "attnvis.explorer",
+        probability=probability,
+        rounded=rounded,
+        scientific=scientific,
     )
     facts = {
         name: str(record.provenance.get(name, ""))
@@ -305,18 +310,22 @@ def write_note(sweep: Sweep, folder: Path) -> Path:
     warnings = []
     if record.provenance.get("weights digest") == "random":
         warnings.append("random weights: nothing was learned, the maps mean nothing")
+    lab, dim = read_lab(part.folder), sweep.table["dim"][0].as_py()
     folder.mkdir(parents=True, exist_ok=True)
     return write_page(
         folder / "note.html",
         pages.get_template("note.html"),
+        style=read_template("attnvis.explorer", "pane.css"),
         script=script("note.js"),
+        lab=lab,
         claims=claims(),
         duels={pair: [duel(pair, dim) for dim in DIMS] for pair in NOTED},
         best=best_gap(),
         peaks={pair: (pair[0] - pair[1]) / best_gap() for pair in NOTED},
         starved=gradient_figure(),
         queries=queries,
-        dim=sweep.table["dim"][0].as_py(),
+        dim=dim,
+        dims=sorted({*DIMS, dim}) if lab else DIMS,
         wide=odds(WIDE),
         narrow=odds(NARROW),
         beyond=[medians.beyond(WIDE) for medians in queries],

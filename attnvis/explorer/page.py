@@ -158,7 +158,7 @@ def page_of(photos: Sequence[PhotoData]) -> Explorer:
     page = environment("attnvis.explorer").get_template("explorer.html")
     pieces = page_pieces(
         page,
-        style=read_template("attnvis.explorer", "explorer.css"),
+        style="".join(read_template("attnvis.explorer", name) for name in ("pane.css", "explorer.css")),
         script=script(),
         title=first.name,
         network=first.network,

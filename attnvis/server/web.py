@@ -331,7 +331,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.wfile.flush()
         end = time.monotonic() + LINGER
-        left = min(self.unread, self.server.limits.upload)
+        left = self.unread
         try:
             self.connection.shutdown(socket.SHUT_WR)
             while left > 0 and (seconds := end - time.monotonic()) > 0:

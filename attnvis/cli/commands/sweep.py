@@ -218,6 +218,8 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
             tracker.at_end(partial(send_recognition, folder=job.folder))
         else:
             scale(inputs)
+            if settings["study"] == "note":
+                keep_lab(inputs)
             tracker.at_end(partial(send_job, folder=job.folder, record=job.record))
         looks = 1 + len(allowed_changes(preprocessing)) if cfg.stability else 1  # at each photo
         job.update(passes=getattr(backbone, "encoded", looks * job.record.done))
@@ -290,6 +292,19 @@ def scale(inputs: Inputs) -> None:
             writer.add(outcome)
     inputs.job.update(photo_notes=dict(notes))
     print_photo_notes(notes)
+
+
+def keep_lab(inputs: Inputs) -> None:
+    """The features of the first photo, which the note's page puts under its slider."""
+    from attnvis.experiments.note_lab import lab_of
+    from attnvis.experiments.sweep.job import LAB
+
+    style = build(inputs.cfg, "render")
+    lab = lab_of(inputs.paths, inputs.backbone, preprocessing=inputs.preprocessing, style=style)
+    if lab is not None:
+        save(inputs.job.folder, LAB, lab)
+        digest = file_digest(inputs.job.folder / LAB)
+        inputs.job.update(files={**inputs.job.record.files, LAB: digest})
 
 
 def recognise(inputs: Inputs) -> dict[str, float]:

@@ -30,10 +30,18 @@ from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays
 from attnvis.types import PhotoError, UnavailableError
 
-__all__ = ["JOB_FILES", "JOB_FOLDERS", "GridWriter", "JobWriter", "is_mistake"]
+__all__ = ["JOB_FILES", "JOB_FOLDERS", "LAB", "GridWriter", "JobWriter", "is_mistake"]
 
 FILES = ("rows.parquet", "curves.safetensors")  # with tiles/ and sheets/ what a job of scalings leaves
-JOB_FILES = (".rows.part", "job.json", *FILES, "index.html", "recognition.parquet")  # that any job writes
+LAB = "lab.json"  # of the study `note`: features of the first photo, for its page
+JOB_FILES = (
+    ".rows.part",
+    "job.json",
+    *FILES,
+    LAB,
+    "index.html",
+    "recognition.parquet",
+)  # that any job writes
 JOB_FOLDERS = ("sheets", "tiles", "wandb")
 
 
