@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnvis.cli.chosen_method import chosen_method
+from attnvis.cli.chosen_method import chosen_method, inputs_of
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import (
     build_network,
@@ -93,6 +93,7 @@ class ShardJob:
     span: int  # of the plan
     shards: int
     cores: int  # of a process
+    inputs: Mapping[str, str]  # the files that the question is read from, as the command found them
     again: str = ""  # what to type to go on
 
 
@@ -154,13 +155,14 @@ class Same:
 def bench_of(same: Same) -> Bench:
     """The network and the question, built once in a process.
 
-    Raises ValueError where the network is another than the command's.
+    Raises ValueError where the network, or a file of the question, is another than the command's.
     """
     import cv2
     import torch
     from omegaconf import OmegaConf
 
     from attnvis.backbone.cache import remembered
+    from attnvis.pipeline.question_files import require_same_files
     from attnvis.pipeline.shards.part import ShardTask
 
     job = same.job
@@ -176,6 +178,7 @@ def bench_of(same: Same) -> Bench:
     if digest != job.provenance.weights_digest or remark:
         raise ValueError(remark or f"this machine has other weights for {cfg.backbone.name}: {digest}")
     make_method, _ = chosen_method(cfg)
+    require_same_files(job.folder, job.inputs, inputs_of(cfg, None))
     run = run_plan(cfg, build(cfg, "render"), job.provenance, backbone.warnings_at(preprocessing))
     task = ShardTask(
         folder=job.folder,
@@ -252,6 +255,7 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     from attnvis.files import remove_parts
     from attnvis.json_files import write_json
     from attnvis.pipeline.logger import read_logger
+    from attnvis.pipeline.question_files import require_same_inputs
     from attnvis.pipeline.run_folder import logged_as, logged_before
     from attnvis.pipeline.shards.merge import ShardTracker
     from attnvis.pipeline.shards.plan import NAME, ShardPlan, write_plan
@@ -267,9 +271,11 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     make_method, _ = chosen_method(cfg)
     make_method(backbone, network, preprocessing, None)  # what no process could ask is told before the first
     settings = settings_digest(cfg, backbone.describe(preprocessing))
+    inputs = inputs_of(cfg, None)
     if begun is not None:
         passed_over = begun.passed_over
         require_same(folder, settings, cfg)
+        require_same_inputs(folder, inputs)
         if remark := backbone.go_on(begun, cfg.shards.cores):
             note(visible(remark))
     else:
@@ -280,7 +286,7 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
         note_passed_over(passed_over)
         choose_engine(backbone, preprocessing, ShardPlan(folder), cfg)
     origin = replace(provenance(backbone, preprocessing, seed=cfg.seed), passed_over=passed_over)
-    run = run_plan(cfg, style, origin, backbone.warnings_at(preprocessing))
+    run = replace(run_plan(cfg, style, origin, backbone.warnings_at(preprocessing)), inputs=inputs)
     shout(run.warnings)
     earlier = logged_before(folder) if begun else {}
     record = run.record()
@@ -398,6 +404,7 @@ def do_all(
         span=plan.span,
         shards=len(plan),
         cores=cores_of(cfg, launcher),
+        inputs=run.inputs,
         again=again,
     )
     board = Board(folder)

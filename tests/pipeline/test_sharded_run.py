@@ -179,6 +179,26 @@ def test_other_settings_are_refused_by_name(sharded):
     assert "shards.size=0" in sharded("shards.size=0", folder="none").complaint
 
 
+def test_shards_go_on_only_with_the_files_that_the_question_was_read_from(sharded, monkeypatch):
+    np.save("q.npy", np.linspace(-1, 1, 1280))
+    do_shard = sharded_run.do_shard
+
+    def changed_meanwhile(job, number):
+        if number == 2:
+            np.save("q.npy", np.linspace(1, -1, 1280))
+            sharded_run.bench_of.cache_clear()  # as in a process that starts now
+        return do_shard(job, number)
+
+    refusal = "out was begun with other content of q.npy: its rows would answer two questions"
+    with monkeypatch.context() as patch:
+        patch.setattr(sharded_run, "do_shard", changed_meanwhile)
+        assert f"shard 2 failed: {Path.cwd()}/{refusal}" in sharded("query=vector:q.npy").err
+    assert [row["index"] for row in rows()] == list(range(8))
+    assert refusal in sharded("query=vector:q.npy").complaint
+    np.save("q.npy", np.linspace(-1, 1, 1280))
+    assert "9 photos done" in sharded("query=vector:q.npy").out
+
+
 def test_a_plain_runs_folder_is_not_taken_for_one_in_shards(sharded, attnvis):
     attnvis("run", "album", *SMALL[:2])
     assert "holds a run without shards" in sharded().complaint

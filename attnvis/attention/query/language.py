@@ -21,7 +21,17 @@ from attnvis.attention.query.patches import numbered
 from attnvis.attention.spec import NUMBERS, format_function, parse_function
 from attnvis.types import Features, Query
 
-__all__ = ["Question", "as_query", "build_queries", "formula", "is_vector", "parse", "prepare", "several"]
+__all__ = [
+    "Question",
+    "as_query",
+    "build_queries",
+    "formula",
+    "is_vector",
+    "leaves",
+    "parse",
+    "prepare",
+    "several",
+]
 
 # What a person may mean a query by: a text, a class's index, (x, y), (x, y, width, height), a vector
 # [D] (or a list of floats) or several [Q, D], a function of Features.
@@ -93,6 +103,24 @@ def prepare(function: QueryFunction, outside: Outside) -> QueryFunction:
         functions_of = {term.text: prepare(parse_term(term.text), outside) for term in algebra.terms(node)}
         return Formula(node, functions_of.__getitem__)
     return function
+
+
+def leaves(function: QueryFunction) -> list[QueryFunction]:
+    """The queries that a query is made of: those of a list, the terms of a formula; else itself.
+
+    Raises what `parse` does.
+    """
+    if not isinstance(function, partial):
+        return [function]
+    settings = function.keywords
+    if function.func is several:
+        entries = [settings["of"]] if isinstance(settings["of"], str) else settings["of"]
+        functions = [parse(entry) if isinstance(entry, str) else entry for entry in entries]
+    elif function.func is formula:
+        functions = [parse_term(term.text) for term in algebra.terms(algebra.read(settings["text"]))]
+    else:
+        return [function]
+    return [leaf for inner in functions for leaf in leaves(inner)]
 
 
 def build_queries(function: QueryFunction, features: Features) -> list[Query]:
