@@ -511,6 +511,25 @@ def cancel_earlier(folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------ the merge
 
 
+def named_failures(kinds: Mapping[str, int], sample: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Why photos failed -> how many: each by its own reason, where the sample has all of them; else the first
+    of every kind, and how many more are like it.
+    """
+    from attnvis.pipeline.shards.part import NO_NAME, without_name
+
+    failed = [row for row in sample if row["status"] != "done"]
+    if len(failed) == sum(kinds.values()):
+        return dict(Counter(str(row["reason"]) for row in failed))
+    first: dict[str, str] = {}
+    for row in failed:
+        first.setdefault(without_name(row["reason"], row["path"], row["photo"]), row["reason"])
+    reasons: dict[str, int] = {}
+    for kind, count in Counter(kinds).most_common():
+        reason = first.get(kind, kind.replace(NO_NAME, "..."))
+        reasons[f"{reason}; {count - 1:,} more like it" if count > 1 else reason] = 1
+    return reasons
+
+
 def merge(folder: Path, plan: "ShardPlan", run: "RunPlan", tracker: "ShardTracker") -> "Totals":
     """totals.json and index.html, of the parts that there are; W&B is told at the end.  Raises OSError."""
     from attnvis.pipeline.shards.merge import add_up, sample_rows, write_sample_page, write_totals
@@ -534,7 +553,7 @@ def conclude(
 
     totals = merge(folder, plan, run, tracker)
     print_photo_notes(totals.notes)
-    complain(totals.failures)
+    complain(named_failures(totals.failures, tracker.sample))
     if totals.failed:
         note(
             f"{totals.done:,} done, {totals.failed:,} failed; reasons are in {short_path(folder / 'records')}"
