@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from attnvis.data.sources import Stored, digest_of, read_source
 from attnvis.json_files import read_json, write_json
 from attnvis.pipeline.resume import FolderPlan, PlannedPhoto, PlannedSources
+from attnvis.types import PhotoError
 
 NESTED = {"none": None, "deep": {"list": [1, [2.5e-7, {"a": []}], {}], "empty": {}}, "text": 'a\n"é" \u2028'}
 VALUES = [{}, {"a": []}, {"a": [[]], "b": [{}]}, NESTED, {"list": [NESTED, NESTED, 3], "pair": (1, 2)}]
@@ -35,3 +37,15 @@ def test_planned_paths_are_a_sequence_of_paths():
     assert list(paths) == [Path(f"{number}.jpg") for number in range(5)]
     assert list(paths[1:3]) == [Path("1.jpg"), Path("2.jpg")]
     assert (len(paths), paths[-1]) == (5, Path("4.jpg"))
+
+
+def test_a_plan_alone_chooses_no_address(monkeypatch):
+    monkeypatch.setattr("attnvis.data.stores.read_address", lambda address, most: address.encode())
+    addresses = ("https://ours/a.jpg", "https://theirs/b.jpg", "s3://theirs/c.tar::d.jpg")
+    photos = [PlannedPhoto(address, "") for address in addresses]
+    ours, *theirs = PlannedSources(photos, [Stored("https://ours/a.jpg")])
+    assert digest_of(ours) == hashlib.sha256(b"https://ours/a.jpg").hexdigest()
+    for source in theirs:
+        assert digest_of(source) == ""
+        with pytest.raises(PhotoError, match=r"theirs/.* is no longer among the photos that were named"):
+            read_source(source)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     MakeMethod = Callable[[Encoder, Backbone, Preprocessing, Sequence[Source] | None], Method]
 
-__all__ = ["chosen_method", "random_classes"]
+__all__ = ["chosen_method", "inputs_of", "random_classes"]
 
 
 def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
@@ -55,6 +55,31 @@ def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
         return StableMethod(method, how) if cfg.stability else method
 
     return make, config
+
+
+def inputs_of(cfg: "DictConfig", photos: "Sequence[Source] | None" = ()) -> dict[str, str]:
+    """The files that the question is read from, by the digests of what they hold: two runs of the same words
+    ask the same where these are the same.
+
+    photos: the run's own.  Raises ValueError for an exemplar that is no photo.
+    """
+    from attnvis.backbone.heads import CLASS_NAMES, class_names
+    from attnvis.json_files import json_digest
+    from attnvis.methods.attention import AttentionMethod
+    from attnvis.pipeline.question_files import query_files, setting_files
+
+    digests: dict[str, str] = {}
+    config: dict[str, Any] = plain(cfg)
+    names = config["backbone"].get("categories")
+    if isinstance(names, str) and names and names not in CLASS_NAMES:
+        digests[names] = json_digest(class_names(names))
+    function = build(cfg, "method") if "method" in config else None
+    if function is not None and getattr(function, "func", None) is not AttentionMethod:
+        return digests | setting_files(config["method"])
+    for group in ATTENTION:
+        is_query = group == "query"
+        digests |= query_files(build(cfg, group), photos) if is_query else setting_files(config[group])
+    return digests
 
 
 def random_classes(cfg: "DictConfig") -> int:

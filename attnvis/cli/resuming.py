@@ -24,6 +24,7 @@ WITHIN = {
     "cache.folder": "default",
     "cache.limit": "20.0",  # a smaller one would empty the user's own cache
     "logger.mode": "offline|disabled",
+    "logger.entity": "",  # whose account
     "logger.project": r"[\w.-]+",
     "logger.group": r"[\w.-]+",
     "shards.address": "auto",
@@ -32,6 +33,7 @@ CLUSTERS = ("slurm", "ray")  # whose launchers send work to other machines
 QUERY_OF_FILE = re.compile(r"(exemplar|vector|mask)\s*[:(]", re.IGNORECASE)  # a file, or several
 POLYGON = re.compile(r"[-\d\s.,]+")  # a mask's, which is no file
 OF_THE_RUN = re.compile(rf"exemplar:run|mask:{POLYGON.pattern}")
+LISTS = (".txt", ".csv", ".tsv", ".parquet")  # files that may name photos
 FOLDERS = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")  # that `--resume` gives itself
 
 
@@ -125,7 +127,7 @@ def reaches_out(word: str) -> bool:
     {3..3} counts: s{3..3}://bucket is an address too.
     """
     name, value = name_of(word).strip(), word.partition("=")[2]
-    if "://" in word or name == "query.file":
+    if "://" in word or name == "query.file" or any(map(lists_addresses, files_in(word))):
         return True
     if name == "query.photo":
         return value != "run"  # the run's own
@@ -139,6 +141,24 @@ def reaches_out(word: str) -> bool:
         and bool(QUERY_OF_FILE.search(value.replace("\\", "")))
         and not OF_THE_RUN.fullmatch(value)
     )
+
+
+def files_in(word: str) -> list[str]:
+    """What a word names that may be a list of photos: itself, or the names in images=[a.csv,b.txt]."""
+    return [word, *re.split(r"[][,'\"]", word.partition("=")[2])]
+
+
+def lists_addresses(file: str) -> bool:
+    """Whether a file is a list or a table that names photos by their addresses."""
+    from attnvis.data.paths import survey
+    from attnvis.types import PhotoError
+
+    if not file.lower().endswith(LISTS) or not os.path.isfile(file):
+        return False
+    try:
+        return any("://" in str(source) for source in survey(file).paths)
+    except PhotoError:
+        return False  # it names nothing
 
 
 def is_own_setting(word: str, command: Command) -> bool:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnvis.cli.chosen_method import chosen_method
+from attnvis.cli.chosen_method import chosen_method, inputs_of
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import (
     build_network,
@@ -93,6 +93,7 @@ class ShardJob:
     span: int  # of the plan
     shards: int
     cores: int  # of a process
+    inputs: Mapping[str, str]  # the files that the question is read from, as the command found them
     again: str = ""  # what to type to go on
 
 
@@ -154,13 +155,14 @@ class Same:
 def bench_of(same: Same) -> Bench:
     """The network and the question, built once in a process.
 
-    Raises ValueError where the network is another than the command's.
+    Raises ValueError where the network, or a file of the question, is another than the command's.
     """
     import cv2
     import torch
     from omegaconf import OmegaConf
 
     from attnvis.backbone.cache import remembered
+    from attnvis.pipeline.question_files import require_same_files
     from attnvis.pipeline.shards.part import ShardTask
 
     job = same.job
@@ -176,6 +178,7 @@ def bench_of(same: Same) -> Bench:
     if digest != job.provenance.weights_digest or remark:
         raise ValueError(remark or f"this machine has other weights for {cfg.backbone.name}: {digest}")
     make_method, _ = chosen_method(cfg)
+    require_same_files(job.folder, job.inputs, inputs_of(cfg, None))
     run = run_plan(cfg, build(cfg, "render"), job.provenance, backbone.warnings_at(preprocessing))
     task = ShardTask(
         folder=job.folder,
@@ -259,6 +262,7 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     from attnvis.json_files import write_json
     from attnvis.pipeline.logger import read_logger
     from attnvis.pipeline.plan import setting_text
+    from attnvis.pipeline.question_files import require_same_inputs
     from attnvis.pipeline.run_folder import logged_as, logged_before
     from attnvis.pipeline.shards.merge import ShardTracker
     from attnvis.pipeline.shards.plan import NAME, ShardPlan, write_plan
@@ -274,9 +278,11 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     make_method, _ = chosen_method(cfg)
     make_method(backbone, network, preprocessing, None)  # what no process could ask is told before the first
     settings = settings_digest(cfg, backbone.describe(preprocessing))
+    inputs = inputs_of(cfg, None)
     if begun is not None:
         passed_over = begun.passed_over
         require_same(folder, settings, cfg)
+        require_same_inputs(folder, inputs)
         if remark := backbone.go_on(begun, cfg.shards.cores):
             note(visible(remark))
     else:
@@ -289,7 +295,7 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     keys = setting_text(plain(cfg["keys"]))
     origin = provenance(backbone, preprocessing, seed=cfg.seed, keys=keys)
     origin = replace(origin, passed_over=passed_over)
-    run = run_plan(cfg, style, origin, backbone.warnings_at(preprocessing))
+    run = replace(run_plan(cfg, style, origin, backbone.warnings_at(preprocessing)), inputs=inputs)
     shout(run.warnings)
     earlier = logged_before(folder) if begun else {}
     record = run.record()
@@ -407,6 +413,7 @@ def do_all(
         span=plan.span,
         shards=len(plan),
         cores=cores_of(cfg, launcher),
+        inputs=run.inputs,
         again=again,
     )
     board = Board(folder)
@@ -513,6 +520,25 @@ def cancel_earlier(folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------ the merge
 
 
+def named_failures(kinds: Mapping[str, int], sample: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Why photos failed -> how many: each by its own reason, where the sample has all of them; else the first
+    of every kind, and how many more are like it.
+    """
+    from attnvis.pipeline.shards.part import NO_NAME, without_name
+
+    failed = [row for row in sample if row["status"] != "done"]
+    if len(failed) == sum(kinds.values()):
+        return dict(Counter(str(row["reason"]) for row in failed))
+    first: dict[str, str] = {}
+    for row in failed:
+        first.setdefault(without_name(row["reason"], row["path"], row["photo"]), row["reason"])
+    reasons: dict[str, int] = {}
+    for kind, count in Counter(kinds).most_common():
+        reason = first.get(kind, kind.replace(NO_NAME, "..."))
+        reasons[f"{reason}; {count - 1:,} more like it" if count > 1 else reason] = 1
+    return reasons
+
+
 def merge(folder: Path, plan: "ShardPlan", run: "RunPlan", tracker: "ShardTracker") -> "Totals":
     """totals.json and index.html, of the parts that there are; W&B is told at the end.  Raises OSError."""
     from attnvis.pipeline.shards.merge import add_up, sample_rows, write_sample_page, write_totals
@@ -536,7 +562,7 @@ def conclude(
 
     totals = merge(folder, plan, run, tracker)
     print_photo_notes(totals.notes)
-    complain(totals.failures)
+    complain(named_failures(totals.failures, tracker.sample))
     if totals.failed:
         note(
             f"{totals.done:,} done, {totals.failed:,} failed; reasons are in {short_path(folder / 'records')}"

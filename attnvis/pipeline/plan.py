@@ -46,6 +46,7 @@ class RunPlan:
     rows: tuple[int, ...] = ()  # of each photo, where they are known before the first is answered
     sources: tuple[PlannedPhoto, ...] = ()  # the maps that a redraw draws, one a photo
     origin: Mapping[str, Any] = field(default_factory=dict)  # run.json of the run that a redraw draws
+    inputs: Mapping[str, str] = field(default_factory=dict)  # files that the question is read from -> sha256
 
     def for_folder(self) -> FolderPlan:
         """What the folder is to hold."""
@@ -97,6 +98,7 @@ class RunPlan:
             "warnings": list(self.warnings),
             "config": {name: value for name, value in self.config.items() if name != "resume"},
             "style": asdict(self.style),
+            "inputs": dict(self.inputs),
         }
         return dict(self.origin) | self.provenance.entries() | about
 

@@ -24,7 +24,7 @@ from attnvis.files import read_bytes
 from attnvis.methods.attention import Encoder
 from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
 
-__all__ = ["prepared", "prepared_keys", "read_mask", "read_vectors"]
+__all__ = ["photos_named", "prepared", "prepared_keys", "read_mask", "read_vectors"]
 
 
 def prepared(

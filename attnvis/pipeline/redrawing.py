@@ -140,6 +140,7 @@ def redraw_plan(
         rows=tuple(len(rows) for rows in source.photos),
         sources=sources,
         origin=source.record,
+        inputs=source.record.get("inputs", {}),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from attnvis.data.paths import source_of
-from attnvis.data.sources import digest_of, key_of
+from attnvis.data.sources import Broken, digest_of, key_of
 from attnvis.files import refuse_link
 from attnvis.json_files import json_digest, read_json, write_json
 from attnvis.types import Source
@@ -205,7 +205,10 @@ class PlannedSources(Sequence[Source]):
         return self.source(self.photos[index])
 
     def source(self, photo: PlannedPhoto) -> Source:
-        return self.named.get(photo.path) or source_of(photo.path)
+        named = self.named.get(photo.path)
+        if named is None and "://" in photo.path:  # a folder may be a stranger's: it chooses no address
+            return Broken(photo.path, f"{photo.path} is no longer among the photos that were named")
+        return named or source_of(photo.path)
 
 
 def planned_photos(paths: Iterable[Source]) -> tuple[PlannedPhoto, ...]:

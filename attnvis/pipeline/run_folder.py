@@ -31,6 +31,7 @@ from attnvis.pipeline.maps import map_photo, read_maps, write_maps
 from attnvis.pipeline.photo_tracking import PhotoTracker
 from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.position_prior import FILE, PICTURE, PositionPrior
+from attnvis.pipeline.question_files import require_same_inputs
 from attnvis.pipeline.records import (
     answer_columns,
     as_read,
@@ -123,6 +124,7 @@ class RunWriter:
         if not (self.folder / "records.csv").is_file():
             return set()
         require_same_network(self.folder, self.plan.provenance)
+        require_same_inputs(self.folder, self.plan.inputs)
         begun = FolderPlan.read(self.folder, self.plan.verb)
         if begun is None:
             rows = rows_by_photo(self.folder / "records.csv", len(self.promise.photos))

@@ -217,9 +217,11 @@ def is_drawn(folder: Path, plan: RunPlan) -> bool:
         return False
     same_clip = begun.photos == plan.photos
     same_settings = not differing(begun.settings, plan.for_folder().settings)
+    same_files = record.get("inputs", plan.inputs) == plan.inputs
     return (
         same_clip
         and same_settings
+        and same_files
         and all(file_digest(folder / name) == digests[name] != "" for name in DRAWN)
     )
 

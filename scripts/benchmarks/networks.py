@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from attnvis.attention.dot_product import attend
+from attnvis.attention.query import several
 from attnvis.attention.query.language import build_queries, parse
 from attnvis.attention.spec import as_function
 from attnvis.backbone.cache import Cached, entries
@@ -104,6 +105,9 @@ def queries_of(name: str, precision: str, batch_size: int, rounds: Rounds) -> It
             works[f"Q = {count}: scores, scaling, softmax"] = functools.partial(ask, method)
             works[f"Q = {count}, with diagnostics and answers"] = functools.partial(answer, method)
             works[f"Q = {count}, and their rows of records.csv"] = functools.partial(record, method)
+            named = functools.partial(several, of=[f"class:{index}" for index in range(count)])
+            classes = AttentionMethod(net, named, scaling, normalise)
+            works[f"{count} named classes, with diagnostics and answers"] = functools.partial(answer, classes)
         sides = {label: functools.partial(timed, work) for label, work in works.items()}
         for side in sides.values():
             side()

@@ -8,6 +8,7 @@ import torch
 from fake_features import CATEGORIES, B, close, complaint, normal, two_photos
 from torch import nn
 
+from attnvis.attention.query import several
 from attnvis.attention.query.classes import class_groups
 from attnvis.attention.query.language import build_queries, parse
 from attnvis.backbone.heads import Gated, Gradient, Linear, class_names
@@ -53,6 +54,36 @@ SCALARS = {
 
 def others(u: torch.Tensor) -> torch.Tensor:
     return torch.cat([u[:BEE], u[BEE + 1 :]])
+
+
+@pytest.mark.parametrize("seen", [lambda features: features, by_gradient], ids=["linear", "gradient"])
+def test_classes_asked_together_are_to_the_last_bit_what_each_is_alone(seen):
+    features = seen(two_photos())
+    texts = ["bee", "class:predicted:3", "class:[bee,ant]", "mean", "ant", "bee", "class:3", "predicted#2"]
+    together = build_queries(partial(several, of=texts), features)
+    alone = [query for text in texts for query in build_queries(parse(text), features)]
+    assert len(together) == len(alone) == len(texts)
+    for query, other in zip(together, alone):
+        assert torch.equal(query.vectors, other.vectors)
+        assert replace(query, vectors=other.vectors) == other
+    logits = features.head.logits(features.maps).double()
+    for photo, u in enumerate(logits):
+        for score in together[1].classes[photo] + together[0].classes[photo]:
+            logit, probability = u[score.index], u.softmax(0)[score.index]
+            assert score.logit == pytest.approx(float(logit), rel=1e-6)
+            assert score.probability == pytest.approx(float(probability), rel=1e-6)
+            assert score.rank == 1 + int((u > logit).sum()) and score.name == CATEGORIES[score.index]
+    assert [score.rank for score in together[1].classes[0]] == [1, 2, 3]
+    with pytest.raises(ValueError, match="beee"):
+        build_queries(partial(several, of=["bee", "beee"]), features)
+
+
+def test_many_classes_are_asked_of_the_network_once():
+    features = by_gradient(two_photos())
+    passes = []
+    features.head.rest.register_forward_hook(lambda *_: passes.append(1))
+    build_queries(partial(several, of=["bee", "ant", "class:3"]), features)
+    assert len(passes) == 1
 
 
 @pytest.mark.parametrize("text", SCALARS)

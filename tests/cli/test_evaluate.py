@@ -2,11 +2,15 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import Page, make_photo
+
+from attnvis.attention.query.language import parse
+from attnvis.cli.commands.evaluate import Work, begin
 
 BOX = (
     "<annotation><filename>{name}</filename><size><width>90</width><height>70</height><depth>3</depth></size>"
@@ -61,6 +65,26 @@ def test_a_data_set_becomes_a_table_in_the_terminal_in_files_and_on_a_page(attnv
     for row in of_photos:  # in a batch of other photos the network rounds otherwise
         kept = row["photo"] == "2.png"
         assert after[key_of(row)] == pytest.approx(row["value"], rel=0 if kept else 1e-3)
+
+
+def test_an_evaluation_goes_on_only_with_the_files_of_its_queries(here):
+    def left(values, resume):
+        np.save("q.npy", values)
+        maker = SimpleNamespace(queries={"q": parse("vector:q.npy")}, backbone=SimpleNamespace(digest="d"))
+        work = Work(None, {}, None, maker, None, {"queries": ["vector:q.npy"]}, None, 1)
+        return begin(work, Names(("a.png",)), here, resume=resume)
+
+    assert left([1.0, 2.0], resume=False) == left([1.0, 2.0], resume=True) == [0]
+    with pytest.raises(ValueError, match=r"was begun with other content of q\.npy"):
+        left([1.0, 3.0], resume=True)
+
+
+class Names(tuple):
+    """A data set of which only the names are asked."""
+
+    @property
+    def names(self):
+        return tuple(self)
 
 
 def key_of(row):

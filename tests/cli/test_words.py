@@ -5,6 +5,8 @@ import os
 import shlex
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import yaml
 from conftest import make_photo, records
@@ -226,6 +228,7 @@ MARK = "{_target_: builtins.open, file: hacked, mode: w}"
         ["cache.limit=0.001"],
         ["logger.mode=online"],
         ["logger.project=theirs/project"],
+        ["logger.entity=theirs"],
         ["logger={mode: online}"],
         ["cache={folder: theirs}"],
         ["https://theirs/a.jpg"],
@@ -299,6 +302,27 @@ def test_settings_of_our_own_need_not_be_typed_again(here, words):
     Path("done").mkdir()
     Path("done", "run.json").write_text(json.dumps({"command": shlex.join(["attnvis", "run", *words])}))
     assert resumed(["--resume", "done"], COMMANDS["run"]) == [*words, "hydra.run.dir=done", "resume=true"]
+
+
+@pytest.mark.parametrize("word", ["{}", "images=[a.png,{}]", "images={}"])
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".txt", ".parquet"])
+def test_a_list_that_names_addresses_is_typed_again_and_one_of_files_is_not(here, capsys, word, ending):
+    Path("done").mkdir()
+    file = f"list{ending}"
+    words = ["attnvis", "run", word.format(file)]
+    Path("done", "run.json").write_text(json.dumps({"command": shlex.join(words)}))
+    for place, is_own in [("b.png", True), ("https://theirs/b.png", False)]:
+        if ending == ".parquet":
+            pyarrow.parquet.write_table(pyarrow.table({"path": [place]}), file)
+        else:
+            Path(file).write_text(f"{place}\n" if ending == ".txt" else f"path\n{place}\n")
+        if is_own:
+            assert resumed(["--resume", "done"], COMMANDS["run"])[0] == words[2]
+            continue
+        with pytest.raises(SystemExit):
+            resumed(["--resume", "done"], COMMANDS["run"])
+        assert f"type it again: attnvis run --resume done {shlex.quote(words[2])}" in capsys.readouterr().err
+        assert resumed(["--resume", "done", words[2]], COMMANDS["run"])[0] == words[2]
 
 
 def test_a_word_that_needs_no_typing_again_is_not_taken(here, capsys):

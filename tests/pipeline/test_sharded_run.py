@@ -64,6 +64,7 @@ def sharded(attnvis, photos, monkeypatch):
 def test_the_rows_are_those_of_the_plain_run(sharded, attnvis):
     ended = sharded("batch_size=2", "query=mean,random")
     assert ended.code == 1 and "9 photos done: out/index.html" in ended.out
+    assert "attnvis: album/003.png is no photo of a kind that is read" in ended.err
     words = ("batch_size=2", "query=mean,random", "hydra.run.dir=plain", "workers=2", *SMALL[:2])
     assert attnvis("run", "album", *words).code == 1
     plain = records("plain")
@@ -177,6 +178,54 @@ def test_other_settings_are_refused_by_name(sharded):
         assert f"begun with other settings ({name}" in sharded(word).complaint
     assert "give sample, tar, files" in sharded("shards.overlays=all").complaint
     assert "shards.size=0" in sharded("shards.size=0", folder="none").complaint
+
+
+def test_shards_go_on_only_with_the_files_that_the_question_was_read_from(sharded, monkeypatch):
+    np.save("q.npy", np.linspace(-1, 1, 1280))
+    do_shard = sharded_run.do_shard
+
+    def changed_meanwhile(job, number):
+        if number == 2:
+            np.save("q.npy", np.linspace(1, -1, 1280))
+            sharded_run.bench_of.cache_clear()  # as in a process that starts now
+        return do_shard(job, number)
+
+    refusal = "out was begun with other content of q.npy: its rows would answer two questions"
+    with monkeypatch.context() as patch:
+        patch.setattr(sharded_run, "do_shard", changed_meanwhile)
+        assert f"shard 2 failed: {Path.cwd()}/{refusal}" in sharded("query=vector:q.npy").err
+    assert [row["index"] for row in rows()] == list(range(8))
+    assert refusal in sharded("query=vector:q.npy").complaint
+    np.save("q.npy", np.linspace(-1, 1, 1280))
+    assert "9 photos done" in sharded("query=vector:q.npy").out
+
+
+def test_photos_that_failed_are_named_and_of_many_one_of_a_kind():
+    def row(name, reason, status="failed"):
+        return {
+            "status": status,
+            "reason": reason and f"a/{name} {reason}",
+            "path": f"a/{name}",
+            "photo": name,
+        }
+
+    rows = [row("0.png", "", status="done"), row("1.png", "is cut: 2 bytes"), row("2.png", "is cut: 7 bytes")]
+    kinds = {"PHOTO is cut": 2}
+    assert sharded_run.named_failures(kinds, rows) == {
+        "a/1.png is cut: 2 bytes": 1,
+        "a/2.png is cut: 7 bytes": 1,
+    }
+    kinds = {"PHOTO is gone": 1, "PHOTO is cut": 2000}
+    assert list(sharded_run.named_failures(kinds, rows)) == [
+        "a/1.png is cut: 2 bytes; 1,999 more like it",
+        "... is gone",
+    ]
+
+
+def test_a_run_in_shards_is_not_redrawn_and_is_told_why(sharded, attnvis):
+    sharded()
+    complaint = attnvis("redraw", "out").complaint
+    assert "out is a run in shards, which keeps its maps in tables" in complaint
 
 
 def test_a_plain_runs_folder_is_not_taken_for_one_in_shards(sharded, attnvis):

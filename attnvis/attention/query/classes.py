@@ -3,7 +3,8 @@
 import difflib
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,18 @@ from torch import Tensor
 from attnvis.attention.grammar import split_pieces, unquoted
 from attnvis.types import Ask, ClassScore, Features, Head, Query, find_class
 
-__all__ = ["class_", "class_scores", "contrast", "finer", "group_members", "log_odds", "rest"]
+__all__ = [
+    "class_",
+    "class_scores",
+    "classes_at_once",
+    "contrast",
+    "finer",
+    "group_members",
+    "log_odds",
+    "rest",
+]
 
+AT_ONCE = 64  # classes that are compared with all others together: memory
 PREDICTED = re.compile(r"predicted(?:\s*([:#])\s*(\d+))?")
 
 
@@ -29,28 +40,49 @@ def class_(features: Features, name: str | int = "predicted") -> Query:
     three likeliest, predicted#2 the second of them; [tabby,lynx], the mean of these, as of a group of
     ImageNet's classes, such as cat.  Raises ValueError where there is no classifier, or no such class.
     """
-    reading = read_classes(features, name)
-    ranks = predicted_ranks(name, reading.logits.shape[1])
+    (query,) = classes_at_once(features, [name])
+    return query
+
+
+def classes_at_once(features: Features, names: Sequence[str | int]) -> list[Query]:
+    """`class_` of every name, to the last bit: the network is read once for all, and so are its logits."""
+    reading = read_classes(features, names[0])
+    asked = [ranks_and_columns(name, reading) for name in names]
+    of_one_class = [columns for _, columns in asked if columns.shape[1]]
+    scores: Iterator[tuple[ClassScore, ...]] = iter(())  # [columns of all][B]
+    if of_one_class:
+        scores = zip(*class_scores(reading.head, reading.logits, torch.cat(of_one_class, 1)), strict=True)
+    queries: list[Query] = []
+    for name, (ranks, columns) in zip(names, asked, strict=True):
+        count = columns.shape[1]
+        if not count:
+            queries.append(mean_of_classes(name, class_indices(name, reading), reading))
+            continue
+        of_photos = tuple(zip(*islice(scores, count), strict=True))
+        query = Query(
+            torch.stack([reading.ask(classes) for classes in columns.unbind(1)], 1),
+            labels=tuple(tuple(score.name for score in of_photo) for of_photo in of_photos),
+            classes=of_photos,
+            ranks=ranks,
+            mixtures=tuple(((1.0, -rank if rank else int(columns[0, 0])),) for rank in ranks),
+            marks=(None,) * count,
+        )
+        queries.append(query)
+    return queries
+
+
+def ranks_and_columns(name: str | int, reading: "Reading") -> tuple[tuple[int, ...], Int[Tensor, "B Q"]]:
+    """The ranks that a name means, 0 for a class of its own, and of each photo which classes these are; Q = 0
+    for the mean of several.  Raises ValueError for a name that is none.
+    """
+    photos, classes = reading.logits.shape
+    ranks = predicted_ranks(name, classes)
     if ranks:
-        columns = reading.logits.topk(ranks[-1], 1).indices[:, ranks[0] - 1 :]  # [B, Q]
-        mixtures = tuple(((1.0, -rank),) for rank in ranks)
-    else:
-        members = class_indices(name, reading)
-        if len(members) > 1:
-            return mean_of_classes(name, members, reading)
-        columns = torch.full((len(reading.logits), 1), members[0], device=reading.logits.device)
-        mixtures = (((1.0, members[0]),),)
-    of_ranks = columns.unbind(1)
-    scores = [class_scores(reading.head, reading.logits, classes=classes) for classes in of_ranks]
-    of_photos = tuple(zip(*scores, strict=True))
-    return Query(
-        torch.stack([reading.ask(classes) for classes in of_ranks], 1),
-        labels=tuple(tuple(score.name for score in of_photo) for of_photo in of_photos),
-        classes=of_photos,
-        ranks=tuple(ranks) if ranks else (0,),
-        mixtures=mixtures,
-        marks=(None,) * columns.shape[1],
-    )
+        return tuple(ranks), reading.logits.topk(ranks[-1], 1).indices[:, ranks[0] - 1 :]
+    members = class_indices(name, reading)
+    is_one = len(members) == 1
+    columns = torch.full((photos, int(is_one)), members[0], device=reading.logits.device)
+    return (0,) * is_one, columns
 
 
 def contrast(features: Features, name: str | int = "predicted") -> Query:
@@ -114,11 +146,11 @@ def against_rivals(
         classes = torch.full((len(reading.logits),), members[0], device=reading.logits.device)
     chosen = torch.zeros_like(reading.logits).scatter(1, classes.unsqueeze(1), 1.0)
     vectors = reading.ask(mix(chosen, reading.logits.softmax(1)))
-    scores = class_scores(reading.head, reading.logits, classes=classes)
+    scores = class_scores(reading.head, reading.logits, classes.unsqueeze(1))
     return Query(
         vectors.unsqueeze(1),
-        labels=tuple((f"{score.name} ({kind})",) for score in scores),
-        classes=tuple((score,) for score in scores),
+        labels=tuple((f"{score.name} ({kind})",) for (score,) in scores),
+        classes=tuple(scores),
     )
 
 
@@ -240,15 +272,21 @@ def group_members(text: str, categories: tuple[str, ...]) -> list[int]:
     return list(class_groups().get(plain, ())) if is_imagenet else []
 
 
-def class_scores(head: Head, logits: Float[Tensor, "B C"], classes: Int[Tensor, " B"]) -> list[ClassScore]:
-    """What the network says of one class per photo."""
+def class_scores(
+    head: Head, logits: Float[Tensor, "B C"], classes: Int[Tensor, "B Q"]
+) -> list[tuple[ClassScore, ...]]:
+    """What the network says of some classes of every photo: [B][Q]."""
     logits = logits.double()
-    chosen = logits.gather(1, classes.unsqueeze(1))  # [B, 1]
-    probabilities = (chosen - logits.logsumexp(1, keepdim=True)).exp().flatten()
-    ranks = 1 + (logits > chosen).sum(1)
-    columns = (classes, probabilities, chosen.flatten(), ranks)
+    chosen = logits.gather(1, classes)
+    probabilities = (chosen - logits.logsumexp(1, keepdim=True)).exp()
+    parts = chosen.unsqueeze(2).split(AT_ONCE, 1)  # [B, Q, 1]
+    ranks = 1 + torch.cat([(logits.unsqueeze(1) > part).sum(2) for part in parts], 1)
+    columns = (classes, probabilities, chosen, ranks)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
-        ClassScore(index, head.category(index), probability=probability, logit=logit, rank=rank)
-        for index, probability, logit, rank in rows
+        tuple(
+            ClassScore(index, head.category(index), probability=probability, logit=logit, rank=rank)
+            for index, probability, logit, rank in zip(*row, strict=True)
+        )
+        for row in rows
     ]

@@ -6,6 +6,7 @@ Texts are `class:tabby`, `point:120,80` and the like; `several` asks many at onc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import groupby
 from numbers import Real
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from attnvis.attention.grammar import divide
 from attnvis.attention.query import algebra
+from attnvis.attention.query.classes import classes_at_once
 from attnvis.attention.query.given import Mask, Outside, Vectors, as_corners, look_at
 from attnvis.attention.query.kinds import (
     KINDS,
@@ -42,6 +44,7 @@ __all__ = [
     "build_queries",
     "formula",
     "is_vector",
+    "leaves",
     "parse",
     "prepare",
     "several",
@@ -65,11 +68,30 @@ def several(features: Features, of: Sequence[str | QueryFunction]) -> list[Query
         raise ValueError(
             'query several needs a list, for example query.of=[mean,"class:tabby","point:120,80"]'
         )
+    functions = [parse(entry) if isinstance(entry, str) else entry for entry in entries]
     queries: list[Query] = []
-    for entry in entries:
-        function = parse(entry) if isinstance(entry, str) else entry
-        queries += build_queries(function, features)
+    for is_class, run in groupby(functions, key=is_class_alone):
+        alike = list(run)
+        if is_class:
+            queries += named_classes(alike, features)
+            continue
+        for function in alike:
+            queries += build_queries(function, features)
     return queries
+
+
+def is_class_alone(function: QueryFunction) -> bool:
+    return isinstance(function, partial) and function.func is class_ and function.keywords.keys() == {"name"}
+
+
+def named_classes(functions: Sequence[QueryFunction], features: Features) -> list[Query]:
+    """What `build_queries` gives of each of some class queries, with one reading of the network."""
+    names = [function.keywords["name"] for function in functions]  # type: ignore[attr-defined]
+    queries = classes_at_once(features, names)
+    return [
+        replace(query, text=format_function(function))
+        for query, function in zip(queries, functions, strict=True)
+    ]
 
 
 def formula(features: Features, text: str) -> list[Query]:
@@ -119,6 +141,24 @@ def prepare(function: QueryFunction, outside: Outside) -> QueryFunction:
         functions_of = {term.text: prepare(parse_term(term.text), outside) for term in algebra.terms(node)}
         return Formula(node, functions_of.__getitem__)
     return function
+
+
+def leaves(function: QueryFunction) -> list[QueryFunction]:
+    """The queries that a query is made of: those of a list, the terms of a formula; else itself.
+
+    Raises what `parse` does.
+    """
+    if not isinstance(function, partial):
+        return [function]
+    settings = function.keywords
+    if function.func is several:
+        entries = [settings["of"]] if isinstance(settings["of"], str) else settings["of"]
+        functions = [parse(entry) if isinstance(entry, str) else entry for entry in entries]
+    elif function.func is formula:
+        functions = [parse_term(term.text) for term in algebra.terms(algebra.read(settings["text"]))]
+    else:
+        return [function]
+    return [leaf for inner in functions for leaf in leaves(inner)]
 
 
 def build_queries(function: QueryFunction, features: Features) -> list[Query]:

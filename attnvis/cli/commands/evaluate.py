@@ -224,25 +224,30 @@ def chosen_photos(work: Work) -> list[int]:
 def begin(work: Work, dataset: "Dataset", folder: Path, resume: bool) -> list[int]:
     """Writes the record of the folder; gives the numbers of the photos that are still to be measured.
 
-    Raises ValueError where the folder was begun with other settings or photos.
+    Raises ValueError where the folder was begun with other settings, photos or files of a query.
     """
     from attnvis.experiments.evaluate.measure import photo_file, read_photo
     from attnvis.json_files import json_digest, read_json, write_json
+    from attnvis.pipeline.question_files import query_files, require_same_files
     from attnvis.pipeline.resume import require_own_files
 
     require_own_files(
         folder, files=(RECORD, "index.html", "table.md"), folders=("photos", "figures", "wandb")
     )
+    inputs: dict[str, str] = {}
+    for question in work.maker.queries.values():
+        inputs |= query_files(question)
     usual = [key for key, value in LATER.items() if work.settings[key] == value]
     kept = {key: value for key, value in work.settings.items() if key not in (*HARMLESS, *usual)}
     about = json_digest([kept, list(dataset.names), work.maker.backbone.digest])
-    record: dict[str, Any] = {"command": command_line(), "digest": about}
+    record: dict[str, Any] = {"command": command_line(), "digest": about, "inputs": inputs}
     if not resume:
         for path in (folder / "photos").glob("*.npz"):
             path.unlink()
         write_json(folder, RECORD, record)
         return list(range(len(dataset)))
     begun = read_json(folder / RECORD)
+    require_same_files(folder, begun.get("inputs"), inputs)
     if begun.get("digest") != about:
         raise ValueError(
             f"{folder} was begun with other settings, weights or photos; evaluate again in another folder"

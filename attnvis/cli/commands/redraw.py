@@ -46,6 +46,11 @@ def require_run(source: Path) -> None:
     """Raises ValueError for what is no run's folder."""
     if (source / "records.csv").is_file():
         return
+    if (source / "shards.parquet").is_file():
+        raise ValueError(
+            f"{source} is a run in shards, which keeps its maps in tables; "
+            "redraw draws what attnvis run leaves without launcher="
+        )
     inner = sorted(source.glob("*/records.csv"))
     advice = (
         f"it is a sweep: give one of its runs, such as {inner[0].parent}"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnvis.cli.chosen_method import chosen_method
+from attnvis.cli.chosen_method import chosen_method, inputs_of
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import (
     build_network,
@@ -80,6 +80,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
         logger=plain(cfg.logger),
         keep_maps=cfg.maps,
         photos=planned,
+        inputs=inputs_of(cfg, paths),
     )
     shout(plan.warnings)
     exploring = Exploring(network, preprocessing, overrides(), warnings=tuple(plan.warnings))

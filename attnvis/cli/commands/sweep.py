@@ -71,6 +71,8 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
     random_classes(cfg)
     planned = planned_photos(photos(settings["images"]))
     same["photos"] = album_digest(planned)
+    if inputs := files_of_queries(settings):
+        same["inputs"] = inputs
     if finished(folder, same, planned):
         return 0
     require_planned(folder, settings["images"], planned)
@@ -78,6 +80,22 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
         measure(cfg, settings, job)
     complain(job.reasons)
     return 1 if job.failures else 0
+
+
+def files_of_queries(settings: dict[str, Any]) -> dict[str, str]:
+    """What the files hold that a job's queries are read from, by their digests; other files, another job.
+
+    Raises ValueError for a query that is none.
+    """
+    from attnvis.pipeline.question_files import query_files
+
+    if settings["study"] == "recognition":
+        return {}
+    trusted = listed(settings["trust"])
+    digests: dict[str, str] = {}
+    for text in listed(settings["queries"]):
+        digests |= query_files(named("query", text, trusted))
+    return digests
 
 
 def require_planned(folder: Path, images: Any, photos: "Sequence[PlannedPhoto]") -> None:

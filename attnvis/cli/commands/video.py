@@ -7,6 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnvis.cli.chosen_method import inputs_of
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import build_network, check_logger, provenance, shout
 from attnvis.cli.config import build, plain
@@ -75,6 +76,7 @@ def video(cfg: "DictConfig", folder: Path) -> int:
         logger=plain(cfg.logger),
         photos=(PlannedPhoto(str(clip.path), clip.digest),),
         verb="video",
+        inputs=inputs_of(cfg),
     )
     shout(plan.warnings)
     if cfg.resume and is_drawn(folder, plan):

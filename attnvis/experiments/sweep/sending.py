@@ -80,7 +80,7 @@ def shared_settings(results: Sweep) -> dict[str, Any]:
 
 
 def settings_of(part: Part) -> dict[str, Any]:
-    settings = {key: value for key, value in part.record.asked.items() if key != "photos"}
+    settings = {key: value for key, value in part.record.asked.items() if key not in ("photos", "inputs")}
     return {**settings, **part.record.axes}
 
 

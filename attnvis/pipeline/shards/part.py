@@ -57,6 +57,7 @@ __all__ = [
 OVERLAYS = ("sample", "tar", "files")  # what may be kept of the pictures
 TOGETHER = 1000  # rows of a row group
 BEAT = 5.0  # seconds between two notes of how far a shard is
+NO_NAME = "PHOTO"  # in a kind of failure, where its photos' names were
 MOST_KINDS = 50  # of failures that a receipt names
 FORMAT = 1
 
@@ -353,15 +354,20 @@ def with_floats(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kind_of_failure(reason: str, path: Source) -> str:
+    """What a reason is without the photo's name: `without_name`."""
+    return without_name(reason, str(path), path.name)
+
+
+def without_name(reason: str, path: str, photo: str) -> str:
     """A reason without what is this photo's own: x.jpg is no photo: it begins ... -> PHOTO is no photo.
 
     A photo whose name is a number, as a table's row, is meant by it at the beginning alone: the other
     numbers are counts.
     """
     text = reason
-    for name in filter(None, (str(path), path.name)):
+    for name in filter(None, (path, photo)):
         before = r"\A" if name.isdecimal() else r"(?<!\w)"
-        text = re.sub(rf"{before}{re.escape(name)}(?!\w)", "PHOTO", text)
+        text = re.sub(rf"{before}{re.escape(name)}(?!\w)", NO_NAME, text)
     return re.split(r"[:;(]", text, maxsplit=1)[0].strip()[:120] or "no reason"
 
 
