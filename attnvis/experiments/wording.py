@@ -12,6 +12,7 @@ __all__ = [
     "every",
     "few",
     "listed",
+    "listed_names",
     "many",
     "part_of",
     "percent",
@@ -50,6 +51,11 @@ def between(interval: Interval, as_text: Callable[[float], str] = format_number)
 def listed(items: Sequence[str]) -> str:
     """a, b and c."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """The same of names, in quotes where a name holds a comma itself."""
+    return listed([f"“{name}”" if "," in name else name for name in names])
 
 
 def many(count: int, what: str) -> str:

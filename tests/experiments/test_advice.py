@@ -130,7 +130,7 @@ def test_every_axis_competes_with_the_rest_at_its_best():
     assert best.value.value == pytest.approx(composed.mean())
     (text,) = sentences(advice)
     assert "the best layer is stage3; the best query is norm; the scalings cannot be told apart" in text
-    assert text.endswith("better than centre.") and "norm zscore, stage3" in text
+    assert text.endswith("better than centre.") and "“norm zscore, stage3”" in text
     assert "stage3 0.9" in as_text(advice)
 
 

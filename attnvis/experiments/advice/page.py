@@ -9,7 +9,7 @@ from typing import Any
 
 from attnvis.experiments.advice.ranking import Advice, Candidate, Ranking
 from attnvis.experiments.evaluate.tables import interval_text, number_text
-from attnvis.experiments.wording import listed, many
+from attnvis.experiments.wording import listed_names, many
 from attnvis.files import save
 from attnvis.metrics.intervals import FEWEST_OF_MEANS
 from attnvis.pipeline.records import SafeWriter
@@ -82,16 +82,17 @@ def part_of(ranking: Ranking) -> str:
         return f"the best {ranking.axis} is {leaders[0]}"
     if len(leaders) == len(ranking.candidates):
         return f"the {NOUNS[ranking.axis]} cannot be told apart"
-    return f"of the {NOUNS[ranking.axis]} {listed(leaders)} cannot be told apart"
+    return f"of the {NOUNS[ranking.axis]} {listed_names(leaders)} cannot be told apart"
 
 
 def of_setting(ranking: Ranking) -> str:
     """What the best setting reaches on photos that did not choose it, beside the controls."""
     (best,) = (each for each in ranking.candidates if each.chosen)
     limits = interval_text(best.value)
-    text = f"take {best.chosen[0]}"
+    quoted = [listed_names([name]) for name in best.chosen]
+    text = f"take {quoted[0]}"
     if len(best.chosen) > 1:
-        text += f" or {best.chosen[1]}, as the halves chose"
+        text += f" or {quoted[1]}, as the halves chose"
     text += ", which reaches on the photos that did not choose it "
     text += f"{number_text(best.value.value)}{f' {limits}' if limits else ''}"
     controls = [each for each in ranking.candidates if not each.chosen]
@@ -99,11 +100,11 @@ def of_setting(ranking: Ranking) -> str:
     better = [each.name for each in controls if each.name in best.worse_than]
     untold = [each.name for each in controls if each.name not in worse + better]
     if worse:
-        text += f", better than {listed(worse)}"
+        text += f", better than {listed_names(worse)}"
     if better:
-        text += f", worse than {listed(better)}"
+        text += f", worse than {listed_names(better)}"
     if untold:
-        text += f", not told from {listed(untold)}"
+        text += f", not told from {listed_names(untold)}"
     return text
 
 

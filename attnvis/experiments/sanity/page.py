@@ -25,7 +25,7 @@ from attnvis.experiments.sanity.verdicts import (
     cascades,
     verdicts,
 )
-from attnvis.experiments.wording import listed, many
+from attnvis.experiments.wording import listed_names, many
 from attnvis.files import save
 from attnvis.metrics.intervals import FEWEST_OF_MEANS
 from attnvis.pipeline.records import SafeWriter
@@ -115,9 +115,9 @@ def sentences(findings: Findings) -> Iterator[str]:
             continue
         parts = [f"{counted(by_verdict[PASSES], len(of_check))} pass"]
         if by_verdict[FAILS]:
-            parts.append(f"fails: {listed(by_verdict[FAILS])}")
+            parts.append(f"fails: {listed_names(by_verdict[FAILS])}")
         if by_verdict[UNTOLD]:
-            parts.append(f"cannot be told: {listed(by_verdict[UNTOLD])}")
+            parts.append(f"cannot be told: {listed_names(by_verdict[UNTOLD])}")
         yield f"{check.name}: {check.what}; {'; '.join(parts)}."
 
 
