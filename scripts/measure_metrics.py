@@ -3,7 +3,7 @@
     python scripts/measure_metrics.py           # the table; exits with 1 where a difference has no reason
     python scripts/measure_metrics.py --speed   # one metric of 10,000 maps, beside pysaliency's loop
     python scripts/measure_metrics.py --material DIR           # of maps of real photos, both ways
-    python scripts/measure_metrics.py --material DIR --share   # what metrics cost beside a run; needs attnvis alone
+    python scripts/measure_metrics.py --material DIR --share   # what metrics cost beside a run; needs none
 
 Needs pysaliency, PySODMetrics, Quantus and scikit-learn beside attnvis and torchcam.  pysaliency and Quantus
 call np.trapz, which numpy 2.4 no longer has: they get np.trapezoid under that name.
