@@ -2,8 +2,8 @@
 
     python scripts/measure_metrics.py           # the table; exits with 1 where a difference has no reason
     python scripts/measure_metrics.py --speed   # one metric of 10,000 maps, beside pysaliency's loop
-    python scripts/measure_metrics.py --material DIR           # the same metrics of maps of real photos, both ways
-    python scripts/measure_metrics.py --material DIR --share   # what metrics cost of an evaluation; needs none of them
+    python scripts/measure_metrics.py --material DIR           # of maps of real photos, both ways
+    python scripts/measure_metrics.py --material DIR --share   # what metrics cost beside a run; needs none
 
 Needs pysaliency, PySODMetrics, Quantus and scikit-learn beside attnvis and torchcam.  pysaliency and Quantus
 call np.trapz, which numpy 2.4 no longer has: they get np.trapezoid under that name.
@@ -580,7 +580,7 @@ PHOTO_QUERIES = ("norm", "class")
 def photo_maps(
     dataset: Any, longest: int, methods: tuple[str, ...] = PHOTO_METHODS
 ) -> Iterator[tuple[Truth, np.ndarray]]:
-    """Of every photo the truth, and the maps of a few methods on EfficientNet-Lite0, as evaluate measures them."""
+    """Of every photo the truth, and a few methods' maps on EfficientNet-Lite0, as evaluate has them."""
     from attnvis.attention.query.language import parse
     from attnvis.attention.spec import functions
     from attnvis.backbone.sources import load_backbone
@@ -662,12 +662,13 @@ def print_photos(folder: Path, count: int, longest: int = 256) -> None:
             started = time.process_time()
             ours = our_values(row, maps)
             middle = time.process_time()
-            theirs = [row.theirs(values) for values in maps]
+            library = [row.theirs(values) for values in maps]
             line.seconds += middle - started, time.process_time() - middle
             line.ours.append(ours)
-            line.theirs.append(theirs)
+            line.theirs.append(library)
     print(
-        f"| {len(dataset)} photos, {maps_in_all} maps | library | ours | theirs | largest difference | ours, CPU s | theirs, CPU s |"
+        f"| {len(dataset)} photos, {maps_in_all} maps | library | ours | theirs | largest difference "
+        "| ours, CPU s | theirs, CPU s |"
     )
     print("|---|---|---|---|---|---|---|")
     for name, line in table.items():
@@ -709,10 +710,12 @@ def print_share(folder: Path, count: int) -> None:
         of_run, _ = cpu_of(run)
         of_evaluation, of_metrics = cpu_of(evaluation)
     print(
-        f"{count} photos, {len(rows[0].split(',')) + 1} methods, {len(SHARE_METRICS.split(','))} metrics; CPU s, one thread"
+        f"{count} photos, {len(rows[0].split(',')) + 1} methods, {len(SHARE_METRICS.split(','))} metrics; "
+        "CPU s, one thread"
     )
     print(
-        f"attnvis run: {of_run:.1f}; attnvis evaluate: {of_evaluation:.1f}, {of_evaluation / of_run:.2f} times as much"
+        f"attnvis run: {of_run:.1f}; attnvis evaluate: {of_evaluation:.1f}, "
+        f"{of_evaluation / of_run:.2f} times as much"
     )
     share = of_metrics / of_evaluation
     print(f"in the metrics: {of_metrics:.1f}, {100 * share:.0f} % of evaluate; start-up alone: {start:.1f}")
@@ -741,7 +744,7 @@ finally:
 def cpu_of(words: list[str]) -> tuple[float, float]:
     """The CPU seconds of a command, and those in its metrics.  Raises RuntimeError where it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ended = subprocess.run([sys.executable, "-c", TIMED, *words], capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-c", TIMED, *words], check=False, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if ended.returncode:
         raise RuntimeError(f"attnvis {' '.join(words)} failed: {ended.stderr[-500:]}")

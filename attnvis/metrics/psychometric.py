@@ -2,8 +2,8 @@
 
     P(found at x) = guess + (1 - guess - lapse) / (1 + exp(-slope (log2 x - log2 threshold)))
 
-The guess rate is known; threshold, slope and lapse are the likeliest within limits (Wichmann and Hill 2001 fit
-the same numbers), looked for on a grid and then in shrinking steps from its best, so that no fit can run away.
+The guess rate is known; threshold, slope and lapse are the likeliest within limits (Wichmann and Hill 2001
+fit the same numbers), looked for on a grid and then in shrinking steps from its best: no fit can run away.
 """
 
 import math

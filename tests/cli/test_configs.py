@@ -78,7 +78,7 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
     verb = "run"
     if group == "experiment":  # each says in its sentence which command it is for
         (verb,) = re.findall(r"attnvis (\w+) ", catalogue.sentence(name))
-    given = ["images=samples"] if verb == "sweep" else []
+    given = {"sweep": ["images=samples"], "evaluate": ["data=generated:scenes"]}.get(verb, [])
     cfg = composed(f"{group}={option}", *needs, *network, *given, verb=verb)
     config.require(cfg, verb)
     if group in ("logger", "experiment", "launcher", "preprocess", "cache"):

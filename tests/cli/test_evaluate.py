@@ -151,26 +151,28 @@ def test_the_row_to_compare_with_may_change_on_resume(attnvis, data):
 
 def test_placements_are_rows_and_those_of_a_backbone_placed_so(attnvis, data):
     (data / "annotations" / "1.xml").unlink()
-    words = ("evaluate", "data", "method=attention", "query=norm", *FEW, *SMALL)
-    assert attnvis(*words, "placements=[rf,stretch,rf:nearest]", "against='norm none, rf'").code == 0
-    together = {key_of(row): row["value"] for row in pq.read_table("out/photos.parquet").to_pylist()}
+    words = ("evaluate", "data", "method=attention", "query=norm", *FEW, "preprocess.size=96", "workers=1")
+    ended = attnvis(*words, "placements=[rf,stretch,rf:nearest]", "hydra.run.dir=together")
+    assert ended.code == 0, ended.err
+    together = {key_of(row): row["value"] for row in pq.read_table("together/photos.parquet").to_pylist()}
     for name, more in {
         "rf": ("backbone.placement=rf",),
         "stretch": ("backbone.placement=stretch",),
         "rf:nearest": ("backbone.placement=rf", "between=nearest"),
     }.items():
-        assert attnvis(*words, "against=norm none", *more).code == 0
-        alone = pq.read_table("out/photos.parquet").to_pylist()
-        for row in alone:
+        out = name.replace(":", "_")
+        assert attnvis(*words, f"hydra.run.dir={out}", *more).code == 0
+        for row in pq.read_table(f"{out}/photos.parquet").to_pylist():
             assert together[row["photo"], f"norm none, {name}", "energy"] == row["value"]
-    told = attnvis(*words, "placements=[middle]").complaint
+    assert len(set(together.values())) == 6
+    told = attnvis(*words, "placements=[middle]", "hydra.run.dir=none").complaint
     assert "unknown placement 'middle'; placements= takes auto, rf, stretch" in told
-    told = attnvis(*words, "placements=[rf]", "preprocess.fit=letterbox").complaint
+    told = attnvis(*words, "placements=[rf]", "preprocess.fit=letterbox", "hydra.run.dir=none").complaint
     assert "a letterbox's are cut" in told
 
 
 def test_a_pop_out_study_runs_resumes_and_tells_its_mistakes(attnvis, here):
-    left_out = [f"levels.{kind}=null" for kind in ("colour", "size", "feature", "conjunction", "tilted")]
+    left_out = [f"levels.{kind}=[]" for kind in ("colour", "size", "feature", "conjunction", "tilted")]
     words = ("evaluate", "experiment=popout", *left_out, "levels.orientation=[5,20,60]", "levels.upright=[3]")
     few = ("repeats=2", "method=attention,spectral_residual,uniform", "query=rarity", *SMALL)
     ended = attnvis(*words, *few)
@@ -183,10 +185,10 @@ def test_a_pop_out_study_runs_resumes_and_tells_its_mistakes(attnvis, here):
     Path("out/photos/000000.npz").unlink()
     again = attnvis("evaluate", "--resume", "out")
     assert again.code == 0 and Path("out/thresholds.csv").read_bytes() == kept
-    told = attnvis("evaluate", "data", "experiment=popout", *SMALL).complaint
-    assert "study=pop_out draws its own arrays; leave data out" in told
-    assert "no study 'popout'; there are table, pop_out" in attnvis("evaluate", "x", "study=popout").complaint
-    assert (
-        "levels.orientation=[5, 4]: give at least 3"
-        in attnvis("evaluate", "experiment=popout", "levels.orientation=[5,4]").complaint
-    )
+    for words, reason in {
+        ("data", "experiment=popout"): "study=pop_out draws its own arrays; leave data out",
+        ("data", "study=popout"): "no study 'popout'; there are table, pop_out",
+        ("generated", "study=pop_out"): "study=pop_out has no levels",
+        ("experiment=popout", "levels.size=[2,1.5]"): "levels.size=[2, 1.5]: give at least 3",
+    }.items():
+        assert reason in attnvis("evaluate", *words, "hydra.run.dir=none").complaint

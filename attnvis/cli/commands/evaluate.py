@@ -42,7 +42,7 @@ HARMLESS = (
 )
 STUDIES = ("table", "sanity", "advice", "pop_out")
 # settings that came later: at these values nothing is measured otherwise, and older folders go on
-LATER: dict[str, Any] = {"study": "table", "levels": {}, "repeats": 30, "placements": []}
+LATER: dict[str, Any] = {"study": "table", "repeats": 30, "placements": []}
 USUAL_ROW = "centre"  # that others are compared with
 ATTENTION = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 
@@ -149,9 +149,14 @@ def photos_of(settings: dict[str, Any]) -> "Dataset":
         raise ValueError(
             f"study=pop_out draws its own arrays; leave {settings['data']} out, give levels.KIND=[...]"
         )
-    levels = {kind: of_kind for kind, of_kind in settings["levels"].items() if of_kind is not None}
+    levels = levels_of(settings)
     require_levels(levels)
     return ladder(levels, settings["repeats"])
+
+
+def levels_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of the kinds that are shown."""
+    return {kind: levels for kind, levels in settings["levels"].items() if levels}
 
 
 def require_known(metrics: "dict[str, Metric]", dataset: "Dataset") -> None:
@@ -238,6 +243,7 @@ def begin(work: Work, dataset: "Dataset", folder: Path, resume: bool) -> list[in
     for question in work.maker.queries.values():
         inputs |= query_files(question)
     usual = [key for key, value in LATER.items() if work.settings[key] == value]
+    usual += [] if levels_of(work.settings) else ["levels"]
     kept = {key: value for key, value in work.settings.items() if key not in (*HARMLESS, *usual)}
     about = json_digest([kept, list(dataset.names), work.maker.backbone.digest])
     record: dict[str, Any] = {"command": command_line(), "digest": about, "inputs": inputs}

@@ -183,7 +183,7 @@ def differences(kind: str, levels: Sequence[float]) -> list[float]:
 
 
 def share_of(flags: Float[np.ndarray, " P"]) -> Interval:
-    """Of flags; where hottest pixels tie a flag may be a part of one, and the limits are those of the nearest count."""
+    """Of flags; hottest pixels that tie give a part of one, and the limits are those of the nearest count."""
     known = flags[~np.isnan(flags)]
     whole = np.zeros(len(known))
     whole[: round(float(known.sum()))] = 1

@@ -69,7 +69,7 @@ Lines = tuple[tuple[str, ...], list[tuple[str, ...]]]  # headings, rows
 
 
 def tables(study: PopOut) -> Iterator[tuple[str, Lines]]:
-    """(caption, headings and rows): thresholds of each metric, finds in searches, means of what is no share."""
+    """(caption, headings and rows): thresholds of each metric, finds in searches, means of other metrics."""
     metrics = tuple(dict.fromkeys(curve.metric for curve in study.curves))
     for metric in metrics:
         fitted = [kind for kind in study.kinds if any(each.fit for each in study.of(kind, metric))]
@@ -144,17 +144,17 @@ def sentences(study: PopOut) -> Iterator[str]:
 
 def asymmetry_sentences(study: PopOut) -> Iterator[str]:
     """Of every pair of searches who finds the one more often, and who the other."""
-    groups: dict[tuple[str, str, str, bool], list[str]] = {}
+    groups: dict[tuple[str, str, str, bool], list[str]] = {}  # who, by how much
     for pair in study.asymmetries:
         if pair.difference.certain:
             is_expected = pair.difference.value > 0
             easy, hard = (pair.easy, pair.hard) if is_expected else (pair.hard, pair.easy)
             difference = pair.difference if is_expected else turned(pair.difference)
-            told = f"{pair.row} by {share_text(difference)} of the arrays"
-            groups.setdefault((pair.metric, easy, hard, is_expected), []).append(told)
-    for (metric, easy, hard, is_expected), told in groups.items():
+            text = f"{pair.row} by {share_text(difference)} of the arrays"
+            groups.setdefault((pair.metric, easy, hard, is_expected), []).append(text)
+    for (metric, easy, hard, is_expected), rows in groups.items():
         expected = "as people do" if is_expected else "the reverse of what people do"
-        yield f"{metric}, {easy} found more often than {hard}, {expected}: {'; '.join(told)}."
+        yield f"{metric}, {easy} found more often than {hard}, {expected}: {'; '.join(rows)}."
 
 
 def turned(difference: Interval) -> Interval:
@@ -177,7 +177,8 @@ def sentence_of_kind(curves: Sequence[Curve]) -> str:
         parts.append(f"the threshold lies beyond the levels shown: {counted(beyond)}")
     if flat:
         parts.append(
-            f"no threshold, for finds are not shown to become more frequent with the difference: {counted(flat)}"
+            "no threshold, for finds are not shown to become more frequent with the difference: "
+            f"{counted(flat)}"
         )
     return f"{'; '.join(parts)}."
 
@@ -200,13 +201,13 @@ def doubts(study: PopOut) -> Iterator[str]:
         name = f"{curve.metric}, {curve.kind}, {curve.row}"
         if fit.misfit < REAL:
             yield (
-                f"{name}: the points do not follow such a curve (they lie as far from one {fit.misfit:.3f} of the "
-                "times by chance), and its threshold is that of the nearest one."
+                f"{name}: the points do not follow such a curve (by chance they lie as far from one "
+                f"{fit.misfit:.3f} of the times), and the threshold is that of the nearest one."
             )
         if fit.lost:
             yield (
-                f"{name}: {fit.lost} of {DRAWS} bootstrap draws had their threshold beyond the levels that were "
-                "shown; they count as below or above all."
+                f"{name}: {fit.lost} of {DRAWS} bootstrap draws had their threshold beyond the levels that "
+                "were shown; they count as below or above all."
             )
 
 
