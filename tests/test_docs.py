@@ -229,7 +229,8 @@ def test_every_option_that_a_document_names_exists(path):
     for group in catalogue.groups():
         for option in re.findall(rf"(?<![.\w]){group}=([a-z_0-9]+)", text):
             is_class = group == "query" and (option.isdecimal() or option in class_names("imagenet"))
-            assert option in catalogue.options(group) or catalogue.family(option) or is_class, (
+            is_number = group == "heads" and option.isdecimal()
+            assert option in catalogue.options(group) or catalogue.family(option) or is_class or is_number, (
                 f"{group}={option}"
             )
 
