@@ -135,6 +135,12 @@ def test_the_likeliest_less_three_of_a_named_class_is_drawn_as_both_are():
     assert ks_2samp(maps.amax(1) - maps.mean(1), null.peaks_of_sum(((1.0, -1), (-3.0, 0)))).pvalue > 0.01
 
 
+def test_a_likeliest_class_by_the_factor_0_changes_no_sum():
+    features = world(3)
+    null = NullMaps(class_scores(features, 0), features.logits[0], draws=50, seed=0)
+    torch.testing.assert_close(null.peaks_of_sum(((0.0, -1), (1.0, 0))), null.peaks(0))
+
+
 def test_the_critical_value_is_the_tenth_largest_of_199():
     assert critical_value(torch.arange(199.0)) == 189  # ten as hot, and itself, are 11 of 200: p = .055
     assert critical_value(torch.arange(19.0)) == 18 and critical_value(torch.arange(18.0)) == math.inf
