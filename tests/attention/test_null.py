@@ -16,6 +16,7 @@ from attnvis.attention.null import (
     NullMaps,
     chances,
     class_scores,
+    critical_value,
     ordered_noise,
     ordered_together,
     p_values,
@@ -119,6 +120,30 @@ def test_a_group_of_like_classes_is_compared_with_vectors_as_far_from_the_mean()
     assert float(chances(build_queries(parse("class:[0,1,2,3,4]"), like)[0], like).critical) > 1.5 * float(
         null.peaks_of_sum(((0.2, 0),) * 5).quantile(0.95)
     )
+
+
+def test_the_likeliest_less_three_of_a_named_class_is_drawn_as_both_are():
+    features, draws = world(3), 1500
+    null = NullMaps(class_scores(features, 0), features.logits[0], draws=draws, seed=0)
+    rows = features.head.weight
+    root = torch.linalg.cholesky(torch.cov(rows.T))
+    classes = rows.mean(0) + normal(draws, CLASSES, WIDTH, seed=5) @ root.T
+    likeliest = (classes @ features.tokens[0].mean(0)).argmax(1)
+    chosen = classes[torch.arange(draws), likeliest]
+    named = rows.mean(0) + normal(draws, WIDTH, seed=6) @ root.T
+    maps = (chosen - 3 * named) @ features.tokens[0].T
+    assert ks_2samp(maps.amax(1) - maps.mean(1), null.peaks_of_sum(((1.0, -1), (-3.0, 0)))).pvalue > 0.01
+
+
+def test_a_likeliest_class_by_the_factor_0_changes_no_sum():
+    features = world(3)
+    null = NullMaps(class_scores(features, 0), features.logits[0], draws=50, seed=0)
+    torch.testing.assert_close(null.peaks_of_sum(((0.0, -1), (1.0, 0))), null.peaks(0))
+
+
+def test_the_critical_value_is_the_tenth_largest_of_199():
+    assert critical_value(torch.arange(199.0)) == 189  # ten as hot, and itself, are 11 of 200: p = .055
+    assert critical_value(torch.arange(19.0)) == 18 and critical_value(torch.arange(18.0)) == math.inf
 
 
 def test_likeliest_classes_are_drawn_together():
