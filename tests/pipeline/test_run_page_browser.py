@@ -1,4 +1,4 @@
-"""A run's page in Chromium: tiles open large, side by side, as heatmap and photo; rows come as one scrolls."""
+"""A run's page in Chromium: tiles open large, as heatmap and photo, side by side; rows come as one scrolls."""
 
 import numpy as np
 import pytest
