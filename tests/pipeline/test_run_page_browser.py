@@ -1,4 +1,4 @@
-"""A run's page in Chromium: tiles open large, as heatmap and photo, side by side; rows come as one scrolls."""
+"""A run's page in Chromium: tiles open large, as heatmap, as photo, side by side; rows crows come late."""
 
 import numpy as np
 import pytest
