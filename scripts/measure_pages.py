@@ -1,7 +1,7 @@
 """How quick the page of a long run is in a browser: python scripts/measure_pages.py 10000
 
 A page of so many maps over attnvis' samples is written and opened in Chromium; printed are its size, how long
-it takes to load, and how long until a filter, an order or a picture that was opened is painted (medians of 5).
+it takes to load, and how long until a filter, an order or an opened picture is painted (medians of 5).
 """
 
 import argparse
