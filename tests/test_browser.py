@@ -110,6 +110,15 @@ def test_the_page_of_a_sweep(attnvis, visit):
     ]
     assert attnvis("sweep", "samples/cat", "samples/rocket", *words).code == 0
     whole(visit, Path("out/index.html"), least=2)
+    wrong, page = visit(Path("out/index.html"), 1280)
+    page.locator("#photo-choice").select_option("1")
+    page.locator(".matrix:visible a").first.click()
+    assert "rocket" in page.locator("#large-title").inner_text()
+    page.wait_for_timeout(100)
+    sizes = page.locator("#large-pictures img").evaluate_all(
+        "images => images.map(image => image.naturalWidth)"
+    )
+    assert sizes == [480] and not wrong
 
 
 def test_the_page_of_a_sweep_of_which_a_job_failed(attnvis, visit, here):

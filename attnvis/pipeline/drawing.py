@@ -79,8 +79,10 @@ class PhotoDrawer:
         views: also what a page shows beside overlays, the bare photo and every bare heatmap, both small.
         """
         pixels = full_pixels(photo)
-        if views:
-            small_photo = overlays.resize_longest_side(pixels, min(SIDE, max(pixels.shape[:2])))
+        small_photo = (
+            overlays.resize_longest_side(pixels, min(SIDE, max(pixels.shape[:2]))) if views else None
+        )
+        if small_photo is not None:
             self.save(f"{PHOTOS}/{stem}.jpg", overlays.encode(small_photo, "jpg", 82))
         pictures, names = [], dict[str, int]()
         for number, answer in enumerate(answers):
@@ -114,7 +116,7 @@ class PhotoDrawer:
                     excess=answer.beyond_chance,
                 )
                 digests[paths["panel"]] = self.save(paths["panel"], self.encode(panel))
-            if views:
+            if small_photo is not None:
                 size = small_photo.shape[:2]
                 heatmap = overlays.heatmap(answer.cells, self.style, placement=answer.placement, size=size)
                 self.save(f"{HEATMAPS}/{name}.jpg", overlays.encode(heatmap, "jpg", 82))

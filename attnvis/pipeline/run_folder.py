@@ -52,7 +52,7 @@ from attnvis.types import Photo, PhotoError, Provenance
 __all__ = ["RunWriter"]
 
 FILES = ("run.json", "plan.json", "records.csv", "index.html", FILE, PICTURE)  # of a folder
-FOLDERS = ("maps", "overlays", "panels", "thumbnails", "explorers", "wandb")
+FOLDERS = ("maps", "overlays", "panels", "thumbnails", PHOTOS, HEATMAPS, "explorers", "wandb")
 
 
 class RunWriter:

@@ -24,7 +24,8 @@ class Thumbnail:
 
 def thumbnail(picture: UInt8[np.ndarray, "h w 3"], side: int = LONGEST_SIDE) -> Thumbnail:
     """The picture shrunk until it fits a square of `side` pixels."""
-    size = thumbnail_size(*picture.shape[:2], side=side)
+    height, width = picture.shape[:2]
+    size = thumbnail_size(height, width, side=side)
     small = cv2.cvtColor(shrunk(picture, size), cv2.COLOR_RGB2BGR)
     _, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])
     return Thumbnail(jpeg.tobytes(), width=size[1], height=size[0])

@@ -13,10 +13,12 @@ from attnvis import files
 
 HYDRA = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml")
 RUN = ("plan.json", "run.json", "records.csv", "index.html", *HYDRA)
+PICTURES = ("maps", "overlays", "panels", "thumbnails")
+LOGS = (".hydra", "wandb")
 JOB = ("job.json", "rows.parquet", "curves.safetensors", ".rows.part")
 VERBS = {  # words, the files and the folders that they write
-    "run": (["run", "a.png", "preprocess.size=96"], RUN, ("maps", "overlays", "panels", ".hydra", "wandb")),
-    "redraw": (["redraw", "source"], RUN, ("maps", "overlays", "panels", ".hydra", "wandb")),
+    "run": (["run", "a.png", "preprocess.size=96", "explore=1"], RUN, (*PICTURES, "explorers", *LOGS)),
+    "redraw": (["redraw", "source"], RUN, (*PICTURES, *LOGS)),
     "video": (
         ["video", "clip.avi", "preprocess.size=96", "codec=mp4v"],
         ("plan.json", "run.json", "numbers.csv", "legend.png", "overlay.mp4", *HYDRA),

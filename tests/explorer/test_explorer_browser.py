@@ -14,7 +14,7 @@ from test_explorer_page import origin
 from attnvis.attention.query.language import build_queries, parse
 from attnvis.backbone.heads import Linear
 from attnvis.explorer.modules import script
-from attnvis.explorer.page import Origin, explorer
+from attnvis.explorer.page import Origin, explorer, page_of, photo_data
 from attnvis.render.overlays import Style, heatmap
 from attnvis.types import Box, Features, Photo, Placement
 
@@ -272,3 +272,39 @@ def test_the_notes_slider_divides_both_pairs_by_hand(visit, tmp_path):  # noqa: 
     words = opened.locator("#lab-pairs").inner_text()
     # the note's table: 1 / (1 + e^-.25) and 1 / (1 + e^-7.5)
     assert "56.2% and 43.8%" in words and "99.9% and 0.0553%" in words
+
+
+def test_another_photo_is_asked_the_same_and_a_link_names_it(visit, tmp_path):  # noqa: F811
+    """Two photos whose features differ: the second shows its own numbers, those of a page of its own."""
+    other = Photo("dog.jpg", np.full((120, 90, 3), 60, np.uint8), (120, 90), "d")
+    origins = [Origin(photo(), (features(),), "net"), Origin(other, (features(seed=3),), "net")]
+    both = page_of([photo_data(each) for each in origins]).save(tmp_path / "both.html")
+    alone = explorer(origins[1]).save(tmp_path / "alone.html")
+    asked = "q=class:4&scaling=zscore:2&normalise=softmax"
+    wrong, page = visit(both, 1280)
+    ready(page)
+    page.evaluate(f"location.hash = '#{asked}'")
+    page.wait_for_timeout(100)
+    page.get_by_role("button", name="dog.jpg").click()
+    page.wait_for_timeout(400)
+    assert page.title() == page.locator("h1").inner_text() == "dog.jpg"
+    assert page.evaluate("location.hash") == f"#photo=2&{asked}"
+    assert page.locator("#lead-size").inner_text() == "90 × 120"
+    ask = f"attnvisExplorer.answer('{asked}').weights"
+    weights = page.evaluate(ask)
+    _, single = visit(alone, 1280)
+    ready(single)
+    assert weights == single.evaluate(ask)
+    page.locator("#photos button").first.click()  # a place of one photo is none of another
+    page.wait_for_timeout(300)
+    page.evaluate("location.hash = '#q=point:20,20'")
+    page.wait_for_timeout(100)
+    page.locator("#photos button").nth(1).click()
+    page.wait_for_timeout(300)
+    assert chips(page)[0].startswith("+ class")
+    _, linked = visit(both, 1280)
+    linked.goto(f"{both.resolve().as_uri()}#photo=2&{asked}")
+    linked.reload()
+    ready(linked)
+    assert linked.title() == "dog.jpg" and chips(linked) == ["+ class 4"]
+    assert not wrong

@@ -42,13 +42,13 @@ export class Lines {
     this.order = lines.map((_, number) => number);
     this.shown = this.order;
     this.count = 0; // rows that are in the page
+    this.observer = new IntersectionObserver((entries) => {
+      if (entries.some(({ isIntersecting }) => isIntersecting)) this.add();
+    }, { rootMargin: "600px" });
   }
 
   wire() {
     this.more.addEventListener("click", () => this.add());
-    new IntersectionObserver((entries) => {
-      if (entries.some(({ isIntersecting }) => isIntersecting)) this.add();
-    }, { rootMargin: "600px" }).observe(this.more);
     this.show();
   }
 
@@ -90,6 +90,8 @@ export class Lines {
     const left = this.shown.length - this.count;
     this.more.hidden = left === 0;
     this.more.textContent = `${Math.min(left, STEP)} more of ${left}`;
+    this.observer.unobserve(this.more); // a window so high that the button is still in it gets more at once
+    if (left) this.observer.observe(this.more);
   }
 
   /** @param {LineData} line */
