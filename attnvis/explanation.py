@@ -88,9 +88,9 @@ class Explanation:
         Raises ValueError where there are none: of a map made of several layers, of gradcam, centre, ...
         """
         if self.answer.attention is None:
-            what = f"made of the layers {self.answer.layer}" if self.scaling else f"of {self.query}, no attention"
+            made_of = f"the layers {self.answer.layer}" if self.scaling else f"{self.query}, no attention"
             raise ValueError(
-                f"this map is {what}: it has weights, and no scores, logits or context"
+                f"this map is made of {made_of}: it has weights, and no scores, logits or context"
             )
         return self.answer.attention
 

@@ -1,9 +1,9 @@
-"""The gallery of docs/gallery.md: six explorers, each opened with a question, and the picture that it opens with.
+"""The gallery of docs/gallery.md: six explorers, each opened with a question, and a jpg of what it shows.
 
     python scripts/make_gallery.py [FOLDER]
 
-FOLDER is docs/gallery unless another is given.  Photos: scikit-image's samples that are in the public domain or
-under CC0, and pictures that attnvis draws itself; so all of it may be passed on.
+FOLDER is docs/gallery unless another is given.  Photos: samples of scikit-image in the public domain or under
+CC0, and pictures that attnvis draws itself; so all of it may be passed on.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How large explorers are, how quick, and how near to Python: one line for each network and size.
 
-    python scripts/measure_explorer.py [PHOTO] [--questions 1000] [--quick] [--picture FILE]
+    python scripts/measure_explorer.py [PHOTO] [--questions 1000] [--quick] [--firefox] [--picture FILE]
 
 It opens each page in Chromium and measures, over 100 clicks and slider steps, the time from the event until
 the picture is painted; then it asks random questions there and in Python.
@@ -11,9 +11,12 @@ import json
 import random
 import re
 import shutil
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -25,6 +28,7 @@ from attnvis.data.preprocessing import collate
 from attnvis.explorer.page import Origin, explorer
 from attnvis.types import Features
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "explorer"))
 import random_questions  # type: ignore[import-not-found]
 
@@ -82,8 +86,12 @@ def main() -> None:
     parser.add_argument("photo", nargs="?", default="samples/coffee")
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--quick", action="store_true", help="lite0 at 448 px only")
+    parser.add_argument("--firefox", action="store_true", help="the questions in Firefox, and nothing else")
     parser.add_argument("--picture", type=Path, help="where a picture of the page at 448 px goes, a jpg")
     arguments = parser.parse_args()
+    if arguments.firefox:
+        measure_in_firefox(arguments.photo, arguments.questions)
+        return
     from playwright.sync_api import sync_playwright
 
     program = next(filter(None, map(shutil.which, CHROMIUMS)))
@@ -116,6 +124,51 @@ def write_page(photo: str, name: str, weights: str, size: int, path: Path) -> Fe
     return layers[0]
 
 
+def measure_in_firefox(photo: str, questions: int) -> None:
+    """The same questions, on lite0 at 448 px, in Firefox under its own protocol."""
+    from test_explorer_firefox import FIREFOXES, Marionette  # type: ignore[import-not-found]
+
+    name, weights, size = PAGES[1]
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        path = Path(folder) / "page.html"
+        features = write_page(photo, name, weights, size, path)
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        (Path(folder) / "user.js").write_text(f'user_pref("marionette.port", {port});\n')
+        program = next(filter(None, map(shutil.which, FIREFOXES)))
+        words = [program, "--headless", "--marionette", "--no-remote", "--profile", folder, "about:blank"]
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            page = FirefoxPage(Marionette(port), path)
+            off, held = agreement(page, features, path, questions)
+        finally:
+            process.terminate()
+            process.wait(30)
+    print(f"Firefox, {name}, {size} px: {agreement_words(off, held)}")
+
+
+class FirefoxPage:
+    """An explorer in Firefox, asked as a page of Playwright is."""
+
+    def __init__(self, line, path: Path) -> None:  # type: ignore[no-untyped-def]
+        self.line = line
+        line.call("WebDriver:NewSession", capabilities={"alwaysMatch": {}})
+        line.call("WebDriver:Navigate", url=path.resolve().as_uri())
+        while not line.run("return document.documentElement.dataset.ready"):
+            time.sleep(0.1)
+
+    def evaluate(self, script: str, text: str) -> dict:
+        return self.line.run(f"return ({script})(arguments[0])", text)
+
+
+def agreement_words(off: list[float], held: int) -> str:
+    """median | 99 % below | worst | within the bound"""
+    ordered, questions = sorted(off), len(off)
+    below = ordered[round(0.99 * (questions - 1))]
+    return f"{statistics.median(ordered):.1e} | {below:.1e} | {ordered[-1]:.1e} | {held} of {questions}"
+
+
 def row(page, features: Features, path: Path, size: int, name: str, questions: int) -> str:  # type: ignore[no-untyped-def]
     """The line of a table."""
     ready = []
@@ -128,12 +181,10 @@ def row(page, features: Features, path: Path, size: int, name: str, questions: i
     steps = page.evaluate(STEPS, 100)
     off, held = agreement(page, features, path, questions)
     grid = "x".join(map(str, features.grid))
-    off = sorted(off)
     return (
         f"| {name} | {size} | {grid}x{features.tokens.shape[2]} | {path.stat().st_size / 1000:.0f} "
         f"| {statistics.median(ready):.0f} | {quantiles(clicks)} | {quantiles(steps)} | {questions} "
-        f"| {statistics.median(off):.1e} | {off[round(0.99 * (questions - 1))]:.1e} "
-        f"| {off[-1]:.1e} | {held} of {questions} |"
+        f"| {agreement_words(off, held)} |"
     )
 
 

@@ -277,7 +277,7 @@ def test_a_method_gives_its_map_and_says_what_it_has_not(cat, here):
     assert "tabby, gradcam:tabby" in repr(result) and result.map.shape == ask(cat).map.shape
     assert result.save(here / "panel.png", "panel").stat().st_size and "scaling" not in dict(result.lines())
     for use in (lambda: result.scores, lambda: result.context, result.explore):
-        with pytest.raises(ValueError, match="gradcam:tabby.* no attention|gradcam:tabby is no attention"):
+        with pytest.raises(ValueError, match=r"gradcam:tabby(,| is) no attention"):
             use()
     with pytest.raises(ValueError, match="a question of its own"):
         ask(cat, "class", method="centre")

@@ -261,7 +261,8 @@ def test_the_notes_slider_divides_both_pairs_by_hand(visit, tmp_path):  # noqa: 
     """The page of a note is of a sweep; here its slider alone, with the script that it has."""
     body = '<div id="lab" hidden><p id="lab-says"></p>'
     body += '<input type="range" id="lab-dim" min="0" max="1000" value="0">'
-    body += '<button data-dim="64">64</button><div id="lab-pairs"></div></div>'
+    body += '<button data-dim="64">64</button><button id="lab-play"></button>'
+    body += '<div id="lab-pairs"></div></div>'
     (tmp_path / "note.html").write_text(
         f"<!doctype html><title>t</title><h1>t</h1>{body}<script>{script('note.js')}</script>"
     )
