@@ -208,8 +208,9 @@ class Explanation:
         yield from drawing.class_lines(self.predicted)
         yield from drawing.attended_lines(self.answer.attended)
         if self.scaling:
-            yield "scaling", drawing.scaling_text(
-                self.scaling, "head" if self.answer.heads is not None else ""
+            yield (
+                "scaling",
+                drawing.scaling_text(self.scaling, "head" if self.answer.heads is not None else ""),
             )
         if self.answer.heads is not None:
             yield "heads", drawing.heads_text(self.heads, self.answer)
