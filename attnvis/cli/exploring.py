@@ -47,16 +47,29 @@ class Exploring:
 def explored_count(settings: "Mapping[str, Any]") -> int:
     """Of how many photos a run is to make explorers.
 
-    Raises ValueError for what is neither true, none, nor a number from 0 on.
+    Raises ValueError for what is neither true, none, nor a number from 0 on, and for maps that an explorer
+    would show otherwise.
     """
     explore = settings["explore"]
-    if explore is True:
-        return FIRST
     if explore in (False, None, "none"):
         return 0
-    if isinstance(explore, int) and explore >= 0:
-        return explore
+    if explore is True or (isinstance(explore, int) and explore >= 0):
+        require_explorable(settings)
+        return FIRST if explore is True else explore
     raise ValueError(f"explore={explore}: give true (of the first {FIRST} photos), none, or how many")
+
+
+def require_explorable(settings: "Mapping[str, Any]") -> None:
+    """Raises ValueError for a run whose maps are not those of its patches as they are, asked as a whole."""
+    from attnvis.pipeline.plan import setting_text
+
+    stages = {"method": "AttentionMethod", "keys": "same", "heads": "one"}
+    for group, usual in stages.items():
+        if (text := setting_text(settings[group])) != usual:
+            raise ValueError(
+                f"an explorer would show other maps than {group}={text}: it asks patches as they are; "
+                f"leave explore or {group} out"
+            )
 
 
 def is_of_network(word: str) -> bool:

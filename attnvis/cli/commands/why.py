@@ -43,7 +43,7 @@ def why(cfg: "DictConfig", folder: Path) -> int:
     if text := str(listing):
         note(visible(text))
     others = survey_photos(listed(plain(cfg.among))).paths if cfg.among else listing.paths
-    stages = {group: build(cfg, group) for group in ATTENTION}
+    stages = {group: build(cfg, group) for group in ATTENTION if group in cfg}  # keys are the patches
     torch.manual_seed(cfg.seed)
     network = build_network(cfg)
     how = network.preprocessing.changed(**plain(cfg.preprocess))
