@@ -21,7 +21,6 @@ from attnvis.cli.commands import serve
         (["host=192.0.2.1", "port=0"], "host=192.0.2.1 is no address of this machine"),
         (["networks=[resnet18,nosuch]"], "networks: unknown backbone 'nosuch'"),
         (["waiting=-1"], "waiting=-1: give 0 or more"),
-        (["kept=0"], "kept=0: give 1 or more"),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_line(attnvis, words, line):
