@@ -15,7 +15,7 @@ from attnvis.data.datasets import open_dataset
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
 from attnvis.data.samples import Dataset, Sample
-from attnvis.experiments.evaluate.maps import MapMaker, PlacedMap, Row
+from attnvis.experiments.evaluate.maps import MapMaker, PlacedMap, Row, backbone_placements
 from attnvis.experiments.evaluate.measure import (
     Measuring,
     measure_photo,
@@ -94,6 +94,12 @@ def test_what_this_network_cannot_make_is_left_out_with_its_reason(backbone, pho
     (maps,) = making(batch)[0]
     assert [each.row.name for each in maps.maps][2:] == ["centre"]
     assert "have no names" in making.refused["gradcam:yak"]
+
+
+def test_a_placement_that_there_is_not_is_told(backbone):
+    assert list(backbone_placements(["rf", "auto:nearest"], backbone.cells)) == ["rf", "auto:nearest"]
+    with pytest.raises(ValueError, match="unknown placement 'middle'; placements= takes auto, rf, stretch"):
+        backbone_placements(["middle"], backbone.cells)
 
 
 def test_a_map_of_nothing_but_ones_stays_so_wherever_its_cells_lie():
