@@ -3,6 +3,7 @@
 import copy
 import csv
 import functools
+import gc
 import signal
 import sys
 from dataclasses import dataclass
@@ -153,6 +154,13 @@ def records(folder: str | Path = "out") -> list[dict[str, str]]:
     """The rows of a run's records.csv."""
     with (Path(folder) / "records.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def pytest_collection_finish(session):
+    """What is imported by now stays: no collection goes through it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 @dataclass

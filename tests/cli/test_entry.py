@@ -1,5 +1,6 @@
 """The door: from words to a run's folder, and out of it in order."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from conftest import make_photo, records
 
 import attnvis as package
 from attnvis import render
+from attnvis.cli import entry
 from attnvis.methods import answer, attention
 from attnvis.render import panels
 
@@ -24,6 +26,19 @@ def test_the_script_is_the_same_door(cat, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["run.py", "--help"])
     runpy.run_path(str(ROOT / "scripts" / "run.py"), run_name="__main__")
     assert "query=..." in capsys.readouterr().out
+
+
+def test_a_command_looks_for_cycles_seldom_and_the_callers_way_comes_back(attnvis, cat, monkeypatch):
+    seen, before = [], gc.get_threshold()
+    gc.set_threshold(701, 11, 12)
+    try:
+        monkeypatch.setattr(
+            entry, "enter", lambda verb, words: seen.append(gc.get_threshold()) or sys.exit(3)
+        )
+        assert attnvis("run", "cat.png").code == 3
+        assert seen == [(50_000, 11, 12)] and gc.get_threshold() == (701, 11, 12)
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_records_say_how_likely_an_asked_class_is_and_how_free_a_sign(attnvis, cat):
