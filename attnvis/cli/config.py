@@ -39,6 +39,7 @@ KINDS = {
     list: "a list, as in [1,2]",
     NoneType: "null",
 }
+MAY_BE_NULL = ("longest",)  # whole numbers by default, which null takes away
 
 
 def require(cfg: "DictConfig", verb: str) -> None:
@@ -60,7 +61,8 @@ def require(cfg: "DictConfig", verb: str) -> None:
     given = dict(leaves(plain(cfg)))
     for key, default in leaves(defaults):
         if key in given and type(default) in (bool, int, dict, NoneType):
-            agree(key, given[key], {int, NoneType} if default is None else {type(default)})
+            kinds = {int, NoneType} if default is None or key in MAY_BE_NULL else {type(default)}
+            agree(key, given[key], kinds)
         elif key in given and isinstance(default, list) and {type(item) for item in default} & {int, float}:
             agree(key, given[key], {list})
             for value in given[key]:

@@ -101,6 +101,12 @@ def test_every_choice_composes_and_makes_what_it_names(name, here):
         assert isinstance(made, partial) and made.func is getattr(module, function)
 
 
+def test_evaluate_takes_null_for_its_longest_side_and_no_word():
+    config.require(composed("data=somewhere", "longest=null", verb="evaluate"), "evaluate")
+    with pytest.raises(ValueError, match="longest must be a whole number or null, not 'all'"):
+        config.require(composed("data=somewhere", "longest=all", verb="evaluate"), "evaluate")
+
+
 @pytest.mark.parametrize("verb", registry.COMMANDS)
 def test_every_verb_has_a_config_and_a_script(verb):
     given = {
