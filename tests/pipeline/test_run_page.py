@@ -349,7 +349,8 @@ def test_a_card_names_the_heatmap_photo_and_explorer_that_lie_beside_it(tmp_path
 
 def test_the_lines_of_a_long_run_are_data_that_no_name_can_break(tmp_path, monkeypatch):
     monkeypatch.setattr("attnvis.pipeline.run_page.CARDS", 1)
-    page = write(tmp_path, row(), *[row(name, query=name, perplexity=math.nan) for name in NASTY])
+    names = [*NASTY, "</script><img src=x onerror=alert(1)>"]
+    page = write(tmp_path, row(), *[row(name, query=name, perplexity=math.nan) for name in names])
     assert [tag for tag, _ in page.tags].count("script") == 2 and "img" not in [tag for tag, _ in page.tags]
     (data,) = re.findall(r'id="line-data">(.*?)</script>', page.source, re.DOTALL)
-    assert [line[2:4] + line[7:8] for line in json.loads(data)[:-1]] == [[name, name, None] for name in NASTY]
+    assert [line[2:4] + line[7:8] for line in json.loads(data)[:-1]] == [[name, name, None] for name in names]
