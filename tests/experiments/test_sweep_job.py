@@ -40,6 +40,7 @@ AXES_OF_JOB = {
     "fit": "resize",
     "size": "65",
     "seed": "0",
+    "keys": "same",
 }
 PROVENANCE = {"precision": "float32", "weights digest": "5" * 64}
 ASKED = {"queries": ["mean"], "scalings": ["none"], "seed": 0}
