@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from attnvis.cli.allocator import keep_freed_memory
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import note, visible
 
@@ -107,6 +108,7 @@ def build_network(cfg: "DictConfig") -> "Backbone":
 
     Raises ValueError as `build` does.
     """
+    keep_freed_memory()
     backbone: Backbone = build(cfg, "backbone")
     for text in backbone.notes:
         note(visible(f"{backbone.weights}: {text}"))
