@@ -272,5 +272,5 @@ def test_every_printed_command_composes(words):
 
 
 def test_the_commands_of_the_readme_are_seen():
-    assert len(commands(ROOT / "README.md")) == 10
+    assert len(commands(ROOT / "README.md")) == 15
     assert ["run", "cat.jpg"] in commands(ROOT / "README.md")

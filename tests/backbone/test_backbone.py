@@ -249,6 +249,7 @@ class TestRealWeights:
         row, column = np.unravel_index(np.nanargmax(found.map), found.map.shape)
         assert row > 60 and 60 < column < 400  # the face; the blurred room is above and to the right
 
+    @pytest.mark.slow
     def test_top_1_on_labelled_photos_is_that_of_torchvisions_own_pipeline(self, mobilenet):
         """.79 through either, of 200; the folder's README says .835 of the full-size originals, and these are
         reduced to a short side of 320."""

@@ -558,6 +558,7 @@ def test_logits_of_a_letterboxed_photo_come_from_the_cells_that_touch_it(network
         ("mobilenetv3_small_050", "", "gradient"),
     ],
 )
+@pytest.mark.slow
 def test_a_network_of_timm_says_what_timm_says(name, node, kind, tmp_path):
     net = lively(timm.create_model(name, pretrained=False))
     save_file(net.state_dict(), tmp_path / "net.safetensors")

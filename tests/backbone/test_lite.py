@@ -104,6 +104,7 @@ QUICK = {
         for case in itertools.product(("stage2", "last"), NAMES, SIZES)
     ],
 )
+@pytest.mark.slow
 def test_its_thin_twin_has_the_cells_where_the_network_has_them(layer, name, size):
     network = backbones.efficientnet_lite(name, layer=layer, precision="fp32", placement="rf")
     assert network.cells.receptive_field(size) == probe(network.encode, size)

@@ -556,6 +556,7 @@ def test_a_deeper_resnet_is_no_shallower_one(here):
         of_torchvision("resnet34")[1](weights="flat.pth")
 
 
+@pytest.mark.slow
 def test_old_densenets_by_their_old_names_in_a_wrapping(here):
     make, load = of_torchvision("densenet121")
     old = {
@@ -687,6 +688,7 @@ def kinds(state):
 
 @pytest.mark.material
 @pytest.mark.skipif(not REAL.is_file(), reason="needs ATTNVIS_MATERIAL")
+@pytest.mark.slow
 def test_the_real_mobilenet_is_itself_in_every_wrapping(here):
     load = of_torchvision("mobilenet_v2")[1]
     state = load_file(REAL)

@@ -16,6 +16,7 @@ def surveyed():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
+@pytest.mark.slow
 def test_multiply_adds_and_parameters_are_those_that_torchvision_tells(surveyed, name):
     """`_ops` are GMAC at the size that the weights were tested with, classifier included."""
     weights = models.get_model_weights(name)["DEFAULT"]

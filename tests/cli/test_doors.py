@@ -278,6 +278,7 @@ def test_several_are_the_same_at_every_door(group, text, texts, capsys):
         assert re.search(r"names \d", sentence(door, group, text, capsys))
 
 
+@pytest.mark.slow
 def test_what_records_and_pages_write_is_read_at_every_door():
     """run.json, records.csv and panels write temperature(tau=2), pages and queries temperature:2."""
     for group, text, *_ in MEANINGS:

@@ -149,6 +149,7 @@ def test_the_row_to_compare_with_may_change_on_resume(attnvis, data):
     assert told.code == 2 and "and nothing but against=" in told.complaint
 
 
+@pytest.mark.slow
 def test_placements_are_rows_and_those_of_a_backbone_placed_so(attnvis, data):
     (data / "annotations" / "1.xml").unlink()
     words = ("evaluate", "data", "method=attention", "query=norm", *FEW, "preprocess.size=96", "workers=1")

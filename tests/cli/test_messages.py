@@ -56,7 +56,7 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         (
             "explore cat.png query=mean",
             "explore has no setting 'query'",
-            "one of attnvis evaluate, run, sweep and",
+            "one of attnvis evaluate, run, sweep, video and why",
         ),
         ("explore cat.png logger.mode=x", "no setting 'logger.mode'", "logger is one of attnvis evaluate"),
         (

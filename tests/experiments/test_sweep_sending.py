@@ -92,6 +92,7 @@ def test_what_wandb_refuses_is_refused_before_the_first_job(sweep):
     assert "logger.project='a/b'" in ended.complaint and not Path("out/0").exists()
 
 
+@pytest.mark.slow
 def test_a_variable_that_is_made_fit_is_said_once_for_all_jobs(sweep, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_GROUP", "x" * 130)
     ended = sweep("preprocess.size=96,128")

@@ -73,6 +73,7 @@ def test_keys_that_cannot_be_are_said_in_a_line(out, words, said):
     assert said in out(*words.split()).complaint
 
 
+@pytest.mark.slow
 def test_keys_are_an_axis_of_a_sweep(attnvis, cat, here):
     words = ["query=mean", "scaling=none", "sheets=0", "preprocess.size=96"]
     assert attnvis("sweep", str(cat), "keys=same,centred,pca:4", *words, "hydra.sweep.dir=out").code == 0
