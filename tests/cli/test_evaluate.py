@@ -188,7 +188,7 @@ def test_a_pop_out_study_runs_and_resumes(attnvis, here):
 def test_a_pop_out_study_tells_its_mistakes(attnvis, here):
     for words, reason in {
         ("data", "experiment=popout"): "study=pop_out draws its own arrays; leave data out",
-        ("data", "study=popout"): "no study 'popout'; there are table, pop_out",
+        ("data", "study=popout"): "no study 'popout'; there are table, sanity, advice, pop_out",
         ("generated", "study=pop_out"): "study=pop_out has no levels",
         ("experiment=popout", "levels.size=[2,1.5]"): "levels.size=[2, 1.5]: give at least 3",
     }.items():
