@@ -16,12 +16,14 @@ from attnvis.files import Lock, locked
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["HELD", "PHOTOS", "PLANNED", "Hold", "Plan", "held"]
+__all__ = ["CHECKS", "HELD", "PHOTOS", "PLANNED", "Hold", "Plan", "held"]
 
 HYDRAS = tuple(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides"))  # that Hydra writes
 
 PLANNED: list[Path] = []  # the folder of the sweep that this process started
 PHOTOS: list[Callable[[Path, Iterable[Any]], Mapping[str, Any]]] = []  # of the command that runs
+CHECKS: list[Callable[[Mapping[str, Any]], None]] = []  # of the command that runs: a job's settings
+CHECKED = ("study", "keys", "stability", "random_classes")  # that may not go together
 HELD: dict[Path, Lock] = {}  # the folders that this process holds, for all the jobs that it starts
 
 
@@ -55,7 +57,8 @@ class Plan(Hold):
         jobs = jobs_of(config)
         shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
         names = [", ".join(word for word in job if word not in shared) for job in jobs]
-        images = [images_of(job, plain(config.images)) for job in jobs]
+        images = [value_in(job, "images", plain(config.images)) for job in jobs]
+        check(config, jobs)
         self.write(config, Path(config.hydra.sweep.dir), jobs=names, images=images, many=True)
 
     def write(
@@ -137,12 +140,26 @@ def jobs_of(config: "DictConfig") -> list[list[str]]:
     return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
 
 
-def images_of(job: list[str], usual: Any) -> Any:
-    """The photos that a job's overrides name; `usual` where they name none."""
+def check(config: "DictConfig", jobs: list[list[str]]) -> None:
+    """Ends the process where a job's settings do not go together: of errors in a callback Hydra only warns,
+    and goes on.
+    """
+    usual = {name: plain(config[name]) for name in CHECKED if name in config}
+    if isinstance(usual.get("keys"), dict):
+        usual["keys"] = usual["keys"]["_target_"]
+    try:
+        for job in jobs if CHECKS else ():
+            CHECKS[0]({name: value_in(job, name, value) for name, value in usual.items()})
+    except ValueError as error:
+        fail(format_error(error))
+
+
+def value_in(job: list[str], name: str, usual: Any) -> Any:
+    """What a job's overrides give a setting; `usual` where they do not name it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
     for override in OverridesParser.create().parse_overrides(job):
-        if override.key_or_group == "images":
-            usual = plain(OmegaConf.create({"images": override.value()}))["images"]
+        if override.key_or_group == name:
+            usual = plain(OmegaConf.create({name: override.value()}))[name]
     return usual

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     MakeMethod = Callable[[Encoder, Backbone, Preprocessing, Sequence[Source] | None], Method]
 
-__all__ = ["chosen_method", "inputs_of", "random_classes"]
+__all__ = ["chosen_method", "class_name_files", "inputs_of", "random_classes"]
 
 
 def chosen_method(cfg: "DictConfig") -> "tuple[MakeMethod, dict[str, Any]]":
@@ -63,16 +63,11 @@ def inputs_of(cfg: "DictConfig", photos: "Sequence[Source] | None" = ()) -> dict
 
     photos: the run's own.  Raises ValueError for an exemplar that is no photo.
     """
-    from attnvis.backbone.heads import CLASS_NAMES, class_names
-    from attnvis.json_files import json_digest
     from attnvis.methods.attention import AttentionMethod
     from attnvis.pipeline.question_files import query_files, setting_files
 
-    digests: dict[str, str] = {}
     config: dict[str, Any] = plain(cfg)
-    names = config["backbone"].get("categories")
-    if isinstance(names, str) and names and names not in CLASS_NAMES:
-        digests[names] = json_digest(class_names(names))
+    digests = class_name_files(config)
     function = build(cfg, "method") if "method" in config else None
     if function is not None and getattr(function, "func", None) is not AttentionMethod:
         return digests | setting_files(config["method"])
@@ -80,6 +75,20 @@ def inputs_of(cfg: "DictConfig", photos: "Sequence[Source] | None" = ()) -> dict
         is_query = group == "query"
         digests |= query_files(build(cfg, group), photos) if is_query else setting_files(config[group])
     return digests
+
+
+def class_name_files(config: dict[str, Any]) -> dict[str, str]:
+    """The file that names the network's classes, if any, by the digest of its names: a class is asked by name.
+
+    Raises ValueError where it names none.
+    """
+    from attnvis.backbone.heads import CLASS_NAMES, class_names
+    from attnvis.json_files import json_digest
+
+    names = config["backbone"].get("categories")
+    if isinstance(names, str) and names and names not in CLASS_NAMES:
+        return {names: json_digest(class_names(names))}
+    return {}
 
 
 def random_classes(cfg: "DictConfig") -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis import catalogue
-from attnvis.cli.callbacks import HELD, PHOTOS, PLANNED, held
+from attnvis.cli.callbacks import CHECKS, HELD, PHOTOS, PLANNED, held
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.config import require
 from attnvis.cli.messages import (
@@ -220,6 +220,7 @@ def run_and_compare(command: Command, comparison: Comparison, overrides: list[st
     # joblib's helper mourns the semaphores of killed workers
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     PHOTOS[:] = [comparison.photos]
+    CHECKS[:] = [comparison.check]
     error = attempt(command, overrides, debugging)
     if not PLANNED:
         return 1

@@ -127,7 +127,7 @@ def explain_hydra_error(error: Exception, verb: str) -> str:
 
 def explain_unknown_setting(key: str, verb: str) -> str:
     """A setting of an option that was not chosen, or of none."""
-    settings = {setting for setting, _ in leaves(catalogue.settings(verb)) if "._" not in setting}
+    settings = plain_settings(verb)
     own = groups_of(verb)
     foreign = set(catalogue.groups()) - own - settings
     owners: dict[str, list[str]] = {}  # group.setting -> the options that have it
@@ -142,12 +142,26 @@ def explain_unknown_setting(key: str, verb: str) -> str:
     meant = group if group in foreign else next(iter(difflib.get_close_matches(group, foreign, n=1)), "")
     if meant and (group in foreign or not guess):
         others = [name for name in catalogue.commands() if meant in groups_of(name)]
-        having = " and ".join(filter(None, [", ".join(others[:-1]), *others[-1:]]))
         return (
-            f"attnvis {verb} has no setting {key!r}; {meant} is one of attnvis {having}; "
+            f"attnvis {verb} has no setting {key!r}; {meant} is one of attnvis {in_a_row(others)}; "
+            f"see attnvis {verb} --help"
+        )
+    if having := [name for name in catalogue.commands() if key in plain_settings(name)]:
+        return (
+            f"attnvis {verb} has no setting {key!r}; {key} is one of attnvis {in_a_row(having)}; "
             f"see attnvis {verb} --help"
         )
     return f"there is no setting {key!r}; {guess}see attnvis {verb} --help"
+
+
+def plain_settings(verb: str) -> set[str]:
+    """The settings of a command by name, those of its groups too."""
+    return {setting for setting, _ in leaves(catalogue.settings(verb)) if "._" not in setting}
+
+
+def in_a_row(names: list[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def groups_of(verb: str) -> set[str]:

@@ -107,7 +107,10 @@ def draw_array(kind: str, level: float, seed: int) -> tuple[UInt8[np.ndarray, "H
 def draw_scene(kind: str, level: float, seed: int) -> tuple[UInt8[np.ndarray, "H W 3"], Truth]:
     """Raises ValueError for a share that is none."""
     if not 0 <= level <= 1:
-        raise ValueError(f"generated:{kind}:{level:g}: the share of fixations anywhere is from 0 to 1")
+        raise ValueError(
+            f"generated:{kind}:{level:g}: behind {kind}: stands the share of the fixations that fall anywhere, "
+            "from 0 to 1; fewer photos are taken by most=5"
+        )
     picture, mask, labels = stimuli.scene(seed)
     density = (1 - level) * mask / mask.sum() + level / mask.size
     truth = Truth(

@@ -10,7 +10,7 @@ import pytest
 from conftest import Page, make_photo
 
 from attnvis.attention.query.language import parse
-from attnvis.cli.commands.evaluate import Work, begin
+from attnvis.cli.commands.evaluate import LATER, Work, begin
 
 BOX = (
     "<annotation><filename>{name}</filename><size><width>90</width><height>70</height><depth>3</depth></size>"
@@ -53,7 +53,9 @@ def test_a_data_set_becomes_a_table_in_the_terminal_in_files_and_on_a_page(attnv
     (told,) = [row for row in rows if (row["row"], row["metric"]) == ("gradcam", "energy")]
     assert len(energies) == 2 and float(told["value"]) == pytest.approx(sum(energies) / 2)
     page = Page(Path("out/index.html"))
-    assert "energy: the best method is" in page.words and "1 photo failed" in page.words
+    assert (
+        "energy: no method has a better number than centre" in page.words and "1 photo failed" in page.words
+    )
     assert "most disagreeing" in page.words and "mask_auc along the temperature" in page.source
     assert Path("out/table.tex").is_file() and Path("out/table.md").is_file()
     make_photo(data / "images" / "1.png", seed=1)
@@ -71,12 +73,17 @@ def test_an_evaluation_goes_on_only_with_the_files_of_its_queries(here):
     def left(values, resume):
         np.save("q.npy", values)
         maker = SimpleNamespace(queries={"q": parse("vector:q.npy")}, backbone=SimpleNamespace(digest="d"))
-        work = Work(None, {}, None, maker, None, {"queries": ["vector:q.npy"]}, None, 1)
+        settings = {"queries": ["vector:q.npy"], "backbone": {"categories": "names.txt"}, "levels": {}}
+        work = Work(None, {}, None, maker, None, settings | LATER, None, 1)
         return begin(work, Names(("a.png",)), here, resume=resume)
 
+    Path("names.txt").write_text("cat\ndog\n")
     assert left([1.0, 2.0], resume=False) == left([1.0, 2.0], resume=True) == [0]
     with pytest.raises(ValueError, match=r"was begun with other content of q\.npy"):
         left([1.0, 3.0], resume=True)
+    Path("names.txt").write_text("dog\ncat\n")
+    with pytest.raises(ValueError, match=r"was begun with other content of names\.txt"):
+        left([1.0, 2.0], resume=True)
 
 
 class Names(tuple):
@@ -189,7 +196,7 @@ def test_a_pop_out_study_runs_and_resumes(attnvis, here):
 def test_a_pop_out_study_tells_its_mistakes(attnvis, here):
     for words, reason in {
         ("data", "experiment=popout"): "study=pop_out draws its own arrays; leave data out",
-        ("data", "study=popout"): "no study 'popout'; there are table, pop_out",
+        ("data", "study=popout"): "no study 'popout'; there are table, sanity, advice, pop_out",
         ("generated", "study=pop_out"): "study=pop_out has no levels",
         ("experiment=popout", "levels.size=[2,1.5]"): "levels.size=[2, 1.5]: give at least 3",
     }.items():

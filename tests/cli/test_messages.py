@@ -54,6 +54,11 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("run cat.png query.nmae=tabby", "no setting 'query.nmae'", "did you mean query.name"),
         ("run cat.png query.x=3", "query.x is a setting of", "query=point"),
         (
+            "sweep cat.png attended=true",
+            "attnvis sweep has no setting 'attended'",
+            "one of attnvis explore, run",
+        ),
+        (
             "explore cat.png query=mean",
             "explore has no setting 'query'",
             "one of attnvis evaluate, run, sweep, video and why",

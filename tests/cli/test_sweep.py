@@ -13,6 +13,7 @@ import time
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -22,6 +23,7 @@ from conftest import make_photo
 import attnvis as package
 from attnvis import backbone, files
 from attnvis.cli.commands.common import thread_count
+from attnvis.cli.commands.sweep import files_of_queries
 from attnvis.experiments.sweep import page
 from attnvis.experiments.sweep.folder import read_sweep
 from attnvis.experiments.sweep.job import GridWriter, JobWriter
@@ -187,6 +189,7 @@ def test_functions_of_ones_own_are_swept_where_they_are_trusted(sweep, mine):
         ("query=my_stages.broken trust=my_stages", "my own mistake", "my own mistake"),
         ("backbone.layer=stage9", "no layer 'stage9'", "stages are stage1, stage2, stage3, last"),
         ("backbone.layer=[stage3,last]", "a job of a sweep measures one layer", "backbone.layer=stage3,last"),
+        ("study=recognition keys=centred", "study=recognition compares", "leave keys=centred out"),
         ("seed=1.5", "seed", "must be a whole number, not 1.5"),
         ("cache.storage=quarter", "unknown cache.storage 'quarter'", "exact or half"),
     ],
@@ -215,6 +218,35 @@ def test_a_stage_that_no_photo_can_take_is_said_before_the_first_job(sweep, word
     Path("mine/query/corner.yaml").write_text("_target_: my_stages.bright")
     ended = sweep(*words.split(), "seed=0,1")
     assert ended.code == 2 and given in ended.complaint and not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    "words, given",
+    [
+        ("keys=same,pca:2 random_classes=1000", "leave random_classes or keys=pca out"),
+        ("keys=same,pca:2 study=recognition", "study=recognition compares the patches themselves"),
+        ("keys=same,centred experiment=note", "study=note compares the patches themselves"),
+        ("seed=0,1 study=nosuch", "no study 'nosuch'"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_said_before_the_first_job(sweep, words, given):
+    ended = sweep(*words.split(), "query=mean")
+    assert given in ended.complaint and not Path("out/0").exists()
+
+
+def test_another_matrix_and_other_names_of_classes_are_another_job(photos):
+    def digests(keys, names):
+        np.save("W.npy", keys)
+        Path("names.txt").write_text(names)
+        backbone, asked = {"categories": "names.txt"}, {"queries": ["mean"], "trust": [], "study": "scalings"}
+        linear = {"_target_": "attnvis.attention.keys.linear", "_partial_": True, "file": "W.npy"}
+        return files_of_queries(asked | {"backbone": backbone, "keys": linear})
+
+    first, again = digests([[1.0]], "a\nb\n"), digests([[1.0]], "a\nb\n")
+    matrix, names = digests([[2.0]], "a\nb\n"), digests([[1.0]], "b\na\n")
+    assert first == again and first.keys() == {"W.npy", "names.txt"}
+    assert [name for name in first if matrix[name] != first[name]] == ["W.npy"]
+    assert [name for name in first if names[name] != first[name]] == ["names.txt"]
 
 
 @pytest.mark.parametrize(

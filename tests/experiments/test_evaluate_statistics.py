@@ -195,6 +195,35 @@ def test_of_controls_alone_no_sentence_says_that_a_metric_is_not_defined():
     assert said == ["up: the controls alone were measured; add a method to compare with them."]
 
 
+@pytest.mark.parametrize(
+    "columns, facts, said",
+    [
+        ((1, 2, 3), UP, "up: the best method is b with 3.000, and centre has 1.000"),
+        (
+            (4, 2, 3),
+            UP,
+            "up: no method has a better number than centre with 4.000; the best method is b with 3.000",
+        ),
+        (
+            (1, 2, 3),
+            DOWN,
+            "down: no method has a better number than centre with 1.000; the best method is a with",
+        ),
+        (
+            (3, 3, 3),
+            UP,
+            "up: no method has a better number than centre with 3.000; a and b are tied with 3.000",
+        ),
+        ((1, 3, 3), UP, "up: a and b are tied with 3.000, and centre has 1.000"),
+    ],
+)
+def test_a_sentence_names_no_winner_where_the_control_wins_or_rows_are_tied(columns, facts, said):
+    rows = (Row("centre", "centre"), Row("a", "a"), Row("b", "b"))
+    values = np.tile(np.array(columns, float), (3, 1))
+    measured = Evaluation(rows, ("1", "2", "3"), {facts.name: values})
+    assert list(sentences(summarise(measured, [facts], "centre")))[1].startswith(said)
+
+
 def test_the_best_setting_is_named_with_those_that_are_not_shown_to_be_worse():
     noise = np.random.default_rng(2).normal(size=(PHOTOS, 4))
     base = noise[:, 0]

@@ -21,6 +21,7 @@ class Comparison:
     waiting_jobs: Callable[[Path], set[int]]  # those among them that were never started
     # the folder and the jobs' settings `images` -> what plan.json says of their photos
     photos: Callable[[Path, Iterable[Any]], Mapping[str, Any]]
+    check: Callable[[Mapping[str, Any]], None]  # a job's settings; ValueError: they do not go together
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnvis.cli.chosen_method import class_name_files
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import (
     build_network,
@@ -239,7 +240,7 @@ def begin(work: Work, dataset: "Dataset", folder: Path, resume: bool) -> list[in
     require_own_files(
         folder, files=(RECORD, "index.html", "table.md"), folders=("photos", "figures", "wandb")
     )
-    inputs: dict[str, str] = {}
+    inputs = class_name_files(work.settings)
     for question in work.maker.queries.values():
         inputs |= query_files(question)
     usual = [key for key, value in LATER.items() if work.settings[key] == value]

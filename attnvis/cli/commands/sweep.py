@@ -5,13 +5,13 @@ tensor per query.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnvis.cli.chosen_method import random_classes
+from attnvis.cli.chosen_method import class_name_files, random_classes
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import (
     build_network,
@@ -64,10 +64,7 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
     checks = {key: same.pop(key) for key in ("stability", "random_classes")}
     same |= {key: value for key, value in checks.items() if value}  # off is as before there were any
     same["storage"] = settings["cache"]["storage"]  # of the cache's settings the only one that may
-    if settings["study"] not in STUDIES:
-        raise ValueError(f"no study {settings['study']!r}; there are {', '.join(STUDIES)}")
-    if any(checks.values()) and settings["study"] != "scalings":
-        raise ValueError("stability and random_classes are asked of study=scalings; leave one out")
+    require_possible(settings | {"keys": settings["keys"]["_target_"]})
     random_classes(cfg)
     planned = planned_photos(photos(settings["images"]))
     same["photos"] = album_digest(planned)
@@ -82,17 +79,41 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
     return 1 if job.failures else 0
 
 
+def require_possible(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError for settings of a job that do not go together, before there is a job.
+
+    keys: as they are typed (pca:8), or the name of their function.
+    """
+    study, keys = settings["study"], str(settings["keys"]).partition(":")[0]
+    keys = keys.removeprefix("attnvis.attention.keys.")
+    if study not in STUDIES:
+        raise ValueError(f"no study {study!r}; there are {', '.join(STUDIES)}")
+    if study != "scalings" and (settings["stability"] or settings["random_classes"]):
+        raise ValueError("stability and random_classes are asked of study=scalings; leave one out")
+    if study != "scalings" and keys != "same":
+        raise ValueError(f"study={study} compares the patches themselves; leave keys={keys} out")
+    if keys == "layer":
+        raise ValueError("a sweep measures one layer at a time, and keys=layer takes two; attnvis run can")
+    if settings["random_classes"] and keys != "same":
+        raise ValueError(
+            "random_classes compares maps whose keys are the patches themselves; "
+            f"leave random_classes or keys={keys} out"
+        )
+
+
 def files_of_queries(settings: dict[str, Any]) -> dict[str, str]:
-    """What the files hold that a job's queries are read from, by their digests; other files, another job.
+    """What the files hold that a job's queries, its keys and the names of its classes are read from, by their
+    digests; other files, another job.
 
     Raises ValueError for a query that is none.
     """
-    from attnvis.pipeline.question_files import query_files
+    from attnvis.pipeline.question_files import query_files, setting_files
 
+    digests = class_name_files(settings)
     if settings["study"] == "recognition":
-        return {}
+        return digests
+    digests |= setting_files(settings["keys"])
     trusted = listed(settings["trust"])
-    digests: dict[str, str] = {}
     for text in listed(settings["queries"]):
         digests |= query_files(named("query", text, trusted))
     return digests
@@ -456,6 +477,11 @@ COMMAND = Command(
     record="plan.json",
     axes=AXES,
     comparison=Comparison(
-        compare, record_failure, lost_jobs=lost_jobs, waiting_jobs=waiting_jobs, photos=planned_sweep
+        compare,
+        record_failure,
+        lost_jobs=lost_jobs,
+        waiting_jobs=waiting_jobs,
+        photos=planned_sweep,
+        check=require_possible,
     ),
 )

@@ -38,14 +38,32 @@ def sentences(table: Table) -> Iterator[str]:
         base = table.cells[table.against, metric.name]
         better = [name for name in known if mark_of(cells[name], metric) == "▲"]
         worse = [name for name in known if mark_of(cells[name], metric) == "▼"]
-        text = f"{metric.name}: the best method is {known[0]} with {told(cells[known[0]])}"
-        if table.against != known[0]:
-            text += f", and {table.against} has {told(base)}"
+        text = f"{metric.name}: {leading(cells, known, base, metric, table.against)}"
         if table.photos >= FEWEST_OF_MEANS:
             others = len(known) - (table.against in known)
             text += f". Shown to be better than {table.against}: {counted(better, others)}; worse: "
             text += counted(worse, others)
         yield f"{text}."
+
+
+def leading(cells: dict[str, Cell], known: list[str], base: Cell, metric: Facts, against: str) -> str:
+    """What leads; that nothing does, where the control that all are held against has as good a number.
+
+    known: the methods whose number is defined, the best first.
+    """
+    best, control = cells[known[0]].interval.value, base.interval.value
+    number = told(cells[known[0]])
+    tied = [name for name in known if math.isclose(cells[name].interval.value, best, abs_tol=1e-12)]
+    if len(tied) > 1:
+        lead = f"{listed(tied) if len(tied) <= 3 else many(len(tied), 'row')} are tied with {number}"
+    else:
+        lead = f"the best method is {known[0]} with {number}"
+    if against in known:
+        return lead if against in tied else f"{lead}, and {against} has {told(base)}"
+    is_better = control > best if metric.better == "higher" else control < best
+    if is_better or math.isclose(control, best, abs_tol=1e-12):
+        return f"no method has a better number than {against} with {told(base)}; {lead}"
+    return f"{lead}, and {against} has {told(base)}"
 
 
 def counted(names: list[str], others: int) -> str:
