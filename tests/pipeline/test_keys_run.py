@@ -22,7 +22,7 @@ def test_a_run_says_which_keys_its_maps_have(out, here):
     assert row["keys"] == "whitened(components=999)" and "directions, all are taken" in row["remark"]
     scores = read_json(here / "out/run.json")["class scores"]
     assert scores == (
-        "of no class activation map: keys=whitened(components=999) add up to no logit (keys=same: exact)"
+        "with keys=whitened(components=999) they add up to no logit: this is no class activation map"
     )
     page = Page(here / "out/index.html")
     assert "keys whitened(components=999)" in page.words and row["remark"] in page.words
