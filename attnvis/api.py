@@ -31,7 +31,7 @@ from attnvis.explanation import Explanation
 from attnvis.explorer.page import Origin
 from attnvis.files import unique
 from attnvis.methods.answer import Answer
-from attnvis.methods.attention import AttentionMethod
+from attnvis.methods.attention import AttentionMethod, checked_count
 from attnvis.methods.baselines import parse_method
 from attnvis.methods.saliency import SaliencyMethod
 from attnvis.pipeline.preparing import prepared, prepared_keys
@@ -94,10 +94,17 @@ def explain(
     how = net.preprocessing.changed(fit, size)
     pixels = load(single_file(photo) if isinstance(photo, str | os.PathLike) else photo, short=how.size)
     if method is not None:
-        if (query, scaling, normalise, keys) != ("mean", None, "softmax", "same"):
-            raise ValueError(
-                "a method asks a question of its own: leave query, scaling, normalise and keys out"
-            )
+        require_usual(
+            query=(query, "mean"),
+            scaling=(scaling, None),
+            normalise=(normalise, "softmax"),
+            keys=(keys, "same"),
+            heads=(as_text(heads), "one"),
+            fuse=(fuse, ""),
+            stability=(stability, False),
+            random_classes=(random_classes, 0),
+            attended=(attended, False),
+        )
         return explained_by(method, pixels, net, how)
     asking = Asking(
         net,
@@ -110,11 +117,11 @@ def explain(
         keys=single("keys", keys),
         heads=single("heads", as_text(heads)),
         fuse=fuse,
-        checks=Checks(stability, checked_count(random_classes), attended),
+        checks=checks(stability, random_classes, attended),
     )
     explanations = asking.of(pixels)
     if fuse:
-        explanations = [each for each in explanations if each.answer.layer == net.layer]
+        explanations = [each for each in explanations if each.answer.attention is None]
     if len(explanations) != 1:
         raise ValueError(
             f"explain() answers one query and this makes {len(explanations)}; "
@@ -163,7 +170,7 @@ def explain_all(
         keys=single("keys", keys),
         heads=single("heads", as_text(heads)),
         fuse=fuse,
-        checks=Checks(stability, checked_count(random_classes), attended),
+        checks=checks(stability, random_classes, attended),
     )
     return [explanation for photo in pictures for explanation in asking.of(photo)]
 
@@ -248,11 +255,25 @@ class Checks:
     attended: bool = False
 
 
-def checked_count(random_classes: int) -> int:
-    """How many random classes.  Raises ValueError for fewer than none."""
-    if random_classes < 0:
-        raise ValueError(f"random_classes={random_classes}: give 0 for no p value, or 1000 for one")
-    return random_classes
+def checks(stability: Any, random_classes: Any, attended: Any) -> Checks:
+    """Raises ValueError for what is neither True nor False, and as `checked_count` does."""
+    for name, value in (("stability", stability), ("attended", attended)):
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r}: give True or False")
+    return Checks(stability, checked_count(random_classes), attended)
+
+
+def require_usual(**given: tuple[Any, Any]) -> None:
+    """Of settings what they are and what they are when nobody sets them.  Raises ValueError for others."""
+    others = [
+        name
+        for name, (value, usual) in given.items()
+        if value is not usual and not (type(value) is type(usual) and value == usual)
+    ]
+    if others:
+        raise ValueError(
+            f"a method asks a question of its own and has its own map: leave out {', '.join(others)}"
+        )
 
 
 @dataclass(frozen=True)

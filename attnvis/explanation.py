@@ -19,7 +19,7 @@ from attnvis.files import write_bytes
 from attnvis.methods.answer import Answer
 from attnvis.pipeline import drawing
 from attnvis.pipeline.maps import write_maps
-from attnvis.pipeline.why import Why, add_favourites, why
+from attnvis.pipeline.why import Why, add_favourites, identity, why
 from attnvis.render import overlays, panels, prints
 from attnvis.render.html import data_uri
 from attnvis.types import Attention, ClassScore, Photo
@@ -143,13 +143,18 @@ class Explanation:
 
         `print` it, `.picture()` it, `.to_json()` it.  among: other photos' explanations by the same network,
         in which the channels' other patches are sought.  Raises ValueError for a place that is not on the
-        grid, for half of one, and for a query whose keys are not the patches themselves.
+        grid, for half of one, where keys are not the patches themselves, and for a map of several heads or
+        layers.
         """
         if (row is None) != (column is None):
             raise ValueError("a patch has a row and a column; give both, or none for the hottest patch")
         cell = None if row is None or column is None else (row, column)
-        reason = why(self.photo, self.answer, cell, channels=channels, favourites=favourites)
-        encoded = {other.photo.name: other for other in among if other.origin is not None}
+        reason = why(self.photo, self.answer, cell, channels=channels, favourites=favourites, keys=self.keys)
+        encoded = {
+            identity(other.photo.path, other.photo.digest): other
+            for other in among
+            if other.origin is not None
+        }
         others = [(other.photo, other.origin.layers) for other in encoded.values() if other.origin]
         return add_favourites(reason, others, favourites=favourites)
 

@@ -12,7 +12,7 @@ import torch
 from conftest import LOADED, make_photo
 
 import attnvis as package
-from attnvis import render
+from attnvis import api, render
 from attnvis.attention import query, scaling
 from attnvis.backbone import sources
 from attnvis.cli.messages import explain_unknown_option
@@ -281,8 +281,33 @@ def test_a_method_gives_its_map_and_says_what_it_has_not(cat, here):
             use()
     with pytest.raises(ValueError, match="a question of its own"):
         ask(cat, "class", method="centre")
+    swallowed = {"heads": 4, "fuse": "max", "stability": True, "random_classes": 99, "attended": True}
+    with pytest.raises(ValueError, match=f"leave out keys, {', '.join(swallowed)}$"):
+        ask(cat, method="centre", keys="l2", **swallowed)
     with pytest.raises(ValueError, match="unknown method 'gradcamm'"):
         ask(cat, method="gradcamm")
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        ({"attended": "yes"}, "attended='yes': give True or False"),
+        ({"stability": 1}, "stability=1: give True or False"),
+        ({"random_classes": True}, "random_classes=True: give 0"),
+        ({"random_classes": 18}, "of so few is 0.053, and never .05; give 19 or more"),
+    ],
+)
+def test_a_check_that_says_nothing_is_refused(check, said):
+    with pytest.raises(ValueError, match=said):
+        api.checks(**{"stability": False, "random_classes": 0, "attended": False} | check)
+
+
+def test_one_map_of_layers_is_given_where_keys_take_a_third(cat):
+    net = LOADED(precision="fp32", layer=["stage2", "stage3", "last"])
+    found = ask(cat, keys="layer:stage2", fuse="mixture", backbone=net)
+    assert found.answer.layer == "stage3+last" and found.label == "mean, mixture"
+    with pytest.raises(ValueError, match="a map joined of the layers stage3, last"):
+        found.why()
 
 
 def test_the_result_cannot_be_changed(cat):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnvis.attention.query.kinds import principal_directions
-from attnvis.types import Scores
+from attnvis.types import PhotoError, Scores
 
 __all__ = ["contiguous", "one", "pca", "random"]
 
@@ -44,12 +44,14 @@ def pca(scores: Scores, count: int = 4) -> list[Scores]:
     """Groups of the photo's principal directions (uncentred), the largest in the first head.
 
     The keys lie in the span of min(N, D) directions, so that no score is lost; each head counts as D/H
-    channels.  Raises ValueError as `contiguous` does, and for more heads than directions.
+    channels.  Raises ValueError as `contiguous` does, PhotoError for more heads than directions.
     """
     require_count(scores, count, "pca")
     available = min(scores.patches, scores.dim)
     if count > available:
-        raise ValueError(f"heads pca:{count}: the patches of this photo have {available} directions")
+        raise PhotoError(
+            f"heads=pca:{count}: the patches of this photo have {available} directions; give fewer heads"
+        )
     directions, _, _ = principal_directions(scores.keys, available, centred=False)
     heads = grouped(scores.query @ directions, scores.keys @ directions, count)
     sizes = [len(group) for group in torch.arange(scores.dim).tensor_split(count)]

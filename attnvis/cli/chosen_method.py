@@ -92,7 +92,7 @@ def class_name_files(config: dict[str, Any]) -> dict[str, str]:
 
 
 def random_classes(cfg: "DictConfig") -> int:
-    """How many each class map is compared with.  Raises ValueError for fewer than none."""
-    if cfg.random_classes < 0:
-        raise ValueError(f"random_classes={cfg.random_classes}: give 0 for no p value, or 1000 for one")
-    return int(cfg.random_classes)
+    """How many each class map is compared with.  Raises ValueError as `checked_count` does."""
+    from attnvis.methods.attention import checked_count
+
+    return checked_count(cfg.random_classes)

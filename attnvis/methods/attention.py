@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
+from numbers import Integral
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,15 +25,31 @@ from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
 from attnvis.attention.sensitivity import sensitivity
+from attnvis.attention.spec import format_function
 from attnvis.methods.answer import Answer, predictions, require_finite, require_finite_classes
 from attnvis.methods.attended import Classifier, attended_by
 from attnvis.methods.fusing import fused, require_fusion
 from attnvis.metrics.diagnostics import diagnose
-from attnvis.types import Attention, Batch, Features, Query, Scores
+from attnvis.types import Attention, Batch, Features, PhotoError, Query, Scores
 
-__all__ = ["AttentionMethod", "Encoder", "Steady", "steady"]
+__all__ = ["AttentionMethod", "Encoder", "Steady", "checked_count", "steady"]
+
+FEWEST = 19  # random classes: of fewer no p value, the least of which is 1 / (count + 1), can be .05
 
 Encoder = Callable[[Batch], tuple[Features, ...]]  # a backbone, or whatever gives the features of its layers
+
+
+def checked_count(random_classes: Any) -> int:
+    """How many random classes.  Raises ValueError for what is no number, and for too few to say anything."""
+    is_count = isinstance(random_classes, Integral) and not isinstance(random_classes, bool)
+    if not is_count or random_classes < 0:
+        raise ValueError(f"random_classes={random_classes}: give 0 for no p value, or 1000 for one")
+    if 0 < random_classes < FEWEST:
+        raise ValueError(
+            f"random_classes={random_classes}: the smallest p value of so few is "
+            f"{1 / (random_classes + 1):.2g}, and never .05; give {FEWEST} or more, as 1000, or 0 for none"
+        )
+    return int(random_classes)
 
 
 @dataclass(frozen=True)
@@ -96,8 +114,14 @@ class AttentionMethod:
         return answers
 
     def fused(self, answers: Sequence[Answer], layers: Sequence[str]) -> list[Answer]:
-        """Of each question the layers' answers as one.  Raises ValueError for a single layer."""
+        """Of each question the layers' answers as one.  Raises ValueError for a single layer's."""
         if len(layers) < 2:
+            if unwrapped(self.keys) is key_functions.layer:
+                raise ValueError(
+                    f"fuse={self.fuse} joins several layers' maps, and keys={format_function(self.keys)} "
+                    f"leaves one, {layers[0]}: the keys' layer has no map of its own; "
+                    "give a third layer, or leave fuse or keys out"
+                )
             raise ValueError(
                 f"fuse={self.fuse} joins several layers of one pass, and {layers[0]} is one; "
                 f"give backbone.layer=[stage3,{layers[0]}]"
@@ -195,6 +219,13 @@ class AttentionMethod:
             for of_photo in rows.tolist()
         ]
 
+    def heads_of(self, scores: Scores, features: Features) -> Sequence[Scores]:
+        """Raises PhotoError with the photo's name where its patches make too few."""
+        try:
+            return self.heads(scores)
+        except PhotoError as error:
+            raise PhotoError(f"{', '.join(features.names) or 'photo 0'}: {error}") from None
+
     def attend(
         self, scores: Scores, features: Features
     ) -> tuple[Attention, list[list[dict[str, float]]], Float[Tensor, "B Q H N"] | None]:
@@ -206,7 +237,7 @@ class AttentionMethod:
         require_finite(scores.products, features, "scores")
         parts = [
             weigh(part, features.tokens, scaling=self.scaling, normalise=self.normalise)
-            for part in self.heads(scores)
+            for part in self.heads_of(scores, features)
         ]
         attention, head_weights = parts[0], None
         if len(parts) > 1:

@@ -18,6 +18,8 @@ from attnvis.types import PhotoError, Placement
 
 __all__ = ["FUSIONS", "fused", "require_fusion"]
 
+NO_CONTEXT = "a map made of several layers has no score and no context: no p value, and nothing attended"
+
 
 def mixture(weights: Float[Tensor, "L N"]) -> Float[Tensor, " N"]:
     """The mean: what any layer looks at."""
@@ -59,6 +61,8 @@ def fused(answers: Sequence[Answer], name: str, base: str) -> Answer:
             f"{base}: the layers' maps share no cell, and their product is nothing; fuse=mixture"
         )
     joined = (joined / joined.sum()).to(answers[0].weights)
+    asked = any(answer.attended is not None or answer.critical is not None for answer in answers)
+    remarks = [remark for answer in answers for remark in answer.remarks] + [NO_CONTEXT] * asked
     margins = [answer.sign_margin for answer in answers if answer.sign_margin is not None]
     return replace(
         answers[-1],
@@ -71,8 +75,10 @@ def fused(answers: Sequence[Answer], name: str, base: str) -> Answer:
         vector=None,
         heads=None,
         p_value=None,
+        critical=None,
+        attended=None,
         sign_margin=min(margins, default=None),
-        remarks=tuple(dict.fromkeys(remark for answer in answers for remark in answer.remarks)),
+        remarks=tuple(dict.fromkeys(remarks)),
     )
 
 

@@ -281,11 +281,9 @@ def attended_plots(answer: Answer) -> tuple[Plot, ...]:
         return ()
     first, second, third = COLOURS
     steps = np.log2(np.asarray(attended.temperatures))
-    # where the map itself stands: the spread of its logits is 1 / tau
-    spread = answer.diagnostics.get("sigma_eff", 0.0)
     place = None
-    if spread > 0 and math.isfinite(spread):
-        place = float((-math.log2(spread) - steps[0]) / (steps[-1] - steps[0]))
+    if is_on_the_way(answer):  # the spread of its logits is 1 / tau
+        place = float((-math.log2(answer.diagnostics["sigma_eff"]) - steps[0]) / (steps[-1] - steps[0]))
     ends = ("sharp", "flat")
     dotted = "" if place is None or not 0 <= place <= 1 else "; dotted: this map"
     whole = attended.whole
@@ -320,6 +318,17 @@ def attended_plots(answer: Answer) -> tuple[Plot, ...]:
             ("none", "all"),
         ),
     )
+
+
+def is_on_the_way(answer: Answer) -> bool:
+    """Whether the map is softmax of its scores at a temperature: not a cosine, sparsemax, several heads."""
+    spread = answer.diagnostics.get("sigma_eff", 0.0)
+    if answer.attention is None or answer.heads is not None or not (spread > 0 and math.isfinite(spread)):
+        return False
+    scores = answer.attention.scores[0, 0].double().cpu()
+    standard = (scores - scores.mean()) / scores.std(correction=0)
+    weights = answer.weights.double().cpu()
+    return bool(((standard * spread).softmax(0) - weights).abs().max() < 1e-2 * weights.max())
 
 
 def number_lines(answer: Answer) -> Iterator[Line]:

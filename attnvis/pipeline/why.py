@@ -4,6 +4,7 @@ large, in this photo and in others: numbers, a table, a picture.
 
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,9 +19,9 @@ from attnvis.attention import channels as channels_
 from attnvis.data.decoding import full_pixels
 from attnvis.methods.answer import Answer
 from attnvis.render.lettering import INK, QUIET, Font, blank, draw_text
-from attnvis.types import Features, Photo, PhotoError, Placement
+from attnvis.types import Features, Photo, PhotoError, Placement, Source
 
-__all__ = ["Channel", "Patch", "Why", "add_favourites", "draw_why", "why", "why_table"]
+__all__ = ["Channel", "Patch", "Why", "add_favourites", "draw_why", "identity", "why", "why_table"]
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
@@ -75,6 +76,8 @@ class Why:
     positive: float  # the sum of what adds
     negative: float  # the sum of what takes away
     others: int = 0  # photos among which `elsewhere` was sought
+    path: str = ""  # of the photo; "" of one from memory
+    digest: str = ""  # of the photo
 
     @property
     def explained(self) -> float:
@@ -92,23 +95,40 @@ class Why:
         return draw_why(self)
 
 
-def keys_of(answer: Answer) -> tuple[Tensor, Tensor]:
-    """The query [K] and the keys [N, K] of an answer.
+def keys_of(answer: Answer, keys: str = "same") -> tuple[Tensor, Tensor]:
+    """The query [K] and the keys [N, K] of an answer; keys: the choice of them as it is typed.
 
-    Raises ValueError where its keys are not the patches themselves, and for what is no attention.
+    Raises ValueError where its keys are not the patches themselves, where it has several heads, and for what
+    is no attention.
     """
     attention = answer.attention
+    if attention is None and "+" in answer.layer:
+        raise ValueError(
+            f"{answer.label} is a map joined of the layers {', '.join(answer.layer.split('+'))}, "
+            "and no channels of one layer add up to it; ask why of one layer"
+        )
+    if answer.heads is not None:
+        raise ValueError(
+            f"{answer.label} has {len(answer.heads)} heads: its weight is the mean of their softmaxes, "
+            "and no channels add up to one score; ask why with heads=1"
+        )
+    if keys != "same":
+        raise ValueError(
+            f"{answer.label} was compared with keys={keys}, which are not the patches' channels; "
+            "ask why with keys=same"
+        )
     if attention is None or answer.vector is None or attention.values is None:
         raise ValueError(f"{answer.query} has no channels here: it is no attention, or was read from a file")
-    query, keys = answer.vector.double().cpu(), attention.values[0].double().cpu()
+    query, patches = answer.vector.double().cpu(), attention.values[0].double().cpu()
     scores = attention.scores[0, 0].double()
-    size = float(query.norm() * keys.norm(dim=1).max()) if len(query) == keys.shape[1] else 0.0
-    if len(query) != keys.shape[1] or not torch.allclose(keys @ query, scores, rtol=1e-4, atol=1e-5 * size):
+    fits = len(query) == patches.shape[1]
+    size = float(query.norm() * patches.norm(dim=1).max()) if fits else 0.0
+    if not fits or not torch.allclose(patches @ query, scores, rtol=1e-4, atol=1e-5 * size):
         raise ValueError(
             f"the query {answer.query} has keys of its own, which are not the patches' channels; "
             "ask why of mean, class, point, pca or another query that is a vector"
         )
-    return query, keys
+    return query, patches
 
 
 def why(
@@ -117,13 +137,14 @@ def why(
     cell: tuple[int, int] | None = None,
     channels: int = 6,
     favourites: int = 3,
+    keys: str = "same",
 ) -> Why:
     """Why the cell (row, column) of an answer has its weight; None: the hottest.
 
-    channels: how many are named; favourites: of each so many patches.  Raises PhotoError for a cell that is
-    not on the grid, ValueError for counts below 1 and 0, and as `keys_of` does.
+    channels: how many are named; favourites: of each so many patches; keys: the answer's.  Raises PhotoError
+    for a cell that is not on the grid, ValueError for counts below 1 and 0, and as `keys_of` does.
     """
-    query, keys = keys_of(answer)
+    query, patches = keys_of(answer, keys)
     placement = answer.placement
     rows, columns = placement.grid
     row, column = answer.hottest if cell is None else cell
@@ -135,14 +156,14 @@ def why(
     if channels < 1 or favourites < 0:
         raise ValueError(f"channels={channels}, favourites={favourites}: give 1 or more, and 0 or more")
     index = row * columns + column
-    parts = channels_.parts(query, keys, index)
+    parts = channels_.parts(query, patches, index)
     order = torch.sort(parts.products.abs(), descending=True, stable=True).indices[:channels].tolist()
     pixels = full_pixels(photo)
     found = []
     for number in order:
         product = float(parts.products[number])
         places = channels_.favourites(
-            query[number] * keys[:, number], sign=product, count=favourites, without=index
+            query[number] * patches[:, number], sign=product, count=favourites, without=index
         )
         here = tuple(
             patch_of(photo, pixels, placement, divmod(place, columns), value) for place, value in places
@@ -168,7 +189,7 @@ def why(
         weight=weight,
         times_uniform=weight * answer.patches,
         score=parts.score,
-        mean_score=float((keys @ query).mean()),
+        mean_score=float((patches @ query).mean()),
         query_norm=parts.query_norm,
         key_norm=parts.key_norm,
         cosine=parts.cosine,
@@ -176,7 +197,14 @@ def why(
         width=len(query),
         positive=float(parts.products.clamp_min(0).sum()),
         negative=float(parts.products.clamp_max(0).sum()),
+        path=str(photo.path or ""),
+        digest=photo.digest,
     )
+
+
+def identity(path: Source | str | None, digest: str) -> tuple[str, str]:
+    """What tells a photo from others: two folders may hold files of one name."""
+    return os.path.abspath(str(path)) if path else "", digest
 
 
 def add_favourites(
@@ -185,13 +213,13 @@ def add_favourites(
     """The same, with the patches of other photos to which its channels add most, one of a photo: of so many
     photos, the one at a time.
 
-    others: photos with what the same network makes of each (B = 1); the photo itself is passed over by its
-    name.  Raises ValueError where a photo has no such layer.
+    others: photos with what the same network makes of each (B = 1); the photo itself, the same file with the
+    same content, is passed over.  Raises ValueError where a photo has no such layer.
     """
     best: list[list[Patch]] = [list(channel.elsewhere) for channel in reason.channels]
     count = reason.others
     for photo, layers in others:
-        if photo.name == reason.photo:
+        if identity(photo.path, photo.digest) == identity(reason.path, reason.digest):
             continue
         features = next((layer for layer in layers if layer.layer == reason.layer), None)
         if features is None or features.tokens.shape[2] != reason.width:

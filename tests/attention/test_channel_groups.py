@@ -1,20 +1,21 @@
 """Groups of channels that are asked each by itself: plain loops, and what turning the channels changes."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from conftest import no_network
-from fake_features import B, D, N, close, complaint, normal, two_photos
+from fake_features import B, D, N, close, complaint, normal, one_photo, tiled, two_photos
 
 from attnvis.attention import heads, keys, scaling
 from attnvis.attention.dot_product import attend
 from attnvis.attention.query.language import build_queries, parse
 from attnvis.attention.spec import as_function, format_function
 from attnvis.methods.attention import AttentionMethod
-from attnvis.types import Scores
+from attnvis.types import PhotoError, Scores
 
 FEATURES = two_photos()
 COUNT = 3  # of 7 channels: groups of 3, 2 and 2
@@ -112,9 +113,17 @@ def test_more_heads_than_numbers_are_refused():
         assert "at least 1 head" in complaint(ValueError, function, scores, 0)
         assert "have 7 numbers a patch" in complaint(ValueError, function, scores, 8)
     few = Scores(vectors("mean"), FEATURES.tokens[:, :2])
-    assert "have 2 directions" in complaint(ValueError, heads.pca, few, 3)
+    assert "have 2 directions" in complaint(PhotoError, heads.pca, few, 3), "other photos may have more"
     method = AttentionMethod(no_network, parse("norm"), heads=partial(heads.contiguous, count=2))
     assert "1 number a patch" in complaint(ValueError, method.answer, (FEATURES,))
+
+
+def test_a_photo_of_too_few_patches_for_its_heads_is_named():
+    few = one_photo(tiled((10, 20), (1, 2)))
+    few = replace(few, tokens=normal(1, 2, 7), names=("small.png",), head=None, logits=None)
+    method = AttentionMethod(no_network, parse("mean"), heads=partial(heads.pca, count=3))
+    message = complaint(PhotoError, method.answer, (few,))
+    assert message.startswith("small.png: heads=pca:3") and "2 directions" in message
 
 
 def test_no_derivative_of_several_heads_is_told():

@@ -10,8 +10,9 @@ from fake_features import close, complaint, normal, one_photo, tiled
 
 from attnvis.attention import keys, normalise, scaling
 from attnvis.attention.query.language import parse
+from attnvis.methods.answer import Attended
 from attnvis.methods.attention import AttentionMethod
-from attnvis.methods.fusing import FUSIONS, fused
+from attnvis.methods.fusing import FUSIONS, NO_CONTEXT, fused
 from attnvis.types import PhotoError
 
 SIZE = (40, 60)
@@ -97,6 +98,15 @@ def two(features):
     return [query for text in QUERIES for query in build_queries(parse(text), features)]
 
 
+def test_a_joined_map_has_nothing_of_the_last_layers_context():
+    first, second = answers((FINE, OTHER))
+    of_last = replace(second, p_value=0.01, critical=2.0, attended=Attended(reason="none"))
+    joined = fused([first, of_last], "mixture", base="mean")
+    assert (joined.p_value, joined.critical, joined.attended) == (None, None, None)
+    assert joined.patches_beyond_chance is None and joined.remarks == (NO_CONTEXT,)
+    assert fused([first, second], "mixture", base="mean").remarks == (), "nobody asked"
+
+
 def test_what_cannot_be_joined_is_said():
     assert "there are mixture, product, max" in complaint(
         ValueError, partial(AttentionMethod, no_network, fuse="sum")
@@ -104,7 +114,8 @@ def test_what_cannot_be_joined_is_said():
     method = AttentionMethod(no_network, parse("mean"), fuse="max")
     assert "backbone.layer=[stage3,fine]" in complaint(ValueError, method.answer, (FINE,))
     layered = replace(method, keys=partial(keys.layer, name="coarse"))
-    assert "fuse=max joins several layers" in complaint(ValueError, layered.answer, (COARSE, FINE))
+    message = complaint(ValueError, layered.answer, (COARSE, FINE))
+    assert "keys=layer:coarse leaves one, fine" in message and "third layer" in message
     sharp = AttentionMethod(no_network, parse("mean"), scaling.none, partial(normalise.top_k, k=1))
     first, second = sharp.answer((FINE, OTHER))[0]
     assert first.hottest != second.hottest

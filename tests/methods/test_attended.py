@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ from conftest import Page, no_network, records
 from torch import nn
 
 from attnvis.api import explain_all
+from attnvis.attention.heads import contiguous
+from attnvis.attention.normalise import sparsemax
 from attnvis.attention.query.language import parse
-from attnvis.attention.scaling import TEMPERATURES, temperature
+from attnvis.attention.scaling import TEMPERATURES, cosine, perplexity, temperature
 from attnvis.backbone.heads import FrozenNorm, Gated, Gradient, Linear
 from attnvis.methods.answer import Attended
 from attnvis.methods.attended import NO_MEAN, Classifier, attended_by, complement
 from attnvis.methods.attention import AttentionMethod
 from attnvis.metrics.faithfulness import Evidence, latent_deletion, latent_insertion
+from attnvis.pipeline.drawing import attended_plots
 from attnvis.types import Box, Features, Placement
 
 C, D = 11, 7
@@ -153,6 +157,29 @@ def test_along_the_temperature_the_ends_are_the_best_patch_and_all():
         head.bias[3]
     )
     assert attended.logits[28] == pytest.approx(logit, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stages", "is_marked"),
+    [
+        ({"scaling": partial(temperature, tau=0.5)}, True),
+        ({"scaling": perplexity}, True),
+        ({"scaling": partial(cosine, tau=0.5)}, False),
+        ({"scaling": partial(temperature, tau=2.0), "normalise": sparsemax}, False),
+        ({"scaling": temperature, "heads": partial(contiguous, count=3)}, False),
+    ],
+)
+def test_a_map_has_a_place_among_softmaxes_where_it_is_one(stages, is_marked):
+    features = features_of(HEADS["linear"])
+    method = AttentionMethod(no_network, parse("class:3"), attended=True, **stages)
+    for (answer,) in method.answer((features,)):
+        probability, margin, _ = attended_plots(answer)
+        assert ("dotted" in probability.title) == is_marked
+        assert (probability.place is not None) == (margin.place is not None) == is_marked
+        if is_marked:  # the context's own margin lies between those of the two nearest temperatures
+            number = probability.place * (len(TEMPERATURES) - 1)
+            nearest = answer.attended.margins[[math.floor(number), math.ceil(number)]]
+            assert min(nearest) - 1e-5 <= answer.attended.inside.margin <= max(nearest) + 1e-5
 
 
 def test_a_classifier_that_takes_no_mean_says_so():

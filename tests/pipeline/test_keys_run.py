@@ -22,7 +22,7 @@ def test_a_run_says_which_keys_its_maps_have(out, here):
     assert row["keys"] == "whitened(components=999)" and "directions, all are taken" in row["remark"]
     scores = read_json(here / "out/run.json")["class scores"]
     assert scores == (
-        "of no class activation map: keys=whitened(components=999) add up to no logit (keys=same: exact)"
+        "with keys=whitened(components=999) they add up to no logit: this is no class activation map"
     )
     page = Page(here / "out/index.html")
     assert "keys whitened(components=999)" in page.words and row["remark"] in page.words
@@ -66,7 +66,8 @@ def test_a_panel_shows_every_head_and_the_maps_keep_them(out, here, attnvis):
         ("keys=linear:none.npy", "no matrix can be read from none.npy"),
         ("keys=layer:stage3", "give backbone.layer=[stage3,last]"),
         ("keys=pca,l2", "attnvis sweep PHOTO"),
-        ("keys=l2 random_classes=10", "take keys=same"),
+        ("keys=l2 random_classes=19", "take keys=same"),
+        ("random_classes=18", "of so few is 0.053, and never .05; give 19 or more"),
     ],
 )
 def test_keys_that_cannot_be_are_said_in_a_line(out, words, said):

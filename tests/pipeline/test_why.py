@@ -92,6 +92,16 @@ def test_the_best_patch_of_each_other_photo_is_found(net, one, here):
     assert [patch.photo for patch in first.elsewhere] == ["four.png"] and len(first.here) == 1
 
 
+def test_photos_of_one_name_in_two_folders_are_two(net, one, here):
+    (here / "a").mkdir(), (here / "b").mkdir()
+    a = spots(here / "a/one.png", {(2, 2): (102, 0, 0)})
+    b = spots(here / "b/one.png", {(0, 1): (153, 0, 0)})
+    among = [explain(net, path) for path in (one, a, b, one)]
+    reason = among[0].why(1, 2, among=among)
+    assert reason.others == 2, "the photo itself is none of them"
+    assert [(patch.row, patch.column) for patch in reason.channels[0].elsewhere] == [(0, 1), (2, 2)]
+
+
 def test_the_table_the_json_and_the_picture_say_the_same(net, one):
     reason = explain(net, one).why(1, 2)
     table = str(reason)
@@ -122,6 +132,12 @@ def test_a_crop_has_its_cell_in_the_middle(cell):
 def test_what_has_no_channels_and_no_such_patch_is_said(net, one):
     with pytest.raises(ValueError, match="keys of its own"):
         attnvis.explain(one, "distance", "none", backbone=net, fit="stretch").why()
+    for settings, said in (
+        ({"keys": "centred"}, "keys=centred.*ask why with keys=same"),
+        ({"heads": 3}, "has 3 heads.*ask why with heads=1"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            attnvis.explain(one, "mean", "none", backbone=net, fit="stretch", **settings).why()
     answer = explain(net, one)
     with pytest.raises(ValueError, match=r"patch 4,0 is not on the grid of one.png: rows are 0 ... 3"):
         answer.why(4, 0)

@@ -97,9 +97,7 @@ def provenance(
     described = replace(backbone.describe(preprocessing), seed=str(seed), command=command_line())
     if keys in ("", "same") or described.class_scores.startswith("none"):
         return described
-    verdicts = [verdict.partition(",")[0] for verdict in described.class_scores.split("; ")]
-    with_same = "; ".join(verdicts)
-    scores = f"of no class activation map: keys={keys} add up to no logit (keys=same: {with_same})"
+    scores = f"with keys={keys} they add up to no logit: this is no class activation map"
     return replace(described, class_scores=scores)
 
 
