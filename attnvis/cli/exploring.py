@@ -70,6 +70,11 @@ def require_explorable(settings: "Mapping[str, Any]") -> None:
                 f"an explorer would show other maps than {group}={text}: it asks patches as they are; "
                 f"leave explore or {group} out"
             )
+    if fuse := settings["fuse"]:
+        raise ValueError(
+            f"an explorer would show other maps than fuse={fuse}: it shows one layer at a time; "
+            "leave explore or fuse out"
+        )
 
 
 def is_of_network(word: str) -> bool:

@@ -20,7 +20,7 @@ from attnvis.files import save
 from attnvis.methods.answer import Answer
 from attnvis.render import overlays, panels
 
-__all__ = ["FILE", "PICTURE", "PositionPrior", "Prior", "prior_for", "read_priors"]
+__all__ = ["FILE", "LEAST", "PICTURE", "PositionPrior", "Prior", "prior_for", "read_priors"]
 
 FILE, PICTURE = "position_prior.safetensors", "position_prior.png"
 FAINTEST = 2.0**-10  # times uniform; less is as little, and 0 has no logarithm
@@ -62,11 +62,13 @@ class Prior:
         return log_times_uniform(answer) - self.logs
 
     def without(self, answer: Answer) -> Answer:
-        """The answer with weights a_i / e^m_i, made to sum to 1: where this photo differs from the others."""
+        """The answer with weights a_i / e^m_i, made to sum to 1: where this photo differs from the others.
+
+        Without a critical score: what lies beyond chance is of the map as it was.
+        """
         shifted = np.exp(self.beyond(answer))
-        return replace(
-            answer, weights=torch.from_numpy((shifted / shifted.sum()).astype(np.float32)).flatten()
-        )
+        weights = torch.from_numpy((shifted / shifted.sum()).astype(np.float32)).flatten()
+        return replace(answer, weights=weights, critical=None)
 
 
 def log_times_uniform(answer: Answer) -> Float[np.ndarray, "h w"]:
@@ -100,6 +102,11 @@ class PositionPrior:
             if count >= LEAST
         ]
         return sorted(priors, key=lambda prior: -prior.photos)
+
+    def lonely_grids(self) -> list[tuple[int, int]]:
+        """On which no question has a prior: too few photos have them."""
+        grids = dict.fromkeys(grid for _, _, grid in self.sums)
+        return [grid for grid in grids if grid not in {prior.grid for prior in self.priors()}]
 
     def write(self, folder: Path, style: overlays.Style) -> bytes | None:
         """position_prior.safetensors and its picture, whose bytes this gives; None where there is none."""

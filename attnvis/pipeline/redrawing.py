@@ -16,7 +16,7 @@ from attnvis.json_files import read_json
 from attnvis.methods.answer import Answer
 from attnvis.pipeline.maps import read_photo_maps
 from attnvis.pipeline.plan import RunPlan, setting_text
-from attnvis.pipeline.position_prior import Prior, prior_for
+from attnvis.pipeline.position_prior import FILE, Prior, prior_for
 from attnvis.pipeline.records import as_written, row_seal, rows_by_photo, says_what_was_written
 from attnvis.pipeline.resume import NAME, FolderPlan, photos_of, planned_photos, renewed
 from attnvis.pipeline.run_folder import RunWriter
@@ -97,9 +97,12 @@ def redraw_plan(
     command: str,
     logger: Mapping[str, Any],
     resume: bool = False,
+    beyond_prior: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> RunPlan:
     """What the folder of a redraw is to hold; `say` hears what changed since a redraw that goes on began.
+
+    beyond_prior: maps are to be drawn as they differ from the source's position prior.
 
     Raises ValueError where source and target are the same, and where the run has other photos by now.
     """
@@ -127,12 +130,20 @@ def redraw_plan(
     provenance = replace(
         Provenance.from_entries(source.record), command=command, redrawn_from=str(source.folder)
     )
-    settings = {"_target_": "attnvis.render.Style", **asdict(style)}
+    config = {
+        **source.record["config"],
+        "render": {"_target_": "attnvis.render.Style", **asdict(style)},
+        "logger": dict(logger),
+        "beyond_prior": beyond_prior,
+    }
+    inputs = {name: digest for name, digest in source.record.get("inputs", {}).items() if name != FILE}
+    if beyond_prior:
+        inputs[FILE] = file_digest(source.folder / FILE)
     return RunPlan(
         paths=source.paths(),
         style=style,
         provenance=provenance,
-        config={**source.record["config"], "render": settings, "logger": dict(logger)},
+        config=config,
         warnings=tuple(source.record["warnings"]),
         logger=logger,
         photos=photos,
@@ -140,7 +151,7 @@ def redraw_plan(
         rows=tuple(len(rows) for rows in source.photos),
         sources=sources,
         origin=source.record,
-        inputs=source.record.get("inputs", {}),
+        inputs=inputs,
     )
 
 

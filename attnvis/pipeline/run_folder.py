@@ -30,7 +30,7 @@ from attnvis.pipeline.logger import LoggerSettings, new_id, read_logger
 from attnvis.pipeline.maps import map_photo, read_maps, write_maps
 from attnvis.pipeline.photo_tracking import PhotoTracker
 from attnvis.pipeline.plan import RunPlan
-from attnvis.pipeline.position_prior import FILE, PICTURE, PositionPrior
+from attnvis.pipeline.position_prior import FILE, LEAST, PICTURE, PositionPrior
 from attnvis.pipeline.question_files import require_same_inputs
 from attnvis.pipeline.records import (
     answer_columns,
@@ -43,7 +43,7 @@ from attnvis.pipeline.records import (
     sort_records,
 )
 from attnvis.pipeline.resume import FolderPlan, differing, remove_file, require_own_files
-from attnvis.pipeline.run_page import CARDS, EXPLORERS, RunPage
+from attnvis.pipeline.run_page import CARDS, EXPLORERS, RunPage, is_own_file
 from attnvis.pipeline.streaming import Outcome
 from attnvis.render import overlays, panels
 from attnvis.render.thumbnail import Thumbnail
@@ -78,6 +78,7 @@ class RunWriter:
         self.promise = plan.for_folder()
         self.resumed = resume
         self.prior = PositionPrior() if plan.config.get("position_prior") else None
+        self.without_p = dict[str, None]()  # questions that were to have a p value, and have none
         logger = read_logger(plan.logger, group=plan.name)
         self.lock = locked(folder)
         try:
@@ -95,6 +96,8 @@ class RunWriter:
                 record["wandb"] = log
             if resume:
                 self.remove_files(finished)
+            for name in (FILE, PICTURE):  # of an earlier run: this one's are written at its end
+                remove_file(folder, name)
             # What is no longer true goes first: the plan may name what it is to be made from anew.
             self.rows, self.table = open_records(folder / "records.csv", after=finished)
             self.page = RunPage(folder, self.thumbnails, self.stems)
@@ -124,20 +127,16 @@ class RunWriter:
         if not (self.folder / "records.csv").is_file():
             return set()
         require_same_network(self.folder, self.plan.provenance)
-        require_same_inputs(self.folder, self.plan.inputs)
         begun = FolderPlan.read(self.folder, self.plan.verb)
+        if begun is not None:
+            require_same_settings(self.folder, begun.settings, self.promise.settings)
+        require_same_inputs(self.folder, self.plan.inputs)
         if begun is None:
             rows = rows_by_photo(self.folder / "records.csv", len(self.promise.photos))
             # before there were plans: as many as any photo has
             most = max(map(len, rows.values()), default=0)
             self.promise = replace(self.promise, rows=most or None)
             return finished_photos(self.folder, self.promise)
-        others = differing(begun.settings, json.loads(json.dumps(self.promise.settings)))
-        if others:
-            raise ValueError(
-                f"{self.folder} was begun with other settings ({', '.join(others[:3])}); "
-                "run again in another folder"
-            )
         if not self.plan.rows:
             self.promise = replace(self.promise, rows=begun.rows, other_rows=begun.other_rows)
         return finished_photos(self.folder, self.promise)
@@ -194,12 +193,28 @@ class RunWriter:
         self.expect(self.left[outcome.index], len(outcome.made))
         self.write_rows(outcome.made)
         self.remarks.update({remark for answer in outcome.answers for remark in answer.remarks})
+        if self.plan.config.get("random_classes"):
+            self.without_p |= {answer.query: None for answer in outcome.answers if answer.p_value is None}
         if self.prior is not None and not self.resumed:
             self.prior.add(outcome.answers)
         self.tracker.log(outcome.made, outcome.answers)
         if outcome.photo is not None:
             self.photo_notes.update(outcome.photo.notes)
         self.done += 1
+
+    def silences(self) -> list[str]:
+        """What was asked for and could not be given, a line each; known when the run has ended."""
+        lines = []
+        if self.without_p:
+            names = shortened_list(list(self.without_p))
+            lines.append(
+                f"random_classes: no p value for {names}: only classes and sums of classes have one, where "
+                "the layer's classifier tells what each of three classes or more asks for"
+            )
+        if self.prior is not None and (grids := self.prior.lonely_grids()):
+            names = shortened_list([f"{rows} x {columns}" for rows, columns in grids])
+            lines.append(f"position_prior: none on {names} cells: too few photos, it takes {LEAST} of a grid")
+        return lines
 
     def place(self, outcome: Outcome[Answer]) -> int:
         """Which photo of the run it is about, from 0 on."""
@@ -215,7 +230,7 @@ class RunWriter:
     def explorers(self) -> dict[int, Path]:
         """Those that lie in the folder, by the places of their photos."""
         paths = {index: self.folder / f"{EXPLORERS}/{stem}.html" for index, stem in enumerate(self.stems)}
-        return {index: path for index, path in paths.items() if path.is_file()}
+        return {index: path for index, path in paths.items() if is_own_file(path)}
 
     def expect(self, index: int, rows: int) -> None:
         """The plan says how many rows a photo has before the first of them is written."""
@@ -299,6 +314,7 @@ class RunWriter:
             scale=plan.style.scale,
             date=in_words(self.date),
             prior=None if self.prior is None else self.write_prior(self.prior),
+            outlined=not self.drawer.beyond,
         )
 
     def write_prior(self, prior: PositionPrior) -> bytes | None:
@@ -320,6 +336,20 @@ class RunWriter:
 
     def write(self, name: str, content: bytes) -> None:
         save(self.folder, name, content)
+
+
+def shortened_list(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def require_same_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises ValueError where the folder was begun with others."""
+    others = differing(before, json.loads(json.dumps(now)))
+    if others:
+        raise ValueError(
+            f"{folder} was begun with other settings ({', '.join(others[:3])}); run again in another folder"
+        )
 
 
 def require_same_network(folder: Path, provenance: Provenance) -> None:

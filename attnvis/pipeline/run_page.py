@@ -32,7 +32,7 @@ from attnvis.render.modules import page_script
 from attnvis.render.thumbnail import Thumbnail, thumbnail_of_file
 from attnvis.types import percent
 
-__all__ = ["CARDS", "EXPLORERS", "RunPage", "write_page"]
+__all__ = ["CARDS", "EXPLORERS", "RunPage", "is_own_file", "write_page"]
 
 KINDS = ("card", "line", "failure")  # of a row
 EXPLORERS = "explorers"  # a page a photo, where these were asked for
@@ -120,6 +120,7 @@ class RunPage:
         else:
             self.spool(kind, macros().failure(row))
         self.counts.update([kind, *badges])
+        self.counts["beyond chance"] += number(row.get("beyond_chance")) > 0
         self.rows += 1
 
     def write_cards(self) -> None:
@@ -161,7 +162,7 @@ class RunPage:
         files = {"photo": f"{PHOTOS}/{stem}.jpg", "explorer": f"{EXPLORERS}/{stem}.html"}
         if row.get("overlay"):
             files["heatmap"] = f"{HEATMAPS}/{Path(str(row['overlay'])).stem}.jpg"
-        views = {view: name for view, name in files.items() if (self.folder / name).is_file()}
+        views = {view: name for view, name in files.items() if is_own_file(self.folder / name)}
         if "explorer" in views:
             views["question"] = explorer_view(row)
         return views
@@ -175,12 +176,14 @@ class RunPage:
         scale: str = "times_uniform",
         date: str = "",
         prior: bytes | None = None,
+        outlined: bool = True,
     ) -> Path:
         """Writes folder/index.html and gives its path.  Raises OSError.
 
-        scale   that of render.Style
-        date    when the run began
-        prior   a picture of the position prior
+        scale     that of render.Style
+        date      when the run began
+        prior     a picture of the position prior
+        outlined  whether patches beyond chance have an outline where there are some
         """
         self.write_cards()
         with naming(self.folder / "index.html"):
@@ -204,10 +207,17 @@ class RunPage:
                 limit=CARDS,
                 nearly_uniform=NEARLY_UNIFORM,
                 unlikely=UNLIKELY,
+                chance=CHANCE,
+                outlined=outlined and self.counts["beyond chance"] > 0,
                 cards=chunks(self.pieces["card"]),
                 lines=chunks(self.pieces["line"]),
                 failures=chunks(self.pieces["failure"]),
             )
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether a file is there; a link to another is none of a run's."""
+    return path.is_file() and not path.is_symlink()
 
 
 @cache

@@ -55,7 +55,6 @@ OCTAVES_BASELINE = 60
 ENDS_BASELINE = 57
 
 SMALL = Font(14)
-PLAIN = Font(15)
 TITLE = Font(24, 600)
 SHEET_TITLE = Font(22, 600)
 GROUP_HEADING = Font(16, 600)
@@ -299,11 +298,11 @@ def fact_sheet(facts: Sequence[tuple[str, str]], lefts: Sequence[int], column: i
 
     `lefts`: where the columns begin, in pixels of a sheet of `width`; `column`: how wide one is.
     """
-    names_width = max([text_width(name, PLAIN) for name, _ in facts], default=0)
+    names_width = max([text_width(name, FACT_NAME) for name, _ in facts], default=0)
     indent = names_width + 14
     rows: list[list[tuple[str, str]]] = []
     for fact in facts:
-        is_long = indent + text_width(fact[1], PLAIN) > column
+        is_long = indent + text_width(fact[1], FACT_VALUE) > column
         if not rows or is_long or len(rows[-1]) == len(lefts):
             rows.append([])
         rows[-1].append(fact)

@@ -17,6 +17,12 @@ from attnvis.cli.exploring import explored_count, python_words
 from attnvis.explorer.page import Origin, explorer, page_of, photo_data
 from attnvis.types import Box, Features, Photo, Placement
 
+AS_A_RUN = {
+    "method": {"_target_": "attnvis.methods.AttentionMethod"},
+    "keys": {"_target_": "attnvis.attention.keys.same"},
+    "heads": {"_target_": "attnvis.attention.heads.one"},
+    "fuse": "",
+}
 NASTY = "</script><img src=x onerror=alert(1)>&\u2028.jpg"
 
 
@@ -172,10 +178,16 @@ def test_more_photos_than_a_page_holds_and_words_that_mean_nothing_are_refused()
 
 @pytest.mark.parametrize("setting, count", [(True, 16), ("none", 0), (False, 0), (None, 0), (40, 40)])
 def test_a_run_makes_as_many_explorers_as_it_is_told(setting, count):
-    assert explored_count({"explore": setting}) == count
+    assert explored_count(AS_A_RUN | {"explore": setting}) == count
+
+
+def test_maps_of_joined_layers_have_no_explorers():
+    with pytest.raises(ValueError, match="fuse=max: it shows one layer at a time; leave explore or fuse out"):
+        explored_count(AS_A_RUN | {"explore": 2, "fuse": "max"})
+    assert explored_count(AS_A_RUN | {"explore": "none", "fuse": "max"}) == 0
 
 
 @pytest.mark.parametrize("setting", ["all", -1, 1.5])
 def test_a_number_of_explorers_that_is_none_is_refused(setting):
     with pytest.raises(ValueError, match=f"explore={setting}: give true"):
-        explored_count({"explore": setting})
+        explored_count(AS_A_RUN | {"explore": setting})

@@ -1,6 +1,7 @@
 """The position prior: by hand, on flat input, and in a run's folder, its page and its redraw."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -116,8 +117,45 @@ def test_a_run_has_it_on_its_page_and_redraw_draws_beyond_it(attnvis, here):
     assert [row["max"] for row in records("again")] == [row["max"] for row in records()], "numbers stay"
     drawn = [cv2.imread(f"{folder}/overlays/0.norm.jpg") for folder in ("out", "again")]
     assert np.abs(drawn[0].astype(int) - drawn[1]).max() > 30
+    Path("again/overlays/0.norm.jpg").unlink()
+    otherwise = attnvis("redraw", "out", "hydra.run.dir=again", "resume=true").complaint
+    assert "again was begun with other settings (beyond_prior)" in otherwise
+    ended = attnvis("redraw", "out", "beyond_prior=true", "hydra.run.dir=again", "resume=true")
+    assert ended.code == 0 and (cv2.imread("again/overlays/0.norm.jpg") == drawn[1]).all()
+    Path("again/overlays/0.norm.jpg").unlink()
+    Path("out/position_prior.safetensors").write_bytes(other_prior())
+    ended = attnvis("redraw", "out", "beyond_prior=true", "hydra.run.dir=again", "resume=true")
+    assert "other content of position_prior.safetensors" in ended.complaint
     Path("again/position_prior.safetensors").unlink()
     assert "run with position_prior=true" in attnvis("redraw", "again", "beyond_prior=true").complaint
+
+
+def other_prior():
+    prior = PositionPrior()
+    for weights in (ONE, TWO):
+        prior.add([answer(weights, query="norm")])
+    folder = Path("other")
+    prior.write(folder, Style())
+    return (folder / position_prior.FILE).read_bytes()
+
+
+def test_a_grid_of_one_photo_is_said_to_have_none_and_an_older_prior_goes(attnvis, here):
+    make_photo(here / "a.png")
+    for name in (position_prior.FILE, position_prior.PICTURE):
+        (here / "out").mkdir(exist_ok=True)
+        (here / "out" / name).write_text("of an earlier run")
+    ended = attnvis("run", "a.png", "query=mean,class", "position_prior=true", "random_classes=50")
+    assert ended.code == 0 and ended.err.count("position_prior: none on ") == 1
+    assert ended.err.count("random_classes: no p value for mean: only classes and sums of classes") == 1
+    assert not list(Path("out").glob("position_prior.*"))
+    complaint = attnvis("run", "a.png", "position_prior=true", "maps=false", "hydra.run.dir=new").complaint
+    assert "position_prior=true and maps=false" in complaint
+    assert not Path("new/records.csv").exists()
+
+
+def test_beyond_the_prior_nothing_is_outlined():
+    (prior,) = prior_of(ONE, TWO).priors()
+    assert prior.without(replace(answer(ONE), critical=0.5)).critical is None
 
 
 @pytest.mark.slow

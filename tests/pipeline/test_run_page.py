@@ -199,14 +199,26 @@ def test_rows_carry_what_the_buttons_sort_by(tmp_path):
         ({"class_probability": 0.0099, "class_rank": 41.0, "class_logit": 0.5}, "unlikely"),
         ({"class_probability": 0.011, "class_rank": 9.0, "class_logit": 0.5}, ""),
         ({"sign_margin": FREE_SIGN - 0.01}, "free sign"),
+        ({"p_value": 0.051}, "chance"),
+        ({"p_value": 0.05}, ""),
         ({"sign_margin": FREE_SIGN + 0.01}, ""),
     ],
 )
 def test_badges_warn_of_maps_that_say_little(tmp_path, numbers, badge):
     page = write(tmp_path, row(**numbers))
-    known = ("nearly uniform", "saturated", "unlikely", "free sign")
+    known = ("nearly uniform", "saturated", "unlikely", "free sign", "chance")
     found = [words for words in known if words in page.rows("article")[0]["data-text"]]
     assert found == [badge] * bool(badge)
+    assert [chip["data-find"] for chip in page.all("button", "data-find")] == found
+
+
+def test_the_legend_explains_chance_and_the_outline_where_there_are_any(tmp_path):
+    outline, chance = "Blue outline: patches hotter than", "the map may be any class's"
+    page = write(tmp_path, row(p_value=0.2, beyond_chance=0))
+    assert chance in page.words and outline not in page.words
+    page = write(tmp_path, row(p_value=0.01, beyond_chance=3))
+    assert chance not in page.words and outline in page.words
+    assert outline not in write(tmp_path, row(p_value=0.01, beyond_chance=3), outlined=False).words
 
 
 def test_a_card_says_what_was_predicted_and_how_likely_the_asked_class_is(tmp_path):
@@ -345,6 +357,14 @@ def test_a_card_names_the_heatmap_photo_and_explorer_that_lie_beside_it(tmp_path
     assert f"./explorers/zero.html#{question}" in links and "./run.json" in links
     assert not any(address.startswith(("./explorers/one", "./records")) for address in links)
     assert "net, layer last · 3 May 2026, 14:05" in page.words
+
+
+def test_a_planted_link_is_no_view_of_a_photo(tmp_path):
+    (tmp_path / "explorers").mkdir()
+    (tmp_path / "elsewhere").write_text("another's")
+    (tmp_path / "explorers/zero.html").symlink_to(tmp_path / "elsewhere")
+    page = run_page(tmp_path, photo_row(0, overlay=picture(tmp_path, "zero.mean.jpg")))
+    assert not [each for each in page.all("a", "href") if "explorers" in each["href"]]
 
 
 def test_the_lines_of_a_long_run_are_data_that_no_name_can_break(tmp_path, monkeypatch):

@@ -116,6 +116,21 @@ def test_explorers_of_the_first_photos_are_linked_and_sent(attnvis, here, wandb)
     }
 
 
+def test_a_run_that_goes_on_says_which_explorers_it_lacks_and_sends_no_link(attnvis, here, wandb):
+    for number in range(3):
+        make_photo(here / f"a/{number}.png", seed=number)
+    assert attnvis("run", "a", "explore=2", "query=class", "logger.mode=offline").code == 0
+    (here / "secret").write_text("of another")
+    Path("out/explorers/1.html").unlink()
+    Path("out/explorers/1.html").symlink_to(here / "secret")
+    before = {path.name for path in logs()}
+    ended = attnvis("run", "a", "explore=3", "query=class", "logger.mode=offline", "resume=true")
+    assert ended.code == 0 and "explore: 2 photos were finished without an explorer" in ended.err
+    assert "explorers/1.html" not in Path("out/index.html").read_text()
+    sent = [file.read_bytes() for log in logs() if log.name not in before for file in log.rglob("*.html")]
+    assert b"of another" not in sent
+
+
 def test_two_runs_have_their_maps_under_the_same_keys_and_places(attnvis, here, wandb):
     for folder, seed in (("a", 0), ("b", 3)):
         make_photo(here / folder / f"x{seed}.png", (60, 90), seed=seed)

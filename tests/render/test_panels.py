@@ -116,6 +116,23 @@ def test_a_warning_is_a_banner_across_the_panel():
     assert alarms(warned) > 20 * warned.shape[1]
 
 
+def test_what_is_too_long_for_a_column_takes_the_row(monkeypatch):
+    cut = []
+    shorten = panels.draw_text
+    monkeypatch.setattr(
+        panels,
+        "draw_text",
+        lambda canvas, text, **how: cut.append((text, how)) or shorten(canvas, text, **how),
+    )
+    column = 240  # of a panel of so small a photo
+    for letters in range(10, 40):
+        cut.clear()
+        text = "m" * letters
+        panels.fact_sheet([("a", text)], lefts=[32, 292, 552], column=column, width=824)
+        how = next(how for written, how in cut if written == text)
+        assert how["room"] >= lettering.text_width(text, panels.FACT_VALUE), letters
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "照片-été.jpg", "a\nb\tc\x00", "x" * 5000, "\ud800broken", "😀 🏳️‍🌈", "<b>&amp;</b>", "%s %d {0}"],

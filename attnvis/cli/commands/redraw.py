@@ -34,6 +34,7 @@ def redraw(cfg: "DictConfig", folder: Path) -> int:
         command=command_line(),
         logger=plain(cfg.logger),
         resume=cfg.resume,
+        beyond_prior=bool(cfg.beyond_prior),
         say=lambda remark: note(visible(remark)),
     )
     with RunWriter(folder, plan, resume=cfg.resume) as results:

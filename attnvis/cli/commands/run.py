@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from attnvis.pipeline.resume import PlannedPhoto, PlannedSources
+    from attnvis.pipeline.run_folder import RunWriter
     from attnvis.render import Style
     from attnvis.types import Photo, PhotoError, Provenance, Source
 
@@ -50,6 +51,10 @@ def run(cfg: "DictConfig", folder: Path) -> int:
 
     check_logger(plain(cfg.logger), cfg.name)
     explored = explored_count(plain(cfg))
+    if cfg.position_prior and not cfg.maps:
+        raise ValueError(
+            "position_prior=true and maps=false: a run that goes on counts the prior from maps; leave one out"
+        )
     planned, paths, passed_over = plan_photos(cfg, folder)
     style = build(cfg, "render")
     make_method, config = chosen_method(cfg)
@@ -100,6 +105,9 @@ def run(cfg: "DictConfig", folder: Path) -> int:
                 write_explorer(exploring, outcome.photo, style, results.explorer_path(outcome))
             results.record(outcome)
     print_photo_notes(results.photo_notes + results.remarks)
+    for line in results.silences():
+        note(visible(line))
+    note_lacking_explorers(results, explored)
     return print_summary(results.done, results.reasons, folder)
 
 
@@ -121,6 +129,14 @@ def write_explorer(exploring: Exploring, photo: "Photo", style: "Style", path: P
         note(visible(f"no explorer of {photo.name}: {error}"))
         return
     page.save(path)
+
+
+def note_lacking_explorers(results: "RunWriter", explored: int) -> None:
+    """Photos that were finished before explorers were asked for have none, which is said."""
+    first = set(range(min(explored, len(results.plan.paths))))
+    if lacking := len(first - set(results.left) - set(results.explorers())):
+        noun = "photos were" if lacking > 1 else "photo was"
+        note(f"explore: {lacking} {noun} finished without an explorer; attnvis explore PHOTO makes one")
 
 
 def provenance_of(folder: Path) -> "Provenance | None":
