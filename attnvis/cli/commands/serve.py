@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND", "serve"]
 
 LOOPBACK = ("127.", "localhost")
-SHARED = ("device", "precision", "engine", "placement")  # settings that every network takes, as they are typed
+SHARED = (
+    "device",
+    "precision",
+    "engine",
+    "placement",
+)  # settings that every network takes, as they are typed
 
 
 def serve(cfg: "DictConfig", folder: Path) -> int:
