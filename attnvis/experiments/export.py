@@ -48,7 +48,6 @@ MAPS = "maps"  # the folder of the maps
 LARGEST = {"png": 255, "jpg": 255, "png16": 65535}  # of a grey picture
 BLACK = 0.5  # the share of pixels whose mass is rounded to 0 above which a picture is named
 REACH = 4.0  # standard deviations to which a blur reaches
-TIGHT = 0.01  # by how much logsumexp of a log density may differ from 0, in pysaliency
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,17 @@ class Density:
             raise ValueError(f"floor={self.floor}: give a share from 0 to 1")
 
     def __call__(self, kept: KeptMap) -> Float[np.ndarray, "H W"]:
-        """Over the photo's own pixels, of sum 1."""
+        """Over the photo's own pixels, of sum 1.  Raises PhotoError where nothing is left of a map."""
         placed = PlacedMap(Row(kept.name, kept.name), as_weights(kept.weights), kept.placement)
         density = np.nan_to_num(placed.density(kept.placement.size, self.between).numpy(), nan=0.0)
         if self.blur:
             density = blurred(density, self.blur)
         if self.centre:
-            density = density * middle(density.shape) ** self.centre
-        density = density / density.sum()
+            density = drawn_in(density, self.centre)
+        total = density.sum()
+        if not 0 < total < math.inf:
+            raise PhotoError(f"{kept.name}: no pixel has any mass; give less blur or centre")
+        density = density / total
         return (1 - self.floor) * density + self.floor / density.size
 
 
@@ -96,12 +98,18 @@ def blurred(density: Float[np.ndarray, "H W"], sigma: float) -> Float[np.ndarray
     return cv2.sepFilter2D(density, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
 
 
-def middle(size: tuple[int, ...], width: float = 0.25) -> Float[np.ndarray, "H W"]:
-    """The Gaussian of `method=centre`, 1 at its highest: its deviation is a share of each side."""
-    rows, columns = (
-        np.exp(-(((np.arange(pixels) + 0.5) / pixels - 0.5) ** 2) / (2 * width**2)) for pixels in size
-    )
-    return np.outer(rows, columns)
+def drawn_in(density: Float[np.ndarray, "H W"], power: float) -> Float[np.ndarray, "H W"]:
+    """Times the Gaussian of the middle to this power, the largest of them 1: far from it numbers vanish."""
+    with np.errstate(divide="ignore"):
+        logarithms = np.log(density) + power * log_middle(density.shape)
+    highest = logarithms.max()
+    return np.exp(logarithms - highest) if np.isfinite(highest) else np.zeros_like(density)
+
+
+def log_middle(size: tuple[int, ...], width: float = 0.25) -> Float[np.ndarray, "H W"]:
+    """The logarithm of the Gaussian of `method=centre`: its deviation is a share of each side."""
+    rows, columns = (-(((np.arange(pixels) + 0.5) / pixels - 0.5) ** 2) / (2 * width**2) for pixels in size)
+    return np.add.outer(rows, columns)
 
 
 def grey(density: Float[np.ndarray, "H W"], largest: int) -> np.ndarray:
@@ -114,16 +122,22 @@ def grey(density: Float[np.ndarray, "H W"], largest: int) -> np.ndarray:
 
 
 def chosen_map(photo: KeptPhoto, wanted: str) -> KeptMap:
-    """The map that is meant; AUTO: the only one.  Raises ValueError that says which there are."""
-    names = [kept.name for kept in photo.maps]
-    if wanted == AUTO and len(names) == 1:
+    """The map that is meant, by its question or by its label on this photo; AUTO: the only one.
+
+    Raises ValueError that says which there are.
+    """
+    if wanted == AUTO and len(photo.maps) == 1:
         return photo.maps[0]
-    offered = ", ".join(map(repr, names))
+    offered = ", ".join(repr(kept.name) for kept in photo.maps)
     if wanted == AUTO:
-        raise ValueError(f"{photo.path} has {len(names)} maps; choose one with map=...: {offered}")
-    if wanted not in names:
-        raise ValueError(f"map={wanted} is none of the maps of {photo.path}: it has {offered}")
-    return photo.maps[names.index(wanted)]
+        raise ValueError(f"{photo.path} has {len(photo.maps)} maps; choose one with map=...: {offered}")
+    named = [kept for kept in photo.maps if kept.name == wanted]
+    named = named or [kept for kept in photo.maps if kept.label == wanted]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise ValueError(f"map={wanted} names {len(named)} maps of {photo.path}; it has {offered}")
+    raise ValueError(f"map={wanted} is none of the maps of {photo.path}: it has {offered}")
 
 
 def file_names(paths: Sequence[str]) -> list[PurePosixPath]:
@@ -324,8 +338,16 @@ class Exporter:
     def fail(self, reason: str) -> None:
         self.failures[reason] = self.failures.get(reason, 0) + 1
 
-    def add(self, writer: "Pictures | Answers | LogDensities", name: str, kept: KeptMap) -> None:
-        density = self.density(kept)
+    def density_of(self, photo: str, kept: KeptMap) -> Float[np.ndarray, "H W"]:
+        """Raises PhotoError, with the photo's name."""
+        try:
+            return self.density(kept)
+        except PhotoError as error:
+            raise PhotoError(f"{photo}: {error}") from None
+
+    def add(
+        self, writer: "Pictures | Answers | LogDensities", name: str, density: Float[np.ndarray, "H W"]
+    ) -> None:
         if self.format == "pysaliency":
             self.empty += int((density == 0).any())
         elif self.kind != "npy":
@@ -383,10 +405,11 @@ def export_run(
                 if photo.failure:
                     raise PhotoError(photo.failure)
                 kept = chosen_map(photo, exporter.wanted)
+                density = exporter.density_of(photo.path, kept)
             except ValueError as error:  # a photo without this map is left out, as one that failed
                 exporter.fail(str(error))
                 continue
-            exporter.add(writer, files[photo.path], kept)
+            exporter.add(writer, files[photo.path], density)
     if isinstance(writer, Pictures):
         return [exporter.folder / MAPS]
     return [exporter.folder / writer.FILE]

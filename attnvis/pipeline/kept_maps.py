@@ -8,6 +8,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,10 @@ ROWS = 200  # maps of a shard that are in memory together
 class KeptMap:
     """One answer's weights, and where their cells lie on the photo; in shards they were kept in float16."""
 
-    name: str
+    name: str  # its question as it is typed: class:tabby, and the layer where there are several
     weights: Float[Tensor, " N"]
     placement: Placement
+    label: str = ""  # what that is on this photo, as pages and panels have it: tabby
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +133,8 @@ def of_answers(answers: Sequence[Answer]) -> tuple[KeptMap, ...]:
     layers = len({answer.layer for answer in answers})
     names = numbered([(answer.query, answer.layer) for answer in answers], layers)
     return tuple(
-        KeptMap(name, answer.weights, answer.placement) for name, answer in zip(names, answers, strict=True)
+        KeptMap(name, answer.weights, answer.placement, answer.label)
+        for name, answer in zip(names, answers, strict=True)
     )
 
 
@@ -175,19 +179,20 @@ def of_shard(folder: Path, stem: str) -> Iterator[KeptPhoto]:
             yield KeptPhoto(row["path"], failure=row["reason"] or f"{row['path']} has no maps")
         else:
             paths[row["index"]] = row["path"]
-    of_photo: list[Mapping[str, Any]] = []
-    for row in map_rows(folder / "maps" / f"{stem}.parquet"):
-        if of_photo and row["index"] != of_photo[0]["index"]:
-            yield half_photo(paths[of_photo[0]["index"]], of_photo)
-            of_photo = []
-        of_photo.append(row)
-    if of_photo:
-        yield half_photo(paths[of_photo[0]["index"]], of_photo)
+    file = folder / "maps" / f"{stem}.parquet"
+    for index, rows in groupby(map_rows(file), key=itemgetter("index")):
+        if index in paths:
+            yield half_photo(paths[index], list(rows))
+        else:
+            yield KeptPhoto(
+                str(file),
+                failure=f"{file} has maps of photo {index}, of which no record says that it is done",
+            )
 
 
 def map_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a shard's maps, in the order of its photos."""
-    columns = ["index", "query", "layer", "rows", "columns", "weights", "placement"]
+    columns = ["index", "query", "label", "layer", "rows", "columns", "weights", "placement"]
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=ROWS, columns=columns):
             yield from batch.to_pylist()
@@ -209,4 +214,5 @@ def half_map(name: str, row: Mapping[str, Any]) -> KeptMap:
     weights = torch.tensor([float(weight) for weight in row["weights"]])
     if not weights.isfinite().all():
         raise ValueError("its weights are not finite")
-    return KeptMap(name, weights, checked_placement(json.loads(row["placement"]), cells=len(weights)))
+    placement = checked_placement(json.loads(row["placement"]), cells=len(weights))
+    return KeptMap(name, weights, placement, str(row["label"]))

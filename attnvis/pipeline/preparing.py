@@ -94,6 +94,8 @@ def read_numbers(file: str, what: str) -> Tensor:
     try:
         content = read_bytes(Path(file))
         return only_array(content) if file.endswith(".npy") else only_tensor(content)
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {file}, from which the {what} was to be read") from None
     except (OSError, EOFError, TypeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

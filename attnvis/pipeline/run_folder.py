@@ -169,6 +169,7 @@ class RunWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         begun = not kind or self.done or self.failed  # else there is nothing to show
+        cut_short = kind is not None and not issubclass(kind, Exception)
         try:
             # a full disk has been reported already
             with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
@@ -176,7 +177,7 @@ class RunWriter:
                 if self.resumed and begun:
                     sort_records(self.folder / "records.csv")
                 if begun:
-                    self.write_page()
+                    self.write_page(anew=self.resumed or cut_short)
         finally:
             self.page.close()
             self.lock.close()
@@ -297,13 +298,19 @@ class RunWriter:
                 self.thumbnails[picture.paths["overlay"]] = picture.thumbnail
         return pictures
 
-    def write_page(self) -> Path:
-        """index.html, of the rows that came one by one; those of a run that goes on are in the records."""
+    def write_page(self, anew: bool) -> Path:
+        """index.html, of the rows that came one by one; `anew`: of those that are in the records.
+
+        So it is for a run that goes on, and for one that a signal ended, perhaps between a record and its
+        card.
+        """
         plan = self.plan
         (
             self.folder / "records.csv"
         ).stat()  # raises FileNotFoundError: somebody deleted the folder meanwhile
-        if self.resumed:
+        if anew:
+            self.page.close()
+            self.page = RunPage(self.folder, self.thumbnails, self.stems)
             for row in read_numbers(self.folder / "records.csv"):
                 self.page.add(row)
         return self.page.write(

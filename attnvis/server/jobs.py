@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["JobQueue", "JobState", "Upload"]
 
-REMEMBERED = 256  # jobs that ended, of which it is still known how
+REMEMBERED = 256  # jobs that ended, of which it is still known how, beside those whose pages are kept
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,9 @@ class JobQueue:
                     self.pages[job] = page
                 while len(self.pages) > self.kept:
                     self.pages.popitem(last=False)
-                while len(self.ended) > REMEMBERED:
-                    self.ended.popitem(last=False)
+                gone = [ended for ended in self.ended if ended not in self.pages]
+                for forgotten in gone[: max(0, len(gone) - REMEMBERED)]:
+                    del self.ended[forgotten]
             self.places.release()
 
     def attempt(self, upload: Upload) -> tuple[bytes | None, str]:

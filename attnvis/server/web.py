@@ -17,15 +17,17 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from attnvis.server.jobs import JobQueue, Upload
 
 __all__ = ["Limits", "PhotoServer"]
 
 HERE = ("127.0.0.1", "localhost")  # what a browser on this machine calls it
+EVERYWHERE = ("", "0.0.0.0")  # addresses to listen on that are nobody's name
 METHODS = "GET, HEAD, POST"
 CHUNK = 1 << 16  # bytes that are read at once
+FIELDS = 8  # of an address, of which two mean something
 NAME_LENGTH = 200  # characters of a photo's name that are kept
 LINGER = 2.0  # seconds for which a refused body is still listened to, so that the sender hears why
 JOB = re.compile(r"/(job|explorer)/([\w-]{16,32})")
@@ -109,7 +111,15 @@ class PhotoServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """What to type into a browser."""
-        return f"http://{self.server_address[0]!s}:{self.server_port}/"
+        host = str(self.server_address[0])
+        return f"http://{HERE[0] if host in EVERYWHERE else host}:{self.server_port}/"
+
+    def not_called(self, host: str) -> str:
+        """What to tell a browser that called this machine by a name that it does not go by."""
+        sentence = f"this server is not {host[:80]!r}; open it at {self.url}"
+        if str(self.server_address[0]).startswith("127."):
+            return sentence
+        return f"{sentence}, or start it with names=[...] that has this name"
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """In a thread of its own, where there is room for one more."""
@@ -173,7 +183,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def show(self) -> None:
         """The form, an explorer, or where a job stands.  Raises Refused."""
-        path = urlsplit(self.path).path
+        path = self.address().path
         if path == "/":
             self.send(
                 HTTPStatus.OK, HTML, self.server.form, kept="no-cache"
@@ -200,13 +210,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def take(self) -> None:
         """A photo, with its place in the queue as the answer.  Raises Refused."""
-        url = urlsplit(self.path)
+        url = self.address()
         if url.path != "/photo":
             raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here; photos go to /photo")
         if self.sole("Origin") not in (None, f"http://{self.headers['Host']}"):
             raise Refused(HTTPStatus.FORBIDDEN, "a page of another site may not give photos")
         length = self.body_length()
-        fields = parse_qs(url.query, max_num_fields=8)
+        fields = fields_of(url.query)
         network = fields.get("network", [self.server.networks[0]])[-1]
         if network not in self.server.networks:
             known = ", ".join(self.server.networks)
@@ -224,6 +234,13 @@ class Handler(BaseHTTPRequestHandler):
             raise
         job = self.server.jobs.submit(Upload(name, network, data))
         self.send_json(HTTPStatus.ACCEPTED, {"job": job})
+
+    def address(self) -> SplitResult:
+        """What is asked for.  Raises Refused for what no address is."""
+        try:
+            return urlsplit(self.path)
+        except ValueError:
+            raise Refused(HTTPStatus.BAD_REQUEST, f"{self.path[:80]!r} is no address") from None
 
     def body_length(self) -> int:
         """As the request says it, before a byte is read.  Raises Refused."""
@@ -277,9 +294,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             host = self.sole("Host") or ""
             if re.sub(r":\d+$", "", host).lower() not in self.server.names:
-                raise Refused(
-                    HTTPStatus.FORBIDDEN, f"this server is not {host[:80]!r}; open it at {self.server.url}"
-                )
+                raise Refused(HTTPStatus.FORBIDDEN, self.server.not_called(host))
             act()
         except Refused as refusal:
             self.refuse(refusal.status, str(refusal))
@@ -342,6 +357,16 @@ class Handler(BaseHTTPRequestHandler):
                 left -= len(piece)
         except OSError:
             pass
+
+
+def fields_of(query: str) -> dict[str, list[str]]:
+    """name=cat.jpg&network=resnet50 -> the values of each.  Raises Refused for too many."""
+    try:
+        return parse_qs(query, max_num_fields=FIELDS)
+    except ValueError:
+        raise Refused(
+            HTTPStatus.BAD_REQUEST, f"the address has more than {FIELDS} fields; it may have name and network"
+        ) from None
 
 
 def file_name(text: str) -> str:

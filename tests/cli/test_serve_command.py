@@ -12,6 +12,7 @@ import pytest
 from conftest import make_photo
 
 from attnvis.cli.commands import serve
+from attnvis.server.web import PhotoServer
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,14 @@ def test_it_says_where_it_is_and_ends_at_ctrl_c(attnvis, monkeypatch, here):
     assert ended.code == 130 and ended.out.startswith("open http://127.0.0.1:")
     assert ended.err == "attnvis: stopped; explorers that were not saved are gone\n"
     assert b"<option>efficientnet_lite0</option>" in pages[0]
+
+
+@pytest.mark.parametrize("names, said", [("names=[]", True), ("names=[lab.example.org]", False)])
+def test_a_server_for_others_says_at_once_that_it_needs_names(attnvis, monkeypatch, names, said):
+    monkeypatch.setattr(PhotoServer, "serve_forever", lambda *_, **__: None)
+    ended = attnvis("serve", "host=0.0.0.0", "port=0", "networks=[]", names)
+    assert ended.code == 0 and ended.out.startswith("open http://127.0.0.1:")
+    assert ("only names that names=[...] lists are answered; it lists none" in ended.err) == said
 
 
 @pytest.mark.slow

@@ -4,18 +4,21 @@ import base64
 import json
 import math
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import make_photo
+from conftest import make_photo, records
 from safetensors import safe_open
 
-from attnvis.experiments.export import Density, file_names, grey
-from attnvis.pipeline.kept_maps import KeptMap, KeptRun
-from attnvis.types import Box, Placement
+from attnvis.experiments.export import Density, chosen_map, file_names, grey
+from attnvis.pipeline.kept_maps import KeptMap, KeptPhoto, KeptRun, of_shard
+from attnvis.types import Box, PhotoError, Placement
 
 SIZES = ((70, 90), (64, 50))
 NAMES = ("COCO_val_000042.png", "COCO_val_000007.png")
@@ -126,6 +129,15 @@ def test_what_is_asked_for_is_done_and_nothing_else():
         down, across = (row + 0.5) / 12 - 0.5, (column + 0.5) / 10 - 0.5
         drawn_in[row, column] *= math.exp(-(down**2 + across**2) / (2 * 0.25**2)) ** 0.5
     assert Density(centre=0.5)(given) == pytest.approx(drawn_in / drawn_in.sum(), rel=1e-6)
+    corner = np.zeros(15)
+    corner[0] = 1  # pixels far from it have no mass, and near it the Gaussian is e^-8000 at this power
+    one_hot = KeptMap("mean", torch.from_numpy(corner), placement)
+    beside = Density("nearest", centre=1000.0)(one_hot)
+    ratio = math.exp(1000 * ((0.5 - 2.5 / 12) ** 2 - (0.5 - 3.5 / 12) ** 2) / (2 * 0.25**2))
+    assert beside.sum() == pytest.approx(1) and beside.argmax() == 3 * 10 + 1  # the cell's inmost pixel
+    assert beside[3, 1] / beside[2, 1] == pytest.approx(ratio, rel=1e-9)
+    with pytest.raises(PhotoError, match="mean: no pixel has any mass"):
+        Density()(KeptMap("mean", torch.zeros(15), placement))
     assert Density(floor=0.25)(given) == pytest.approx(0.75 * plain + 0.25 / 120, rel=1e-6)
     nearest = np.kron(weights.numpy().reshape(3, 5), np.ones((4, 2)))
     assert Density("nearest")(given) == pytest.approx(nearest / nearest.sum(), rel=1e-6)
@@ -165,6 +177,47 @@ def test_of_several_maps_one_is_chosen_by_its_name(attnvis, here, export):
     assert np.load("there/maps/a.npy") == pytest.approx(density_in_loops(weights, placement), rel=1e-5)
 
 
+def test_a_map_is_chosen_by_its_label_where_only_one_has_it():
+    placement = Placement(
+        (1.0, 1.0), (2.0, 2.0), grid=(2, 2), size=(4, 4), seen=Box(0.0, 0.0, height=4.0, width=4.0)
+    )
+    maps = [
+        KeptMap(name, torch.full((4,), 0.25), placement, label)
+        for name, label in (("class:tabby", "tabby"), ("class", "tabby"), ("tabby", "x"), ("pca", "pca"))
+    ]
+    photo, other = KeptPhoto("a.png", tuple(maps)), KeptPhoto("b.png", tuple(maps[:2]))
+    assert chosen_map(photo, "class:tabby") is maps[0]
+    assert chosen_map(photo, "x") is maps[2] and chosen_map(photo, "tabby") is maps[2]  # names come first
+    with pytest.raises(ValueError, match=r"map=tabby names 2 maps of b\.png; it has 'class:tabby', 'class'"):
+        chosen_map(other, "tabby")
+
+
+def test_the_label_that_a_record_has_names_the_map(attnvis, here, export):
+    make_photo(here / "a.png")
+    words = ("query=class:tabby", "backbone.layer=[stage3,last]", "render.panel=false")
+    assert attnvis("run", "a.png", *words).code == 0
+    (row, other) = records()
+    assert row["label"] == "tabby, stage3" and other["label"] != row["label"]
+    assert export(f"map={row['label']!r}", "kind=npy").out == "1 map: there/maps\n"
+    weights, placement = kept("out/maps/a.safetensors")[0]
+    assert np.load("there/maps/a.npy") == pytest.approx(density_in_loops(weights, placement), rel=1e-5)
+
+
+def test_maps_in_shards_that_no_record_knows_are_a_failure(tmp_path):
+    """Of a stranger's files, or of two runs that were mixed."""
+    records = {"index": [0], "path": ["a.png"], "status": ["done"], "reason": [""], "map": ["maps/1"]}
+    seen = Box(0.0, 0.0, height=2.0, width=2.0)
+    at = json.dumps(asdict(Placement((1.0, 1.0), (2.0, 2.0), grid=(1, 1), size=(2, 2), seen=seen)))
+    maps = {name: ["mean"] * 2 for name in ("query", "label", "layer")} | {"index": [0, 7]}
+    maps |= {name: [1, 1] for name in ("rows", "columns")} | {"weights": [[1.0]] * 2, "placement": [at] * 2}
+    for kind, columns in (("records", records), ("maps", maps)):
+        (tmp_path / kind).mkdir()
+        pq.write_table(pa.table(columns), tmp_path / kind / "1.parquet")
+    known, strange = of_shard(tmp_path, "1")
+    assert (known.path, [kept.label for kept in known.maps]) == ("a.png", ["mean"])
+    assert "maps/1.parquet has maps of photo 7, of which no record says that it is done" in strange.failure
+
+
 def test_a_run_without_maps_says_which_word_to_add(attnvis, here, export):
     make_photo(here / "a.png")
     assert attnvis("run", "a.png", "maps=false", "render.panel=false").code == 0
@@ -179,7 +232,7 @@ def test_photos_that_failed_and_maps_that_are_gone_are_told(attnvis, here, expor
     assert attnvis("run", "photos", "render.panel=false").code == 1
     (here / "out" / "maps" / "b.safetensors").write_bytes(b"damaged")
     ended = export("kind=png")
-    assert ended.code == 1 and ended.out == "1 maps, 2 left out: there/maps\n"
+    assert ended.code == 1 and ended.out == "1 map, 2 left out: there/maps\n"
     assert "b.safetensors holds no maps of attnvis or is damaged" in ended.err and "c.png" in ended.err
     assert [path.name for path in Path("there/maps").iterdir()] == ["a.png"]
 

@@ -63,7 +63,7 @@ def test_a_panel_shows_every_head_and_the_maps_keep_them(out, here, attnvis):
     [
         ("keys=white", "did you mean whitened?"),
         ("keys=pca:0", "at least 1 component"),
-        ("keys=linear:none.npy", "no matrix can be read from none.npy"),
+        ("keys=linear:none.npy", "there is no file none.npy, from which the matrix was to be read"),
         ("keys=layer:stage3", "give backbone.layer=[stage3,last]"),
         ("keys=pca,l2", "attnvis sweep PHOTO"),
         ("keys=l2 random_classes=19", "take keys=same"),

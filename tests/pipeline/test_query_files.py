@@ -90,4 +90,6 @@ def test_damaged_files_are_refused(tmp_path):
         assert "no vector can be read" in refused(ValueError, f"vector:{tmp_path}/{name}")
     save_file({"a": torch.ones(7), "b": torch.ones(7)}, tmp_path / "two.safetensors")
     assert "it holds 2 tensors" in refused(ValueError, f"vector:{tmp_path}/two.safetensors")
-    assert "no vector can be read from nothing.npy" in refused(ValueError, "vector:nothing.npy")
+    assert "there is no file nothing.npy, from which the vector was to be read" in refused(
+        ValueError, "vector:nothing.npy"
+    )

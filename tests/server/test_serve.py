@@ -18,6 +18,7 @@ from attnvis.backbone.heads import Linear
 from attnvis.cli.commands import serve
 from attnvis.data.decoding import load
 from attnvis.render.overlays import Style
+from attnvis.server import jobs
 from attnvis.server.form import form_page
 from attnvis.server.jobs import JobQueue, Upload
 from attnvis.server.web import Limits, PhotoServer, file_name
@@ -34,10 +35,10 @@ def echo(upload: Upload) -> bytes:
 @contextmanager
 def serving(make=echo, waiting=2, kept=3, seconds=5.0, connections=256):
     """(server, a function that asks it) with pages that cost nothing."""
-    jobs = JobQueue(make, waiting=waiting, kept=kept)
+    queue = JobQueue(make, waiting=waiting, kept=kept)
     limits = Limits(MOST, seconds=seconds, connections=connections)
     form = form_page(["fake", "other"], most=MOST)
-    server = PhotoServer(("127.0.0.1", 0), jobs, form, ["fake", "other"], limits=limits)
+    server = PhotoServer(("127.0.0.1", 0), queue, form, ["fake", "other"], limits=limits)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -153,6 +154,27 @@ def test_the_last_pages_are_kept_and_the_others_said_to_be_gone(server):
     assert ask(server, "GET", f"/explorer/{jobs[3]}")[0] == 200
 
 
+def test_every_page_that_is_kept_is_found_and_failures_are_forgotten(monkeypatch):
+    """More pages than ended jobs are remembered."""
+
+    def make(upload: Upload) -> bytes:
+        if upload.name == "bad":
+            raise ValueError("no photo")
+        return echo(upload)
+
+    monkeypatch.setattr(jobs, "REMEMBERED", 2)
+    with serving(make, kept=5) as server:
+        good, failed = [], []
+        for number in range(4):
+            good.append(give(server, f"{number}"))
+            ended(server, good[-1])
+            failed.append(give(server, "bad"))
+            ended(server, failed[-1])
+        assert [ask(server, "GET", f"/explorer/{job}")[0] for job in good] == [200] * 4
+        states = [server.jobs.state(job) for job in failed]
+        assert states[:2] == [None, None] and [state.status for state in states[2:]] == ["failed"] * 2
+
+
 def test_an_error_nobody_foresaw_fails_one_photo_and_not_the_server(capsys):
     def make(upload: Upload) -> bytes:
         if upload.name == "odd":
@@ -204,6 +226,35 @@ PATHS = (
 def test_no_path_leads_anywhere(server, path):
     status, text, _ = ask(server, "GET", path)
     assert status in (403, 404) and "passwd" not in text and "root" not in text
+
+
+NINE = "/photo?" + "&".join(f"field{number}=x" for number in range(9))
+
+
+@pytest.mark.parametrize(
+    "method, path, words",
+    [
+        ("POST", NINE, "more than 8 fields"),
+        ("GET", "http://[/", "'http://[/' is no address"),
+        ("POST", "http://[/", "'http://[/' is no address"),
+    ],
+)
+def test_an_address_that_cannot_be_read_is_refused(server, capsys, method, path, words):
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
+    answer = send_raw(server, head.encode())  # http.client would not send these
+    assert answer.startswith("HTTP/1.0 400 ") and words in answer.partition("\r\n\r\n")[2]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_server_for_others_says_how_they_may_call_it():
+    for names, own in ((), "0.0.0.0"), (("Lab.example.org",), "lab.example.org"):
+        with PhotoServer(("0.0.0.0", 0), JobQueue(echo), b"", ["fake"], names=["0.0.0.0", *names]) as server:
+            assert server.url == f"http://127.0.0.1:{server.server_port}/"  # 0.0.0.0 is nobody's name
+            assert own in server.names and "192.0.2.7" not in server.names
+            assert server.not_called("192.0.2.7:8321") == (
+                f"this server is not '192.0.2.7:8321'; open it at {server.url}, "
+                "or start it with names=[...] that has this name"
+            )
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PATCH", "get", "NOSUCH"])
@@ -419,11 +470,15 @@ def test_other_networks_are_loaded_by_name_with_the_settings_of_photos(monkeypat
 
     head = Linear(torch.eye(3), torch.zeros(3), ())
     first = fake_backbone(Tiles(), HOW, head, name="mine")
-    monkeypatch.setattr(sources, "load_backbone", lambda name: f"loaded {name}")
-    networks = serve.Networks(first, ["backbone.layer=last", "preprocess.size=96"], ["resnet18"])
+    monkeypatch.setattr(sources, "load_backbone", lambda name, **given: (name, given))
+    typed = ("backbone.layer=last", "backbone.device=cpu", "+backbone.placement=rf", "preprocess.size=96")
+    networks = serve.Networks(first, typed, ["resnet18"])
     assert networks.names == ("mine", "resnet18")
-    assert networks.find("mine") == (first, ("backbone.layer=last", "preprocess.size=96"))
-    assert networks.find("resnet18") == ("loaded resnet18", ("backbone=resnet18", "preprocess.size=96"))
+    assert networks.find("mine") == (first, typed)
+    assert networks.find("resnet18") == (
+        ("resnet18", {"device": "cpu", "placement": "rf"}),
+        ("backbone=resnet18", *typed[1:]),
+    )
 
 
 def test_networks_are_offered_whose_weights_are_here(tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ def export(cfg: "DictConfig", folder: Path) -> int:
             note(visible(remark))
     failed = sum(exporter.failures.values())
     left_out = f", {failed} left out" if failed else ""
-    print(f"{exporter.done} maps{left_out}: {', '.join(map(short_path, files))}")
+    print(f"{exporter.done} map{'s' * (exporter.done != 1)}{left_out}: {', '.join(map(short_path, files))}")
     return 1 if failed or run.lacking else 0
 
 

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND", "serve"]
 
 LOOPBACK = ("127.", "localhost")
+SHARED = (
+    "device",
+    "precision",
+    "engine",
+    "placement",
+)  # settings that every network takes, as they are typed
 
 
 def serve(cfg: "DictConfig", folder: Path) -> int:
@@ -34,6 +40,7 @@ def serve(cfg: "DictConfig", folder: Path) -> int:
 
     from attnvis.server.form import form_page
     from attnvis.server.jobs import JobQueue
+    from attnvis.server.web import EVERYWHERE, HERE
 
     terminal = sys.stderr
     words = [word for word in HydraConfig.get().overrides.task if is_of_network(word)]
@@ -58,6 +65,8 @@ def serve(cfg: "DictConfig", folder: Path) -> int:
             print(f"open {server.url} in a browser; Ctrl-C ends it", flush=True)
             if not str(cfg.host).startswith(LOOPBACK):
                 note("whoever reaches this machine may give photos: there is no password".upper())
+                if not server.names - {*HERE, *EVERYWHERE}:
+                    note("from other machines only names that names=[...] lists are answered; it lists none")
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt as stop:
             leave_at_once(stop, terminal)
@@ -136,8 +145,16 @@ class Networks:
 
         if name == self.first.name:
             return self.first, self.words
-        of_photos = tuple(word for word in self.words if word.startswith("preprocess"))
-        return load_backbone(name), (f"backbone={name}", *of_photos)
+        shared = {key: word for word in self.words if (key := shared_key(word))}
+        settings = {key: word.partition("=")[2] for key, word in shared.items()}
+        of_photos = [word for word in self.words if word.startswith("preprocess")]
+        return load_backbone(name, **settings), (f"backbone={name}", *shared.values(), *of_photos)
+
+
+def shared_key(word: str) -> str:
+    """backbone.device=cpu -> device; "" for a setting that is the first network's own."""
+    group, _, key = word.partition("=")[0].lstrip("+").partition(".")
+    return key if group == "backbone" and key in SHARED else ""
 
 
 def explorer_of(
