@@ -12,9 +12,9 @@ LARGEST = 2**31 - 1  # bytes; mallopt takes an int
 def keep_freed_memory() -> None:
     """Large blocks come from the heap, and the heap does not shrink.
 
-    glibc maps every block of more than 32 MB anew and gives it back at once, so that each activation of each
-    batch is a page fault for every 4 kB.  Nothing is done where there is no mallopt (macOS, Windows, musl), and
-    where the environment says how memory is to be allocated.
+    glibc maps every large block anew and gives it back at once, so that each activation of each batch is a
+    page fault for every 4 kB.  Nothing is done where there is no mallopt (macOS, Windows, musl), and where
+    the environment says how memory is to be allocated.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
