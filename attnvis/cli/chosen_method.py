@@ -78,7 +78,7 @@ def inputs_of(cfg: "DictConfig", photos: "Sequence[Source] | None" = ()) -> dict
 
 
 def class_name_files(config: dict[str, Any]) -> dict[str, str]:
-    """The file that names the network's classes, if any, by the digest of its names: a class is asked by name.
+    """The file that names the network's classes, if any, by their digest: a class is asked by its name.
 
     Raises ValueError where it names none.
     """

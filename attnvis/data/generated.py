@@ -108,7 +108,7 @@ def draw_scene(kind: str, level: float, seed: int) -> tuple[UInt8[np.ndarray, "H
     """Raises ValueError for a share that is none."""
     if not 0 <= level <= 1:
         raise ValueError(
-            f"generated:{kind}:{level:g}: behind {kind}: stands the share of the fixations that fall anywhere, "
+            f"generated:{kind}:{level:g}: behind {kind}: stands the share of fixations that fall anywhere, "
             "from 0 to 1; fewer photos are taken by most=5"
         )
     picture, mask, labels = stimuli.scene(seed)

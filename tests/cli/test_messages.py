@@ -56,7 +56,7 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         (
             "sweep cat.png attended=true",
             "attnvis sweep has no setting 'attended'",
-            "one of attnvis explore, run",
+            "attended is one of attnvis run; see",
         ),
         (
             "explore cat.png query=mean",

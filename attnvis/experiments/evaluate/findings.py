@@ -54,10 +54,12 @@ def leading(cells: dict[str, Cell], known: list[str], base: Cell, metric: Facts,
     best, control = cells[known[0]].interval.value, base.interval.value
     number = told(cells[known[0]])
     tied = [name for name in known if math.isclose(cells[name].interval.value, best, abs_tol=1e-12)]
+    # the choice among settings is no rival of the setting that it chose
+    tied = [name for name in tied if not name.endswith(" (chosen)")] or tied
     if len(tied) > 1:
         lead = f"{listed(tied) if len(tied) <= 3 else many(len(tied), 'row')} are tied with {number}"
     else:
-        lead = f"the best method is {known[0]} with {number}"
+        lead = f"the best method is {tied[0]} with {number}"
     if against in known:
         return lead if against in tied else f"{lead}, and {against} has {told(base)}"
     is_better = control > best if metric.better == "higher" else control < best
