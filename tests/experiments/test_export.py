@@ -4,7 +4,7 @@ import base64
 import json
 import math
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -137,7 +137,7 @@ def test_what_is_asked_for_is_done_and_nothing_else():
     assert beside.sum() == pytest.approx(1) and beside.argmax() == 3 * 10 + 1  # the cell's inmost pixel
     assert beside[3, 1] / beside[2, 1] == pytest.approx(ratio, rel=1e-9)
     with pytest.raises(PhotoError, match="mean: no pixel has any mass"):
-        Density()(KeptMap("mean", torch.zeros(15), placement))
+        Density()(KeptMap("mean", weights, replace(placement, seen=Box(0.0, 0.0, height=0.1, width=0.1))))
     assert Density(floor=0.25)(given) == pytest.approx(0.75 * plain + 0.25 / 120, rel=1e-6)
     nearest = np.kron(weights.numpy().reshape(3, 5), np.ones((4, 2)))
     assert Density("nearest")(given) == pytest.approx(nearest / nearest.sum(), rel=1e-6)
