@@ -24,6 +24,7 @@ from attnvis.backbone.cells import CellGeometry
 from attnvis.backbone.cutting import CutNetwork
 from attnvis.backbone.engines import Engine
 from attnvis.backbone.heads import certify_all
+from attnvis.cli.commands import common
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Preprocessing
 
@@ -31,6 +32,8 @@ from attnvis.types import Attention, Preprocessing
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+common.keep_freed_memory = lambda: None  # for good, and this process has thousands of commands before it
 
 PRETRAINED = backbone.efficientnet_lite
 REMEMBERED = functools.cache(PRETRAINED)
@@ -160,7 +163,6 @@ def pytest_collection_finish(session):
     """What is imported by now stays: no collection goes through it again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
 
 
 @dataclass

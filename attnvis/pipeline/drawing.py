@@ -13,14 +13,13 @@ from attnvis.attention.query.language import asks_a_class
 from attnvis.data.decoding import full_pixels
 from attnvis.files import save, slug, unique
 from attnvis.methods.answer import Answer, Attended
+from attnvis.pipeline.records import HEATMAPS, PHOTOS
 from attnvis.render import overlays, panels
 from attnvis.render.curves import COLOURS, Curve, Plot
 from attnvis.render.thumbnail import Thumbnail, thumbnail_of_file
 from attnvis.types import Box, Photo, Provenance, percent
 
 __all__ = [
-    "HEATMAPS",
-    "PHOTOS",
     "PhotoDrawer",
     "Pictures",
     "attended_lines",
@@ -33,7 +32,6 @@ __all__ = [
     "scaling_text",
 ]
 
-PHOTOS, HEATMAPS = "thumbnails/photos", "thumbnails/heatmaps"  # what a page shows instead of an overlay
 SIDE = 640  # pixels of the longer side of these
 
 Line = tuple[str, object]  # a name and what stands behind it
@@ -82,8 +80,10 @@ class PhotoDrawer:
         small_photo = (
             overlays.resize_longest_side(pixels, min(SIDE, max(pixels.shape[:2]))) if views else None
         )
+        of_photo: dict[str, str] = {}
         if small_photo is not None:
-            self.save(f"{PHOTOS}/{stem}.jpg", overlays.encode(small_photo, "jpg", 82))
+            name = f"{PHOTOS}/{stem}.jpg"
+            of_photo[name] = self.save(name, overlays.encode(small_photo, "jpg", 82))
         pictures, names = [], dict[str, int]()
         for number, answer in enumerate(answers):
             name = unique(f"{stem}.{slug(answer.label)}", names)
@@ -98,7 +98,7 @@ class PhotoDrawer:
                 excess=answer.beyond_chance,
             )
             encoded = self.encode(overlay)
-            digests = {paths["overlay"]: self.save(paths["overlay"], encoded)}
+            digests = of_photo | {paths["overlay"]: self.save(paths["overlay"], encoded)}
             if self.style.panel:
                 paths["panel"] = f"panels/{name}.{self.style.format}"
                 panel = panels.panel(
@@ -119,7 +119,8 @@ class PhotoDrawer:
             if small_photo is not None:
                 size = small_photo.shape[:2]
                 heatmap = overlays.heatmap(answer.cells, self.style, placement=answer.placement, size=size)
-                self.save(f"{HEATMAPS}/{name}.jpg", overlays.encode(heatmap, "jpg", 82))
+                view = f"{HEATMAPS}/{name}.jpg"
+                digests[view] = self.save(view, overlays.encode(heatmap, "jpg", 82))
             # of the file, as a run that goes on makes it: the page is the same
             small = thumbnail_of_file(encoded) if number < thumbnails else None
             pictures.append(Pictures(paths, digests, small))

@@ -1,6 +1,7 @@
 """The table of a run, records.csv: a row per photo and answer, or per photo that failed."""
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
@@ -43,6 +44,7 @@ LATER = (
     *ATTENDED,
 )  # columns that rows of earlier versions have not
 FILES = ("map", "overlay", "panel")
+PHOTOS, HEATMAPS = "thumbnails/photos", "thumbnails/heatmaps"  # what a page shows instead of an overlay
 NUMBERS = (
     *("index", "height", "width", "patches", "rows", "columns", "probability"),
     *CLASS,
@@ -236,15 +238,27 @@ def has_its_numbers(row: Mapping[str | None, Any]) -> bool:
     return all(row.get(name) for name in EVERY) and len(set(classes)) == 1 and len(set(predicted)) == 1
 
 
-def row_seal(folder: Path, row: Mapping[str, Any], digests: Mapping[str, str] | None = None) -> str:
-    """A digest of what a row says and of the files that it names: no changed bit of either is passed over.
+def row_seal(
+    folder: Path, row: Mapping[str, Any], stem: str = "", digests: Mapping[str, str] | None = None
+) -> str:
+    """A digest of what a row says and of its files: no changed bit of either is passed over.
 
-    `digests` are those of files that have just been written, by the names in the row; others are read.
+    stem: of the names of the photo's files.  `digests` are those of files that have just been written, by
+    their names in the folder; others are read.
     """
     known = digests or {}
     names = [str(row[column]) for column in FILES if row.get(column)]
+    names += [name for name in view_names(row, stem).values() if os.path.lexists(folder / name)]
     of_files = [known[name] if name in known else file_digest(folder / name) for name in names]
     return f"{text_seal(row)}.{json_digest(of_files)}"
+
+
+def view_names(row: Mapping[str, Any], stem: str) -> dict[str, str]:
+    """What a page may show in the place of a row's overlay: photo, heatmap -> where it would lie."""
+    names = {"photo": f"{PHOTOS}/{stem}.jpg"} if stem else {}
+    if row.get("overlay"):
+        names["heatmap"] = f"{HEATMAPS}/{Path(str(row['overlay'])).stem}.jpg"
+    return names
 
 
 def text_seal(row: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from markupsafe import Markup
 from attnvis.files import naming, read_bytes
 from attnvis.methods.answer import CHANCE, FREE_SIGN, UNLIKELY
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
-from attnvis.pipeline.drawing import HEATMAPS, PHOTOS
+from attnvis.pipeline.records import view_names
 from attnvis.render import html
 from attnvis.render.html import number
 from attnvis.render.modules import page_script
@@ -159,9 +159,7 @@ class RunPage:
         if not 0 <= index < len(self.stems):
             return {}
         stem = self.stems[int(index)]
-        files = {"photo": f"{PHOTOS}/{stem}.jpg", "explorer": f"{EXPLORERS}/{stem}.html"}
-        if row.get("overlay"):
-            files["heatmap"] = f"{HEATMAPS}/{Path(str(row['overlay'])).stem}.jpg"
+        files = {"explorer": f"{EXPLORERS}/{stem}.html"} | view_names(row, stem)
         views = {view: name for view, name in files.items() if is_own_file(self.folder / name)}
         if "explorer" in views:
             views["question"] = explorer_view(row)
