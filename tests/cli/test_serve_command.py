@@ -13,6 +13,7 @@ from conftest import make_photo
 
 from attnvis.cli.commands import serve
 from attnvis.server.web import PhotoServer
+from attnvis.types import PhotoError
 
 
 @pytest.mark.parametrize(
@@ -40,11 +41,12 @@ def test_a_port_that_is_taken_is_one_line(attnvis):
 
 def test_it_says_where_it_is_and_ends_at_ctrl_c(attnvis, monkeypatch, here):
     """The photo at work is not waited for; the process would end there (os._exit)."""
-    began, pages = threading.Event(), []
+    began, let, pages = threading.Event(), threading.Event(), []
 
     def never(*arguments, **settings):
         began.set()
-        threading.Event().wait(20)
+        let.wait()
+        raise PhotoError("its test is over")
 
     def leave(code):
         raise SystemExit(code)
@@ -67,6 +69,7 @@ def test_it_says_where_it_is_and_ends_at_ctrl_c(attnvis, monkeypatch, here):
     monkeypatch.setattr(serve, "bind", bind)
     monkeypatch.setattr(os, "_exit", leave)
     ended = attnvis("serve", "port=0", "networks=[]")
+    let.set()
     assert ended.code == 130 and ended.out.startswith("open http://127.0.0.1:")
     assert ended.err == "attnvis: stopped; explorers that were not saved are gone\n"
     assert b"<option>efficientnet_lite0</option>" in pages[0]
