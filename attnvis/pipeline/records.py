@@ -238,17 +238,15 @@ def has_its_numbers(row: Mapping[str | None, Any]) -> bool:
     return all(row.get(name) for name in EVERY) and len(set(classes)) == 1 and len(set(predicted)) == 1
 
 
-def row_seal(
-    folder: Path, row: Mapping[str, Any], stem: str = "", digests: Mapping[str, str] | None = None
-) -> str:
+def row_seal(folder: Path, row: Mapping[str, Any], digests: Mapping[str, str] | None = None) -> str:
     """A digest of what a row says and of its files: no changed bit of either is passed over.
 
-    stem: of the names of the photo's files.  `digests` are those of files that have just been written, by
-    their names in the folder; others are read.
+    `digests` are those of files that have just been written, by their names in the folder; others are read.
     """
     known = digests or {}
     names = [str(row[column]) for column in FILES if row.get(column)]
-    names += [name for name in view_names(row, stem).values() if os.path.lexists(folder / name)]
+    views = view_names(row, Path(str(row.get("map") or "")).stem).values()
+    names += [name for name in views if os.path.lexists(folder / name)]
     of_files = [known[name] if name in known else file_digest(folder / name) for name in names]
     return f"{text_seal(row)}.{json_digest(of_files)}"
 

@@ -216,7 +216,7 @@ def redraw_photo(
     rows = []
     for row, picture in zip(before, pictures, strict=True):
         new = row | {"index": str(index), "map": copy, "panel": ""} | dict(picture.paths)
-        rows.append(new | {"seal": row_seal(results.folder, new, results.stems[index], picture.digests)})
+        rows.append(new | {"seal": row_seal(results.folder, new, picture.digests)})
     return answers, rows
 
 

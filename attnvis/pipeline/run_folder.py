@@ -138,10 +138,10 @@ class RunWriter:
             # before there were plans: as many as any photo has
             most = max(map(len, rows.values()), default=0)
             self.promise = replace(self.promise, rows=most or None)
-            return finished_photos(self.folder, self.promise, self.stems)
+            return finished_photos(self.folder, self.promise)
         if not self.plan.rows:
             self.promise = replace(self.promise, rows=begun.rows, other_rows=begun.other_rows)
-        return finished_photos(self.folder, self.promise, self.stems)
+        return finished_photos(self.folder, self.promise)
 
     def remove_files(self, finished: set[int]) -> None:
         """Those of photos that are done again, and their maps: another photo may have other labels, and they
@@ -281,7 +281,7 @@ class RunWriter:
         rows = []
         for answer, of_answer in zip(outcome.answers, pictures, strict=True):
             columns = row | dict(of_answer.paths) | answer_columns(answer)
-            seal = row_seal(self.folder, columns, self.stems[index], digests | dict(of_answer.digests))
+            seal = row_seal(self.folder, columns, digests | dict(of_answer.digests))
             rows.append(columns | {"seal": seal})
         return rows
 
@@ -411,21 +411,16 @@ def logged_as(logger: LoggerSettings, earlier: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def finished_photos(folder: Path, promise: FolderPlan, stems: Sequence[str]) -> set[int]:
-    """The indices of the photos of which every row and every file is there, and is that photo's.
-
-    stems: what the files of each photo are called.
-    """
+def finished_photos(folder: Path, promise: FolderPlan) -> set[int]:
+    """The indices of the photos of which every row and every file is there, and is that photo's."""
     return {
         index
         for index, rows in rows_by_photo(folder / "records.csv", len(promise.photos)).items()
-        if len(rows) == promise.rows_of(index) and is_finished(folder, promise, index, rows, stems[index])
+        if len(rows) == promise.rows_of(index) and is_finished(folder, promise, index, rows)
     }
 
 
-def is_finished(
-    folder: Path, promise: FolderPlan, index: int, rows: Sequence[Mapping[str, str]], stem: str
-) -> bool:
+def is_finished(folder: Path, promise: FolderPlan, index: int, rows: Sequence[Mapping[str, str]]) -> bool:
     """Whether rows and files are those of one photo, as it is now."""
     photo = promise.photos[index]
     for row in rows:
@@ -433,7 +428,7 @@ def is_finished(
         files = [row.get(column, "") for column in promise.files]
         if row["status"] != "done" or not same or not all(is_whole(folder, name) for name in files):
             return False
-        if row["seal"] not in ("", row_seal(folder, row, stem)):  # rows of earlier versions have none
+        if row["seal"] not in ("", row_seal(folder, row)):  # rows of earlier versions have none
             return False
     maps = {row.get("map", "") for row in rows} - {""}
     if promise.sources and promise.sources[index].digest:
