@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import build_network, shout, survey_photos
 from attnvis.cli.config import build, plain
-from attnvis.cli.exploring import Exploring, is_of_network, python_words
+from attnvis.cli.exploring import Exploring
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, short_path, visible
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from attnvis.explorer.page import PhotoData
 
-__all__ = ["COMMAND", "explore", "is_of_network", "python_words"]
+__all__ = ["COMMAND", "explore"]
 
 
 def explore(cfg: "DictConfig", folder: Path) -> int:
