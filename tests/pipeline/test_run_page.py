@@ -188,6 +188,12 @@ def test_rows_carry_what_the_buttons_sort_by(tmp_path):
     assert all(f"data-{key}" in first for key in keys)
 
 
+def test_a_row_that_names_neither_keys_nor_heads_says_nothing_of_them(tmp_path):
+    page = write(tmp_path, row(overlay=picture(tmp_path, "cat.jpg")))
+    assert page.rows("article")[0]["data-text"].split() == ["cat.jpg", "mean", "inv_sqrt_d", "softmax"]
+    assert not {"keys", "heads", "built-in"} & set(page.texts["text"].split())
+
+
 @pytest.mark.parametrize(
     "numbers, badge",
     [
