@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.common import check_logger, command_line
 from attnvis.cli.config import plain
-from attnvis.cli.messages import fail, format_error, note, visible
+from attnvis.cli.messages import fail, format_error, note
 from attnvis.files import Lock, locked
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Plan(Hold):
 
         settings = check_logger(plain(config.logger), config.name)
         for remark in settings.remarks if settings.mode != "disabled" else ():
-            note(visible(remark))
+            note(remark)
         begun: Any = {}
         with suppress(ValueError, OSError):
             begun = read_json(folder / "plan.json").get("logger")

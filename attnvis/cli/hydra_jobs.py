@@ -22,7 +22,6 @@ from attnvis.cli.messages import (
     fail,
     format_error,
     note,
-    visible,
 )
 from attnvis.cli.orphans import end_with_parent
 from attnvis.cli.quoting import quoted
@@ -164,7 +163,7 @@ class Task:
         except BrokenPipeError:
             raise
         except (Held, OSError) as error:  # somebody else's folder, in which nothing is touched, or none
-            note(visible(format_error(error, resume_words(self.command, folder))))
+            note(format_error(error, resume_words(self.command, folder)))
             status = 1
         self.statuses.append(status)
         return status
@@ -186,7 +185,7 @@ class Task:
             if comparison:
                 comparison.record_failure(folder, error, reason)
             else:
-                note(visible(reason))
+                note(reason)
             return 1
 
 
@@ -276,7 +275,7 @@ def attempt(
         if debugging:
             raise
         if is_full(error):
-            note(visible(format_error(error, *[resume_words(command, folder) for folder in PLANNED])))
+            note(format_error(error, *[resume_words(command, folder) for folder in PLANNED]))
         elif only is None:
             text, _, _ = str(error).partition("Error stream")  # what follows is submitit's copy of a log
             note(" ".join(text.split()) or type(error).__name__)

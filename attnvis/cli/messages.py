@@ -40,13 +40,13 @@ GONE = "the folder you are in was deleted; go to one that exists (cd), and type 
 
 
 def note(text: str) -> None:
-    """One line on stderr."""
-    print(f"attnvis: {text}", file=sys.stderr)
+    """One line on stderr, as a terminal can show it."""
+    print(f"attnvis: {visible(text)}", file=sys.stderr)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Ends the process with one line on stderr (SystemExit)."""
-    note(visible(message))
+    note(message)
     sys.exit(code)
 
 
@@ -83,7 +83,7 @@ def complain(reasons: Mapping[str, int]) -> None:
     """Why photos failed, the ten commonest reasons first; reasons: text -> how many photos."""
     commonest = sorted(reasons.items(), key=lambda item: -item[1])[:10]
     for reason, count in commonest:
-        note(visible(reason) + (f" ({count} photos)" if count > 1 else ""))
+        note(reason + (f" ({count} photos)" if count > 1 else ""))
 
 
 def print_photo_notes(notes: Mapping[str, int]) -> None:
@@ -94,7 +94,7 @@ def print_photo_notes(notes: Mapping[str, int]) -> None:
     for kind, texts in kinds.items():
         count = sum(texts.values())
         text = kind if len(texts) > 1 else next(iter(texts))
-        note(visible(f"{count} photo{'s' * (count != 1)}: {text}"))
+        note(f"{count} photo{'s' * (count != 1)}: {text}")
 
 
 def print_summary(done: int, reasons: dict[str, int], folder: Path) -> int:

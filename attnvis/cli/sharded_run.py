@@ -284,7 +284,7 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
         require_same(folder, settings, cfg)
         require_same_inputs(folder, inputs)
         if remark := backbone.go_on(begun, cfg.shards.cores):
-            note(visible(remark))
+            note(remark)
     else:
         forget_parts(folder)
         kinds = Counter[str]()
@@ -424,7 +424,7 @@ def do_all(
         for ended in launched(launcher, job, numbers, cfg, plan):
             check_stop()
             if ended is not None and ended.reason:
-                display.say(visible(f"shard {ended.shard} failed: {ended.reason}"))
+                display.say(f"shard {ended.shard} failed: {ended.reason}")
             display.show()
     except BaseException:
         with contextlib.suppress(OSError):  # a full disk has been reported already
@@ -569,7 +569,7 @@ def conclude(
         )
     lacking = totals.shards - totals.parts
     if lacking:
-        note(visible(f"{lacking:,} of {totals.shards:,} shards have no part; go on with {again}"))
+        note(f"{lacking:,} of {totals.shards:,} shards have no part; go on with {again}")
     else:
         for group in groups(folder):
             remove_parts(group)

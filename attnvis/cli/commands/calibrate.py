@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import build_network, survey_photos
 from attnvis.cli.config import plain
-from attnvis.cli.messages import complain, note, progress, visible
+from attnvis.cli.messages import complain, note, progress
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,7 +32,7 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
 
     listing = survey_photos(plain(cfg.images))
     if text := str(listing):
-        note(visible(text))
+        note(text)
     paths = listing.paths
     if len(paths) > cfg.most:
         indices = np.random.default_rng(cfg.seed).choice(len(paths), cfg.most, replace=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.allocator import keep_freed_memory
 from attnvis.cli.config import build, plain
-from attnvis.cli.messages import note, visible
+from attnvis.cli.messages import note
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -109,9 +109,9 @@ def build_network(cfg: "DictConfig") -> "Backbone":
     keep_freed_memory()
     backbone: Backbone = build(cfg, "backbone")
     for text in backbone.notes:
-        note(visible(f"{backbone.weights}: {text}"))
+        note(f"{backbone.weights}: {text}")
     for text in backbone.cell_notes:
-        note(visible(f"{backbone.name}: {text}"))
+        note(f"{backbone.name}: {text}")
     return backbone
 
 

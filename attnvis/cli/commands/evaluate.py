@@ -18,7 +18,7 @@ from attnvis.cli.commands.common import (
 from attnvis.cli.commands.sanity import check_sanity
 from attnvis.cli.commands.sweep import named
 from attnvis.cli.config import build, plain
-from attnvis.cli.messages import complain, note, progress, short_path, visible
+from attnvis.cli.messages import complain, note, progress, short_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -197,10 +197,10 @@ def measure_and_tell(cfg: "DictConfig", work: Work, folder: Path) -> int:
     measuring.maker = maker
     measuring.run(cfg.batch_size, work.workers, say=note, watch=progress)
     if remark := dataset.remark():
-        note(visible(remark))
+        note(remark)
     evaluation = read_evaluation(folder, dataset.names, list(work.metrics), measuring.failures)
     for row, reason in work.maker.refused.items():
-        note(visible(f"{row} is left out: {reason}"))
+        note(f"{row} is left out: {reason}")
     if work.settings["study"] == "pop_out":
         tell_pop_out(work, evaluation, folder)
     elif work.settings["study"] == "advice":
@@ -275,7 +275,7 @@ def start(cfg: "DictConfig", work: Work, measuring: "Measuring", folder: Path) -
     if begun := record.get("provenance"):
         remark = work.encoder.go_on(Provenance.from_entries(begun), work.workers)
         if remark:
-            note(visible(remark))
+            note(remark)
     else:
         paths, _, pictures = measuring.places
         files = [path for path in paths if path not in pictures.numbers]
@@ -428,7 +428,7 @@ def draw(work: Work, dataset: "Dataset", evaluation: "Evaluation", table: "Table
             photo, truth, by_row = seen[example.photo]
             shown.append(draw_example(photo, truth, by_row, example, work.style))
         except PhotoError as error:
-            note(visible(f"no picture of {example.photo}: {error}"))
+            note(f"no picture of {example.photo}: {error}")
     return shown
 
 

@@ -7,7 +7,7 @@ from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import build_network, shout, survey_photos
 from attnvis.cli.config import build, plain
 from attnvis.cli.exploring import Exploring
-from attnvis.cli.messages import complain, note, print_photo_notes, progress, short_path, visible
+from attnvis.cli.messages import complain, note, print_photo_notes, progress, short_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
 
     listing = survey_photos(plain(cfg.images))
     if text := str(listing):
-        note(visible(text))
+        note(text)
     together = is_together(plain(cfg.together), count=len(listing.paths))
     style = build(cfg, "render")
     torch.manual_seed(cfg.seed)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import command_line
 from attnvis.cli.config import plain
-from attnvis.cli.messages import complain, note, progress, short_path, visible
+from attnvis.cli.messages import complain, note, progress, short_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -33,7 +33,7 @@ def export(cfg: "DictConfig", folder: Path) -> int:
     complain(exporter.failures)
     for remark in [*exporter.remarks(), run.lacking]:
         if remark:
-            note(visible(remark))
+            note(remark)
     failed = sum(exporter.failures.values())
     left_out = f", {failed} left out" if failed else ""
     print(f"{exporter.done} map{'s' * (exporter.done != 1)}{left_out}: {', '.join(map(short_path, files))}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import command_line
 from attnvis.cli.config import build, leaves, plain
-from attnvis.cli.messages import note, print_summary, progress, visible
+from attnvis.cli.messages import note, print_summary, progress
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,7 +35,7 @@ def redraw(cfg: "DictConfig", folder: Path) -> int:
         logger=plain(cfg.logger),
         resume=cfg.resume,
         beyond_prior=bool(cfg.beyond_prior),
-        say=lambda remark: note(visible(remark)),
+        say=note,
     )
     with RunWriter(folder, plan, resume=cfg.resume) as results:
         for outcome in progress(redraw_run(run, results, priors), len(results.left)):

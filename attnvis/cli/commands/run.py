@@ -68,7 +68,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     if begun is not None and begun.engine:  # one run, one engine
         remark = backbone.go_on(begun, workers)
         if remark:
-            note(visible(remark))
+            note(remark)
     else:
         decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
     method = make_method(backbone, network, preprocessing, paths)
@@ -106,7 +106,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
             results.record(outcome)
     print_photo_notes(results.photo_notes + results.remarks)
     for line in results.silences():
-        note(visible(line))
+        note(line)
     note_lacking_explorers(results, explored)
     return print_summary(results.done, results.reasons, folder)
 
@@ -126,7 +126,7 @@ def write_explorer(exploring: Exploring, photo: "Photo", style: "Style", path: P
     try:
         page = explorer(exploring.origin(photo), style=style)
     except PhotoError as error:
-        note(visible(f"no explorer of {photo.name}: {error}"))
+        note(f"no explorer of {photo.name}: {error}")
         return
     page.save(path)
 
@@ -164,7 +164,7 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, .
     if begun is None:
         if cfg.resume and (folder / "records.csv").is_file():
             note(
-                f"{visible(str(folder))} has no plan.json, as folders of earlier versions: "
+                f"{folder} has no plan.json, as folders of earlier versions: "
                 "how many rows a photo has is guessed from the others"
             )
         listing = survey_photos(plain(cfg.images))
@@ -183,13 +183,13 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, .
     ]
     planned, remarks = renewed(begun.photos, others)
     for remark in remarks:
-        note(visible(remark))
+        note(remark)
     return planned, PlannedSources(planned, others), passed_over
 
 
 def note_passed_over(text: str) -> None:
     if text:
-        note(visible(text))
+        note(text)
 
 
 COMMAND = Command(

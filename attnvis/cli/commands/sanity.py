@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from attnvis.cli.commands.common import build_network, command_line, listed, photos, shout, thread_count
 from attnvis.cli.commands.sweep import named
 from attnvis.cli.config import build
-from attnvis.cli.messages import complain, note, progress, short_path, visible
+from attnvis.cli.messages import complain, note, progress, short_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -54,7 +54,7 @@ def check_sanity(cfg: "DictConfig", settings: dict[str, Any], folder: Path) -> i
         watch=progress,
     )
     for row, reason in maker.refused.items():
-        note(visible(f"{row} is left out: {reason}"))
+        note(f"{row} is left out: {reason}")
     findings = findings_of(measured, settings["seed"])
     print(as_text(findings))
     print()

@@ -25,7 +25,7 @@ from attnvis.cli.commands.common import (
     thread_count,
 )
 from attnvis.cli.config import build, plain, vet
-from attnvis.cli.messages import complain, note, print_photo_notes, progress, visible
+from attnvis.cli.messages import complain, note, print_photo_notes, progress
 from attnvis.cli.resuming import resume_words
 from attnvis.files import file_digest, save
 
@@ -162,7 +162,7 @@ def planned_sweep(folder: Path, images: "Iterable[Any]") -> dict[str, list[dict[
     else:
         begun = read_plan(folder)["photos"]
         if not begun:
-            note(f"{visible(str(folder))} has no photos in its plan.json, as folders of earlier versions")
+            note(f"{folder} has no photos in its plan.json, as folders of earlier versions")
     planned: dict[str, list[dict[str, str]]] = {}
     for setting in images:
         key = images_key(setting)
@@ -173,11 +173,11 @@ def planned_sweep(folder: Path, images: "Iterable[Any]") -> dict[str, list[dict[
         except PhotoError:
             continue  # the job says so itself
         if text := str(listing):
-            note(visible(text))
+            note(text)
         now = planned_photos(listing.paths)
         planned[key] = [asdict(photo) for photo in now]
         if changes := changes_in_words(differences((begun or {}).get(key, now), now)):
-            note(visible(f"since the sweep began {changes}; what was measured otherwise is measured again"))
+            note(f"since the sweep began {changes}; what was measured otherwise is measured again")
     return planned
 
 
@@ -195,7 +195,7 @@ def record_failure(folder: Path, error: Exception, reason: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save(folder, "job.json", record.to_json().encode())
     except (OSError, ValueError):  # `compare` names what stands in the record's way
-        note(visible(reason))
+        note(reason)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from attnvis.cli.chosen_method import inputs_of
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import build_network, check_logger, provenance, shout
 from attnvis.cli.config import build, plain
-from attnvis.cli.messages import note, short_path, visible
+from attnvis.cli.messages import note, short_path
 from attnvis.cli.stages import ATTENTION
 from attnvis.cli.stopping import check_stop
 
@@ -135,16 +135,16 @@ def print_summary(run: "VideoRun", clip: "Clip", start: float, stop: float) -> i
         times = f"start={start:g} and stop={stop:g}"
         raise ValueError(f"no frame of {clip.path} lies between {times}; it lasts {clip.lasts:.2f} s")
     if run.uneven:
-        note(visible(run.uneven))
+        note(run.uneven)
     lacking, empty = "", 0
     if math.isinf(stop):
         lacking = missing_part(clip, run.last + 1, run.reached)
         empty = clip.stored - run.last - 1
     if lacking:
-        note(visible(lacking))
+        note(lacking)
     elif empty > 0:
         text = f"{empty} of the {clip.stored} frames that {clip.path} holds gave no picture"
-        note(visible(f"{text}; the file hides them, or they are damaged"))
+        note(f"{text}; the file hides them, or they are damaged")
     print(f"{count_frames(run.drawn)} drawn: {short_path(run.writer.path)}")
     return int(bool(lacking))
 

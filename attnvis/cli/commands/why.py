@@ -41,7 +41,7 @@ def why(cfg: "DictConfig", folder: Path) -> int:
     cell = None if cfg.row is None else (int(cfg.row), int(cfg.column))
     listing = survey_photos(plain(cfg.images))
     if text := str(listing):
-        note(visible(text))
+        note(text)
     others = survey_photos(listed(plain(cfg.among))).paths if cfg.among else listing.paths
     stages = {group: build(cfg, group) for group in ATTENTION if group in cfg}  # keys are the patches
     torch.manual_seed(cfg.seed)
