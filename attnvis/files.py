@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from attnvis.errors import in_one_line
+
 try:
     import fcntl
 except ImportError:  # Windows: two runs in one folder are not told from one another
@@ -113,7 +115,7 @@ def naming(path: Path) -> Iterator[None]:
         name = str(error.filename or path)
         if PART.fullmatch(Path(name).name):
             name = str(path)
-        text = error.strerror or " ".join(str(error).split())
+        text = error.strerror or in_one_line(error)
         in_words = IN_WORDS.search(text)
         number = int(in_words[1]) if in_words else error.errno
         if in_words:

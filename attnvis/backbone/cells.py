@@ -9,6 +9,7 @@ from attnvis import geometry
 from attnvis.backbone.calibration import SHIFTS, read_calibration
 from attnvis.backbone.cutting import CutNetwork, SelectLayer, without_stderr
 from attnvis.backbone.receptive_field import probe
+from attnvis.errors import in_one_line
 from attnvis.geometry import ReceptiveField, Shift
 from attnvis.types import Placement, View
 
@@ -48,7 +49,7 @@ class CellGeometry:
             with without_stderr():
                 field = probe(SelectLayer(self.trunk, number), size)
         except (ValueError, RuntimeError, AssertionError) as error:
-            self.unplaced = " ".join(str(error).split())[:200]
+            self.unplaced = in_one_line(error, most=200)
             return None
         shift = self.shifts[number]
         if shift is None:

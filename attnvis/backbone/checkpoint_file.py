@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnvis.errors import in_one_line
 from attnvis.files import read_bytes
 from attnvis.types import UnavailableError
 
@@ -180,7 +181,8 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except Exception as error:  # a damaged file raises whatever its reader stumbles over
-        raise ValueError(f"{path} is not a readable safetensors file: {in_one_line(error)}") from None
+        reason = in_one_line(error, most=200)
+        raise ValueError(f"{path} is not a readable safetensors file: {reason}") from None
 
 
 def load_shards(path: Path) -> dict[str, Any]:
@@ -307,8 +309,3 @@ def converted(code: str, trusted: bool = False) -> str:
     """What to type; trusted: it runs what the file holds."""
     where = "if you trust it, run this where its classes can be imported" if trusted else "run this"
     return f"{where}, and give what it writes: python -c {shlex.quote(code)}"
-
-
-def in_one_line(error: Exception) -> str:
-    """What an error says; its name where it says nothing."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnvis.backbone.agreement import Run
+from attnvis.errors import in_one_line
 from attnvis.files import LONG_AGO, remove_parts
 from attnvis.json_files import json_digest, read_json, write_json
 from attnvis.types import Head
@@ -108,7 +109,7 @@ def choose(
                 submit(run_once, eager, images).result()  # the first pass is slower
                 seconds_a_photo = pass_seconds(eager, images, submit=submit, workers=work.workers)
             except (MemoryError, RuntimeError) as error:  # a run goes on with smaller batches
-                return Choice("eager", f"it could not be timed ({first_words(error)})")
+                return Choice("eager", f"it could not be timed ({in_one_line(error, most=80)})")
             paces["eager"] = Pace(0.0, seconds_a_photo)
         for name in [name for name in others if name not in paces]:
             passes = (2 * ROUNDS + 1) * passed * paces["eager"].photo  # were the other as slow as eager
@@ -120,7 +121,7 @@ def choose(
                 runs = [eager, started[name]]
                 seconds = measure(runs, images, submit=submit, workers=work.workers)
             except Exception as error:  # what an engine cannot do it says as it likes
-                failures.append(f"{name} does not run it ({first_words(error)})")
+                failures.append(f"{name} does not run it ({in_one_line(error, most=80)})")
                 started.pop(name, None)
                 continue
             paces |= {"eager": Pace(0.0, seconds[0]), name: Pace(start, seconds[1])}
@@ -155,11 +156,6 @@ def in_words(paces: Mapping[str, Pace], work: Workload, when: str) -> str:
     threads = f"{work.workers} thread{'s' * (work.workers > 1)}"
     text = f"{' and '.join(costs)} in {threads}, {when}"
     return text if len(costs) > 1 else f"{text}; starting others does not pay for {counted(work.photos)}"
-
-
-def first_words(error: BaseException) -> str:
-    """What an error says, on one line that is not long."""
-    return " ".join(str(error).split())[:80] or type(error).__name__
 
 
 def counted(photos: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from attnvis import catalogue
 from attnvis.cli.config import KINDS, hint, leaves, settings_of
 from attnvis.cli.stopping import check_stop
+from attnvis.errors import in_one_line
 from attnvis.files import default_folder, is_full, no_room
 
 __all__ = [
@@ -115,7 +116,7 @@ def explain_hydra_error(error: Exception, verb: str) -> str:
     """What Hydra found wrong with the command line, in one line with near matches."""
     from hydra.errors import OverrideParseException
 
-    text = " ".join(str(error).split())
+    text = in_one_line(error)
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return explain_unknown_setting(unknown[1], verb)
     if unknown := re.search(r"Could not find '(\w+)/([^']+)'", text):
@@ -187,7 +188,7 @@ def format_error(error: BaseException, resume: str = "", place: str = "hydra.run
     place     the setting that chooses the folder
     """
     if not (isinstance(error, OSError) and error.strerror):
-        return " ".join(str(error).split()) or type(error).__name__
+        return in_one_line(error)
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     if name and Path(name).is_relative_to(default_folder()):
         place = "ATTNVIS_CACHE"

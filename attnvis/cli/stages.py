@@ -11,6 +11,7 @@ from attnvis.attention.grammar import assign, divide, is_own_function, split_tex
 from attnvis.cli.commands.command import Command
 from attnvis.cli.messages import explain_unknown_setting, fail
 from attnvis.cli.quoting import as_value, quoted
+from attnvis.errors import in_one_line
 
 __all__ = [
     "ATTENTION",
@@ -212,6 +213,6 @@ def settings_in(path: Path) -> list[str]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{path} cannot be read ({in_one_line(error)})") from None
     names = settings if isinstance(settings, dict) else {}
     return [str(name) for name in names if not str(name).startswith("_") and name != "defaults"]

@@ -39,6 +39,7 @@ from attnvis.data.signatures import ENOUGH, photo_kind, say_other_kind
 from attnvis.data.sources import SOURCES, read_source
 from attnvis.data.tiff_pixels import samples_to_pixels
 from attnvis.data.usual import check_pixels, decode_usual, flatten, open_header, orientation_of
+from attnvis.errors import in_one_line
 from attnvis.types import Photo, PhotoError
 
 __all__ = ["full_pixels", "load"]
@@ -153,7 +154,7 @@ def decode(data: bytes, name: str, request: Request) -> Decoded:
 
 def say_damaged(kind: str, error: Exception, request: Request) -> str:
     # PIL's own message for a file that it does not know gives the address of a BytesIO.
-    reason = "" if isinstance(error, UnidentifiedImageError) else f" ({' '.join(str(error).split())[:200]})"
+    reason = "" if isinstance(error, UnidentifiedImageError) else f" ({in_one_line(error, most=200)})"
     takes_part = kind in PARTLY and isinstance(error, EOFError) and request.truncated != "take"
     also = ", or take what there is of it with preprocess.truncated=take" if takes_part else ""
     return f"is a damaged or truncated {kind}{reason}; copy or download it again{also}"

@@ -18,6 +18,7 @@ from attnvis.data.levels import Levels
 from attnvis.data.pixels import Decoded, Pixels, key_alpha, on_white
 from attnvis.data.reading import MOST_BYTES
 from attnvis.data.usual import flatten, orientation_of
+from attnvis.errors import in_one_line
 from attnvis.types import PhotoError
 
 __all__ = ["decode_array", "decode_picture", "is_several", "read_open_file"]
@@ -51,7 +52,7 @@ def decode_picture(picture: Image.Image) -> Decoded:
     except PhotoError:
         raise
     except Exception as error:  # a damaged file raises whatever its decoder stumbles over
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error, most=200)
         raise PhotoError(
             f"this PIL picture of mode {picture.mode} gives no pixels ({reason}); "
             "see whether its file is whole and still open, or convert it to RGB"
@@ -90,7 +91,7 @@ def read_open_file(file: Any) -> tuple[bytes, str]:
         if place is not None:
             file.seek(place)
     except (OSError, ValueError) as error:  # closed files raise ValueError
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error, most=200)
         raise PhotoError(f"an open file cannot be read ({reason}); open it with 'rb'") from None
     if not isinstance(data, bytes):
         raise PhotoError(f"an open file gives {type(data).__name__}, not bytes; open it with 'rb'")

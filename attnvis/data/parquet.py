@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnvis.data.sources import APART, container_file, read_source, stamp_of
 from attnvis.data.stores import ADDRESS
+from attnvis.errors import in_one_line
 from attnvis.types import PhotoError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def open_table(table: str) -> "tuple[ParquetFile, BufferedReader]":
         return ParquetFile(file, buffer_size=1 << 20, pre_buffer=False), file
     except (ArrowException, OSError) as error:
         file.close()
-        reason = " ".join(str(error).split())[:150]
+        reason = in_one_line(error, most=150)
         raise PhotoError(f"{table} is no parquet, or cut off ({reason}); copy or download it again") from None
 
 
@@ -136,7 +137,7 @@ class Reader:
                 return self.read_to(number)
             except (ArrowException, OSError, EOFError) as error:
                 self.upcoming = -1
-                reason = " ".join(str(error).split())[:200]
+                reason = in_one_line(error, most=200)
                 raise PhotoError(
                     f"{self.table}{APART}{number} cannot be read ({reason}); copy or download the table again"
                 ) from None

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from attnvis.data.decoding import load
 from attnvis.data.reading import looks_like_a_photo
+from attnvis.errors import in_one_line
 from attnvis.types import PhotoError, Truth
 
 __all__ = [
@@ -124,7 +125,7 @@ def read_grey(path: Path) -> UInt8[np.ndarray, "H W"]:
 
 
 def unreadable(path: Path, error: Exception) -> PhotoError:
-    return PhotoError(f"{path} cannot be read: {' '.join(str(error).split())}")
+    return PhotoError(f"{path} cannot be read: {in_one_line(error)}")
 
 
 def list_photos(folder: Path) -> list[Path]:

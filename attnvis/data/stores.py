@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from attnvis.errors import in_one_line
 from attnvis.types import PhotoError
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def retried(work: Callable[[], T], address: str) -> T:
         except (PhotoError, MemoryError):
             raise
         except Exception as error:  # every library has its own
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = in_one_line(error, most=300)
             if isinstance(error, PermissionError) or FINAL.search(reason):
                 raise PhotoError(
                     f"{address} may not be read ({reason}); check the name and the keys"

@@ -10,6 +10,7 @@ from attnvis.data import stores
 from attnvis.data.lists import MARKS
 from attnvis.data.parquet import column_names, open_table, picture_column
 from attnvis.data.sources import APART, Broken, Labelled, Row, open_container
+from attnvis.errors import in_one_line
 from attnvis.types import PhotoError, Source
 
 __all__ = ["photos_in_table"]
@@ -64,7 +65,7 @@ def parquet_photos(table: str, source_of: SourceOf) -> Iterator[Source]:
                     yield named_photo(table, number, row[place], row.get(label, ""), source_of)
                     number += 1
         except (ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())[:150]
+            reason = in_one_line(error, most=150)
             raise PhotoError(f"{table} cannot be read behind row {number} ({reason})") from None
 
 

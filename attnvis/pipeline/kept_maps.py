@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attnvis.errors import in_one_line
 from attnvis.files import is_whole
 from attnvis.methods.answer import Answer
 from attnvis.pipeline.maps import checked_placement
@@ -126,7 +127,7 @@ def of_plain_run(source: SourceRun) -> Iterator[KeptPhoto]:
                 raise ValueError(f"{kept} is gone, empty or no file; run again to make it")
             yield KeptPhoto(path, of_answers(read_answers(kept, rows)))
         except (FileNotFoundError, ValueError) as error:
-            yield KeptPhoto(path, failure=" ".join(str(error).split()))
+            yield KeptPhoto(path, failure=in_one_line(error))
 
 
 def of_answers(answers: Sequence[Answer]) -> tuple[KeptMap, ...]:
@@ -160,9 +161,7 @@ def records_of(folder: Path, stem: str) -> list[dict[str, Any]]:
         columns = ["index", "path", "status", "reason", "map"]
         return pq.read_table(path, columns=columns).to_pylist()
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise ValueError(
-            f"{path} is damaged ({' '.join(str(error).split())}); run again to make it"
-        ) from None
+        raise ValueError(f"{path} is damaged ({in_one_line(error)}); run again to make it") from None
 
 
 def of_shards(folder: Path) -> Iterator[KeptPhoto]:
@@ -205,7 +204,7 @@ def half_photo(path: str, rows: Sequence[Mapping[str, Any]]) -> KeptPhoto:
     try:
         maps = tuple(half_map(name, row) for name, row in zip(names, rows, strict=True))
     except (ValueError, TypeError, LookupError) as error:
-        return KeptPhoto(path, failure=f"{path}: its maps are damaged ({' '.join(str(error).split())})")
+        return KeptPhoto(path, failure=f"{path}: its maps are damaged ({in_one_line(error)})")
     return KeptPhoto(path, maps)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attnvis.backbone.tensor_file import UNREADABLE, read_tensors, tensors_digest
 from attnvis.data.reading import MOST_PIXELS
+from attnvis.errors import in_one_line
 from attnvis.geometry import as_placement, visible_cells
 from attnvis.methods.answer import AlongCells, Answer, Attended, Pooled, Stability
 from attnvis.metrics.diagnostics import diagnose
@@ -107,7 +108,7 @@ def read_photo_maps(path: Path) -> tuple[str, list[Answer]]:
     except FileNotFoundError:
         raise
     except UNREADABLE as error:
-        what = " ".join(str(error).split())[:200]
+        what = in_one_line(error, most=200)
         reason = f"{path} holds no maps of attnvis or is damaged ({what}); run again to make it"
         raise ValueError(reason) from None
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from safetensors.numpy import save as save_tensors
 
 from attnvis.backbone.tensor_file import UNREADABLE, read_tensors
+from attnvis.errors import in_one_line
 from attnvis.files import save
 from attnvis.methods.answer import Answer
 from attnvis.render import overlays, panels
@@ -167,7 +168,7 @@ def read_priors(folder: Path) -> list[Prior]:
             f"{folder} keeps no position prior; run with position_prior=true, over two photos or more"
         ) from None
     except UNREADABLE as error:
-        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())[:120]}); run again") from None
+        raise ValueError(f"{path} is damaged ({in_one_line(error, most=120)}); run again") from None
 
 
 def prior_for(priors: Sequence[Prior], answer: Answer) -> Prior:

@@ -20,6 +20,7 @@ from attnvis.attention.query.language import prepare
 from attnvis.data.decoding import load
 from attnvis.data.paths import find
 from attnvis.data.preprocessing import collate
+from attnvis.errors import in_one_line
 from attnvis.files import read_bytes
 from attnvis.methods.attention import Encoder
 from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
@@ -97,7 +98,7 @@ def read_numbers(file: str, what: str) -> Tensor:
     except FileNotFoundError:
         raise ValueError(f"there is no file {file}, from which the {what} was to be read") from None
     except (OSError, EOFError, TypeError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise ValueError(
             f"no {what} can be read from {file} ({reason}); give a .npy or .safetensors"
         ) from None

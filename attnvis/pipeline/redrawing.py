@@ -11,6 +11,7 @@ from typing import Any
 
 from attnvis.data.decoding import load
 from attnvis.data.paths import source_of
+from attnvis.errors import in_one_line
 from attnvis.files import file_digest, is_whole, read_bytes, save
 from attnvis.json_files import read_json
 from attnvis.methods.answer import Answer
@@ -178,7 +179,7 @@ def redraw_run(
         try:
             answers, rows = redraw_photo(source, number, results, priors)
         except (ValueError, FileNotFoundError, PhotoError) as error:
-            yield Outcome(number, path, error=" ".join(str(error).split()))
+            yield Outcome(number, path, error=in_one_line(error))
             continue
         yield Outcome(number, path, answers=answers, made=rows)
 

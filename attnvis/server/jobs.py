@@ -8,6 +8,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from attnvis.errors import in_one_line
+
 __all__ = ["JobQueue", "JobState", "Upload"]
 
 REMEMBERED = 256  # jobs that ended, of which it is still known how, beside those whose pages are kept
@@ -120,7 +122,7 @@ class JobQueue:
         try:
             return self.make(upload), ""
         except ValueError as error:  # PhotoError is one
-            return None, " ".join(str(error).split())
+            return None, in_one_line(error)
         except MemoryError:
             return None, f"{upload.name}: there is not enough memory for it; give a smaller photo"
         except Exception:

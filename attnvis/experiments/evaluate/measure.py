@@ -20,6 +20,7 @@ from torch import Tensor
 from attnvis.data.datasets import Dataset
 from attnvis.data.decoding import load
 from attnvis.data.truth import resize_truth
+from attnvis.errors import in_one_line
 from attnvis.experiments.evaluate.maps import MapMaker, PhotoMaps, Row, require_row
 from attnvis.files import read_bytes, save
 from attnvis.metrics.faithfulness import Evidence, Examined
@@ -128,7 +129,7 @@ def require_settings(metrics: Mapping[str, Metric]) -> None:
         try:
             metric(maps, beside)
         except (ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
+            reason = in_one_line(error)
             raise ValueError(f"metric {name} cannot be measured: {reason}; correct its settings") from None
 
 

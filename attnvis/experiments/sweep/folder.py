@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
+from attnvis.errors import in_one_line
 from attnvis.experiments.sweep.curves import KEPT, read_curves
 from attnvis.experiments.sweep.record import JobRecord
 from attnvis.experiments.sweep.shapes import SHAPES
@@ -126,7 +127,7 @@ def trouble(folder: Path, record: JobRecord, photos: Sequence[PlannedPhoto] = ()
         table = read_rows(folder, record)
         record_curves(folder, record)
     except (OSError, ValueError) as error:
-        return " ".join(str(error).split())
+        return in_one_line(error)
     return trouble_with_photos(table, record, photos)
 
 
@@ -156,9 +157,7 @@ def read_rows(folder: Path, record: JobRecord) -> pa.Table:
             raise ValueError(f"{file.metadata.num_rows} rows of {rows}")
         table = file.read()
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise ValueError(
-            f"its rows.parquet is damaged or gone ({' '.join(str(error).split())[:80]})"
-        ) from None
+        raise ValueError(f"its rows.parquet is damaged or gone ({in_one_line(error, most=80)})") from None
     types = dict(zip(SCHEMA.names, SCHEMA.types, strict=True))
     foreign = [entry.name for entry in table.schema if types.get(entry.name) != entry.type]
     if foreign:  # an earlier version's columns may be fewer

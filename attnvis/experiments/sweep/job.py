@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from attnvis.errors import in_one_line
 from attnvis.experiments.sweep.curves import PhotoCurves, QueryCurves, curves_of, kept_curves
 from attnvis.experiments.sweep.record import Failure, JobRecord
 from attnvis.experiments.sweep.rows import RowTable, columns_of
@@ -89,20 +90,20 @@ class JobWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if error is None:
             self.end("done")
             return
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         if isinstance(error, KeyboardInterrupt):
             reason = "it was stopped"
         elif isinstance(error, OSError) and is_full(error):
             reason = f"{no_room(str(error.filename or ''), str(error.strerror))}; make room"
             self.part.unlink(missing_ok=True)  # this is some, and of no use
         with contextlib.suppress(OSError):  # the first trouble is the one to tell
-            self.end("failed", reason or kind.__name__, mistake=is_mistake(error))
+            self.end("failed", reason, mistake=is_mistake(error))
 
 
-def is_mistake(error: BaseException | None) -> bool:
+def is_mistake(error: BaseException) -> bool:
     """Whether the settings themselves are wrong, and not what they meet: a photo, a file, a download."""
     return isinstance(error, ValueError) and not isinstance(error, PhotoError | UnavailableError)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attnvis.errors import in_one_line
 from attnvis.pipeline.shards.launching import TICK, Ended, Work
 from attnvis.types import UnavailableError
 
@@ -99,7 +100,7 @@ def one_round(
     try:
         jobs = executor.map_array(Shards(work), dealt)
     except (submitit.core.utils.FailedJobError, OSError) as error:
-        raise ValueError(f"Slurm took no job: {' '.join(str(error).split())[-300:]}") from None
+        raise ValueError(f"Slurm took no job: {in_one_line(error)[-300:]}") from None
     arrays = sorted({job.job_id.partition("_")[0] for job in jobs})
     sent(arrays)
     over = False
