@@ -32,7 +32,7 @@ from attnvis.methods.fusing import fused, require_fusion
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Batch, Features, PhotoError, Query, Scores
 
-__all__ = ["AttentionMethod", "Encoder", "Steady", "checked_count", "steady"]
+__all__ = ["AttentionMethod", "Encoder", "Steady", "checked_count", "require_comparable", "steady"]
 
 FEWEST = 19  # random classes: of fewer no p value, the least of which is 1 / (count + 1), can be .05
 
@@ -50,6 +50,19 @@ def checked_count(random_classes: Any) -> int:
             f"{1 / (random_classes + 1):.2g}, and never .05; give {FEWEST} or more, as 1000, or 0 for none"
         )
     return int(random_classes)
+
+
+def require_comparable(
+    random_classes: int, keys: KeyFunction, heads: HeadFunction = head_functions.one
+) -> None:
+    """Raises ValueError for p values of other keys than the patches, and of several heads."""
+    if random_classes and not is_same(keys):
+        raise ValueError(
+            "random_classes compares maps whose keys are the patches themselves; "
+            "leave it out, or take keys=same"
+        )
+    if random_classes and unwrapped(heads) is not head_functions.one:
+        raise ValueError("random_classes compares maps of one head; leave it out, or take heads=1")
 
 
 @dataclass(frozen=True)
@@ -71,20 +84,10 @@ class AttentionMethod:
     fuse: str = ""  # mixture, product or max of several layers' maps, behind these; "": none
 
     def __post_init__(self) -> None:
-        """Raises ValueError for p values of other keys than the patches, and of several heads; for a fusion
-        that is none.
-        """
+        """Raises ValueError for a fusion that is none, and as `require_comparable` does."""
         if self.fuse:
             require_fusion(self.fuse)
-        if self.random_classes and not (is_same(self.keys) and self.heads_are_one):
-            raise ValueError(
-                "random_classes compares maps of one head whose keys are the patches themselves; "
-                "leave it out, or take keys=same heads=1"
-            )
-
-    @property
-    def heads_are_one(self) -> bool:
-        return unwrapped(self.heads) is head_functions.one
+        require_comparable(self.random_classes, self.keys, heads=self.heads)
 
     def __call__(self, batch: Batch) -> list[list[Answer]]:
         return self.answer(self.backbone(batch))

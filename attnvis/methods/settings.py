@@ -17,7 +17,7 @@ from attnvis.attention import keys as key_functions
 from attnvis.attention import scaling as scalings
 from attnvis.attention.dot_product import Normalise, Scaling
 from attnvis.attention.jacobian import NormaliserJacobian, frobenius_norm
-from attnvis.attention.key_space import asked_layers, is_same, unwrapped
+from attnvis.attention.key_space import asked_layers, unwrapped
 from attnvis.attention.keys import KeyFunction
 from attnvis.attention.null import p_values
 from attnvis.attention.query.kinds import QueryFunction
@@ -26,7 +26,7 @@ from attnvis.attention.scaling import TEMPERATURES
 from attnvis.attention.sensitivity import sensitivity_of_settings
 from attnvis.lazy import kept_property
 from attnvis.methods.answer import require_finite, require_finite_classes
-from attnvis.methods.attention import Encoder
+from attnvis.methods.attention import Encoder, require_comparable
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Batch, Box, Features, Placement, Query, Scores
 
@@ -49,16 +49,12 @@ class SettingGrid:
     random_classes: int = 0  # that the map of a class is compared with: no setting changes the p value
 
     def __post_init__(self) -> None:
-        """Raises ValueError for keys of a second layer, and for p values of other keys than the patches."""
+        """Raises ValueError for keys of a second layer, and as `require_comparable` does."""
         if unwrapped(self.keys) is key_functions.layer:
             raise ValueError(
                 "a sweep measures one layer at a time, and keys=layer takes two; attnvis run can"
             )
-        if self.random_classes and not is_same(self.keys):
-            raise ValueError(
-                "random_classes compares maps whose keys are the patches themselves; "
-                "leave it out, or take keys=same"
-            )
+        require_comparable(self.random_classes, self.keys)
 
     @cached_property
     def settings(self) -> tuple[tuple[str, str], ...]:
