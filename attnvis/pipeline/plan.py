@@ -6,14 +6,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from attnvis import opencv
+from attnvis.json_files import read_json
 from attnvis.pipeline.resume import FolderPlan, PlannedPhoto, planned_photos
 from attnvis.render import overlays
 from attnvis.types import Provenance, Source
 
-__all__ = ["RunPlan", "setting_text"]
+__all__ = ["RunPlan", "begun_as", "setting_text"]
 
 PACKAGES = ("attnvis", "torch", "torchvision", "hydra-core", "wandb", "numpy")
 SILENT = {"mode": "disabled"}  # no W&B
@@ -101,6 +103,14 @@ class RunPlan:
             "inputs": dict(self.inputs),
         }
         return dict(self.origin) | self.provenance.entries() | about
+
+
+def begun_as(folder: Path) -> Provenance | None:
+    """What a run that was begun in a folder said of itself; None where nothing did."""
+    try:
+        return Provenance.from_entries(read_json(folder / "run.json"))
+    except (OSError, ValueError):
+        return None
 
 
 def setting_text(config: Mapping[str, Any]) -> str:

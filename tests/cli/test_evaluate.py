@@ -10,7 +10,8 @@ import pytest
 from conftest import Page, make_photo
 
 from attnvis.attention.query.language import parse
-from attnvis.cli.commands.evaluate import LATER, Work, begin
+from attnvis.cli.commands.evaluate import LATER, begin
+from attnvis.cli.studies import Work
 
 BOX = (
     "<annotation><filename>{name}</filename><size><width>90</width><height>70</height><depth>3</depth></size>"

@@ -19,7 +19,7 @@ from conftest import Page, records
 from fake_wandb import fresh_wandb, history, inspect, logs, summary, table
 from shard_runs import SMALL, album, parts, rows
 
-from attnvis.cli import sharded_run
+from attnvis.cli.shards import command, launch, process
 from attnvis.data.decoding import load
 from attnvis.data.sources import Row
 from attnvis.methods.answer import Answer
@@ -27,6 +27,7 @@ from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.pipeline.maps import read_maps
 from attnvis.pipeline.shards.columns import MAPS, map_rows
 from attnvis.pipeline.shards.launching import Ended
+from attnvis.pipeline.shards.merge import named_failures
 from attnvis.pipeline.shards.part import kind_of_failure
 from attnvis.types import Box, Photo, Placement
 
@@ -45,10 +46,10 @@ def sharded(attnvis, photos, monkeypatch):
     def here_and_now(launcher, job, numbers, cfg, plan):
         assert launcher == "local"
         for number in numbers:
-            yield Ended(number, sharded_run.do_shard(job, number))
+            yield Ended(number, launch.do_shard(job, number))
             yield None
 
-    monkeypatch.setattr(sharded_run, "launched", here_and_now)
+    monkeypatch.setattr(command, "launched", here_and_now)
     threads = torch.get_num_threads()
 
     def call(*words, folder="out", images="album"):
@@ -58,7 +59,7 @@ def sharded(attnvis, photos, monkeypatch):
 
     yield call
     torch.set_num_threads(threads)
-    sharded_run.bench_of.cache_clear()
+    process.bench_of.cache_clear()
 
 
 def test_the_rows_are_those_of_the_plain_run(sharded, attnvis):
@@ -119,7 +120,7 @@ def test_the_same_command_does_only_what_is_missing(sharded, monkeypatch):
     for path, when in receipts.items():
         assert (path.stat().st_mtime_ns == when) == (path.stem != "00000001")
     looked_at = []
-    monkeypatch.setattr(sharded_run, "do_shard", lambda job, number: looked_at.append(number) or "")
+    monkeypatch.setattr(launch, "do_shard", lambda job, number: looked_at.append(number) or "")
     assert sharded().code == 1 and looked_at == []
 
 
@@ -182,17 +183,17 @@ def test_other_settings_are_refused_by_name(sharded):
 
 def test_shards_go_on_only_with_the_files_that_the_question_was_read_from(sharded, monkeypatch):
     np.save("q.npy", np.linspace(-1, 1, 1280))
-    do_shard = sharded_run.do_shard
+    do_shard = launch.do_shard
 
     def changed_meanwhile(job, number):
         if number == 2:
             np.save("q.npy", np.linspace(1, -1, 1280))
-            sharded_run.bench_of.cache_clear()  # as in a process that starts now
+            process.bench_of.cache_clear()  # as in a process that starts now
         return do_shard(job, number)
 
     refusal = "out was begun with other content of q.npy: its rows would answer two questions"
     with monkeypatch.context() as patch:
-        patch.setattr(sharded_run, "do_shard", changed_meanwhile)
+        patch.setattr(launch, "do_shard", changed_meanwhile)
         assert f"shard 2 failed: {Path.cwd()}/{refusal}" in sharded("query=vector:q.npy").err
     assert [row["index"] for row in rows()] == list(range(8))
     assert refusal in sharded("query=vector:q.npy").complaint
@@ -211,12 +212,12 @@ def test_photos_that_failed_are_named_and_of_many_one_of_a_kind():
 
     rows = [row("0.png", "", status="done"), row("1.png", "is cut: 2 bytes"), row("2.png", "is cut: 7 bytes")]
     kinds = {"PHOTO is cut": 2}
-    assert sharded_run.named_failures(kinds, rows) == {
+    assert named_failures(kinds, rows) == {
         "a/1.png is cut: 2 bytes": 1,
         "a/2.png is cut: 7 bytes": 1,
     }
     kinds = {"PHOTO is gone": 1, "PHOTO is cut": 2000}
-    assert list(sharded_run.named_failures(kinds, rows)) == [
+    assert list(named_failures(kinds, rows)) == [
         "a/1.png is cut: 2 bytes; 1,999 more like it",
         "... is gone",
     ]
@@ -298,7 +299,7 @@ def test_a_stop_keeps_what_was_done_and_says_how_to_go_on(sharded, monkeypatch):
     import os
     import signal
 
-    do_shard = sharded_run.do_shard
+    do_shard = launch.do_shard
 
     def stopped(job, number):
         if number == 1:
@@ -306,7 +307,7 @@ def test_a_stop_keeps_what_was_done_and_says_how_to_go_on(sharded, monkeypatch):
         return do_shard(job, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sharded_run, "do_shard", stopped)
+        patch.setattr(launch, "do_shard", stopped)
         ended = sharded()
     assert ended.code == 130 and "go on with attnvis run --resume out" in ended.err
     assert Path("out/index.html").exists() and [row["index"] for row in rows()] == [0, 1, 2, 3]
@@ -369,7 +370,7 @@ def test_a_planted_group_that_is_a_link_is_refused_in_one_line(sharded, kind, is
 
 def test_a_link_planted_while_shards_are_done_fails_the_shard(sharded, monkeypatch):
     Path("victim").mkdir()
-    do_shard = sharded_run.do_shard
+    do_shard = launch.do_shard
 
     def planted(job, number):
         if number == 0:
@@ -377,7 +378,7 @@ def test_a_link_planted_while_shards_are_done_fails_the_shard(sharded, monkeypat
             Path("out/records/000").symlink_to(Path("victim").absolute())
         return do_shard(job, number)
 
-    monkeypatch.setattr(sharded_run, "do_shard", planted)
+    monkeypatch.setattr(launch, "do_shard", planted)
     ended = sharded()
     assert ended.code == 1 and "shard 0 failed" in ended.err and "out/records/000 is a link" in ended.err
     assert not list(Path("victim").iterdir())

@@ -25,7 +25,6 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
     not be read.
     """
     import numpy as np
-    import torch
 
     from attnvis.backbone.calibration import store_calibration
     from attnvis.pipeline.calibrating import flip_test, flip_test_of_chance, held
@@ -39,7 +38,6 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
         paths = [paths[index] for index in sorted(indices)]
     if "placement" in cfg.backbone:
         cfg.backbone.placement = "rf"  # what the shift is counted from
-    torch.manual_seed(cfg.seed)
     backbone = build_network(cfg)
     preprocessing = backbone.preprocessing.changed("resize", cfg.preprocess.size)
     how = {"batch_size": cfg.batch_size, "seed": cfg.seed, "watch": progress}

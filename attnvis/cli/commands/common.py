@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from attnvis.types import Photo, PhotoError, Preprocessing, Provenance, Source
 
 __all__ = [
+    "build_encoder",
     "build_network",
     "check_logger",
     "command_line",
+    "draw_numbers",
     "listed",
     "photos",
     "prepare",
@@ -60,6 +62,20 @@ def survey_photos(images: Any) -> "Listing":
 def listed(value: Any) -> list[str]:
     """A setting that may be one word or a list of them, as a list."""
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def draw_numbers(count: int, most: int | None, seed: int) -> list[int]:
+    """Of 0 ... count - 1 at most so many, drawn by the seed, in order; None: all.
+
+    Raises ValueError for fewer than 1.
+    """
+    import numpy as np
+
+    if most is None or most >= count:
+        return list(range(count))
+    if most < 1:
+        raise ValueError(f"most={most} leaves no photo; give 1 or more, or null for all")
+    return sorted(np.random.default_rng(seed).permutation(count)[:most].tolist())
 
 
 def prepare(
@@ -104,15 +120,30 @@ def provenance(
 def build_network(cfg: "DictConfig") -> "Backbone":
     """The network that the settings name; what was found in its file of weights is said, and what a cell is.
 
-    Raises ValueError as `build` does.
+    Random weights come from the seed.  Raises ValueError as `build` does.
     """
+    import torch
+
     keep_freed_memory()
+    torch.manual_seed(cfg.seed)
     backbone: Backbone = build(cfg, "backbone")
     for text in backbone.notes:
         note(f"{backbone.weights}: {text}")
     for text in backbone.cell_notes:
         note(f"{backbone.name}: {text}")
     return backbone
+
+
+def build_encoder(cfg: "DictConfig") -> "tuple[Backbone, Backbone | Cached, Preprocessing]":
+    """The network, the same with its features remembered as `cache` says, and how photos are prepared for it.
+
+    Raises ValueError as `build` does, and for a preprocessing that there is not.
+    """
+    from attnvis.backbone.cache import remembered
+
+    network = build_network(cfg)
+    backbone = remembered(network, plain(cfg.cache), say=note)
+    return network, backbone, network.preprocessing.changed(**plain(cfg.preprocess))
 
 
 def check_logger(logger: Any, name: Any) -> "LoggerSettings":

@@ -21,7 +21,6 @@ __all__ = ["COMMAND", "explore"]
 
 def explore(cfg: "DictConfig", folder: Path) -> int:
     """A page of one file for every photo, or for a few of them together.  Gives 1 where a photo failed."""
-    import torch
     from hydra.core.hydra_config import HydraConfig
 
     from attnvis.data.decoding import load
@@ -34,7 +33,6 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
         note(text)
     together = is_together(plain(cfg.together), count=len(listing.paths))
     style = build(cfg, "render")
-    torch.manual_seed(cfg.seed)
     backbone = build_network(cfg)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     warnings = backbone.warnings_at(preprocessing)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attnvis.cli.chosen_method import chosen_method, inputs_of
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import (
-    build_network,
+    build_encoder,
     check_logger,
     prepare,
     provenance,
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from attnvis.pipeline.resume import PlannedPhoto, PlannedSources
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.render import Style
-    from attnvis.types import Photo, PhotoError, Provenance, Source
+    from attnvis.types import Photo, PhotoError, Source
 
 __all__ = ["COMMAND", "run"]
 
 
 def run(cfg: "DictConfig", folder: Path) -> int:
     """Photos in, heatmaps out; in shards where a launcher does them.  Gives 1 where a photo failed."""
-    from attnvis.cli.sharded_run import launcher_of, run_in_shards
+    from attnvis.cli.shards.command import run_in_shards
+    from attnvis.cli.shards.launch import launcher_of
 
     if launcher := launcher_of():
         if explored_count(plain(cfg)):
@@ -42,10 +43,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
                 "with attnvis explore PHOTO"
             )
         return run_in_shards(cfg, folder, launcher, COMMAND)
-    import torch
-
-    from attnvis.backbone.cache import remembered
-    from attnvis.pipeline.plan import RunPlan, setting_text
+    from attnvis.pipeline.plan import RunPlan, begun_as, setting_text
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.pipeline.streaming import stream
 
@@ -58,12 +56,9 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     planned, paths, passed_over = plan_photos(cfg, folder)
     style = build(cfg, "render")
     make_method, config = chosen_method(cfg)
-    torch.manual_seed(cfg.seed)
-    network = build_network(cfg)
-    backbone = remembered(network, plain(cfg.cache), say=note)
-    preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
+    network, backbone, preprocessing = build_encoder(cfg)
     workers = thread_count(cfg.workers, len(paths))
-    begun = provenance_of(folder) if cfg.resume else None
+    begun = begun_as(folder) if cfg.resume else None
     decoded: dict[Source, Photo | PhotoError] = {}
     if begun is not None and begun.engine:  # one run, one engine
         remark = backbone.go_on(begun, workers)
@@ -139,17 +134,6 @@ def note_lacking_explorers(results: "RunWriter", explored: int) -> None:
         note(f"explore: {lacking} {noun} finished without an explorer; attnvis explore PHOTO makes one")
 
 
-def provenance_of(folder: Path) -> "Provenance | None":
-    """What a run that was begun in a folder said of itself; None where nothing did."""
-    from attnvis.json_files import read_json
-    from attnvis.types import Provenance
-
-    try:
-        return Provenance.from_entries(read_json(folder / "run.json"))
-    except (OSError, ValueError):
-        return None
-
-
 def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, ...], PlannedSources, str]":
     """The photos of a run by their content, where they come from, and what was passed over.
 
@@ -157,6 +141,7 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, .
 
     Raises PhotoError where none is meant, ValueError for a folder whose plan is damaged.
     """
+    from attnvis.pipeline.plan import begun_as
     from attnvis.pipeline.resume import FolderPlan, PlannedSources, planned_photos, renewed
     from attnvis.types import PhotoError
 
@@ -168,15 +153,16 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, .
                 "how many rows a photo has is guessed from the others"
             )
         listing = survey_photos(plain(cfg.images))
-        note_passed_over(str(listing))
+        if text := str(listing):
+            note(text)
         planned = planned_photos(listing.paths)
         return planned, PlannedSources(planned, listing.paths), str(listing)
     named: list[Source] = []
     passed_over = ""
     with contextlib.suppress(PhotoError):  # all of them may be gone
         named = survey_photos(plain(cfg.images)).paths
-    if begun_as := provenance_of(folder):  # as it was when the run began: now its own files lie there
-        passed_over = begun_as.passed_over
+    if former := begun_as(folder):  # as it was when the run began: now its own files lie there
+        passed_over = former.passed_over
     drawn = folder.absolute()  # `attnvis run .` finds what it drew itself
     others = [
         path for path in named if not (isinstance(path, Path) and path.absolute().is_relative_to(drawn))
@@ -185,11 +171,6 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, .
     for remark in remarks:
         note(remark)
     return planned, PlannedSources(planned, others), passed_over
-
-
-def note_passed_over(text: str) -> None:
-    if text:
-        note(text)
 
 
 COMMAND = Command(

@@ -35,7 +35,6 @@ SHARED = (
 
 def serve(cfg: "DictConfig", folder: Path) -> int:
     """Answers browsers until it is stopped.  Raises ValueError for a port or a network that cannot be had."""
-    import torch
     from hydra.core.hydra_config import HydraConfig
 
     from attnvis.server.form import form_page
@@ -45,7 +44,6 @@ def serve(cfg: "DictConfig", folder: Path) -> int:
     terminal = sys.stderr
     words = [word for word in HydraConfig.get().overrides.task if is_of_network(word)]
     style = build(cfg, "render")
-    torch.manual_seed(cfg.seed)
     first = build_network(cfg)
     others = [name for name in other_networks(plain(cfg.networks)) if name != first.name]
     networks = Networks(first, words, others)

@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attnvis.cli.axes import AXES, function_named
 from attnvis.cli.chosen_method import class_name_files, random_classes
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import (
-    build_network,
+    build_encoder,
     check_logger,
     command_line,
     listed,
@@ -24,7 +25,7 @@ from attnvis.cli.commands.common import (
     survey_photos,
     thread_count,
 )
-from attnvis.cli.config import build, plain, vet
+from attnvis.cli.config import build, plain
 from attnvis.cli.messages import complain, note, print_photo_notes, progress
 from attnvis.cli.resuming import resume_words
 from attnvis.files import file_digest, save
@@ -45,7 +46,6 @@ __all__ = ["COMMAND", "STUDIES", "compare", "sweep"]
 STUDIES = ("scalings", "recognition", "note")
 OWN_FILES = ("plan.json", "index.html", "sweep.parquet", "note.html")  # of all jobs together
 OWN_FOLDERS = ("figures", "wandb")
-AXES = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 
 
 def sweep(cfg: "DictConfig", folder: Path) -> int:
@@ -115,7 +115,7 @@ def files_of_queries(settings: dict[str, Any]) -> dict[str, str]:
     digests |= setting_files(settings["keys"])
     trusted = listed(settings["trust"])
     for text in listed(settings["queries"]):
-        digests |= query_files(named("query", text, trusted))
+        digests |= query_files(function_named("query", text, trusted))
     return digests
 
 
@@ -214,17 +214,12 @@ class Inputs:
 
 def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> None:
     """What the job's study asks, into its folder.  Raises ValueError for more than one layer."""
-    import torch
-
-    from attnvis.backbone.cache import remembered
     from attnvis.experiments.sweep.sending import send_job, send_recognition
     from attnvis.pipeline.plan import setting_text
     from attnvis.pipeline.stability import allowed_changes
 
     paths = photos(settings["images"])
-    torch.manual_seed(cfg.seed)
-    backbone = remembered(build_network(cfg), settings["cache"], say=note)
-    preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
+    _, backbone, preprocessing = build_encoder(cfg)
     warnings = backbone.warnings_at(preprocessing)
     shout(warnings)
     if len(backbone.layers) > 1:
@@ -299,7 +294,7 @@ def scale(inputs: Inputs) -> None:
         texts = listed(settings[axis])
         if kind == "query":
             texts = [f"random:{inputs.cfg.seed}" if text == "random" else text for text in texts]
-        functions[axis] = {text: named(kind, text, trusted) for text in texts}
+        functions[axis] = {text: function_named(kind, text, trusted) for text in texts}
     functions["queries"] = {
         text: prepared(function, inputs.backbone, inputs.preprocessing, photos=inputs.paths)
         for text, function in functions["queries"].items()
@@ -375,24 +370,6 @@ def recognise(inputs: Inputs) -> dict[str, float]:
         for row in findings.rows
         for name in ("top1", "top5", "nll", "rescaled")
     }
-
-
-def named(kind: str, text: str, trusted: list[str]) -> Any:
-    """temperature:2 -> the function it names; my_module.mine:3 -> the user's own, where my_module is trusted.
-
-    Raises ValueError for others.
-    """
-    from pkgutil import resolve_name
-
-    from attnvis.attention.grammar import divide, is_own_function
-    from attnvis.attention.query.language import parse
-    from attnvis.attention.spec import functions, parse_function
-
-    if is_own_function(text):
-        name, _ = divide(text)
-        vet(name, kind, trusted)
-        return parse_function(text, {name: resolve_name(name)}, kind)
-    return parse(text) if kind == "query" else functions(kind, [text])[text]
 
 
 def compare(folder: Path) -> int:

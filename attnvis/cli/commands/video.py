@@ -30,7 +30,6 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     Gives 1 where the file is cut off or damaged.  Raises ValueError for times that leave nothing, OSError
     where there is no room; the frames that had room are kept.
     """
-    import torch
     from tqdm import tqdm
 
     from attnvis.backbone.cache import pace_book
@@ -48,7 +47,6 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     clip = examine(Path(str(cfg.clip)))
     style = build(cfg, "render")
     query, scaling, normalise, keys, heads = (build(cfg, group) for group in ATTENTION)
-    torch.manual_seed(cfg.seed)
     backbone = build_network(cfg)
     preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
     query = prepared(query, backbone, preprocessing)

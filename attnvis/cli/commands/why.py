@@ -25,7 +25,6 @@ def why(cfg: "DictConfig", folder: Path) -> int:
 
     Raises ValueError for half a cell.
     """
-    import torch
 
     from attnvis.data.decoding import load
     from attnvis.data.preprocessing import collate
@@ -44,7 +43,6 @@ def why(cfg: "DictConfig", folder: Path) -> int:
         note(text)
     others = survey_photos(listed(plain(cfg.among))).paths if cfg.among else listing.paths
     stages = {group: build(cfg, group) for group in ATTENTION if group in cfg}  # keys are the patches
-    torch.manual_seed(cfg.seed)
     network = build_network(cfg)
     how = network.preprocessing.changed(**plain(cfg.preprocess))
     shout(network.warnings_at(how))

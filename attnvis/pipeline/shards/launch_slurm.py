@@ -7,16 +7,19 @@ without accounting submitit would wait for ever for one that was killed.
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from attnvis.errors import in_one_line
+from attnvis.json_files import read_json, write_json
 from attnvis.pipeline.shards.launching import TICK, Ended, Work
 from attnvis.types import UnavailableError
 
-__all__ = ["cancel", "do_on_slurm"]
+__all__ = ["cancel_earlier", "do_on_slurm", "forget_arrays", "remember_arrays"]
 
+QUEUE = "slurm.json"  # in a run's folder: the arrays that are its
 NO_SUBMITIT = "submitit is not installed; pip install 'attnvis[slurm]', or take launcher=local"
 MOST_JOBS = 1000  # of an array: Slurm's MaxArraySize is 1001 unless somebody changed it
 LOOK = 5.0  # seconds between two looks at the queue
@@ -151,3 +154,20 @@ def cancel(arrays: Sequence[str]) -> None:
             subprocess.run(["scancel", *arrays], capture_output=True, check=False, timeout=60)
         except (OSError, subprocess.TimeoutExpired):
             return
+
+
+def remember_arrays(folder: Path, arrays: Sequence[str]) -> None:
+    """So that they can be cancelled by who goes on after this process was killed.  Raises OSError."""
+    write_json(folder, QUEUE, {"arrays": list(arrays)})
+
+
+def forget_arrays(folder: Path) -> None:
+    """None of a run's jobs waits any more.  Raises OSError."""
+    (folder / QUEUE).unlink(missing_ok=True)
+
+
+def cancel_earlier(folder: Path) -> None:
+    """The arrays that a killed command left in Slurm's queue: their shards are sent again."""
+    with suppress(OSError, ValueError):
+        cancel([array for array in read_json(folder / QUEUE)["arrays"] if str(array).isdecimal()])
+        forget_arrays(folder)

@@ -19,12 +19,21 @@ from attnvis.pipeline.photo_tracking import Means, PhotoTracker, by_photo, keyed
 from attnvis.pipeline.plan import RunPlan
 from attnvis.pipeline.records import NUMBERS
 from attnvis.pipeline.run_page import RunPage
-from attnvis.pipeline.shards.part import receipt_of
+from attnvis.pipeline.shards.part import NO_NAME, receipt_of, without_name
 from attnvis.pipeline.shards.plan import NAME, Shard, ShardPlan, places_of
 from attnvis.pipeline.tracking import MOST_PICTURES
 from attnvis.render import overlays, panels
 
-__all__ = ["ShardTracker", "Totals", "add_up", "sample_rows", "write_sample_page", "write_totals"]
+__all__ = [
+    "ShardTracker",
+    "Totals",
+    "add_up",
+    "merge_parts",
+    "named_failures",
+    "sample_rows",
+    "write_sample_page",
+    "write_totals",
+]
 
 MOST_FAILURES = 200  # that the page names
 TOTALS = "totals.json"
@@ -71,6 +80,25 @@ def add_up(folder: Path, plan: ShardPlan) -> Totals:
             before, counted = totals.means.sums.get(name, (0.0, 0))
             totals.means.sums[name] = (before + total, counted + int(count))
     return totals
+
+
+def named_failures(kinds: Mapping[str, int], sample: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Why photos failed -> how many: each by its own reason, where the sample has all of them; else the first
+    of every kind, and how many more are like it.
+
+    kinds: of failure, how many photos each; sample: rows of photos
+    """
+    failed = [row for row in sample if row["status"] != "done"]
+    if len(failed) == sum(kinds.values()):
+        return dict(Counter(str(row["reason"]) for row in failed))
+    first: dict[str, str] = {}
+    for row in failed:
+        first.setdefault(without_name(row["reason"], row["path"], row["photo"]), row["reason"])
+    reasons: dict[str, int] = {}
+    for kind, count in Counter(kinds).most_common():
+        reason = first.get(kind, kind.replace(NO_NAME, "..."))
+        reasons[f"{reason}; {count - 1:,} more like it" if count > 1 else reason] = 1
+    return reasons
 
 
 def write_totals(folder: Path, totals: Totals) -> None:
@@ -163,3 +191,12 @@ class ShardTracker(PhotoTracker):
         self.log_table("photos", self.columns(table), total=len(table))
         self.log_page("page", self.folder / "index.html")
         self.log_files("run", [self.folder / "run.json", self.folder / TOTALS, self.folder / NAME])
+
+
+def merge_parts(folder: Path, plan: ShardPlan, run: RunPlan, tracker: ShardTracker) -> Totals:
+    """totals.json and index.html, of the parts that there are; W&B is told at the end.  Raises OSError."""
+    totals = add_up(folder, plan)
+    write_totals(folder, totals)
+    tracker.totals_of, tracker.sample = totals, list(sample_rows(folder, plan))
+    write_sample_page(folder, run, totals, tracker.sample)
+    return totals

@@ -69,6 +69,18 @@ class Progress:
             return None
         return (self.photos - self.photos_seen) / self.rate
 
+    @property
+    def numbers(self) -> dict[str, int | float]:
+        """What W&B is told of how far it is."""
+        numbers: dict[str, int | float] = {
+            "progress/shards": self.shards_done,
+            "progress/photos": self.photos_seen,
+            "progress/failed photos": self.photos_failed,
+            "progress/failed shards": len(self.failed),
+            "progress/photos a second": self.rate,
+        }
+        return numbers | {f"failures/{kind}": count for kind, count in self.failures.items()}
+
     def __str__(self) -> str:
         """12 of 40 shards, 24,000 of 80,000 photos, 3 failed, 112 photos a second, 0:08:20 left"""
         parts = [f"{self.shards_done:,} of {self.shards:,} shards"]

@@ -1,13 +1,23 @@
 """`attnvis evaluate PHOTOS experiment=sanity`: whether maps hang on what was learned and asked."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnvis.cli.commands.common import build_network, command_line, listed, photos, shout, thread_count
-from attnvis.cli.commands.sweep import named
+from attnvis.cli.axes import functions_of
+from attnvis.cli.commands.common import (
+    build_network,
+    command_line,
+    draw_numbers,
+    listed,
+    photos,
+    shout,
+    thread_count,
+)
 from attnvis.cli.config import build
 from attnvis.cli.messages import complain, note, progress, short_path
+from attnvis.cli.studies import study_tracker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -15,11 +25,9 @@ if TYPE_CHECKING:
     from attnvis.experiments.evaluate.maps import MapMaker
     from attnvis.experiments.sanity.measure import Sanity
     from attnvis.experiments.sanity.page import Findings
-    from attnvis.types import Source
 
-__all__ = ["AXES", "check_sanity"]
+__all__ = ["check_sanity"]
 
-AXES = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}
 OWN_FILES = ("index.html", "sanity.csv", "cascade.csv")
 
 
@@ -28,15 +36,13 @@ def check_sanity(cfg: "DictConfig", settings: dict[str, Any], folder: Path) -> i
 
     Raises ValueError for methods and queries that there are not, and for a network that cannot be drawn anew.
     """
-    import torch
-
     from attnvis.experiments.sanity.measure import measure
     from attnvis.experiments.sanity.page import as_text, findings_of, sentences, write_sanity
     from attnvis.pipeline.resume import require_own_files
 
     require_own_files(folder, files=OWN_FILES, folders=("figures", "wandb"))
-    paths = chosen(photos(settings["data"]), settings["most"], settings["seed"])
-    torch.manual_seed(cfg.seed)
+    paths = photos(settings["data"])
+    paths = [paths[number] for number in draw_numbers(len(paths), settings["most"], settings["seed"])]
     network = build_network(cfg)
     how = network.preprocessing.changed(**settings["preprocess"])
     warnings = network.warnings_at(how)
@@ -64,24 +70,9 @@ def check_sanity(cfg: "DictConfig", settings: dict[str, Any], folder: Path) -> i
     facts |= replace(network.describe(how), command=command_line()).entries()
     page = write_sanity(findings, folder, facts, style, warnings=warnings, refused=maker.refused)
     log(findings, settings, folder, page)
-    reasons: dict[str, int] = {}
-    for _, reason in measured.failures:
-        reasons[reason] = reasons.get(reason, 0) + 1
-    complain(reasons)
+    complain(Counter(reason for _, reason in measured.failures))
     print(f"{len(measured.photos)} photos checked: {short_path(page)}")
     return 1 if measured.failures else 0
-
-
-def chosen(paths: "list[Source]", most: int | None, seed: int) -> "list[Source]":
-    """At most so many photos, drawn by the seed.  Raises ValueError for fewer than 1."""
-    import numpy as np
-
-    if most is None or most >= len(paths):
-        return paths
-    if most < 1:
-        raise ValueError(f"most={most} leaves no photo; give 1 or more, or null for all")
-    drawn = np.random.default_rng(seed).permutation(len(paths))[:most]
-    return [paths[number] for number in sorted(drawn.tolist())]
 
 
 def maker_of(settings: dict[str, Any], network: Any) -> "MapMaker":
@@ -95,11 +86,7 @@ def maker_of(settings: dict[str, Any], network: Any) -> "MapMaker":
     for text in [text for text in methods if text.partition(":")[0] in WITHOUT_NETWORK]:
         note(f"{text} is left out: it looks at no weight that was learned")
         del methods[text]
-    trusted = listed(settings["trust"])
-    stages: dict[str, dict[str, Any]] = {
-        axis: {text: named(kind, text, trusted) for text in listed(settings[axis])}
-        for kind, axis in AXES.items()
-    }
+    stages = functions_of(settings)
     if ATTENTION not in texts:
         stages["queries"] = {}
     if not methods and not all(stages.values()):
@@ -124,13 +111,8 @@ def sanity_of(network: Any, maker: "MapMaker", seed: int) -> "Sanity":
 
 def log(findings: "Findings", settings: dict[str, Any], folder: Path, page: Path) -> None:
     """At W&B every figure under map and check, the page and the files."""
-    from attnvis.pipeline.tracking import Tracker
-
     numbers = {f"{each.check}/{each.map}": each.figure.value for each in findings.verdicts if each.verdict}
-    group = str(settings["name"])
-    with Tracker(
-        folder, settings["logger"], settings, job="sanity", group=group, name=folder.name
-    ) as tracker:
+    with study_tracker(settings, folder, job="sanity") as tracker:
         tracker.log_numbers(numbers)
         tracker.log_page("page", page)
         tracker.log_files("sanity", [folder / name for name in ("sanity.csv", "cascade.csv")])
