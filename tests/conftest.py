@@ -21,9 +21,9 @@ from torch import nn
 from attnvis import backbone, cli
 from attnvis.backbone import Backbone
 from attnvis.backbone.cells import CellGeometry
+from attnvis.backbone.certificates import certify_all
 from attnvis.backbone.cutting import CutNetwork
 from attnvis.backbone.engines import Engine
-from attnvis.backbone.heads import certify_all
 from attnvis.cli.commands import common
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Preprocessing

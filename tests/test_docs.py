@@ -18,7 +18,7 @@ from conftest import Page, make_photo, records
 from torch import nn
 
 from attnvis import catalogue
-from attnvis.backbone.heads import class_names
+from attnvis.backbone.class_files import class_names
 from attnvis.cli.commands.registry import COMMANDS
 from attnvis.data.preprocessing import collate
 from attnvis.experiments.sweep import figures

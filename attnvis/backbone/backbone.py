@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from attnvis import geometry
 from attnvis.backbone.cells import CellGeometry
+from attnvis.backbone.certificates import Certificate
 from attnvis.backbone.cutting import CutNetwork, SelectLayer
 from attnvis.backbone.engines import Engine
-from attnvis.backbone.heads import Certificate
 from attnvis.backbone.pace import PaceBook, Workload
 from attnvis.backbone.weights import draw_anew, relearn_statistics
 from attnvis.types import Batch, Features, Head, Preprocessing, Provenance

@@ -10,6 +10,8 @@ from torch import nn
 from attnvis.backbone import heads
 from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.cells import CellGeometry, check_placement, known_shifts
+from attnvis.backbone.certificates import certify_all
+from attnvis.backbone.class_files import class_names
 from attnvis.backbone.cutting import (
     STRIDES,
     Cut,
@@ -160,7 +162,7 @@ def build_backbone(
             Preprocessing(size, resize=resize, mean=rgb(mean), std=rgb(std)),
             stages=stages,
             head=head if loaded.has_head else "none",
-            categories=heads.class_names(categories),
+            categories=class_names(categories),
             cut=cut,
             shifts=shifts or {},
             step=step,
@@ -215,7 +217,7 @@ def assemble(
         heads.build_head(choose_head(source, node, end), source.net, rest, source.categories)
         for rest, node, end in zip(network.rests, network.nodes, network.ends, strict=True)
     ]
-    certificates = heads.certify_all(layer_heads, network, source.preprocessing.size)
+    certificates = certify_all(layer_heads, network, source.preprocessing.size)
     shifts = known_shifts(network, weights_digest, placement, source.shifts)
     preprocessing = source.preprocessing
     cell_notes: tuple[str, ...] = ()

@@ -30,7 +30,6 @@ __all__ = [
     "channels_last_memory",
     "divide",
     "divide_sequential",
-    "first_line",
     "nodes_of",
     "resolve_layer",
     "sequential_nodes",
@@ -93,10 +92,6 @@ class CutNetwork:
         trunk, rests = self.divide(net, self.nodes)
         trunk, rests = channels_first(trunk, rests, layers=self.layers, name=self.name)
         return replace(self, net=net, trunk=trunk.eval(), rests=tuple(rests))
-
-
-def first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 class SelectLayer(nn.Module):

@@ -1,42 +1,32 @@
 """What a classifier asks of the patches: for every class a query.
 
-Its mean score, with a constant, is the class's logit - or nearly.  A certificate says how nearly.  Only where
-it is exact may a map of the scores be called a class activation map (CAM, Zhou et al. 2016).
+Its mean score, with a constant, is the class's logit - or nearly: see certificates.py.
 """
 
-import contextlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from attnvis.backbone.cutting import CutNetwork, Rest, first_line, without_stderr
-from attnvis.files import read_bytes
+from attnvis.backbone.cutting import Rest
+from attnvis.errors import first_line
 from attnvis.types import Ask, Head
 
 __all__ = [
-    "Certificate",
     "FrozenNorm",
     "Gated",
     "Gradient",
     "Linear",
     "build_head",
-    "certify",
-    "certify_all",
-    "class_names",
     "conv_relu",
     "gradient",
     "layer_norm",
     "linear",
     "to_device",
 ]
-
-EXACT = 1e-4  # relative
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,51 +252,8 @@ def gradient(net: nn.Module, rest: Rest) -> Head:
     return Gradient(rest)
 
 
-# ------------------------------------------------------------------------------------------------ certificate
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """max |mean_i s_i + constant - logit| over noise and classes.
-
-    Absolute, and relative to the largest |logit - constant|.
-    """
-
-    kind: str
-    absolute: float
-    relative: float
-
-    @property
-    def exact(self) -> bool:
-        return self.relative < EXACT
-
-    def __str__(self) -> str:
-        if self.exact:
-            return f"exact, a class activation map ({self.kind} head, certificate {self.relative:.0e})"
-        share = f"{self.relative:.0%}" if self.relative < 10 else f"{self.relative:.0f} times"
-        missed = f"misses the logit by up to {self.absolute:.2g}, {share} of the largest"
-        return f"approximate, by the {self.kind}: on noise the mean score {missed}"
-
-
-def certify(head: Head, maps: Float[Tensor, "B D h w"], logits: Float[Tensor, "B C"]) -> Certificate:
-    """Class scores beside the network's logits of these maps: its best and worst classes, and others."""
-    order = logits[0].argsort()
-    count = 3 if head.kind == "gradient" else 9  # gradients take their time
-    classes = order[torch.linspace(0, len(order) - 1, count).long()].unique().tolist()
-    errors, evidence = [torch.zeros((), dtype=torch.float64)], 0.0
-    for index in classes:
-        vectors, constants = head.ask(maps, torch.full((len(maps),), index, device=maps.device))
-        scores = (vectors.unsqueeze(1) @ maps.flatten(2)).squeeze(1)
-        errors.append((head.evidence(scores, constants) - logits[:, index]).abs().max().double().cpu())
-        evidence = max(evidence, float((logits[:, index] - constants).abs().max()))
-    worst = float(torch.stack(errors).max())  # NaN stays NaN, and is not exact
-    return Certificate(head.kind, worst, worst / max(evidence, 1e-9))
-
-
 # -------------------------------------------------------------------------------- heads of a network, by name
 
-
-CLASS_NAMES = {"imagenet": Path(__file__).with_name("imagenet_classes.txt")}
 
 KINDS: dict[str, Callable[..., Head]] = {
     "linear": linear,
@@ -342,140 +289,3 @@ def build_head(
             "name layers of the network, as in linear:fc, or use head=gradient"
         ) from None
     return replace(unnamed, categories=tuple(categories))
-
-
-def class_names(categories: Sequence[str] | str) -> tuple[str, ...]:
-    """A list of names, or those that a word, a file or a folder stands for.
-
-    "": none; imagenet; a text file, a name on each line; a json file of a list, of {index: name}, of
-    {name: index} or of {index: [id, name]}; a folder of a folder for each class, in the order of `sorted`, as
-    torchvision's ImageFolder counts them.  Raises ValueError for anything else.
-    """
-    if not isinstance(categories, str) or not categories:
-        return tuple(str(name) for name in categories)
-    path = Path(categories)
-    if categories in CLASS_NAMES:
-        names = CLASS_NAMES[categories].read_text(encoding="utf-8").splitlines()
-    elif path.is_dir():
-        names = sorted(folder.name for folder in path.iterdir() if folder.is_dir())
-    elif path.is_file():
-        names = names_in_file(path)
-    else:
-        raise ValueError(
-            f"categories: {categories!r} is no list of names; give one, or {', '.join(CLASS_NAMES)}, "
-            "or a text file, a json file, or a folder of a folder for each class"
-        )
-    if not names:
-        raise ValueError(f"categories: {categories} names no class")
-    return tuple(names)
-
-
-def names_in_file(path: Path) -> list[str]:
-    """Raises ValueError for a file that is neither text nor json of class names."""
-    try:
-        text = read_bytes(path, most=1 << 26).decode("utf-8-sig")
-        if text.lstrip()[:1] not in ("{", "["):
-            return [line.strip() for line in text.splitlines() if line.strip()]
-        return names_in_json(json.loads(text))
-    except (OSError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"categories: {path} holds no class names ({first_line(error)}); give a text file with a name on "
-            "each line, or json: a list, {index: name} or {name: index}"
-        ) from None
-
-
-def names_in_json(table: Any) -> list[str]:
-    """A list, or a dictionary one side of which counts the classes from 0.  Raises ValueError for others."""
-    if isinstance(table, dict) and isinstance(table.get("id2label"), dict):  # Hugging Face's config.json
-        table = table["id2label"]
-    if isinstance(table, dict):
-        counted = all(isinstance(value, int) for value in table.values())
-        rows = ((value, key) if counted else (int(key), value) for key, value in table.items())
-        pairs = sorted(rows, key=lambda row: row[0])
-        if [index for index, _ in pairs] != list(range(len(pairs))):
-            raise ValueError("its indices are not 0, 1, 2, ...")
-        table = [name for _, name in pairs]
-    names = [name[-1] if isinstance(name, list) else name for name in table]  # imagenet: [wnid, name]
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError("a name is no text")
-    return names
-
-
-@torch.inference_mode()
-def certify_all(
-    heads: Sequence[Head | None], network: CutNetwork, size: int
-) -> tuple[Certificate | None, ...]:
-    """How nearly each layer's head gives the network's own logits; None where there is no head.
-
-    size: of the input, its short side in pixels.  Raises ValueError for a head that was given as exact and is
-    not, and for names that are not as many as the classes.
-    """
-    numbered = enumerate(heads)
-    passes = Passes(network)
-    return tuple(
-        None if head is None else certify_layer(head, network, number, size, passes)
-        for number, head in numbered
-    )
-
-
-def certify_layer(head: Head, network: CutNetwork, number: int, size: int, passes: "Passes") -> Certificate:
-    exact = head.kind != "gradient"
-    maps, logits, prefix = passes.on_noise(number, size, small=exact)
-    if head.categories and len(head.categories) != logits.shape[1]:
-        raise ValueError(
-            f"categories has {len(head.categories)} names and {network.name} has {logits.shape[1]} classes; "
-            "name each, or none"
-        )
-    # Random networks may give next to nothing: these maps are lively.
-    lively = torch.randn(maps.shape, generator=torch.Generator().manual_seed(1)).abs()
-    advice = "name its layers right, or use head=gradient"
-    try:
-        lively_logits = network.rest_beside(number, prefix)(lively)
-        if prefix is not None:
-            head = head.beside(torch.cat([prefix, prefix]))
-        certificate = certify(head, torch.cat([maps, lively]), torch.cat([logits, lively_logits]))
-    except (RuntimeError, TypeError, IndexError) as error:
-        raise ValueError(
-            f"the classifier of {network.name} is not what head says "
-            f"({head.kind}: {first_line(error)}); {advice}"
-        ) from None
-    if exact and not certificate.exact:
-        raise ValueError(
-            f"the classifier of {network.name} is not what head says ({head.kind}): "
-            f"class scores miss the logits by {certificate.relative:.2g}; {advice}"
-        )
-    return certificate
-
-
-class Passes:
-    """A network's answers to noise, layer after layer: layers at one size of the pictures share a pass."""
-
-    def __init__(self, network: CutNetwork) -> None:
-        self.network = network
-        self.side = 0  # of the pictures of the last pass; 0: there was none
-        self.layers: list[Tensor] = []
-        self.prefixes: list[Tensor | None] = []
-        self.logits = torch.empty(0)
-
-    def on_noise(
-        self, number: int, size: int, small: bool
-    ) -> tuple[Float[Tensor, "2 D h w"], Float[Tensor, "2 C"], Float[Tensor, "2 P D"] | None]:
-        """Maps of a layer on noise, the logits, and tokens beside the maps that are no patches.
-
-        small: of small pictures, where the network takes them; an approximation may depend on the size.
-        """
-        side = 97 if small else min(size, 224)
-        if side == size:
-            return self.maps_and_logits(number, size)
-        with contextlib.suppress(RuntimeError, AssertionError, ValueError), without_stderr():
-            return self.maps_and_logits(number, side)
-        return self.maps_and_logits(number, size)  # a network of one size, or of multiples
-
-    def maps_and_logits(self, number: int, side: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        if side != self.side:
-            self.side = 0  # a pass that fails is none
-            images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-            self.layers, self.prefixes = self.network.split(self.network.trunk(images))
-            self.logits = self.network.net(images)
-            self.side = side
-        return self.layers[number], self.logits, self.prefixes[number]

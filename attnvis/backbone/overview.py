@@ -8,8 +8,8 @@ import torch
 
 from attnvis import catalogue
 from attnvis.backbone import lite
+from attnvis.backbone.certificates import Certificate
 from attnvis.backbone.cutting import CutNetwork
-from attnvis.backbone.heads import Certificate
 from attnvis.backbone.sources import config_of, from_config
 from attnvis.backbone.torchvision_import import import_torchvision
 from attnvis.geometry import ReceptiveField

@@ -16,6 +16,8 @@ from attnvis import catalogue
 from attnvis.backbone import heads, lite
 from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.build import SourceNetwork, assemble, rgb
+from attnvis.backbone.certificates import certify
+from attnvis.backbone.class_files import class_names
 from attnvis.backbone.cutting import Rest, divide_sequential
 from attnvis.backbone.host import undisturbed
 from attnvis.backbone.matching import Checkpoint, Classifier
@@ -71,7 +73,7 @@ def efficientnet_lite(
         preprocessing,
         stages=net.stages,
         head="linear:classifier" if loaded.has_head else "none",
-        categories=heads.class_names(categories) or usual_names(net),
+        categories=class_names(categories) or usual_names(net),
         cut=divide_sequential,
         shifts=shifts,
         step=32,
@@ -131,7 +133,7 @@ def torchvision(
     known = tuple(enum.meta["categories"] or ())
     has_head = loaded.has_head and (bool(known) or weights not in enums.__members__)
     is_known = not loaded.tensors or len(known) == count_classes(net)
-    names = heads.class_names(categories) or (known if is_known else ())
+    names = class_names(categories) or (known if is_known else ())
     grid = None if stages else find_grid(net, size)
     source = SourceNetwork(
         net,
@@ -209,7 +211,7 @@ def timm(
         stages = {"last": grid.last}
     has_head = loaded.has_head and net.num_classes > 0 and (grid is None or grid.classifies)
     preprocessing = Preprocessing(side, mean=rgb(how["mean"]), std=rgb(how["std"]))
-    names = heads.class_names(categories)
+    names = class_names(categories)
 
     def named_head(net: nn.Module, rest: Rest) -> Head:
         return replace(exact_head(net, rest), categories=names)  # type: ignore[type-var]
@@ -236,7 +238,7 @@ def exact_head(net: Any, rest: Rest) -> Head:
             head = heads.build_head(text, net, rest, ())
             channels = getattr(head, "weight", torch.empty(0, 0)).shape[1]
             maps = torch.randn(2, channels, 3, 4, generator=torch.Generator().manual_seed(0))
-            if head is not None and heads.certify(head, maps, rest(maps)).exact:
+            if head is not None and certify(head, maps, rest(maps)).exact:
                 return head
         except (ValueError, RuntimeError):  # other layers, or other shapes
             continue
@@ -259,7 +261,7 @@ def draw_classifier(net: nn.Module) -> None:
 
 def usual_names(net: nn.Module) -> tuple[str, ...]:
     """ImageNet's, of a network that has as many classes and was given no names."""
-    names = heads.class_names("imagenet")
+    names = class_names("imagenet")
     return names if count_classes(net) == len(names) else ()
 
 

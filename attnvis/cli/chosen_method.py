@@ -82,7 +82,7 @@ def class_name_files(config: dict[str, Any]) -> dict[str, str]:
 
     Raises ValueError where it names none.
     """
-    from attnvis.backbone.heads import CLASS_NAMES, class_names
+    from attnvis.backbone.class_files import CLASS_NAMES, class_names
     from attnvis.json_files import json_digest
 
     names = config["backbone"].get("categories")

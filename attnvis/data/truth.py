@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
-from attnvis.types import Box, PhotoError, Source, Truth, find_class
+from attnvis.class_names import find_class
+from attnvis.types import Box, PhotoError, Source, Truth
 
 __all__ = ["Truth", "other_fixations", "read_truth", "resize_truth"]
 

@@ -2,8 +2,9 @@
 
 import re
 
-from attnvis.attention.query import algebra
-from attnvis.types import Features, find_class
+from attnvis.attention.query import tree
+from attnvis.class_names import find_class
+from attnvis.types import Features
 
 __all__ = ["as_terms"]
 
@@ -15,11 +16,11 @@ QUOTES = "'\""
 
 def as_terms(query: str, features: Features | None) -> str:
     """class:tabby - class:lynx -> class:281;-class:287.  Raises ValueError for what no explorer asks."""
-    node = algebra.read(query)
-    parts = node.parts if isinstance(node, algebra.Sum) else ((1.0, node),)
+    node = tree.read(query)
+    parts = node.parts if isinstance(node, tree.Sum) else ((1.0, node),)
     terms = []
     for factor, part in parts:
-        term = as_term(part.text, features) if isinstance(part, algebra.Term) else ""
+        term = as_term(part.text, features) if isinstance(part, tree.Term) else ""
         if not term or abs(factor) != 1 or (len(parts) > 1 and term in ALONE):
             raise ValueError(
                 "an explorer asks classes, places, the mean and the like, added and subtracted; "

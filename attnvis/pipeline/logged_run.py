@@ -13,9 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from attnvis.errors import first_line
 from attnvis.pipeline.logger import new_id, read_logger, readable
 from attnvis.pipeline.wandb_environment import LentEnvironment, tell
-from attnvis.pipeline.wandb_library import first_line, has_key, require_server, start_run
+from attnvis.pipeline.wandb_library import has_key, require_server, start_run
 
 __all__ = ["LoggedRun"]
 

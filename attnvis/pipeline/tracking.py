@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from attnvis.errors import first_line
 from attnvis.files import slug
 from attnvis.pipeline.logged_run import LoggedRun
 from attnvis.pipeline.wandb_library import (
@@ -16,7 +17,6 @@ from attnvis.pipeline.wandb_library import (
     as_image,
     as_page,
     as_table,
-    first_line,
     require_server,
 )
 

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from attnvis.pipeline.wandb_library import first_line, refused_variables
+from attnvis.errors import first_line
+from attnvis.pipeline.wandb_library import refused_variables
 
 __all__ = ["LentEnvironment", "tell"]
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from attnvis.errors import first_line
 from attnvis.pipeline.logger import LoggerSettings, readable
 from attnvis.pipeline.records import as_written
 
@@ -24,7 +25,6 @@ __all__ = [
     "as_image",
     "as_page",
     "as_table",
-    "first_line",
     "has_key",
     "refused_variables",
     "require_server",
@@ -132,11 +132,6 @@ def refused_variables() -> dict[str, str]:
             lines = str(error).splitlines()
             refused[name] = lines[2].strip() if len(lines) > 2 else first_line(error)
     return refused
-
-
-def first_line(error: BaseException) -> str:
-    """Of what an error says; its name where it says nothing."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 # -------------------------------------------------------------------------------------- ours, as W&B takes it

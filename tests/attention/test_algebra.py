@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from attnvis.attention.dot_product import attend
 from attnvis.attention.grammar import split_texts
-from attnvis.attention.query import algebra
+from attnvis.attention.query import tree
 from attnvis.attention.query.language import build_queries, parse
 from attnvis.attention.spec import format_function
 from attnvis.types import Scores
@@ -133,7 +133,7 @@ TERMS = st.one_of(
     st.sampled_from(["mean", "class", "rarity", "pca:1,False", "class:[a,b]", "random:3,2", "norm"]),
     NAMES.filter(lambda name: name and name[0] not in "\"'").map("class:{}".format),
     st.tuples(st.integers(-99, 999), st.floats(-9, 9)).map(lambda pair: f"point:{pair[0]},{pair[1]:.3f}"),
-).map(algebra.Term)
+).map(tree.Term)
 
 
 FACTORS = st.floats(-1e6, 1e6).filter(lambda number: number not in (0, 1))
@@ -141,26 +141,26 @@ FACTORS = st.floats(-1e6, 1e6).filter(lambda number: number not in (0, 1))
 
 def trees(inner):
     return st.one_of(
-        st.tuples(FACTORS, inner.filter(lambda node: not isinstance(node, algebra.Sum))).map(
-            lambda part: algebra.Sum((part,))
+        st.tuples(FACTORS, inner.filter(lambda node: not isinstance(node, tree.Sum))).map(
+            lambda part: tree.Sum((part,))
         ),
         st.lists(
-            st.tuples(FACTORS | st.just(1.0), inner.filter(lambda node: not isinstance(node, algebra.Sum))),
+            st.tuples(FACTORS | st.just(1.0), inner.filter(lambda node: not isinstance(node, tree.Sum))),
             min_size=2,
             max_size=3,
-        ).map(lambda parts: algebra.Sum(tuple(parts))),
-        st.lists(inner, min_size=1, max_size=3).map(lambda nodes: algebra.Call("mean", tuple(nodes))),
-        st.tuples(inner, inner).map(lambda nodes: algebra.Call("orthogonal", nodes)),
-        inner.map(lambda node: algebra.Call("normalise", (node,))),
+        ).map(lambda parts: tree.Sum(tuple(parts))),
+        st.lists(inner, min_size=1, max_size=3).map(lambda nodes: tree.Call("mean", tuple(nodes))),
+        st.tuples(inner, inner).map(lambda nodes: tree.Call("orthogonal", nodes)),
+        inner.map(lambda node: tree.Call("normalise", (node,))),
     )
 
 
-@given(st.recursive(TERMS, trees, max_leaves=6).filter(lambda node: not isinstance(node, algebra.Term)))
+@given(st.recursive(TERMS, trees, max_leaves=6).filter(lambda node: not isinstance(node, tree.Term)))
 @quick
 def test_every_tree_is_written_so_that_it_is_read_as_itself(node):
-    text = algebra.write(node)
-    assert algebra.is_formula(text)
-    again = algebra.renamed(algebra.read(text), algebra.without_quotes)
+    text = tree.write(node)
+    assert tree.is_formula(text)
+    again = tree.renamed(tree.read(text), tree.without_quotes)
     assert again == node, text
     assert split_texts(f"{text},mean", ("mean",)) == [text, "mean"] or '"' in text
 
@@ -169,7 +169,7 @@ def test_every_tree_is_written_so_that_it_is_read_as_itself(node):
 @quick
 def test_any_text_is_read_or_refused_in_one_line(text):
     written = spelled(text)
-    if written is not None and algebra.is_formula(text):
+    if written is not None and tree.is_formula(text):
         assert spelled(written) == written
 
 

@@ -11,7 +11,8 @@ from torch import nn
 from attnvis.attention.query import several
 from attnvis.attention.query.classes import class_groups
 from attnvis.attention.query.language import build_queries, parse
-from attnvis.backbone.heads import Gated, Gradient, Linear, class_names
+from attnvis.backbone.class_files import class_names
+from attnvis.backbone.heads import Gated, Gradient, Linear
 from attnvis.types import Features, Head
 
 BEE = CATEGORIES.index("bee")

@@ -45,9 +45,10 @@ from attnvis.attention import query, scaling
 from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import KINDS
 from attnvis.attention.query.language import build_queries, parse
+from attnvis.class_names import find_class
 from attnvis.methods.answer import FREE_SIGN
 from attnvis.methods.attention import AttentionMethod
-from attnvis.types import Box, ClassScore, Features, PhotoError, Placement, Query, Scores, find_class, percent
+from attnvis.types import Box, ClassScore, Features, PhotoError, Placement, Query, Scores, percent
 
 
 def test_what_a_text_may_name_a_config_may_call_and_there_is_a_yaml_of_it():

@@ -18,7 +18,8 @@ from attnvis.attention.dot_product import attend
 from attnvis.attention.query import class_, several
 from attnvis.attention.query.language import parse
 from attnvis.backbone import Backbone, build_backbone
-from attnvis.backbone.heads import Certificate, FrozenNorm, Gated, Gradient, Linear, certify
+from attnvis.backbone.certificates import Certificate, certify
+from attnvis.backbone.heads import FrozenNorm, Gated, Gradient, Linear
 from attnvis.data.preprocessing import collate
 from attnvis.geometry import ReceptiveField
 from attnvis.methods.attention import AttentionMethod

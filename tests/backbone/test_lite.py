@@ -14,8 +14,9 @@ from conftest import PRETRAINED
 from torch import nn
 
 from attnvis import backbone as backbones
-from attnvis.backbone import Backbone, build_backbone, heads, lite
+from attnvis.backbone import Backbone, build_backbone, lite
 from attnvis.backbone.build import IMAGENET
+from attnvis.backbone.class_files import class_names
 from attnvis.backbone.receptive_field import probe
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
@@ -192,7 +193,7 @@ def test_the_list_called_imagenet_is_torchvisions():
     from torchvision import models
 
     expected = models.get_model_weights("resnet18")["DEFAULT"].meta["categories"]
-    assert heads.class_names("imagenet") == tuple(expected)
+    assert class_names("imagenet") == tuple(expected)
 
 
 # ------------------------------------------------------------------------------------ accuracy on real photos

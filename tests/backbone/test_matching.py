@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from attnvis import backbone as backbones
-from attnvis.backbone import build_backbone, heads, lite
+from attnvis.backbone import build_backbone, lite
+from attnvis.backbone.class_files import class_names
 from attnvis.backbone.matching import state_dict
 from attnvis.backbone.sources import arguments, config_of, from_config
 
@@ -601,7 +602,7 @@ IN_FILES = {
 @pytest.mark.parametrize("name", IN_FILES)
 def test_class_names_are_read_from_a_file(here, name):
     Path(name).write_bytes(IN_FILES[name].encode())
-    assert heads.class_names(name) == NAMES
+    assert class_names(name) == NAMES
 
 
 def test_class_names_are_those_of_an_image_folder(here):
@@ -611,7 +612,7 @@ def test_class_names_are_those_of_an_image_folder(here):
         (here / "train" / name).mkdir(parents=True)
         (here / "train" / name / "x.png").write_bytes(b"")
     (here / "train/readme.txt").write_text("no class")
-    assert heads.class_names("train") == tuple(ImageFolder("train").classes)
+    assert class_names("train") == tuple(ImageFolder("train").classes)
 
 
 @pytest.mark.parametrize(
@@ -637,7 +638,7 @@ def test_class_names_are_those_of_an_image_folder(here):
 def test_a_file_without_class_names_is_one_line(here, content):
     Path("names").write_bytes(content)
     with pytest.raises(ValueError, match=r"\Acategories: names (holds no class names|names no class).*\Z"):
-        heads.class_names("names")
+        class_names("names")
 
 
 def test_class_names_are_given_at_the_command_line(attnvis, cat, here):
@@ -699,7 +700,7 @@ def test_the_real_mobilenet_is_itself_in_every_wrapping(here):
     for name in ("plain.safetensors", "UPPER.SAFETENSORS", "safetensors_called.pth"):
         save_file(renamed(state, "module."), name)
         assert load(weights=name).digest == expected.digest
-    assert expected.head.categories == heads.class_names("imagenet")
+    assert expected.head.categories == class_names("imagenet")
     ten = state | {"classifier.1.weight": torch.rand(10, 1280), "classifier.1.bias": torch.rand(10)}
     backbone = load(weights=saved({"state_dict": renamed(ten, "model.")}), categories=list("abcdefghij"))
     images = torch.rand(1, 3, 225, 225)

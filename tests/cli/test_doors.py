@@ -16,13 +16,13 @@ from omegaconf import OmegaConf
 from attnvis import api, catalogue
 from attnvis.attention.query.language import as_query
 from attnvis.attention.spec import as_function, format_function
-from attnvis.backbone.heads import class_names
+from attnvis.backbone.class_files import class_names
+from attnvis.class_names import find_class
 from attnvis.cli import config
 from attnvis.cli.commands.registry import COMMANDS
 from attnvis.cli.commands.sweep import named
 from attnvis.cli.words import to_overrides
 from attnvis.pipeline.plan import setting_text
-from attnvis.types import find_class
 
 ROOT = Path(__file__).parents[2]
 AXES = {"query": "queries", "scaling": "scalings", "normalise": "normalisers"}

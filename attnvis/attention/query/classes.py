@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnvis.attention.grammar import split_pieces, unquoted
-from attnvis.types import Ask, ClassScore, Features, Head, Query, find_class
+from attnvis.class_names import find_class
+from attnvis.types import Ask, ClassScore, Features, Head, Query
 
 __all__ = [
     "class_",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attnvis.attention.grammar import divide
-from attnvis.attention.query import algebra
+from attnvis.attention.query import algebra, tree
 from attnvis.attention.query.classes import classes_at_once
 from attnvis.attention.query.given import Mask, Outside, Vectors, as_corners, look_at
 from attnvis.attention.query.kinds import (
@@ -99,21 +99,21 @@ def formula(features: Features, text: str) -> list[Query]:
 
     Raises ValueError where the text means nothing, and what its terms raise.
     """
-    return Formula(algebra.read(text), parse_term)(features)
+    return Formula(tree.read(text), parse_term)(features)
 
 
 @dataclass(frozen=True, eq=False)
 class Formula:
     """A formula's tree as a query function; `function` gives that of a term."""
 
-    node: algebra.Node
+    node: tree.Node
     function: Callable[[str], QueryFunction]
 
     def __call__(self, features: Features) -> list[Query]:
         queries = algebra.combine(
             self.node, lambda term: build_queries(self.function(term), features), tokens=features.tokens
         )
-        text = algebra.write(self.node)
+        text = tree.write(self.node)
         return [replace(query, text=text) for query in queries]
 
 
@@ -137,8 +137,8 @@ def prepare(function: QueryFunction, outside: Outside) -> QueryFunction:
         functions = [parse(entry) if isinstance(entry, str) else entry for entry in entries]
         return partial(several, of=[prepare(entry, outside) for entry in functions])
     if function.func is formula:
-        node = algebra.read(settings["text"])
-        functions_of = {term.text: prepare(parse_term(term.text), outside) for term in algebra.terms(node)}
+        node = tree.read(settings["text"])
+        functions_of = {term.text: prepare(parse_term(term.text), outside) for term in tree.terms(node)}
         return Formula(node, functions_of.__getitem__)
     return function
 
@@ -155,7 +155,7 @@ def leaves(function: QueryFunction) -> list[QueryFunction]:
         entries = [settings["of"]] if isinstance(settings["of"], str) else settings["of"]
         functions = [parse(entry) if isinstance(entry, str) else entry for entry in entries]
     elif function.func is formula:
-        functions = [parse_term(term.text) for term in algebra.terms(algebra.read(settings["text"]))]
+        functions = [parse_term(term.text) for term in tree.terms(tree.read(settings["text"]))]
     else:
         return [function]
     return [leaf for inner in functions for leaf in leaves(inner)]
@@ -194,15 +194,13 @@ def parse(text: str) -> QueryFunction:
     A name or a number alone that is no kind is a class: tabby, 281.  Raises UnknownName where the text is
     neither, ValueError where its settings do not fit, and for a formula with its column.
     """
-    return parse_formula(text) if algebra.is_formula(text) else parse_term(text)
+    return parse_formula(text) if tree.is_formula(text) else parse_term(text)
 
 
 def asks_a_class(text: str) -> bool:
     """Whether a query's text asks the classifier, alone or somewhere in a formula."""
     try:
-        terms = (
-            [term.text for term in algebra.terms(algebra.read(text))] if algebra.is_formula(text) else [text]
-        )
+        terms = [term.text for term in tree.terms(tree.read(text))] if tree.is_formula(text) else [text]
         functions = [parse_term(term) for term in terms]
     except ValueError:  # of one's own function
         return False
@@ -212,21 +210,21 @@ def asks_a_class(text: str) -> bool:
 def parse_formula(text: str) -> QueryFunction:
     """Each term as it is spelled in full: tabby - lynx is class:tabby - class:lynx."""
     terms = {}
-    for term in algebra.terms(algebra.read(text)):
+    for term in tree.terms(tree.read(text)):
         try:
-            terms[term.text] = parse_term(algebra.without_quotes(term.text))
+            terms[term.text] = parse_term(tree.without_quotes(term.text))
         except ValueError as error:
             raise ValueError(f"query {text!r}, column {term.column}: {error}") from None
-    node = algebra.renamed(algebra.read(text), lambda term: format_function(terms[term]))
-    if isinstance(node, algebra.Term):
+    node = tree.renamed(tree.read(text), lambda term: format_function(terms[term]))
+    if isinstance(node, tree.Term):
         return parse_term(node.text)
-    return partial(formula, text=algebra.write(node))
+    return partial(formula, text=tree.write(node))
 
 
 @lru_cache(maxsize=1024)
 def parse_term(text: str) -> QueryFunction:
     """Raises as `parse` does."""
-    text = algebra.without_quotes(text)
+    text = tree.without_quotes(text)
     name, settings = divide(text)
     if name not in KINDS and settings is None and name not in ("", "several") and not NUMBERS.fullmatch(name):
         return partial(class_, name=name)
