@@ -2,41 +2,29 @@
 through the network.
 """
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
-from itertools import product
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from attnvis import catalogue
-from attnvis.attention import heads as head_functions
-from attnvis.attention import keys as key_functions
+from attnvis.asking import Asking, Checks, Named, explained_by, named_stage, network_text
 from attnvis.attention.grammar import split_texts
-from attnvis.attention.query.language import Question, as_query, build_queries, is_vector
+from attnvis.attention.query.language import Question, as_query, is_vector
 from attnvis.attention.spec import as_function, format_function
 from attnvis.backbone.backbone import Backbone
-from attnvis.backbone.host import undisturbed
 from attnvis.backbone.sources import load_backbone
 from attnvis.comparison import Comparison
 from attnvis.data.decoding import load
 from attnvis.data.memory import is_several
 from attnvis.data.paths import find
-from attnvis.data.preprocessing import collate
 from attnvis.explanation import Explanation
-from attnvis.explorer.page import Origin
 from attnvis.files import unique
-from attnvis.methods.answer import Answer
-from attnvis.methods.attention import AttentionMethod, checked_count
-from attnvis.methods.baselines import parse_method
-from attnvis.methods.saliency import SaliencyMethod
-from attnvis.pipeline.preparing import prepared, prepared_keys
-from attnvis.pipeline.stability import StableMethod
-from attnvis.types import Features, Photo, PhotoError, Preprocessing, Query, Source
+from attnvis.methods.attention import checked_count
+from attnvis.types import Photo, PhotoError, Preprocessing, Source
 
 __all__ = ["Comparison", "Explanation", "compare", "explain", "explain_all"]
 
@@ -219,40 +207,7 @@ def compare(
     )
 
 
-def explained_by(method: Any, photo: Photo, net: Backbone, how: Preprocessing) -> Explanation:
-    """What a method that is no attention says of a photo.
-
-    Raises UnknownName for a method that is not known, ValueError where it gives a map of every layer.
-    """
-    function = parse_method(method) if isinstance(method, str) else method
-    with undisturbed():
-        ((answer, *others),) = SaliencyMethod(net, net, function)(collate([photo], how))
-    if others:
-        raise ValueError(f"explain() gives one map and {answer.query} has one of every layer; name one layer")
-    caution = net.class_caution(how) if answer.class_score else ""
-    return Explanation(
-        photo,
-        answer,
-        scaling="",
-        backbone=network_text(net),
-        warnings=(*net.warnings_at(how), *([caution] if caution else []), *answer.warnings),
-        notes=net.remarks,
-        normalise="",
-    )
-
-
-# ------------------------------------------------------------------------------------------------- the asking
-
-Named = tuple[str, Callable]  # a stage under the text that it goes by
-
-
-@dataclass(frozen=True)
-class Checks:
-    """What else is asked of every map; each costs time."""
-
-    stability: bool = False
-    random_classes: int = 0
-    attended: bool = False
+# -------------------------------------------------------------------------------------------------- settings
 
 
 def checks(stability: Any, random_classes: Any, attended: Any) -> Checks:
@@ -276,130 +231,9 @@ def require_usual(**given: tuple[Any, Any]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Asking:
-    """A network and all that it is to be asked; None for the scaling that suits each question."""
-
-    net: Backbone
-    how: Preprocessing
-    questions: tuple[Callable, ...]
-    scalings: tuple[Named, ...] | None
-    normalisers: tuple[Named, ...]
-    photos: tuple[Photo, ...] = ()  # all that are asked, for exemplar:run
-    named: Mapping[str, Any] | None = None  # the network as it was asked for; None: it was given loaded
-    keys: Named = ("same", key_functions.same)
-    heads: Named = ("one", head_functions.one)
-    fuse: str = ""
-    checks: Checks = Checks()
-
-    @property
-    def settings(self) -> tuple[tuple[str, str], ...]:
-        """(scaling, normaliser), as they are typed."""
-        return tuple((scaling, normalise) for (scaling, _), (normalise, _) in self.stages(self.questions[0]))
-
-    def stages(self, question: Callable) -> list[tuple[Named, Named]]:
-        scalings = self.scalings or (single("scaling", usual_scaling(question)),)
-        return list(product(scalings, self.normalisers))
-
-    def of(self, photo: Photo) -> list[Explanation]:
-        """What the photo answers; the network sees it once, however much it is asked."""
-        with undisturbed():
-            return list(self.answers(photo))
-
-    @cached_property
-    def prepared(self) -> list[tuple[Callable, Callable]]:
-        """Every question as it was asked, and once its exemplars have been looked at."""
-        return [
-            (question, prepared(question, self.net, self.how, photos=self.photos))
-            for question in self.questions
-        ]
-
-    def answers(self, photo: Photo) -> Iterator[Explanation]:
-        batch = collate([photo], self.how)
-        layers = self.net(batch)
-        # the network sees each change of the photo once, however much is asked
-        changed = (
-            StableMethod(AttentionMethod(self.net), self.how).changed(batch)
-            if self.checks.stability
-            else None
-        )
-        origin = self.origin(photo, layers)
-        keys = prepared_keys(self.keys[1])
-        for question, function in self.prepared:
-            queries = lru_cache(partial(asked_of, function, {layer.layer: layer for layer in layers}))
-            for scaling, normalise in self.stages(question):
-                method = AttentionMethod(
-                    self.net,
-                    query=lambda features, queries=queries: queries(features.layer),  # type: ignore[misc]
-                    scaling=scaling[1],
-                    normalise=normalise[1],
-                    keys=keys,
-                    heads=self.heads[1],
-                    fuse=self.fuse,
-                    random_classes=self.checks.random_classes,
-                    attended=self.checks.attended,
-                )
-                (answers,) = method.answer(layers)
-                if changed is not None:
-                    stable = StableMethod(replace(method, query=function), self.how)
-                    (answers,) = stable.judged([answers], changed)
-                for answer in answers:
-                    yield self.explanation(origin, answer, scaling[0], normalise[0])
-
-    def origin(self, photo: Photo, layers: tuple[Features, ...]) -> Origin:
-        """What an explorer of this photo starts from, and the settings that give it again.
-
-        A network that was loaded by the caller has no words at the command line.
-        """
-        prepared_as = {"size": self.how.size, "fit": self.how.fit}
-        command, arguments = None, {"layer": self.net.layer} | prepared_as
-        if self.named is not None:
-            named = {"backbone": "", "layer": self.net.layer} | dict(self.named)
-            keys = {name: name if name == "backbone" else f"backbone.{name}" for name in named}
-            command = (
-                *(f"{keys[name]}={value}" for name, value in named.items()),
-                *(f"preprocess.{name}={value}" for name, value in prepared_as.items()),
-            )
-            arguments = named | prepared_as
-        words = tuple(f"{name}={json.dumps(value, default=str)}" for name, value in arguments.items())
-        return Origin(
-            photo,
-            tuple(replace(layer) for layer in layers),  # without the pass that it could be asked by
-            network_text(self.net),
-            command=command,
-            python=words if command else ("backbone=net", *words),
-            warnings=tuple(self.net.warnings_at(self.how)),
-        )
-
-    def explanation(self, origin: Origin, answer: Answer, scaling: str, normalise: str) -> Explanation:
-        caution = self.net.class_caution(self.how) if answer.class_score else ""
-        of_network = (*self.net.warnings_at(self.how), *([caution] if caution else []))
-        return Explanation(
-            origin.photo,
-            answer,
-            scaling=scaling,
-            backbone=network_text(self.net),
-            warnings=(*of_network, *answer.warnings),
-            notes=self.net.remarks,
-            normalise=normalise,
-            keys=self.keys[0],
-            heads=self.heads[0],
-            origin=origin,
-        )
-
-
-def asked_of(question: Callable, layers: Mapping[str, Features], name: str) -> list[Query]:
-    """The queries of one layer: they are made once, for all scalings."""
-    return build_queries(question, layers[name])
-
-
 def words_of(backbone: str | Backbone, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """The network as it was asked for; None where it was given loaded."""
     return {"backbone": backbone, **settings} if isinstance(backbone, str) else None
-
-
-def network_text(net: Backbone) -> str:
-    return f"{net.name}, layer {net.layer}, weights {net.weights}"
 
 
 def with_keys(network: str, keys: str, heads: str) -> str:
@@ -413,11 +247,6 @@ def as_text(heads: Any) -> Any:
     if isinstance(heads, int) and not isinstance(heads, bool):
         heads = str(heads)
     return "one" if heads == "1" else heads
-
-
-def usual_scaling(question: Callable) -> str:
-    """The scaling of who names none: the mean patch finds a sharpness of its own."""
-    return "inv_sqrt_d" if format_function(question) == "mean" else "perplexity"
 
 
 def loaded(backbone: Any, settings: Mapping[str, Any]) -> Backbone:
@@ -470,12 +299,6 @@ def single(group: str, stage: Any) -> Any:
 def option_names(group: str) -> frozenset[str]:
     """What the folders of configs name: read once in a process."""
     return frozenset(catalogue.options(group))
-
-
-@lru_cache
-def named_stage(group: str, text: str) -> Callable:
-    """As `as_function`, which tries a text out before it believes it: once in a process."""
-    return as_function(group, text)
 
 
 def listed(group: str, stages: Any, make: Callable[[Any], Callable]) -> dict[str, Callable]:
