@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from attnvis.experiments.evaluate.maps import MapMaker
-    from attnvis.experiments.sanity.measure import Sanity
+    from attnvis.experiments.sanity.checks import Sanity
     from attnvis.experiments.sanity.page import Findings
 
 __all__ = ["check_sanity"]
@@ -101,7 +101,7 @@ def sanity_of(network: Any, maker: "MapMaker", seed: int) -> "Sanity":
     import torch
 
     from attnvis.backbone.randomising import cascade, in_precision
-    from attnvis.experiments.sanity.measure import Sanity
+    from attnvis.experiments.sanity.checks import Sanity
     from attnvis.methods.baselines import noise_like_photos
 
     plain, half = (in_precision(network, dtype) for dtype in (torch.float32, torch.bfloat16))

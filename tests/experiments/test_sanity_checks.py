@@ -15,8 +15,9 @@ from attnvis.attention import normalise, query, scaling
 from attnvis.backbone.randomising import cascade, in_precision
 from attnvis.data.preprocessing import collate
 from attnvis.experiments.evaluate.maps import MapMaker
+from attnvis.experiments.sanity.checks import Sanity, left_of
 from attnvis.experiments.sanity.likeness import spearman
-from attnvis.experiments.sanity.measure import Measured, Sanity, left_of, measure
+from attnvis.experiments.sanity.measure import Measured, measure
 from attnvis.experiments.sanity.page import as_text, findings_of, sentences
 from attnvis.experiments.sanity.verdicts import FAILS, PASSES, UNTOLD, cascades, verdicts
 from attnvis.methods import baselines
