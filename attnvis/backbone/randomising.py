@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from attnvis.backbone.backbone import Backbone
 from attnvis.backbone.engines import Engine
 from attnvis.backbone.heads import Gradient
+from attnvis.backbone.weights import relearn_statistics
 from attnvis.types import Head
 
 __all__ = ["Stage", "cascade", "in_precision", "layers_in_order"]
@@ -91,7 +92,7 @@ def with_layers_drawn(
         torch.manual_seed(seed)
         for module in reversed(modules):
             module.reset_parameters()
-    learn_statistics(net, modules, images.to(backbone.device))
+    relearn_statistics(net, images.to(backbone.device), modules)
     network = backbone.network.applied_to(net)
     heads = tuple(
         None if head is None else with_weights_of(head, backbone.network.net, net, network.rests[number])
@@ -107,21 +108,6 @@ def with_layers_drawn(
         engine=Engine(network.trunk, backbone.device, torch.float32, "eager"),
         renew=None,
     )
-
-
-@torch.no_grad()
-def learn_statistics(net: nn.Module, modules: Iterable[nn.Module], images: Float[Tensor, "B 3 H W"]) -> None:
-    """Means and variances of the batch norms among `modules`, in place; all others stay as they are."""
-    norms = [
-        module for module in modules if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
-    ]
-    for norm in norms:
-        norm.momentum = None  # the plain average over batches
-        norm.train()
-    if norms:
-        net(images)
-    for norm in norms:
-        norm.eval()
 
 
 def with_weights_of(head: Head, before: nn.Module, net: nn.Module, rest: Any) -> Head:

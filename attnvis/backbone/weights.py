@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,16 @@ def draw_anew(net: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def relearn_statistics(net: nn.Module, images: Float[Tensor, "B 3 H W"]) -> None:
-    """Means and variances of batch norm, in place: those of a batch."""
+def relearn_statistics(
+    net: nn.Module, images: Float[Tensor, "B 3 H W"], modules: Iterable[nn.Module] | None = None
+) -> None:
+    """Means and variances of batch norm, in place: those of a batch.
+
+    modules: of the network, those that learn; None: all.
+    """
+    learning = net.modules() if modules is None else modules
     norms = [
-        module
-        for module in net.modules()
-        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
+        module for module in learning if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
     ]
     for norm in norms:
         norm.reset_running_stats()

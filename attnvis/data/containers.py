@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 __all__ = ["is_intact", "shown_seconds"]
 
-PARENTS = (b"moov", b"trak", b"edts", b"mdia")  # boxes of mp4 that hold boxes
 SEGMENT, CLUSTER = 0x18538067, 0x1F43B675  # elements of Matroska
 INSIDE_SEGMENT = {0x114D9B74, 0x1549A966, 0x1654AE6B, CLUSTER, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367}
 INSIDE_CLUSTER = {0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF}

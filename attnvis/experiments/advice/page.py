@@ -14,7 +14,7 @@ from attnvis.files import save
 from attnvis.metrics.intervals import FEWEST_OF_MEANS
 from attnvis.pipeline.records import SafeWriter
 from attnvis.render.html import environment, write_page
-from attnvis.render.plots import Figure, draw, short
+from attnvis.render.plots import Figure, draw, short, write_figures
 
 __all__ = ["as_text", "sentences", "write_advice"]
 
@@ -125,9 +125,7 @@ def write_advice(
     for metric in advice.metrics:
         rankings = [ranking for ranking in advice.rankings if ranking.metric == metric]
         figures = [ranking_figure(ranking) for ranking in rankings]
-        for figure in figures:
-            save(folder, f"figures/{figure.name}.png", figure.png)
-            save(folder, f"figures/{figure.name}.svg", figure.svg)
+        write_figures(folder, figures)
         sections.append((metric, list(zip(rankings, figures, strict=True))))
     pages = environment("attnvis.experiments.advice", "attnvis.experiments")
     return write_page(

@@ -1,6 +1,5 @@
 """An evaluation's folder: the page, the tables, the rows of all photos, the figures."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 from jaxtyping import UInt8
 
 from attnvis.data.decoding import full_pixels
@@ -26,14 +24,14 @@ from attnvis.experiments.evaluate.tables import (
     leader_table,
     mark_of,
     number_text,
-    photo_rows,
+    write_photo_rows,
 )
-from attnvis.files import save, write_bytes
+from attnvis.files import save
 from attnvis.metrics.intervals import FEWEST_OF_MEANS, Z
 from attnvis.metrics.metric import Facts
 from attnvis.render import overlays, panels
 from attnvis.render.html import environment, write_page
-from attnvis.render.plots import Figure, draw, legend, octaves, short
+from attnvis.render.plots import Figure, draw, legend, octaves, short, write_figures
 from attnvis.types import Photo, Truth
 
 __all__ = ["Shown", "draw_example", "write_evaluation", "write_tables"]
@@ -54,9 +52,7 @@ def write_tables(evaluation: Evaluation, table: Table, folder: Path) -> None:
     """table.md, table.csv, table.tex, and photos.parquet with a line for every photo, row and metric."""
     for name, text in (("md", as_markdown(table)), ("csv", as_csv(table)), ("tex", as_latex(table))):
         save(folder, f"table.{name}", text.encode("utf-8", "backslashreplace"))
-    content = io.BytesIO()
-    pq.write_table(photo_rows(evaluation, table.metrics), content, compression="zstd")
-    write_bytes(folder / "photos.parquet", content.getvalue())
+    write_photo_rows(folder, evaluation, table.metrics)
 
 
 def write_evaluation(
@@ -72,9 +68,7 @@ def write_evaluation(
 ) -> Path:
     """index.html and figures/, beside what `write_tables` writes; gives the page."""
     drawn = figures(table)
-    for figure in drawn:
-        save(folder, f"figures/{figure.name}.png", figure.png)
-        save(folder, f"figures/{figure.name}.svg", figure.svg)
+    write_figures(folder, drawn)
     pages = environment("attnvis.experiments.evaluate", "attnvis.experiments")
     return write_page(
         folder / "index.html",

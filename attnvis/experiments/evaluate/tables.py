@@ -4,11 +4,14 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from attnvis.experiments.evaluate.measure import Evaluation
 from attnvis.experiments.evaluate.statistics import Cell, Leader, Table, per_photo
+from attnvis.files import write_bytes
 from attnvis.metrics.intervals import Interval
 from attnvis.metrics.metric import Facts
 from attnvis.pipeline.records import SafeWriter
@@ -23,6 +26,7 @@ __all__ = [
     "number_text",
     "photo_rows",
     "plain_table",
+    "write_photo_rows",
 ]
 
 ACROSS = 4  # metrics side by side in a terminal
@@ -215,3 +219,10 @@ def photo_rows(evaluation: Evaluation, metrics: Sequence[Facts]) -> pa.Table:
     columns["photo"] = [name.encode("utf-8", "backslashreplace").decode() for name in columns["photo"]]
     temperatures = pa.array(columns.pop("temperature"), pa.float64())
     return pa.table(columns).append_column("temperature", temperatures)
+
+
+def write_photo_rows(folder: Path, evaluation: Evaluation, metrics: Sequence[Facts]) -> None:
+    """photos.parquet of `photo_rows`, in a folder.  Raises OSError."""
+    content = io.BytesIO()
+    pq.write_table(photo_rows(evaluation, metrics), content, compression="zstd")
+    write_bytes(folder / "photos.parquet", content.getvalue())

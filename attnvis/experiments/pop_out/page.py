@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from attnvis.data.stimuli import KINDS
 from attnvis.experiments.evaluate.measure import Evaluation
-from attnvis.experiments.evaluate.tables import photo_rows
+from attnvis.experiments.evaluate.tables import write_photo_rows
 from attnvis.experiments.pop_out.measure import REAL, Curve, PopOut, lowest
 from attnvis.experiments.wording import listed
-from attnvis.files import save, slug, write_bytes
+from attnvis.files import save, slug
 from attnvis.metrics.intervals import Interval
 from attnvis.metrics.metric import Facts
 from attnvis.metrics.psychometric import DRAWS
 from attnvis.pipeline.records import SafeWriter
 from attnvis.render.html import environment, write_page
-from attnvis.render.plots import Figure, draw, percents, short
+from attnvis.render.plots import Figure, draw, percents, short, write_figures
 
 __all__ = ["as_text", "figures", "sentences", "threshold_text", "write_pop_out"]
 
@@ -277,13 +276,9 @@ def write_pop_out(
     """index.html, thresholds.csv, points.csv, photos.parquet and figures/; gives the page."""
     save(folder, "thresholds.csv", as_csv(THRESHOLD_COLUMNS, list(threshold_lines(study))))
     save(folder, "points.csv", as_csv(POINT_COLUMNS, list(point_lines(study))))
-    content = io.BytesIO()
-    pq.write_table(photo_rows(evaluation, metrics), content, compression="zstd")
-    write_bytes(folder / "photos.parquet", content.getvalue())
+    write_photo_rows(folder, evaluation, metrics)
     drawn = figures(study)
-    for figure in drawn:
-        save(folder, f"figures/{figure.name}.png", figure.png)
-        save(folder, f"figures/{figure.name}.svg", figure.svg)
+    write_figures(folder, drawn)
     pages = environment("attnvis.experiments.pop_out", "attnvis.experiments")
     return write_page(
         folder / "index.html",

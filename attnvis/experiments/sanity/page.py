@@ -31,7 +31,7 @@ from attnvis.metrics.intervals import FEWEST_OF_MEANS
 from attnvis.pipeline.records import SafeWriter
 from attnvis.render import overlays, panels
 from attnvis.render.html import environment, write_page
-from attnvis.render.plots import Figure, draw, legend, short
+from attnvis.render.plots import Figure, draw, legend, short, write_figures
 
 __all__ = ["Findings", "as_text", "findings_of", "sentences", "write_sanity"]
 
@@ -142,9 +142,7 @@ def write_sanity(
     save(folder, "sanity.csv", verdict_rows(findings).encode("utf-8", "backslashreplace"))
     save(folder, "cascade.csv", cascade_rows(findings).encode("utf-8", "backslashreplace"))
     figures = [cascade_figure(findings, which) for which in ("absolute", "ssim")]
-    for figure in figures:
-        save(folder, f"figures/{figure.name}.png", figure.png)
-        save(folder, f"figures/{figure.name}.svg", figure.svg)
+    write_figures(folder, figures)
     measured = findings.measured
     counted_maps, counted_photos = many(len(measured.maps), "map"), many(len(measured.photos), "photo")
     pages = environment("attnvis.experiments.sanity", "attnvis.experiments")

@@ -30,7 +30,7 @@ from attnvis.experiments.sweep.statistics import (
     series_of,
 )
 from attnvis.experiments.wording import between, many, part_of, percent, points
-from attnvis.files import save, whole_file
+from attnvis.files import whole_file
 from attnvis.metrics.intervals import (
     FEWEST,
     LEVEL,
@@ -44,6 +44,7 @@ from attnvis.metrics.intervals import (
 from attnvis.render import overlays, panels
 from attnvis.render.html import environment, link, read_template, write_page
 from attnvis.render.modules import page_script
+from attnvis.render.plots import write_figures
 
 __all__ = ["write_comparison"]
 
@@ -69,9 +70,7 @@ def write_comparison(sweep: Sweep) -> Path:
     drawn = sections(all_series)
     blocks = photo_blocks(sweep)
     for section in drawn:
-        for figure in section.figures:
-            save(sweep.folder, f"figures/{figure.name}.png", figure.png)
-            save(sweep.folder, f"figures/{figure.name}.svg", figure.svg)
+        write_figures(sweep.folder, section.figures)
     room = "attnvis.experiments.sweep"
     pages = environment(
         room,
