@@ -21,7 +21,7 @@ from attnvis.data.reading import (
     read_named,
     suggest,
 )
-from attnvis.data.sources import APART, Broken, Row, Stored, key_of
+from attnvis.data.sources import APART, Broken, Stored, TableRow, key_of
 from attnvis.data.tables import photos_in_table
 from attnvis.data.tars import find_member, members
 from attnvis.types import PhotoError, Source
@@ -276,7 +276,7 @@ def source_of(text: str) -> Source:
         if inside and inside[2].lower() == "parquet":
             is_row = inside[3].isdecimal() and inside[3].isascii()
             return (
-                Row(inside[1], int(inside[3]))
+                TableRow(inside[1], int(inside[3]))
                 if is_row
                 else Broken(text, f"{text} names no row; write the number of one")
             )

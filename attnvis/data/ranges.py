@@ -11,7 +11,7 @@ from itertools import groupby, islice
 from pathlib import Path
 
 from attnvis.data.paths import Search, Unopened, photos_of, source_of
-from attnvis.data.sources import Broken, Labelled, Row
+from attnvis.data.sources import Broken, Labelled, TableRow, labelled
 from attnvis.data.stores import ADDRESS
 from attnvis.data.tars import members
 from attnvis.types import Source
@@ -47,7 +47,7 @@ class Range:
         if not self.container:
             yield from map(named_photo, self.ids, self.labels or none_of(self), self.reasons or none_of(self))
         elif self.container.lower().endswith(".parquet"):
-            yield from (Row(self.container, number) for number in range(self.start, self.stop or 0))
+            yield from (TableRow(self.container, number) for number in range(self.start, self.stop or 0))
         else:
             yield from islice(members(self.container, Counter()), self.start, self.stop)
 
@@ -58,8 +58,7 @@ def none_of(part: Range) -> tuple[str, ...]:
 
 def named_photo(id: str, label: str, reason: str) -> Source:
     """The photo with an id, as its table called it."""
-    source = Broken(id, reason) if reason else source_of(id)
-    return Labelled(source, label) if label and not isinstance(source, Broken) else source  # type: ignore[arg-type]
+    return labelled(Broken(id, reason) if reason else source_of(id), label)
 
 
 def ranges(
@@ -82,7 +81,7 @@ def ranges(
             while part := list(islice(group, size)):
                 yield range_of_named(part)
         elif container.lower().endswith(".parquet"):
-            for start, stop in consecutive(photo.number for photo in group if isinstance(photo, Row)):
+            for start, stop in consecutive(photo.number for photo in group if isinstance(photo, TableRow)):
                 yield from split(container, start, stop, size)
         else:
             for _ in group:
@@ -93,7 +92,7 @@ def ranges(
 
 def container_of(photo: Source) -> str:
     """The archive or the table of pictures that a photo lies in; "" for one that has a name of its own."""
-    if isinstance(photo, Row):
+    if isinstance(photo, TableRow):
         return photo.table
     return photo.archive if isinstance(photo, Unopened) else ""
 

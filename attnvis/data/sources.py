@@ -27,10 +27,11 @@ __all__ = [
     "Broken",
     "Labelled",
     "Member",
-    "Row",
     "Stored",
+    "TableRow",
     "digest_of",
     "key_of",
+    "labelled",
     "open_container",
     "read_source",
     "stamp_of",
@@ -99,7 +100,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A picture in a parquet file, by the number of its row, from 0."""
 
     table: str
@@ -126,7 +127,7 @@ class Row:
 class Labelled:
     """A photo that a table of paths gives an id of its own; pages and files are named after that."""
 
-    source: Path | Stored | Member | Row
+    source: Source
     label: str
 
     def __str__(self) -> str:
@@ -166,7 +167,12 @@ class Broken:
         raise PhotoError(self.reason)
 
 
-SOURCES = Stored | Member | Row | Labelled | Broken
+def labelled(source: Source, label: str) -> Source:
+    """A photo under the id that its table gives it; as it is where there is no id, or no photo."""
+    return Labelled(source, label) if label and not isinstance(source, Broken) else source
+
+
+SOURCES = Stored | Member | TableRow | Labelled | Broken
 
 
 def read_source(source: Source, most: int = MOST_BYTES) -> bytes:

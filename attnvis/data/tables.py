@@ -9,7 +9,7 @@ from pathlib import Path
 from attnvis.data import stores
 from attnvis.data.lists import MARKS
 from attnvis.data.parquet import column_names, open_table, picture_column
-from attnvis.data.sources import APART, Broken, Labelled, Row, open_container
+from attnvis.data.sources import APART, Broken, TableRow, labelled, open_container
 from attnvis.errors import in_one_line
 from attnvis.types import PhotoError, Source
 
@@ -54,7 +54,7 @@ def parquet_photos(table: str, source_of: SourceOf) -> Iterator[Source]:
         schema = parquet.schema_arrow
         if picture_column(table, schema) is not None:
             for number in range(parquet.metadata.num_rows):
-                yield Row(table, number)
+                yield TableRow(table, number)
             return
         place, label = place_and_label(schema.names, table, column_names(schema))
         names = [place, label] if label else [place]
@@ -118,8 +118,7 @@ def named_photo(table: str, number: int, place: object, label: object, source_of
         source = source_of(beside(table, str(place).strip()))
     except PhotoError as error:
         return Broken(row, f"{row}: {error}")
-    text = "" if label is None else str(label).strip()
-    return Labelled(source, text) if text and not isinstance(source, Broken) else source  # type: ignore[arg-type]
+    return labelled(source, "" if label is None else str(label).strip())
 
 
 def beside(table: str, place: str) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate
 from attnvis.experiments.sweep.job import LAB
 from attnvis.explorer.encode import encode_layer
 from attnvis.explorer.page import class_facts, colours, packed_of, small_picture
+from attnvis.pipeline.streaming import read_photo
 from attnvis.render.html import data_uri
 from attnvis.render.overlays import Style
 from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
@@ -31,12 +31,7 @@ def lab_of(
     """
     for path in paths:
         try:
-            photo = load(
-                path,
-                short=preprocessing.size,
-                depth=preprocessing.depth,
-                truncated=preprocessing.truncated,
-            )
+            photo = read_photo(path, preprocessing)
             (features,) = backbone(collate([photo], preprocessing))
             return json.dumps(lab_facts(photo, features, style)).encode()
         except PhotoError:  # the job says so

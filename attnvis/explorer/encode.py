@@ -19,7 +19,15 @@ from attnvis.attention.query import kinds
 from attnvis.methods.answer import require_finite
 from attnvis.types import Features, Head, Query, Scores
 
-__all__ = ["ClassRows", "EncodedLayer", "Row", "class_rows", "encode_layer", "pack_rows", "pack_tokens"]
+__all__ = [
+    "ClassRows",
+    "EncodedLayer",
+    "QuestionRow",
+    "class_rows",
+    "encode_layer",
+    "pack_rows",
+    "pack_tokens",
+]
 
 # A step adds noise of step / sqrt(12) to each number: to a dot product, this times the other vector's length.
 NOISE = 0.0005
@@ -34,7 +42,7 @@ COMPONENTS, SEEDS = 4, 3
 
 
 @dataclass(frozen=True)
-class Row:
+class QuestionRow:
     """Scores of one question that no weighted sum of patches is.
 
     name       as it is typed: class:504, pca:1, rarity
@@ -179,7 +187,7 @@ def single(numbers: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 # ------------------------------------------------------------------------------------------------------- rows
 
 
-def question_rows(features: Features) -> list[Row]:
+def question_rows(features: Features) -> list[QuestionRow]:
     """Whatever is asked of the photo without a class or a place on it."""
     patches, channels = features.tokens.shape[1:]
     rows = [row_of(features, kinds.distance(features)), row_of(features, kinds.norm(features))]
@@ -195,11 +203,11 @@ def question_rows(features: Features) -> list[Row]:
     return rows
 
 
-def row_of(features: Features, query: Query, name: str = "", caution: str = "") -> Row:
+def row_of(features: Features, query: Query, name: str = "", caution: str = "") -> QuestionRow:
     """A query of one vector as a row; named as it is labelled, where no name is given."""
     keys = features.tokens if query.keys is None else query.keys
     scores = Scores(query.vectors.float(), keys.float())
-    return Row(
+    return QuestionRow(
         name or query.labels[0][0],
         scores.products[0, 0].double().cpu().numpy(),
         dim=scores.dim,
@@ -209,7 +217,7 @@ def row_of(features: Features, query: Query, name: str = "", caution: str = "") 
     )
 
 
-def rows_matrix(rows: Sequence[Row], patches: int) -> Float[np.ndarray, "R N"]:
+def rows_matrix(rows: Sequence[QuestionRow], patches: int) -> Float[np.ndarray, "R N"]:
     """The scores of all rows, then the key norms of those that have keys of their own."""
     norms = [row.key_norms for row in rows if row.key_norms is not None]
     return np.stack([row.scores for row in rows] + norms) if rows else np.zeros((0, patches))

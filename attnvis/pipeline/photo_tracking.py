@@ -24,7 +24,7 @@ from attnvis.render import overlays
 
 __all__ = ["PhotoTracker", "keyed"]
 
-Row = Mapping[str, Any]
+Record = Mapping[str, Any]
 
 SIDE = 512  # pixels of a tile: of every photo the same, or W&B shows the list askew
 PAPER = 235  # grey around a picture, and where there is none
@@ -70,7 +70,7 @@ class PhotoTracker(Tracker):
         run.define_metric("*", step_metric="index", summary="none")
         return run
 
-    def log(self, rows: Sequence[Row], answers: Sequence[Answer]) -> None:
+    def log(self, rows: Sequence[Record], answers: Sequence[Answer]) -> None:
         """The answers about one photo; rows: their records, as they stand in records.csv."""
         if self.silent or not rows:
             return
@@ -97,8 +97,8 @@ class PhotoTracker(Tracker):
         if not records.is_file():
             return
         means = Means()
-        table: list[Row] = []
-        maps: dict[str, dict[int, Row]] = {}  # key -> place -> its row
+        table: list[Record] = []
+        maps: dict[str, dict[int, Record]] = {}  # key -> place -> its row
         places = answers = 0
         for index, rows in by_photo(read_numbers(records)):
             places = max(places, index + 1)
@@ -119,7 +119,7 @@ class PhotoTracker(Tracker):
         self.log_pages("explorer", self.explorers or {})
         self.log_files("attention-maps", [self.folder / "maps", records, self.folder / "run.json"])
 
-    def remember(self, index: int, rows: Sequence[Row]) -> None:
+    def remember(self, index: int, rows: Sequence[Record]) -> None:
         """The maps of a photo of an earlier part of the run, for the histograms."""
         if index in self.counted or not all(row.get("map") for row in rows):
             return
@@ -132,7 +132,7 @@ class PhotoTracker(Tracker):
         for (key, _), answer in zip(keyed(rows), answers, strict=False):
             self.count(key, answer)
 
-    def log_maps(self, maps: Mapping[str, Mapping[int, Row]], places: int) -> None:
+    def log_maps(self, maps: Mapping[str, Mapping[int, Record]], places: int) -> None:
         """A list of each query, a photo at its place: grey where there is no map."""
         count = min(places, self.settings.pictures, MOST_PICTURES)
         failed = maps.get("", {})
@@ -149,7 +149,7 @@ class PhotoTracker(Tracker):
                 f"all are in {self.folder / 'overlays'}"
             )
 
-    def tile(self, row: Row | None, failure: Row | None) -> Tile:
+    def tile(self, row: Record | None, failure: Record | None) -> Tile:
         if row is None or not row.get("overlay"):
             caption = f"{failure['photo']}: {failure['reason']}" if failure else "none"
             return Tile(blank(), caption)
@@ -161,7 +161,7 @@ class PhotoTracker(Tracker):
             self.unsent.append(f"the map of {row['photo']} was not sent ({error})")
             return Tile(blank(), f"{row['photo']}: {error}")
 
-    def columns(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
+    def columns(self, rows: Sequence[Record]) -> dict[str, list[Any]]:
         columns = {}
         for column, name in TABLE.items():
             values: list[Any] = [row.get(name) for row in rows]
@@ -174,7 +174,7 @@ class PhotoTracker(Tracker):
             columns[column] = values
         return columns
 
-    def overlay(self, row: Row) -> Path | None:
+    def overlay(self, row: Record) -> Path | None:
         """The picture of a row, of as many photos as are to be sent."""
         if row.get("overlay") and int(row["index"]) < self.settings.pictures:
             return self.folder / row["overlay"]
@@ -193,7 +193,7 @@ class Means:
         self.sums: dict[str, tuple[float, int]] = {}
         self.done = self.failed = 0
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[Record]) -> None:
         """The rows of one photo."""
         if rows[0]["status"] != "done":
             self.failed += 1
@@ -215,13 +215,13 @@ class Means:
         return {"photos": self.done, "failed": self.failed, **means}
 
 
-def by_photo(rows: Iterable[Row]) -> Iterator[tuple[int, list[Row]]]:
+def by_photo(rows: Iterable[Record]) -> Iterator[tuple[int, list[Record]]]:
     """The rows of each photo, with its place."""
     for index, of_photo in groupby(rows, key=lambda row: int(row["index"])):
         yield index, list(of_photo)
 
 
-def keyed(rows: Sequence[Row]) -> Iterator[tuple[str, Row]]:
+def keyed(rows: Sequence[Record]) -> Iterator[tuple[str, Record]]:
     """The rows of one photo, each with the key of its query: of no photo's name, and the same in every run.
 
     "" for a photo that failed.

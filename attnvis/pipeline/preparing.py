@@ -23,6 +23,7 @@ from attnvis.data.preprocessing import collate
 from attnvis.errors import in_one_line
 from attnvis.files import read_bytes
 from attnvis.methods.attention import Encoder
+from attnvis.pipeline.streaming import read_photo
 from attnvis.types import Features, Photo, PhotoError, Preprocessing, Source
 
 __all__ = ["photos_named", "prepared", "prepared_keys", "read_mask", "read_vectors"]
@@ -69,9 +70,7 @@ def prepared_keys(function: KeyFunction) -> KeyFunction:
 
 
 def as_photo(source: Source | Photo, how: Preprocessing) -> Photo:
-    if isinstance(source, Photo):
-        return source
-    return load(source, short=how.size, depth=how.depth, truncated=how.truncated)
+    return source if isinstance(source, Photo) else read_photo(source, how)
 
 
 def photos_named(name: str) -> list[Source]:

@@ -27,7 +27,7 @@ from attnvis.types import PhotoError, Provenance, Source
 
 __all__ = ["SourceRun", "redraw_plan", "redraw_run", "style_settings"]
 
-Row = dict[str, str]
+Record = dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class SourceRun:
 
     folder: Path
     record: Mapping[str, Any]
-    photos: tuple[tuple[Row, ...], ...]  # in the order of the run
+    photos: tuple[tuple[Record, ...], ...]  # in the order of the run
 
     @classmethod
     def read(cls, folder: Path) -> "SourceRun":
@@ -221,7 +221,7 @@ def redraw_photo(
     return answers, rows
 
 
-def read_answers(maps: Path, rows: tuple[Row, ...]) -> list[Answer]:
+def read_answers(maps: Path, rows: tuple[Record, ...]) -> list[Answer]:
     """The answers of one photo.  Raises ValueError where they are another's or damaged, FileNotFoundError."""
     digest, answers = read_photo_maps(maps)
     if len(answers) != len(rows):

@@ -21,7 +21,7 @@ from shard_runs import SMALL, album, parts, rows
 
 from attnvis.cli.shards import command, launch, process
 from attnvis.data.decoding import load
-from attnvis.data.sources import Row
+from attnvis.data.sources import TableRow
 from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.pipeline.maps import read_maps
@@ -401,7 +401,7 @@ def test_what_lies_beside_the_photos_is_said_and_kept(sharded, photos):
     [
         (
             "t.parquet::3 was not read in 3 attempts: no",
-            Row("t.parquet", 3),
+            TableRow("t.parquet", 3),
             "PHOTO was not read in 3 attempts",
         ),
         ("3 is no photo of 3 channels", Path("3"), "PHOTO is no photo of 3 channels"),

@@ -23,9 +23,9 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
     """A page of one file for every photo, or for a few of them together.  Gives 1 where a photo failed."""
     from hydra.core.hydra_config import HydraConfig
 
-    from attnvis.data.decoding import load
     from attnvis.explorer.page import photo_data
     from attnvis.files import locked, slug, unique
+    from attnvis.pipeline.streaming import read_photo
     from attnvis.types import PhotoError
 
     listing = survey_photos(plain(cfg.images))
@@ -48,12 +48,7 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
         for path in progress(listing.paths, len(listing.paths)):
             name = f"{unique(slug(path.stem), names)}.html"
             try:
-                photo = load(
-                    path,
-                    short=preprocessing.size,
-                    depth=preprocessing.depth,
-                    truncated=preprocessing.truncated,
-                )
+                photo = read_photo(path, preprocessing)
                 data = photo_data(exploring.origin(photo), classes=plain(cfg.classes), style=style)
             except PhotoError as error:
                 reasons[str(error)] = reasons.get(str(error), 0) + 1

@@ -26,11 +26,11 @@ def why(cfg: "DictConfig", folder: Path) -> int:
     Raises ValueError for half a cell.
     """
 
-    from attnvis.data.decoding import load
     from attnvis.data.preprocessing import collate
     from attnvis.files import locked, save, slug, unique
     from attnvis.methods.attention import AttentionMethod
     from attnvis.pipeline.preparing import prepared
+    from attnvis.pipeline.streaming import read_photo
     from attnvis.pipeline.why import add_favourites, as_entry, why
     from attnvis.render.overlays import encode
     from attnvis.types import PhotoError
@@ -53,7 +53,7 @@ def why(cfg: "DictConfig", folder: Path) -> int:
     def encoded(paths: "Sequence[Source]") -> "Iterator[tuple[Photo, Sequence[Features]]]":
         for path in progress(paths, len(paths)):
             try:
-                photo = load(path, short=how.size, depth=how.depth, truncated=how.truncated)
+                photo = read_photo(path, how)
                 yield photo, network(collate([photo], how))
             except PhotoError as error:
                 reasons[str(error)] = 1
