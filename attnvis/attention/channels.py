@@ -51,5 +51,5 @@ def favourites(
     """
     signed = products * (1 if sign >= 0 else -1)
     order = torch.sort(signed, descending=True, stable=True).indices.tolist()
-    found = [(patch, float(products[patch])) for patch in order if patch != without and signed[patch] > 0]
-    return found[:count]
+    patches = [(patch, float(products[patch])) for patch in order if patch != without and signed[patch] > 0]
+    return patches[:count]

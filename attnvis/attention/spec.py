@@ -139,10 +139,10 @@ def functions(group: str, texts: Sequence[str]) -> dict[str, Callable]:
     """
     module = import_module(f"attnvis.attention.{group}")  # now: keys are made of what reads texts
     by_name = {name: getattr(module, name) for name in module.__all__}
-    made = {text: parse_function(with_a_name(text, group), by_name, group) for text in texts}
-    for function in made.values() if group in PROBES else ():
+    by_text = {text: parse_function(with_a_name(text, group), by_name, group) for text in texts}
+    for function in by_text.values() if group in PROBES else ():
         function(PROBES[group])
-    return made
+    return by_text
 
 
 def with_a_name(text: str, group: str) -> str:

@@ -69,15 +69,15 @@ def state_dict(
     """
     tensors = read_checkpoint(path)
     wanted = {own: value for own, value in net.state_dict().items() if isinstance(value, Tensor)}
-    found = candidates(tensors, wanted, aliases or {})
-    chosen, others = choose(found, key, path)
+    places = candidates(tensors, wanted, aliases or {})
+    chosen, others = choose(places, key, path)
     refused = f"the weights {path} do not fit {name}"
     if chosen is None:
         raise ValueError(
             f"{refused}: it has {some(wanted)}, the file has {some(tensors)}; "
             "give a file saved from this architecture"
         )
-    beside, where = classifier_beside(chosen, found, net, tensors)
+    beside, where = classifier_beside(chosen, places, net, tensors)
     given = {own: tensors[full] for own, full in (chosen.names | beside).items()}
     used = {
         full for names in (beside, chosen.names, *(each.names for each in others)) for full in names.values()
@@ -115,34 +115,34 @@ def candidates(
     """Every prefix below which there are names of the network's, in the file's order."""
     owns = old_names(wanted) | dict(aliases) | {own: own for own in wanted}
     longest = max((own.count(".") + 1 for own in owns), default=0)
-    found: dict[str, dict[str, str]] = {}
+    names_below: dict[str, dict[str, str]] = {}
     for full in tensors:
         parts = full.split(".")
         for start in range(max(0, len(parts) - longest), len(parts)):
             own = owns.get(".".join(parts[start:]))
             if own is not None:
-                found.setdefault(".".join(parts[:start]), {}).setdefault(own, full)
+                names_below.setdefault(".".join(parts[:start]), {}).setdefault(own, full)
     return [
         Candidate(prefix, names, sum(tensors[full].shape == wanted[own].shape for own, full in names.items()))
-        for prefix, names in found.items()
+        for prefix, names in names_below.items()
     ]
 
 
 def choose(
-    found: Sequence[Candidate], key: str, path: Path
+    places: Sequence[Candidate], key: str, path: Path
 ) -> tuple[Candidate | None, tuple[Candidate, ...]]:
     """The candidate that fits best, and the others that fit as well; None: there is none.
 
     Of equals an average over training comes first, else what is first in the file.  Raises ValueError for a
     key that means none of those that fit at all.
     """
-    found = [each for each in found if each.fitting]
-    if not found:
+    places = [each for each in places if each.fitting]
+    if not places:
         return None, ()
-    meant = [each for each in found if each.is_meant_by(key)] if key else found
+    meant = [each for each in places if each.is_meant_by(key)] if key else places
     if not meant:
-        best = max(found, key=rank)
-        keys = ", ".join(each.key for each in found if rank(each) == rank(best))
+        best = max(places, key=rank)
+        keys = ", ".join(each.key for each in places if rank(each) == rank(best))
         raise ValueError(f"{path} has no weights under {key!r}; backbone.weights_key may be {keys}")
     best = max(meant, key=rank)
     equal = [each for each in meant if rank(each) == rank(best)]
@@ -151,7 +151,7 @@ def choose(
 
 
 def classifier_beside(
-    chosen: Candidate, found: Sequence[Candidate], net: nn.Module, tensors: Mapping[str, Tensor]
+    chosen: Candidate, places: Sequence[Candidate], net: nn.Module, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, str], list[str]]:
     """Where body and head are wrapped apart (backbone.conv1, head.fc): the head's names, and what to say.
 
@@ -165,7 +165,7 @@ def classifier_beside(
     width = net.get_parameter(weight).shape[1:]
     beside = [
         each
-        for each in found
+        for each in places
         if weight in each.names
         and tensors[each.names[weight]].shape[1:] == width
         and parent in (each.prefix, each.prefix.rpartition(".")[0])

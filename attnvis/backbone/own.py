@@ -79,10 +79,10 @@ def photos_to_logits(net: nn.Module, size: int) -> nn.Module:
         def forward(self, images):
             if channels == 1:
                 images = sum(share * images[:, number : number + 1] for number, share in enumerate(LUMA))
-            found = kind.forward(self, images)
-            found = found if is_plain else as_mapping(found)[name]
+            output = kind.forward(self, images)
+            output = output if is_plain else as_mapping(output)[name]
             # The last step of the traced graph is the logits', whatever else the network computes.
-            return halves(found) if is_single else torch.flatten(found, 1)
+            return halves(output) if is_single else torch.flatten(output, 1)
 
     Adapted.__name__, Adapted.__qualname__ = kind.__name__, kind.__qualname__
     net.__class__ = Adapted

@@ -213,9 +213,13 @@ class AttentionMethod:
         """
         if not self.random_classes or not any(map(mixtures, queries)):
             return []
-        found = [chances(query, features, draws=self.random_classes) for query in queries]
+        of_queries = [chances(query, features, draws=self.random_classes) for query in queries]
         rows = torch.stack(
-            [torch.cat([each.p for each in found], 1), torch.cat([each.critical for each in found], 1)], -1
+            [
+                torch.cat([each.p for each in of_queries], 1),
+                torch.cat([each.critical for each in of_queries], 1),
+            ],
+            -1,
         )
         return [
             [(None, None) if math.isnan(p) else (p, critical) for p, critical in of_photo]

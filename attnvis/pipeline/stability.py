@@ -166,13 +166,13 @@ class StableGrid:
 def steadied(result: PhotoResult, others: Mapping[str, PhotoResult]) -> PhotoResult:
     """The result with worst_correlation and spread of every setting."""
     of_changes = {name: setting_maps(other) for name, other in others.items()}
-    found = [
+    stabilities = [
         stability_of(own, {name: maps[number] for name, maps in of_changes.items()})
         for number, own in enumerate(setting_maps(result))
     ]
     checks = {
-        "worst_correlation": [stability.worst for stability in found],
-        "spread": [stability.spread for stability in found],
+        "worst_correlation": [stability.worst for stability in stabilities],
+        "spread": [stability.spread for stability in stabilities],
     }
     return replace(result, checks={**result.checks, **checks})
 

@@ -247,13 +247,13 @@ class MapMaker:
         if text in self.refused:
             return
         try:
-            made = list(make())
+            rows = list(make())
         except PhotoError:
             raise
         except ValueError as error:
             self.refused[text] = str(error)
             return
-        yield from made
+        yield from rows
 
     def attended(
         self, question: QueryFunction, inputs: Inputs

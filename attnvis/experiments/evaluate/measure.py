@@ -348,8 +348,8 @@ def read_evaluation(
             np.full((len(rows), longest), np.nan) if curve.shape[1:] == (0,) else curve for curve in curves
         ]
         values[metric] = np.stack(curves)
-    told = tuple((names[number], reason) for number, reason in sorted(failures.items()))
-    return Evaluation(rows, tuple(name for name, _ in measured), values, told)
+    failed = tuple((names[number], reason) for number, reason in sorted(failures.items()))
+    return Evaluation(rows, tuple(name for name, _ in measured), values, failed)
 
 
 def aligned(rows: Sequence[Row], values: np.ndarray, order: Mapping[Row, int]) -> np.ndarray:

@@ -112,11 +112,11 @@ def as_latex(table: Table) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
-def leader_table(found: Sequence[Leader]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def leader_table(leaders: Sequence[Leader]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """(headings, rows): of every metric and question the best setting, and what is not told apart from it."""
-    families = tuple(dict.fromkeys(leader.family for leader in found))
-    by_place = {(leader.metric, leader.family): leader for leader in found}
-    metrics = dict.fromkeys(leader.metric for leader in found)
+    families = tuple(dict.fromkeys(leader.family for leader in leaders))
+    by_place = {(leader.metric, leader.family): leader for leader in leaders}
+    metrics = dict.fromkeys(leader.metric for leader in leaders)
     rows = [(metric, *(leader_text(by_place[metric, family]) for family in families)) for metric in metrics]
     return ("best setting of", *families), rows
 

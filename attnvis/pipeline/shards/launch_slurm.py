@@ -99,9 +99,9 @@ def one_round(
     except RuntimeError:
         raise ValueError("there is no Slurm here (no srun); take launcher=local") from None
     jobs_of = min(len(numbers), MOST_JOBS)
-    dealt = [list(numbers[start::jobs_of]) for start in range(jobs_of)]  # the slow ones are spread
+    numbers_of_jobs = [list(numbers[start::jobs_of]) for start in range(jobs_of)]  # the slow ones are spread
     try:
-        jobs = executor.map_array(Shards(work), dealt)
+        jobs = executor.map_array(Shards(work), numbers_of_jobs)
     except (submitit.core.utils.FailedJobError, OSError) as error:
         raise ValueError(f"Slurm took no job: {in_one_line(error)[-300:]}") from None
     arrays = sorted({job.job_id.partition("_")[0] for job in jobs})
