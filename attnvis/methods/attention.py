@@ -214,13 +214,9 @@ class AttentionMethod:
         if not self.random_classes or not any(map(mixtures, queries)):
             return []
         of_queries = [chances(query, features, draws=self.random_classes) for query in queries]
-        rows = torch.stack(
-            [
-                torch.cat([each.p for each in of_queries], 1),
-                torch.cat([each.critical for each in of_queries], 1),
-            ],
-            -1,
-        )
+        p_values = torch.cat([each.p for each in of_queries], 1)
+        critical_scores = torch.cat([each.critical for each in of_queries], 1)
+        rows = torch.stack([p_values, critical_scores], -1)  # [B, Q, 2]
         return [
             [(None, None) if math.isnan(p) else (p, critical) for p, critical in of_photo]
             for of_photo in rows.tolist()

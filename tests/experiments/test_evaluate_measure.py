@@ -21,7 +21,7 @@ from attnvis.experiments.evaluate.measure import (
     measure_photo,
     photo_file,
     read_evaluation,
-    read_photo,
+    read_measured,
     require_settings,
     size_within,
     usual_metrics,
@@ -178,7 +178,7 @@ def test_a_stopped_evaluation_goes_on_with_the_photos_that_lack(backbone, photos
     measuring([0, 1, 2], maker(backbone, "centre")).run(2, 1, say=seen.append)
     whole = read_evaluation(folder, boxed(photos).names, list(metrics), {})
     (folder / photo_file(1)).write_bytes(b"half of it")
-    assert read_photo(folder, 1, metrics) is None
+    assert read_measured(folder, 1, metrics) is None
     measuring([1], maker(backbone, "centre")).run(2, 1, say=seen.append)
     again = read_evaluation(folder, boxed(photos).names, list(metrics), {})
     assert again.rows == whole.rows and again.photos == ("0.png", "1.png", "2.png")
@@ -252,7 +252,7 @@ def test_black_is_what_a_black_pixel_is_to_the_network(backbone, photos, tmp_pat
 
 
 def unpacked_values(folder, metrics):
-    _, values = read_photo(folder, 0, metrics)
+    _, values = read_measured(folder, 0, metrics)
     return [values[name] for name in metrics]
 
 

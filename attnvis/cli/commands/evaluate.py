@@ -177,7 +177,7 @@ def begin(work: Work, dataset: "Dataset", folder: Path, resume: bool) -> list[in
 
     Raises ValueError where the folder was begun with other settings, photos or files of a query.
     """
-    from attnvis.experiments.evaluate.measure import photo_file, read_photo
+    from attnvis.experiments.evaluate.measure import photo_file, read_measured
     from attnvis.json_files import json_digest, read_json, write_json
     from attnvis.pipeline.question_files import query_files, require_same_files
     from attnvis.pipeline.resume import require_own_files
@@ -207,7 +207,7 @@ def begin(work: Work, dataset: "Dataset", folder: Path, resume: bool) -> list[in
     return [
         number
         for number in range(len(dataset))
-        if not (folder / photo_file(number)).is_file() or read_photo(folder, number, work.metrics) is None
+        if not (folder / photo_file(number)).is_file() or read_measured(folder, number, work.metrics) is None
     ]
 
 

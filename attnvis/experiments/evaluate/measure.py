@@ -321,7 +321,7 @@ def unpacked(content: bytes, metrics: Iterable[str]) -> tuple[tuple[Row, ...], d
         return rows, {name: arrays[f"m.{name}"] for name in metrics}
 
 
-def read_photo(folder: Path, number: int, metrics: Iterable[str]) -> tuple[tuple[Row, ...], dict] | None:
+def read_measured(folder: Path, number: int, metrics: Iterable[str]) -> tuple[tuple[Row, ...], dict] | None:
     """What is kept of one photo; None where it is damaged or absent."""
     try:
         return unpacked(read_bytes(folder / photo_file(number), most=1 << 30), metrics)
@@ -333,7 +333,7 @@ def read_evaluation(
     folder: Path, names: Sequence[str], metrics: Sequence[str], failures: Mapping[int, str]
 ) -> Evaluation:
     """What is kept of all photos.  Raises ValueError where nothing is."""
-    kept = [(name, read_photo(folder, number, metrics)) for number, name in enumerate(names)]
+    kept = [(name, read_measured(folder, number, metrics)) for number, name in enumerate(names)]
     measured = [(name, photo) for name, photo in kept if photo is not None]
     if not measured:
         reasons = list(failures.values())
