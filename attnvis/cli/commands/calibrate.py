@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import build_network, survey_photos
+from attnvis.cli.commands.common import announced_photos, build_network
 from attnvis.cli.config import plain
-from attnvis.cli.messages import complain, note, progress
+from attnvis.cli.messages import complain, progress
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,10 +29,7 @@ def calibrate(cfg: "DictConfig", folder: Path) -> int:
     from attnvis.backbone.calibration import store_calibration
     from attnvis.pipeline.calibrating import flip_test, flip_test_of_chance, held
 
-    listing = survey_photos(plain(cfg.images))
-    if text := str(listing):
-        note(text)
-    paths = listing.paths
+    paths = announced_photos(plain(cfg.images)).paths
     if len(paths) > cfg.most:
         indices = np.random.default_rng(cfg.seed).choice(len(paths), cfg.most, replace=False)
         paths = [paths[index] for index in sorted(indices)]

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from attnvis.types import Photo, PhotoError, Preprocessing, Provenance, Source
 
 __all__ = [
+    "announced_photos",
     "build_encoder",
     "build_network",
     "check_logger",
     "command_line",
     "draw_numbers",
     "listed",
+    "overrides",
     "photos",
     "prepare",
     "provenance",
@@ -57,6 +59,14 @@ def survey_photos(images: Any) -> "Listing":
     from attnvis.data.paths import survey
 
     return survey(listed(images) if isinstance(images, list) else str(images))
+
+
+def announced_photos(images: Any) -> "Listing":
+    """`survey_photos`, and a line of what was passed over."""
+    listing = survey_photos(images)
+    if text := str(listing):
+        note(text)
+    return listing
 
 
 def listed(value: Any) -> list[str]:
@@ -160,6 +170,13 @@ def shout(warnings: Iterable[str]) -> None:
     """What must not be overlooked: that the weights are random, that the size does not suit the network."""
     for warning in warnings:
         note(warning.upper())
+
+
+def overrides() -> tuple[str, ...]:
+    """What was typed after the command, as Hydra takes it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return tuple(HydraConfig.get().overrides.task)
 
 
 def command_line() -> str:

@@ -1,10 +1,11 @@
 """`attnvis explore`: a page a photo, or one of a few photos, in which one asks what one likes."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import build_network, shout, survey_photos
+from attnvis.cli.commands.common import announced_photos, build_network, overrides, shout
 from attnvis.cli.config import build, plain
 from attnvis.cli.exploring import Exploring
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, short_path
@@ -21,29 +22,23 @@ __all__ = ["COMMAND", "explore"]
 
 def explore(cfg: "DictConfig", folder: Path) -> int:
     """A page of one file for every photo, or for a few of them together.  Gives 1 where a photo failed."""
-    from hydra.core.hydra_config import HydraConfig
-
     from attnvis.explorer.page import photo_data
     from attnvis.files import locked, slug, unique
     from attnvis.pipeline.streaming import read_photo
     from attnvis.types import PhotoError
 
-    listing = survey_photos(plain(cfg.images))
-    if text := str(listing):
-        note(text)
+    listing = announced_photos(plain(cfg.images))
     together = is_together(plain(cfg.together), count=len(listing.paths))
     style = build(cfg, "render")
     backbone = build_network(cfg)
     preprocessing = backbone.preprocessing.changed(**plain(cfg.preprocess))
     warnings = backbone.warnings_at(preprocessing)
     shout(warnings)
-    words = tuple(HydraConfig.get().overrides.task)
-    exploring = Exploring(backbone, preprocessing, words, warnings=tuple(warnings))
+    exploring = Exploring(backbone, preprocessing, overrides(), warnings=tuple(warnings))
     pages: list[Path] = []
     photos: list[tuple[str, PhotoData]] = []  # that wait for the others: file, content
     names: dict[str, int] = {}
-    reasons: dict[str, int] = {}
-    notes: dict[str, int] = {}
+    reasons, notes = Counter[str](), Counter[str]()
     with locked(folder):
         for path in progress(listing.paths, len(listing.paths)):
             name = f"{unique(slug(path.stem), names)}.html"
@@ -51,10 +46,9 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
                 photo = read_photo(path, preprocessing)
                 data = photo_data(exploring.origin(photo), classes=plain(cfg.classes), style=style)
             except PhotoError as error:
-                reasons[str(error)] = reasons.get(str(error), 0) + 1
+                reasons[str(error)] += 1
                 continue
-            for text in photo.notes:
-                notes[text] = notes.get(text, 0) + 1
+            notes.update(photo.notes)
             photos.append((name, data))
             if not together:
                 pages += write_pages(folder, photos)
@@ -63,11 +57,16 @@ def explore(cfg: "DictConfig", folder: Path) -> int:
             pages += write_together(folder, photos, is_asked=cfg.together is True)
     print_photo_notes(notes)
     complain(reasons)
-    for page_path in pages[:10]:
-        print(short_path(page_path))
+    print_pages(pages, folder)
+    return 1 if reasons else 0
+
+
+def print_pages(pages: "Sequence[Path]", folder: Path) -> None:
+    """Where they are: ten of them, and how many more."""
+    for page in pages[:10]:
+        print(short_path(page))
     if len(pages) > 10:
         print(f"and {len(pages) - 10} more in {short_path(folder)}")
-    return 1 if reasons else 0
 
 
 def is_together(together: object, count: int) -> bool:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from attnvis.cli.chosen_method import chosen_method, inputs_of
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import (
+    announced_photos,
     build_encoder,
     check_logger,
+    overrides,
     prepare,
     provenance,
     shout,
@@ -21,12 +23,16 @@ from attnvis.cli.exploring import Exploring, explored_count
 from attnvis.cli.messages import note, print_photo_notes, print_summary, progress, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from omegaconf import DictConfig
 
+    from attnvis.backbone.backbone import Backbone
+    from attnvis.backbone.cache import Cached
     from attnvis.pipeline.resume import PlannedPhoto, PlannedSources
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.render import Style
-    from attnvis.types import Photo, PhotoError, Source
+    from attnvis.types import Photo, PhotoError, Preprocessing, Source
 
 __all__ = ["COMMAND", "run"]
 
@@ -43,7 +49,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
                 "with attnvis explore PHOTO"
             )
         return run_in_shards(cfg, folder, launcher, COMMAND)
-    from attnvis.pipeline.plan import RunPlan, begun_as, setting_text
+    from attnvis.pipeline.plan import RunPlan, setting_text
     from attnvis.pipeline.run_folder import RunWriter
     from attnvis.pipeline.streaming import stream
 
@@ -58,14 +64,7 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     make_method, config = chosen_method(cfg)
     network, backbone, preprocessing = build_encoder(cfg)
     workers = thread_count(cfg.workers, len(paths))
-    begun = begun_as(folder) if cfg.resume else None
-    decoded: dict[Source, Photo | PhotoError] = {}
-    if begun is not None and begun.engine:  # one run, one engine
-        remark = backbone.go_on(begun, workers)
-        if remark:
-            note(remark)
-    else:
-        decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
+    decoded = choose_engine(cfg, folder, backbone, paths, preprocessing, workers)
     method = make_method(backbone, network, preprocessing, paths)
     keys_text = setting_text(plain(cfg["keys"]))
     plan = RunPlan(
@@ -106,11 +105,23 @@ def run(cfg: "DictConfig", folder: Path) -> int:
     return print_summary(results.done, results.reasons, folder)
 
 
-def overrides() -> tuple[str, ...]:
-    """What was typed after the command."""
-    from hydra.core.hydra_config import HydraConfig
+def choose_engine(
+    cfg: "DictConfig",
+    folder: Path,
+    backbone: "Backbone | Cached",
+    paths: "Sequence[Source]",
+    preprocessing: "Preprocessing",
+    workers: int,
+) -> "dict[Source, Photo | PhotoError]":
+    """One engine from a run's first photo to its last; gives the photos that were decoded to choose it."""
+    from attnvis.pipeline.plan import begun_as
 
-    return tuple(HydraConfig.get().overrides.task)
+    begun = begun_as(folder) if cfg.resume else None
+    if begun is None or not begun.engine:
+        return prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
+    if remark := backbone.go_on(begun, workers):
+        note(remark)
+    return {}
 
 
 def write_explorer(exploring: Exploring, photo: "Photo", style: "Style", path: Path) -> None:
@@ -152,9 +163,7 @@ def plan_photos(cfg: "DictConfig", folder: Path) -> "tuple[tuple[PlannedPhoto, .
                 f"{folder} has no plan.json, as folders of earlier versions: "
                 "how many rows a photo has is guessed from the others"
             )
-        listing = survey_photos(plain(cfg.images))
-        if text := str(listing):
-            note(text)
+        listing = announced_photos(plain(cfg.images))
         planned = planned_photos(listing.paths)
         return planned, PlannedSources(planned, listing.paths), str(listing)
     named: list[Source] = []

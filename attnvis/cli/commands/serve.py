@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import build_network, listed, shout
+from attnvis.cli.commands.common import build_network, listed, overrides, shout
 from attnvis.cli.config import build, plain
 from attnvis.cli.exploring import is_of_network, python_words
 from attnvis.cli.messages import note
@@ -35,14 +35,13 @@ SHARED = (
 
 def serve(cfg: "DictConfig", folder: Path) -> int:
     """Answers browsers until it is stopped.  Raises ValueError for a port or a network that cannot be had."""
-    from hydra.core.hydra_config import HydraConfig
 
     from attnvis.server.form import form_page
     from attnvis.server.jobs import JobQueue
     from attnvis.server.web import EVERYWHERE, HERE
 
     terminal = sys.stderr
-    words = [word for word in HydraConfig.get().overrides.task if is_of_network(word)]
+    words = [word for word in overrides() if is_of_network(word)]
     style = build(cfg, "render")
     first = build_network(cfg)
     others = [name for name in other_networks(plain(cfg.networks)) if name != first.name]

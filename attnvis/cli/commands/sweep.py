@@ -15,6 +15,7 @@ from attnvis.cli.axes import AXES, function_named
 from attnvis.cli.chosen_method import class_name_files, random_classes
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.commands.common import (
+    announced_photos,
     build_encoder,
     check_logger,
     command_line,
@@ -22,7 +23,6 @@ from attnvis.cli.commands.common import (
     photos,
     prepare,
     shout,
-    survey_photos,
     thread_count,
 )
 from attnvis.cli.config import build, plain
@@ -169,11 +169,9 @@ def planned_sweep(folder: Path, images: "Iterable[Any]") -> dict[str, list[dict[
         if key in planned:
             continue
         try:
-            listing = survey_photos(setting)
+            listing = announced_photos(setting)
         except PhotoError:
             continue  # the job says so itself
-        if text := str(listing):
-            note(text)
         now = planned_photos(listing.paths)
         planned[key] = [asdict(photo) for photo in now]
         if changes := changes_in_words(differences((begun or {}).get(key, now), now)):

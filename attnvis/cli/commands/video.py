@@ -18,8 +18,13 @@ from attnvis.cli.stopping import check_stop
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from attnvis.data.video import Clip
+    from attnvis.backbone.backbone import Backbone
+    from attnvis.data.video import Clip, Frame
+    from attnvis.methods.attention import AttentionMethod
+    from attnvis.pipeline.plan import RunPlan
     from attnvis.pipeline.video_run import VideoRun
+    from attnvis.render import Style
+    from attnvis.types import Preprocessing
 
 __all__ = ["COMMAND", "video"]
 
@@ -32,50 +37,22 @@ def video(cfg: "DictConfig", folder: Path) -> int:
     """
     from tqdm import tqdm
 
-    from attnvis.backbone.cache import pace_book
     from attnvis.data.video import examine, frames
-    from attnvis.methods.attention import AttentionMethod, steady
-    from attnvis.pipeline.plan import RunPlan, setting_text
-    from attnvis.pipeline.preparing import prepared, prepared_keys
-    from attnvis.pipeline.resume import PlannedPhoto
     from attnvis.pipeline.tracking import Tracker
-    from attnvis.pipeline.video import as_batch, attend_frames
+    from attnvis.pipeline.video import attend_frames
     from attnvis.pipeline.video_run import VideoRun, is_drawn
 
     check_logger(plain(cfg.logger), cfg.name)
     start, stop = times_of(cfg)
     clip = examine(Path(str(cfg.clip)))
     style = build(cfg, "render")
-    query, scaling, normalise, keys, heads = (build(cfg, group) for group in ATTENTION)
-    backbone = build_network(cfg)
-    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
-    query = prepared(query, backbone, preprocessing)
-    method = steady(
-        AttentionMethod(backbone, query, scaling, normalise, keys=prepared_keys(keys), heads=heads)
-    )
+    backbone, preprocessing, method = build_method(cfg)
     shown = (min(stop, clip.lasts) - start) / clip.lasts if clip.lasts else 0.0  # the share of the clip
     count = max(1, round(shown * clip.stored))
     supply = frames(clip, start, stop)
     first = list(islice(supply, 1))
-    backbone.prepare(
-        max(1, count // max(1, cfg.every)),
-        workers=1,
-        sample=as_batch(first, preprocessing, clip.path.name) if first else None,
-        batch_size=max(1, cfg.batch_size // max(1, cfg.every)),
-        book=pace_book(plain(cfg.cache), say=note),
-    )
-    keys_text = setting_text(plain(cfg["keys"]))
-    plan = RunPlan(
-        paths=(clip.path,),
-        style=style,
-        provenance=provenance(backbone, preprocessing, seed=cfg.seed, keys=keys_text),
-        config=plain(cfg),
-        warnings=backbone.warnings_at(preprocessing),
-        logger=plain(cfg.logger),
-        photos=(PlannedPhoto(str(clip.path), clip.digest),),
-        verb="video",
-        inputs=inputs_of(cfg),
-    )
+    choose_engine(cfg, backbone, preprocessing, clip, first=first, count=count)
+    plan = plan_of(cfg, clip, style, backbone, preprocessing)
     shout(plan.warnings)
     if cfg.resume and is_drawn(folder, plan):
         print(f"every frame was drawn: {short_path(folder / 'overlay.mp4')}")
@@ -109,6 +86,61 @@ def video(cfg: "DictConfig", folder: Path) -> int:
             note(f"stopped after {count_frames(run.drawn)}, kept and playable: {short_path(run.writer.path)}")
         raise
     return print_summary(run, clip, start, stop)
+
+
+def build_method(cfg: "DictConfig") -> "tuple[Backbone, Preprocessing, AttentionMethod]":
+    """The network, how frames are prepared for it, and the method, its signs held from frame to frame."""
+    from attnvis.methods.attention import AttentionMethod, steady
+    from attnvis.pipeline.preparing import prepared, prepared_keys
+
+    query, scaling, normalise, keys, heads = (build(cfg, group) for group in ATTENTION)
+    backbone = build_network(cfg)
+    preprocessing = backbone.preprocessing.changed(cfg.preprocess.fit, cfg.preprocess.size)
+    query = prepared(query, backbone, preprocessing)
+    method = AttentionMethod(backbone, query, scaling, normalise, keys=prepared_keys(keys), heads=heads)
+    return backbone, preprocessing, steady(method)
+
+
+def choose_engine(
+    cfg: "DictConfig",
+    backbone: "Backbone",
+    preprocessing: "Preprocessing",
+    clip: "Clip",
+    first: "list[Frame]",
+    count: int,
+) -> None:
+    """On the first frame, for `count` frames of which every n-th goes through the network."""
+    from attnvis.backbone.cache import pace_book
+    from attnvis.pipeline.video import as_batch
+
+    backbone.prepare(
+        max(1, count // max(1, cfg.every)),
+        workers=1,
+        sample=as_batch(first, preprocessing, clip.path.name) if first else None,
+        batch_size=max(1, cfg.batch_size // max(1, cfg.every)),
+        book=pace_book(plain(cfg.cache), say=note),
+    )
+
+
+def plan_of(
+    cfg: "DictConfig", clip: "Clip", style: "Style", backbone: "Backbone", preprocessing: "Preprocessing"
+) -> "RunPlan":
+    """Of a run over the frames of one clip."""
+    from attnvis.pipeline.plan import RunPlan, setting_text
+    from attnvis.pipeline.resume import PlannedPhoto
+
+    keys_text = setting_text(plain(cfg["keys"]))
+    return RunPlan(
+        paths=(clip.path,),
+        style=style,
+        provenance=provenance(backbone, preprocessing, seed=cfg.seed, keys=keys_text),
+        config=plain(cfg),
+        warnings=backbone.warnings_at(preprocessing),
+        logger=plain(cfg.logger),
+        photos=(PlannedPhoto(str(clip.path), clip.digest),),
+        verb="video",
+        inputs=inputs_of(cfg),
+    )
 
 
 def times_of(cfg: "DictConfig") -> tuple[float, float]:

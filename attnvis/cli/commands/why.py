@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import build_network, listed, shout, survey_photos
+from attnvis.cli.commands.common import announced_photos, build_network, listed, shout, survey_photos
 from attnvis.cli.config import build, plain
-from attnvis.cli.messages import complain, note, progress, short_path, visible
+from attnvis.cli.messages import complain, progress, short_path, visible
 from attnvis.cli.stages import ATTENTION
 
 if TYPE_CHECKING:
@@ -25,22 +25,17 @@ def why(cfg: "DictConfig", folder: Path) -> int:
 
     Raises ValueError for half a cell.
     """
-
     from attnvis.data.preprocessing import collate
-    from attnvis.files import locked, save, slug, unique
     from attnvis.methods.attention import AttentionMethod
     from attnvis.pipeline.preparing import prepared
     from attnvis.pipeline.streaming import read_photo
-    from attnvis.pipeline.why import add_favourites, as_entry, why
-    from attnvis.render.overlays import encode
+    from attnvis.pipeline.why import add_favourites, why
     from attnvis.types import PhotoError
 
     if (cfg.row is None) != (cfg.column is None):
         raise ValueError("a patch has a row and a column; give both, or none for the hottest patch")
     cell = None if cfg.row is None else (int(cfg.row), int(cfg.column))
-    listing = survey_photos(plain(cfg.images))
-    if text := str(listing):
-        note(text)
+    listing = announced_photos(plain(cfg.images))
     others = survey_photos(listed(plain(cfg.among))).paths if cfg.among else listing.paths
     stages = {group: build(cfg, group) for group in ATTENTION if group in cfg}  # keys are the patches
     network = build_network(cfg)
@@ -71,6 +66,17 @@ def why(cfg: "DictConfig", folder: Path) -> int:
     if len(others) > 1 or others != listing.paths:
         for other in encoded(others):  # once through the network, for all answers
             answers = [add_favourites(answer, [other], favourites=cfg.favourites) for answer in answers]
+    tell(answers, folder)
+    complain(reasons)
+    return 1 if reasons else 0
+
+
+def tell(answers: "Sequence[Why]", folder: Path) -> None:
+    """Each in the terminal and as a picture, all in why.json.  Raises OSError."""
+    from attnvis.files import locked, save, slug, unique
+    from attnvis.pipeline.why import as_entry
+    from attnvis.render.overlays import encode
+
     names: dict[str, int] = {}
     with locked(folder):
         for answer in answers:
@@ -81,8 +87,6 @@ def why(cfg: "DictConfig", folder: Path) -> int:
             entries = json.dumps([as_entry(answer) for answer in answers], indent=1)
             save(folder, "why.json", entries.encode("utf-8", "replace"))
             print(f"pictures and why.json are in {short_path(folder)}")
-    complain(reasons)
-    return 1 if reasons else 0
 
 
 def visible_lines(text: str) -> str:
