@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from itertools import product
@@ -742,36 +741,13 @@ def test_a_job_that_is_always_killed_is_named_and_resume_finishes_it(process, ti
 # --------------------------------------------------------------------------------------------------- Slurm
 
 
-@pytest.fixture(scope="session")
-def slurm():
-    """A Slurm of one node, for as long as the tests run; gives its SLURM_CONF."""
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    if not all(shutil.which(program, path=path) for program in ("sinfo", "slurmctld", "slurmdbd")):
-        pytest.skip("no Slurm here: apt-get install slurm-wlm slurmdbd munge mariadb-server")
-    # not below tmp_path: the names of sockets must be short
-    folder = tempfile.mkdtemp(prefix="slurm-", dir="/tmp")
-    script = str(ROOT / ".ci" / "slurm")
-    try:
-        started = subprocess.run([script, "start", folder], capture_output=True, text=True, check=False)
-        if started.returncode:
-            pytest.skip(f"Slurm cannot be started here: {' '.join(started.stderr.split())[-300:]}")
-        yield f"{folder}/slurm.conf"
-    finally:
-        subprocess.run([script, "stop", folder], check=False)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.mark.slurm
-def test_slurm_gives_the_same_numbers_as_the_built_in_launcher(
-    slurm, sweep, process, one_thread, monkeypatch
-):
-    monkeypatch.setenv("SLURM_CONF", slurm)
+def test_slurm_gives_the_same_numbers_as_the_built_in_launcher(slurm, sweep, process, one_thread):
     same_as_built_in(sweep, process, SLURM)
 
 
 @pytest.mark.slurm
-def test_a_killed_job_of_slurm_is_named_and_resume_finishes_it(slurm, process, tired, monkeypatch):
-    monkeypatch.setenv("SLURM_CONF", slurm)
+def test_a_killed_job_of_slurm_is_named_and_resume_finishes_it(slurm, process, tired):
     killed_always_is_named_and_resumed(process, tired, SLURM)
 
 
