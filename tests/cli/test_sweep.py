@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from browsing import comes
 from conftest import make_photo
 
 import attnvis as package
@@ -710,7 +712,7 @@ def test_a_job_that_is_killed_once_is_tried_again(process, tired):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the workers in /proc")
 def test_workers_end_with_a_killed_parent_and_resume_does_the_rest(process, photos):
     Path("my_slow.py").write_text(
-        "import time\ndef slow(features):\n    time.sleep(60)\n    return features.tokens[:, :1]\n"
+        "import time\ndef slow(features):\n    time.sleep(600)\n    return features.tokens[:, :1]\n"
     )
     words = ("query=my_slow.slow", "trust=my_slow", "scaling=none", "seed=0,1", "cache.use=false")
     parent = subprocess.Popen(
@@ -718,19 +720,26 @@ def test_workers_end_with_a_killed_parent_and_resume_does_the_rest(process, phot
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    begun = time.monotonic()
     while not all(Path(f"out/{number}/.rows.part").exists() for number in (0, 1)):
-        assert parent.poll() is None and time.monotonic() - begun < 120
+        assert parent.poll() is None
         time.sleep(0.1)
     parent.kill()
     parent.wait()
-    time.sleep(3)
     for number in (0, 1):
-        files.locked(Path(f"out/{number}")).close()  # nobody holds them any more
+        comes(partial(is_free, Path(f"out/{number}")))
     Path("my_slow.py").write_text("def slow(features):\n    return features.tokens[:, :1]\n")
     ended = process("--resume", "out", "trust=my_slow")
     assert ended.returncode == 0 and ended.stderr == "", ended.stderr
     assert all(len(rows(f"out/{number}")) == 2 for number in (0, 1))
+
+
+def is_free(folder):
+    """Whether nobody holds it any more."""
+    try:
+        files.locked(folder).close()
+    except files.Held:
+        return False
+    return True
 
 
 @pytest.mark.slow
@@ -769,7 +778,7 @@ def test_a_sweep_of_two_workers_is_stopped_in_the_middle_and_resumed(sweep, albu
 
     def stopped(writer, outcome):
         if outcome.index == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         add(writer, outcome)
 
     with monkeypatch.context() as patch:
