@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from browsing import chromium, visit, window  # noqa: F401
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
+from slurm_cluster import slurm, started_slurm  # noqa: F401
 from torch import nn
 
 from attnvis import backbone, cli

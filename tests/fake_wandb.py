@@ -278,7 +278,7 @@ def send(command: str) -> subprocess.CompletedProcess:
         shell=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
         env={**os.environ, "PATH": path},
         stdin=subprocess.DEVNULL,

@@ -1,10 +1,10 @@
 """Pages in a browser: no complaint, nothing fetched, every picture there, no sideways scrolling."""
 
-import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from browsing import comes, whole
 from conftest import make_photo
 
 from attnvis.experiments.recognition.measure import Findings, SettingResult
@@ -12,75 +12,6 @@ from attnvis.experiments.recognition.page import write_recognition
 from attnvis.metrics.intervals import Interval
 
 pytestmark = pytest.mark.browser
-WIDTHS = (1280, 400)
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="no playwright here: pip install playwright"
-    )
-    program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if program is None:
-        pytest.skip(f"no browser here; looked for {', '.join(CHROMIUMS)}")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(chromium):
-    """Opens a file and scrolls through it; (what went wrong, the page)."""
-    contexts = []
-
-    def call(path: Path, width: int, height: int = 900):
-        context = chromium.new_context(viewport={"width": width, "height": height})
-        contexts.append(context)
-        page, wrong = context.new_page(), []
-        page.on(
-            "console",
-            lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None,
-        )
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                None if request.url.startswith(("file:", "data:", "blob:")) else wrong.append(request.url)
-            ),
-        )
-        page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url[:200]}"))
-        page.goto(path.resolve().as_uri())
-        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
-        for image in page.locator("img").all():
-            if image.is_visible():
-                image.scroll_into_view_if_needed()  # those that load when they are looked at
-        page.wait_for_load_state("networkidle")
-        return wrong, page
-
-    yield call
-    for context in contexts:
-        context.close()
-
-
-def pictures(page) -> list[tuple[str, int]]:
-    """(where from, how wide it really is) of every picture that is shown."""
-    shown = """images => images.filter(image => image.checkVisibility())
-        .map(image => [(image.currentSrc || image.src).slice(0, 80), image.naturalWidth])"""
-    return [(source, width) for source, width in page.locator("img").evaluate_all(shown)]
-
-
-def whole(visit, path: Path, least: int) -> None:
-    """What every page has to hold to, wide and narrow."""
-    for width in WIDTHS:
-        wrong, page = visit(path, width)
-        assert not wrong, (width, wrong)
-        shown = pictures(page)
-        assert len(shown) >= least and all(natural > 0 for _, natural in shown), (width, shown)
-        across = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-        assert across[0] <= across[1], f"{path} is {across[0]} px wide in a window of {across[1]}"
-        assert page.title() and page.locator("h1").count() == 1
 
 
 def test_the_page_of_a_run(attnvis, visit):
@@ -114,11 +45,9 @@ def test_the_page_of_a_sweep(attnvis, visit):
     page.locator("#photo-choice").select_option("1")
     page.locator(".matrix:visible a").first.click()
     assert "rocket" in page.locator("#large-title").inner_text()
-    page.wait_for_timeout(100)
-    sizes = page.locator("#large-pictures img").evaluate_all(
-        "images => images.map(image => image.naturalWidth)"
-    )
-    assert sizes == [480] and not wrong
+    widths = "images => images.map(image => image.naturalWidth)"
+    comes(lambda: page.locator("#large-pictures img").evaluate_all(widths), [480])
+    assert not wrong
 
 
 def test_the_page_of_a_sweep_of_which_a_job_failed(attnvis, visit, here):

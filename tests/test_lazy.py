@@ -28,7 +28,7 @@ def test_a_kept_property_is_computed_once_for_each_object():
 
 
 def test_threads_compute_the_properties_of_their_own_objects_at_the_same_time():
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=120)
 
     class Waiter:
         @kept_property

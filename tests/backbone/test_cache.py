@@ -511,7 +511,7 @@ def test_threads_that_write_and_read_one_entry_never_see_half_a_file(tmp_path):
     stop.wait(1.0)
     stop.set()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     assert not trouble
     assert len(files(tmp_path)) == 2 and not list(tmp_path.rglob("*.part"))
 

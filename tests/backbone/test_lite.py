@@ -62,7 +62,7 @@ def test_its_certificate_is_exact_and_it_needs_no_torchvision():
         "import sys; from attnvis import backbone; network = backbone.efficientnet_lite(); "
         "assert network.certificates[0].exact, network.certificates; assert 'torchvision' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_stages_are_where_the_stride_grows():

@@ -142,7 +142,7 @@ def test_engines_are_timed_by_as_many_threads_as_the_run_has_with_one_core_each(
 
     def run(images):
         seen.append((threading.get_ident(), torch.get_num_threads(), torch.is_inference_mode_enabled()))
-        together.wait(timeout=30)  # all of them at a time
+        together.wait(timeout=120)  # all of them at a time
         return (images,)
 
     before = torch.get_num_threads()

@@ -295,7 +295,7 @@ class Pausing(nn.Module):
         maps = self.first(images)
         if threading.current_thread().name == "slow":
             self.is_waiting.set()
-            self.go_on.wait(timeout=60)
+            self.go_on.wait(timeout=120)
         return self.second(maps)
 
 
@@ -306,7 +306,7 @@ def test_threads_that_ask_at_once_get_their_own_photos_maps():
     maps = []
     slow = threading.Thread(target=lambda: maps.append(trunk(images)), name="slow")
     slow.start()
-    assert net.is_waiting.wait(timeout=60)
+    assert net.is_waiting.wait(timeout=120)
     maps.append(trunk(others))
     net.go_on.set()
     slow.join()

@@ -1,7 +1,6 @@
 """Every long stage of every command ends at a signal, says what is true, and goes on as it says."""
 
 import importlib
-import os
 import signal
 import sys
 from pathlib import Path
@@ -101,8 +100,7 @@ def test_a_stop_that_a_library_catches_is_not_lost(attnvis, material, monkeypatc
         if not Path("caught").exists():
             Path("caught").touch()
             try:
-                os.kill(os.getpid(), signal.SIGTERM)
-                signal.pause()
+                signal.raise_signal(signal.SIGTERM)
             except KeyboardInterrupt:
                 if swallowed:
                     raise swallowed from None
@@ -122,10 +120,10 @@ def test_signals_are_as_they_were_afterwards_and_a_second_one_is_not_heard():
     def stopped_again_and_again():
         with ended_in_order():
             try:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
             except Stopped:
-                os.kill(os.getpid(), signal.SIGTERM)  # while the page is written
-                os.kill(os.getpid(), signal.SIGHUP)
+                signal.raise_signal(signal.SIGTERM)  # while the page is written
+                signal.raise_signal(signal.SIGHUP)
                 check_stop()
 
     with pytest.raises(Stopped, match="SIGTERM"):

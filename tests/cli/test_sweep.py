@@ -7,9 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from browsing import comes
 from conftest import make_photo
 
 import attnvis as package
@@ -711,7 +712,7 @@ def test_a_job_that_is_killed_once_is_tried_again(process, tired):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for the workers in /proc")
 def test_workers_end_with_a_killed_parent_and_resume_does_the_rest(process, photos):
     Path("my_slow.py").write_text(
-        "import time\ndef slow(features):\n    time.sleep(60)\n    return features.tokens[:, :1]\n"
+        "import time\ndef slow(features):\n    time.sleep(600)\n    return features.tokens[:, :1]\n"
     )
     words = ("query=my_slow.slow", "trust=my_slow", "scaling=none", "seed=0,1", "cache.use=false")
     parent = subprocess.Popen(
@@ -719,19 +720,26 @@ def test_workers_end_with_a_killed_parent_and_resume_does_the_rest(process, phot
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    begun = time.monotonic()
     while not all(Path(f"out/{number}/.rows.part").exists() for number in (0, 1)):
-        assert parent.poll() is None and time.monotonic() - begun < 120
+        assert parent.poll() is None
         time.sleep(0.1)
     parent.kill()
     parent.wait()
-    time.sleep(3)
     for number in (0, 1):
-        files.locked(Path(f"out/{number}")).close()  # nobody holds them any more
+        comes(partial(is_free, Path(f"out/{number}")))
     Path("my_slow.py").write_text("def slow(features):\n    return features.tokens[:, :1]\n")
     ended = process("--resume", "out", "trust=my_slow")
     assert ended.returncode == 0 and ended.stderr == "", ended.stderr
     assert all(len(rows(f"out/{number}")) == 2 for number in (0, 1))
+
+
+def is_free(folder):
+    """Whether nobody holds it any more."""
+    try:
+        files.locked(folder).close()
+    except files.Held:
+        return False
+    return True
 
 
 @pytest.mark.slow
@@ -742,36 +750,13 @@ def test_a_job_that_is_always_killed_is_named_and_resume_finishes_it(process, ti
 # --------------------------------------------------------------------------------------------------- Slurm
 
 
-@pytest.fixture(scope="session")
-def slurm():
-    """A Slurm of one node, for as long as the tests run; gives its SLURM_CONF."""
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    if not all(shutil.which(program, path=path) for program in ("sinfo", "slurmctld", "slurmdbd")):
-        pytest.skip("no Slurm here: apt-get install slurm-wlm slurmdbd munge mariadb-server")
-    # not below tmp_path: the names of sockets must be short
-    folder = tempfile.mkdtemp(prefix="slurm-", dir="/tmp")
-    script = str(ROOT / ".ci" / "slurm")
-    try:
-        started = subprocess.run([script, "start", folder], capture_output=True, text=True, check=False)
-        if started.returncode:
-            pytest.skip(f"Slurm cannot be started here: {' '.join(started.stderr.split())[-300:]}")
-        yield f"{folder}/slurm.conf"
-    finally:
-        subprocess.run([script, "stop", folder], check=False)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.mark.slurm
-def test_slurm_gives_the_same_numbers_as_the_built_in_launcher(
-    slurm, sweep, process, one_thread, monkeypatch
-):
-    monkeypatch.setenv("SLURM_CONF", slurm)
+def test_slurm_gives_the_same_numbers_as_the_built_in_launcher(slurm, sweep, process, one_thread):
     same_as_built_in(sweep, process, SLURM)
 
 
 @pytest.mark.slurm
-def test_a_killed_job_of_slurm_is_named_and_resume_finishes_it(slurm, process, tired, monkeypatch):
-    monkeypatch.setenv("SLURM_CONF", slurm)
+def test_a_killed_job_of_slurm_is_named_and_resume_finishes_it(slurm, process, tired):
     killed_always_is_named_and_resumed(process, tired, SLURM)
 
 
@@ -793,7 +778,7 @@ def test_a_sweep_of_two_workers_is_stopped_in_the_middle_and_resumed(sweep, albu
 
     def stopped(writer, outcome):
         if outcome.index == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         add(writer, outcome)
 
     with monkeypatch.context() as patch:

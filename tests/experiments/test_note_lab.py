@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from browsing import fits, ready
 from conftest import Page, fake_backbone, make_photo
-from test_browser import chromium, visit  # noqa: F401
 from test_seed_note import GOLDEN, HOW, Tiles, short_head, spread_over, swept
 
 from attnvis.data.decoding import load
@@ -85,10 +85,10 @@ def test_a_lab_that_was_cut_is_none(tmp_path):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 400])
-def test_one_slider_moves_the_pairs_and_the_photo(folder, tmp_path, visit, width):  # noqa: F811
+def test_one_slider_moves_the_pairs_and_the_photo(folder, tmp_path, visit, width):
     write_lab(folder, [tmp_path / "cat.png"])
     wrong, page = visit(write_note(read_sweep(folder), tmp_path / "out"), width)
-    page.locator("html[data-ready]").wait_for(state="attached")
+    ready(page)
     maps = Tiles()(collate([load(tmp_path / "cat.png")], HOW).images)[0].flatten(1).T.double()
     scores = maps @ maps.mean(0)
     for dim, words in ((1, "88.1% and 11.9%"), (2048, "51.1% and 48.9%")):
@@ -102,8 +102,9 @@ def test_one_slider_moves_the_pairs_and_the_photo(folder, tmp_path, visit, width
     assert page.locator("#lab-photo .question").inner_text() != "the mean patch"
     page.locator("#lab-photo .stage").click()
     assert page.locator("#lab-photo .question").inner_text().startswith("point ")
-    page.locator("#lab-play").click()
-    page.locator("#lab-play", has_text="Stop").wait_for()
-    page.locator("#lab-play").click()
-    across = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    assert across[0] <= across[1] and not wrong
+    pressed_twice = (
+        "play => [1, 2].map(() => { play.click(); return play.textContent })"  # before it has played
+    )
+    assert page.locator("#lab-play").evaluate(pressed_twice) == ["Stop", "Play"]
+    fits(page)
+    assert not wrong

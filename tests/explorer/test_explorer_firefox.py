@@ -2,14 +2,15 @@
 
 import itertools
 import json
+import os
 import random
 import shutil
 import socket
 import subprocess
-import time
 
 import pytest
 import random_questions
+from browsing import PATIENCE, comes
 from test_explorer_browser import C, features, photo
 
 from attnvis.explorer.page import Origin, explorer
@@ -21,18 +22,10 @@ FIREFOXES = ("firefox-esr", "firefox")
 class Marionette:
     """A line to a Firefox: messages are LENGTH:[0, number, command, parameters]."""
 
-    def __init__(self, port: int, patience: float = 60) -> None:
+    def __init__(self, port: int) -> None:
         self.numbers = itertools.count(1)
-        until = time.monotonic() + patience
-        while True:
-            try:
-                self.line = socket.create_connection(("127.0.0.1", port), timeout=patience)
-                self.receive()  # its greeting
-                break
-            except OSError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.3)
+        self.line = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self.receive()  # its greeting
 
     def receive(self):
         length = b""
@@ -65,28 +58,31 @@ def firefox(tmp_path_factory):
     if program is None:
         pytest.skip(f"no Firefox here; looked for {', '.join(FIREFOXES)}")
     profile = tmp_path_factory.mktemp("profile")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (profile / "user.js").write_text(f'user_pref("marionette.port", {port});\n')
+    (profile / "user.js").write_text(
+        'user_pref("marionette.port", 0);\n'
+    )  # any that is free; it writes down which
+    port = profile / "MarionetteActivePort"
     command = [program, "--headless", "--marionette", "--no-remote", "--profile", str(profile), "about:blank"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    home = {**os.environ, "HOME": str(profile)}  # root's Firefox takes no home of another's
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=home)
     try:
-        line = Marionette(port)
+        comes(lambda: process.poll() is None and port.is_file() and port.read_text().strip().isdigit())
+        line = Marionette(int(port.read_text()))
         line.call("WebDriver:NewSession", capabilities={"alwaysMatch": {}})
         yield line
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def test_firefox_has_pythons_numbers_and_paints_a_click(firefox, tmp_path):
     path = explorer(Origin(photo(), (features(),), "net")).save(tmp_path / "page.html")
     firefox.call("WebDriver:Navigate", url=path.as_uri())
-    for _ in range(100):
-        if firefox.run("return document.documentElement.dataset.ready"):
-            break
-        time.sleep(0.1)
+    comes(lambda: firefox.run("return document.documentElement.dataset.ready"), "true")
     draw, layer = random.Random(2), features()
     for _ in range(100):
         terms, scale, normal = random_questions.question(draw, layer, list(range(C)))
@@ -100,10 +96,9 @@ def test_firefox_has_pythons_numbers_and_paints_a_click(firefox, tmp_path):
         )
     element = firefox.call("WebDriver:FindElement", using="css selector", value=".stage")["value"]
     firefox.call("WebDriver:ElementClick", id=next(iter(element.values())))
-    time.sleep(0.3)
-    assert firefox.run("return document.querySelector('.question').textContent").startswith("point ")
+    comes(lambda: firefox.run("return document.querySelector('.question').textContent.slice(0, 6)"), "point ")
     painted = (
         "const map = document.querySelector('canvas.map');"
         "return map.getContext('2d').getImageData(0, 0, map.width, map.height).data.some(Boolean)"
     )
-    assert firefox.run(painted)
+    comes(lambda: firefox.run(painted))

@@ -18,7 +18,8 @@ def die_once(folder: Path, number: int, number_only: bool = False) -> str:
     """Notes the process, and dies the first time that a shard comes."""
     path = folder / str(number)
     is_first = not path.exists()
-    path.write_text(str(os.getpid()))
+    (folder / f".{number}").write_text(str(os.getpid()))
+    (folder / f".{number}").replace(path)  # whoever is stopped here leaves no half a note
     if is_first and not number_only:
         os.kill(os.getpid(), 9)
     return ""

@@ -13,7 +13,7 @@ from conftest import make_photo
 
 COMMAND = "import sys; sys.argv[0] = 'attnvis'; from attnvis.cli import main; main()"
 SMALL = ("preprocess.size=96", "logger.mode=disabled", "shards.size=4")
-MOST = 240  # seconds that a test waits for what should come
+MOST = 600  # seconds that a test waits for what should come
 
 
 def album(folder: Path, count: int, size=(70, 90), bad=(3,)) -> Path:
@@ -53,6 +53,24 @@ def ended(*words: str, **variables: str) -> subprocess.CompletedProcess:
     process = begun(*words, **variables)
     out, err = process.communicate(timeout=MOST)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+GATE = """
+import time
+from pathlib import Path
+
+def held(features):
+    '''The mean patch, once the gate is open.'''
+    while not Path("opened").exists():
+        time.sleep(0.02)
+    return features.tokens.mean(1, keepdim=True)
+"""
+
+
+def gate(folder: Path) -> Path:
+    """query=my_gate.held trust=my_gate waits until this file is there: who is killed is at work, not done."""
+    (folder / "my_gate.py").write_text(GATE)
+    return folder / "opened"
 
 
 def running(folder: str | Path = "out") -> list[dict]:

@@ -25,7 +25,7 @@ def test_a_killed_process_costs_its_own_shard_a_try(tmp_path):
     assert ends(functools.partial(die_once, tmp_path), range(4), processes=2) == [
         Ended(number) for number in range(4)
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]
+    assert sorted(path.name for path in tmp_path.glob("[0-9]*")) == ["0", "1", "2", "3"]
 
 
 def test_a_shard_that_kills_every_process_fails_alone():
@@ -44,6 +44,6 @@ def test_who_stops_looking_leaves_no_process_behind(tmp_path):
     shards = do_locally(functools.partial(die_once, tmp_path, number_only=True), range(100), processes=2)
     next(end for end in shards if end is not None)
     shards.close()
-    for path in tmp_path.iterdir():
+    for path in tmp_path.glob("[0-9]*"):
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.read_text()), 0)

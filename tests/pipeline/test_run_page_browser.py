@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from browsing import comes, whole
 from PIL import Image
-from test_browser import chromium, visit, whole  # noqa: F401
 from test_run_page import row
 
 from attnvis.pipeline.drawing import HEATMAPS, PHOTOS
@@ -39,7 +39,6 @@ def folder(tmp_path):
 
 def shown(page) -> list[tuple[str, int]]:
     """(kind of picture, its width) of what the dialog shows."""
-    page.wait_for_timeout(60)
     sources = "images => images.map(image => [image.src, image.naturalWidth])"
     kinds = {"overlays": "overlay", HEATMAPS: "heatmap", PHOTOS: "photo"}
     found = page.locator("#large-pictures img").evaluate_all(sources)
@@ -48,26 +47,28 @@ def shown(page) -> list[tuple[str, int]]:
     ]
 
 
-def test_the_page_is_whole_wide_and_narrow(visit, folder):  # noqa: F811
+def test_the_page_is_whole_wide_and_narrow(visit, folder):
     whole(visit, folder / "index.html", least=5)
 
 
-def test_a_tile_opens_large_and_the_keys_change_what_is_seen(visit, folder):  # noqa: F811
+def test_a_tile_opens_large_and_the_keys_change_what_is_seen(visit, folder):
     wrong, page = visit(folder / "index.html", 1280)
     page.locator("a.thumb").first.click()
-    assert page.locator("#large").evaluate("dialog => dialog.open") and shown(page) == [("overlay", 160)]
+    assert page.locator("#large").evaluate("dialog => dialog.open")
+    comes(lambda: shown(page), [("overlay", 160)])
     page.keyboard.press("2")
-    assert shown(page) == [("heatmap", 160)]
+    comes(lambda: shown(page), [("heatmap", 160)])
     page.keyboard.press("3")
-    assert shown(page) == [("photo", 160)]
+    comes(lambda: shown(page), [("photo", 160)])
     page.keyboard.press("a")
-    assert shown(page) == [("photo", 160)] * 2, "the maps of one photo, and of no other"
+    comes(lambda: shown(page), [("photo", 160)] * 2)  # the maps of one photo, and of no other
     page.keyboard.press("1")
-    assert shown(page) == [("overlay", 160)] * 2
+    comes(lambda: shown(page), [("overlay", 160)] * 2)
     page.locator("#large-next").click()
     assert page.locator("#large-title").inner_text() == "one.jpg" and len(shown(page)) == 2
     page.locator("#large-next").click()
-    assert page.locator("#large-title").inner_text() == "two.jpg" and shown(page) == [("overlay", 160)]
+    assert page.locator("#large-title").inner_text() == "two.jpg"
+    comes(lambda: shown(page), [("overlay", 160)])
     assert not page.locator("#large-all").is_visible() and not page.locator("#large-look").is_visible()
     page.keyboard.press("Escape")
     assert not page.locator("#large").evaluate("dialog => dialog.open")
@@ -75,47 +76,50 @@ def test_a_tile_opens_large_and_the_keys_change_what_is_seen(visit, folder):  # 
     assert not wrong
 
 
-def test_an_enlarged_picture_scrolls_and_its_neighbour_with_it(visit, folder):  # noqa: F811
+def test_an_enlarged_picture_scrolls_and_its_neighbour_with_it(visit, folder):
     _, page = visit(folder / "index.html", 1280)
     page.locator("a.thumb").first.click()
     page.keyboard.press("a")
     for _ in range(3):
         page.keyboard.press("+")
     assert page.locator("#large-zoom").inner_text() == "3×"
+    comes(
+        lambda: shown(page), [("overlay", 160)] * 2
+    )  # a picture that is not there yet has no place to scroll to
     page.locator(".pan").first.evaluate("pan => { pan.scrollLeft = 37; pan.scrollTop = 11 }")
-    page.wait_for_timeout(80)
-    places = page.locator(".pan").evaluate_all("pans => pans.map(pan => [pan.scrollLeft, pan.scrollTop])")
-    assert places[0][0] > 30 and places[0] == pytest.approx(places[1], abs=1.5)
+
+    def places():
+        """The second's is the first's, to the pixel and a half."""
+        scrolled = "pans => pans.map(pan => [pan.scrollLeft, pan.scrollTop])"
+        first, second = page.locator(".pan").evaluate_all(scrolled)
+        return first[0] > 30 and second == pytest.approx(first, abs=1.5)
+
+    comes(places)
 
 
-def test_all_cards_become_heatmaps_but_for_those_that_have_none(visit, folder):  # noqa: F811
+def test_all_cards_become_heatmaps_but_for_those_that_have_none(visit, folder):
     wrong, page = visit(folder / "index.html", 1280)
     page.locator("input[name=look][value=heatmap]").check(force=True)
-    page.wait_for_timeout(100)
-    sources = page.locator("a.thumb img").evaluate_all("images => images.map(image => image.src)")
-    assert [HEATMAPS in source for source in sources] == [True] * 4 + [False]
+    kinds = "images => images.map(image => image.complete && image.naturalWidth ? image.src : '')"
+    tiles = page.locator("a.thumb img")
+    comes(lambda: [HEATMAPS in source for source in tiles.evaluate_all(kinds)], [True] * 4 + [False])
     page.locator("input[name=look][value=overlay]").check(force=True)
-    assert all(
-        source.startswith("data:")
-        for source in page.locator("a.thumb img").evaluate_all("images => images.map(image => image.src)")
-    )
+    comes(lambda: {source[:5] for source in tiles.evaluate_all(kinds)}, {"data:"})
     assert not wrong
 
 
-def test_a_page_without_its_folder_shows_what_it_holds_and_says_so(visit, folder, tmp_path_factory):  # noqa: F811
+def test_a_page_without_its_folder_shows_what_it_holds_and_says_so(visit, folder, tmp_path_factory):
     alone = tmp_path_factory.mktemp("mailed") / "index.html"
     alone.write_bytes((folder / "index.html").read_bytes())
     _, page = visit(alone, 1280)
     page.locator("input[name=look][value=photo]").check(force=True)
-    page.wait_for_timeout(200)
-    assert "not beside this page" in page.locator("#looks-say").inner_text()
+    page.locator("#looks-say", has_text="not beside this page").wait_for()
     page.locator("a.thumb").first.click()
-    page.wait_for_timeout(200)
-    assert shown(page) == [("data:image/jpeg;", 160)]
+    comes(lambda: shown(page), [("data:image/jpeg;", 160)])
     assert "not beside this page" in page.locator("#large-pictures figcaption").inner_text()
 
 
-def test_photos_sort_by_the_best_of_their_maps_and_groups_stay_together(visit, folder):  # noqa: F811
+def test_photos_sort_by_the_best_of_their_maps_and_groups_stay_together(visit, folder):
     _, page = visit(folder / "index.html", 1280)
     names = "items => items.map(item => item.dataset.photo)"
     page.locator("[data-sort=perplexity]").click()  # 10, 17, 14
@@ -127,7 +131,7 @@ def test_photos_sort_by_the_best_of_their_maps_and_groups_stay_together(visit, f
     assert page.locator("#shown").inner_text() == "2 of 5"
 
 
-def test_rows_beyond_the_cards_come_as_one_scrolls_and_sort_and_filter_as_all(visit, tmp_path):  # noqa: F811
+def test_rows_beyond_the_cards_come_as_one_scrolls_and_sort_and_filter_as_all(visit, tmp_path):
     count = CARDS + 750
     with RunPage(tmp_path) as page_of_run:
         for index in range(count):
@@ -147,9 +151,12 @@ def test_rows_beyond_the_cards_come_as_one_scrolls_and_sort_and_filter_as_all(vi
         "rows => rows.slice(0, 5).map(one => one.cells[0].innerText)"
     )
     assert first == [f"{index:04}.jpg" for index in least[:5]]
-    while page.locator("#more").is_visible():
+
+    def is_at_its_end():
         page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
-        page.wait_for_timeout(60)
+        return page.locator("#more").is_hidden()
+
+    comes(is_at_its_end)
     texts = page.locator("#lines tr").evaluate_all("rows => rows.map(one => one.cells[3].innerText)")
     assert len(texts) == 750 and texts[-75:] == ["–"] * 75, "what has no number is last"
     assert not wrong

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import tarfile
 from pathlib import Path
 
@@ -296,14 +297,11 @@ def test_status_tells_from_the_files_alone(sharded, attnvis, monkeypatch):
 
 
 def test_a_stop_keeps_what_was_done_and_says_how_to_go_on(sharded, monkeypatch):
-    import os
-    import signal
-
     do_shard = launch.do_shard
 
     def stopped(job, number):
         if number == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return do_shard(job, number)
 
     with monkeypatch.context() as patch:

@@ -202,7 +202,7 @@ def test_a_photo_of_an_odd_shape_does_not_hold_the_others_back_for_ever(tmp_path
 
 def test_several_threads_work_on_outcomes_and_give_them_back_in_order(tmp_path):
     paths = [make_photo(tmp_path / f"{number}.png", SIZES[number % 3], number) for number in range(24)]
-    barrier = threading.Barrier(3, timeout=30)  # three are drawn at one time, or this breaks
+    barrier = threading.Barrier(3, timeout=120)  # three are drawn at one time, or this breaks
 
     def drawn(outcome):
         if outcome.index in (0, 8, 16):
@@ -252,7 +252,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved(tmp_path, error):
 
 def test_groups_that_fail_at_a_time_halve_the_limit_once(tmp_path):
     paths = [make_photo(tmp_path / f"{number}.png", seed=number) for number in range(7)]
-    both, said = threading.Barrier(2, timeout=30), []
+    both, said = threading.Barrier(2, timeout=120), []
 
     def small(batch):
         if len(batch.photos) > 2:

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from test_browser import chromium  # noqa: F401
+from browsing import PATIENCE, fits, ready
 from test_serve import NOISE, encoded, explorer_of, serving, tiles_network
 
 from attnvis.server.jobs import Upload
@@ -18,30 +18,24 @@ def html() -> bytes:
     return explorer_of(Upload("cat.jpg", "fake", encoded(".jpg", NOISE)), tiles_network())
 
 
-def ready(page) -> None:
-    page.locator("html[data-ready]").wait_for(state="attached")
-
-
 @pytest.mark.parametrize("width, scheme", [(1280, "light"), (400, "dark")])
-def test_photos_are_given_refused_and_opened(chromium, html, width, scheme):  # noqa: F811
+def test_photos_are_given_refused_and_opened(window, html, width, scheme):
     let = threading.Event()
 
     def make(upload: Upload) -> bytes:
-        assert let.wait(20)
+        assert let.wait(PATIENCE)
         if upload.name == NASTY:
             raise PhotoError(f"{NASTY} is no photo")
         return html
 
     files = [{"name": name, "mimeType": "image/png", "buffer": b"x"} for name in ("a.png", NASTY)]
     huge = {"name": "huge.png", "mimeType": "image/png", "buffer": b"x" * 200_001}
-    with serving(make, seconds=20.0) as server:
-        context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        page, wrong = context.new_page(), []
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "request",
-            lambda request: None if request.url.startswith(server.url) else wrong.append(request.url),
+    with serving(make) as server:
+        viewport = {"width": width, "height": 800}
+        wrong, page = window(
+            lambda url: url.startswith((server.url, "data:", f"blob:{server.url}")),
+            viewport=viewport,
+            color_scheme=scheme,
         )
         page.goto(server.url)
         ready(page)
@@ -54,8 +48,8 @@ def test_photos_are_given_refused_and_opened(chromium, html, width, scheme):  # 
         let.set()
         page.locator("a.open").wait_for()
         page.locator("#list").get_by_text(f"{NASTY} is no photo").wait_for()
-        across = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-        assert across[0] <= across[1] and page.locator("img[src=x]").count() == 0
+        fits(page)
+        assert page.locator("img[src=x]").count() == 0
         with page.expect_download() as download:
             page.get_by_label("Save the explorer of a.png as a file").click()
         assert download.value.suggested_filename == "a.html"
@@ -63,16 +57,13 @@ def test_photos_are_given_refused_and_opened(chromium, html, width, scheme):  # 
         page.wait_for_url("**/explorer/*")
         ready(page)
         assert page.locator("h1").inner_text() == "cat.jpg"
-        context.close()
     assert not wrong
 
 
-def test_a_server_that_was_stopped_is_said_to_be(chromium, html):  # noqa: F811
+def test_a_server_that_was_stopped_is_said_to_be(window, html):
     with serving(lambda upload: html) as server:
-        context = chromium.new_context()
-        page = context.new_page()
+        _, page = window(lambda url: True)
         page.goto(server.url)
         ready(page)
     page.locator("#photo").set_input_files([{"name": "a.png", "mimeType": "image/png", "buffer": b"x"}])
     page.get_by_text("is attnvis serve still running?").first.wait_for()
-    context.close()
