@@ -26,6 +26,7 @@ __all__ = [
     "Hooked",
     "Rest",
     "SelectLayer",
+    "SequentialTrunk",
     "channels_first",
     "channels_last_memory",
     "divide",
@@ -274,8 +275,8 @@ def channels_first(
 
     Raises ValueError for a layer that gives no maps.
     """
-    if getattr(trunk, "gives_maps", False):
-        return trunk, rests
+    if getattr(trunk, "gives_maps", False) or isinstance(trunk, SequentialTrunk):
+        return trunk, rests  # theirs are [B, D, h, w]
     device = next((parameter.device for parameter in trunk.parameters()), None)
     inputs = [torch.zeros(1, 3, *size, device=device) for size in ((97, 161), (161, 97))]
     try:

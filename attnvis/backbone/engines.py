@@ -14,14 +14,16 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from attnvis.backbone.agreement import Agreement, Run, compare_with_float32
-from attnvis.backbone.cutting import TRACING, channels_last_memory, without_stderr
+from attnvis.backbone.cutting import TRACING, SequentialTrunk, channels_last_memory, without_stderr
 from attnvis.backbone.device import take_own_stream, to_device
 from attnvis.backbone.pace import PaceBook, Workload, choose, counted, lanes, run_once, situation
 from attnvis.types import UnavailableError
@@ -293,19 +295,40 @@ def folded(trunk: nn.Module) -> nn.Module:
 
     A network that cannot be traced again, or would then say something else, is copied as it is.
     """
+    fused = copy.deepcopy(trunk).eval()  # a copy of a traced network thinks that it trains
+    if isinstance(trunk, SequentialTrunk) and fold_rows(fused) and agree(fused, trunk):
+        return fused
     from torch.fx.experimental.optimization import fuse
 
-    images = torch.randn(1, 3, 97, 97, generator=torch.Generator().manual_seed(0))
-    fused = copy.deepcopy(trunk).eval()  # a copy of a traced network thinks that it trains
     try:
-        images = images.to(next(trunk.parameters()))
-        # not inference_mode: what is made in it can do nothing else
-        with TRACING, torch.no_grad(), without_stderr():
-            fused = fuse(fused, inplace=True)
-            agree = all(
-                torch.allclose(maps, exact, rtol=1e-3, atol=1e-4 * float(exact.abs().max()))
-                for maps, exact in zip(fused(images), trunk(images), strict=True)
-            )
+        with TRACING, without_stderr():
+            fused = fuse(copy.deepcopy(trunk).eval(), inplace=True)
+            if agree(fused, trunk):
+                return fused
     except Exception:  # a network's own code raises what it likes at a tracer
-        agree = False
-    return fused if agree else copy.deepcopy(trunk).eval()
+        pass
+    return copy.deepcopy(trunk).eval()
+
+
+@torch.no_grad()  # not inference_mode: what is made in it can do nothing else
+def agree(fused: nn.Module, trunk: nn.Module) -> bool:
+    """Whether two trunks say the same of noise.  Raises what a network raises."""
+    images = torch.randn(1, 3, 97, 97, generator=torch.Generator().manual_seed(0))
+    images = images.to(next(trunk.parameters()))
+    return all(
+        torch.allclose(maps, exact, rtol=1e-3, atol=1e-4 * float(exact.abs().max()))
+        for maps, exact in zip(fused(images), trunk(images), strict=True)
+    )
+
+
+def fold_rows(net: nn.Module) -> bool:
+    """Folds batch norm where it follows its convolution in an nn.Sequential; whether none is left elsewhere.
+
+    What tracing finds too, in a tenth of the time.
+    """
+    for row in list(net.modules()):
+        if isinstance(row, nn.Sequential):
+            for number, (layer, norm) in enumerate(pairwise(row)):
+                if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    row[number], row[number + 1] = fuse_conv_bn_eval(layer, norm), nn.Identity()
+    return not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())

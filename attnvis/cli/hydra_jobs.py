@@ -17,6 +17,7 @@ from attnvis import catalogue
 from attnvis.cli.callbacks import CHECKS, HELD, PHOTOS, PLANNED, held
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.config import require
+from attnvis.cli.early_libraries import begin_opening
 from attnvis.cli.messages import (
     explain_hydra_error,
     fail,
@@ -43,6 +44,7 @@ def launch(command: Command, overrides: list[str]) -> int:
     A mistake of the user's becomes one line (SystemExit) and does not end the other jobs; with
     HYDRA_FULL_ERROR set it is raised.
     """
+    begin_opening()
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
