@@ -30,7 +30,7 @@ from attnvis.methods.answer import Answer, predictions, require_finite, require_
 from attnvis.methods.attended import Classifier, attended_by
 from attnvis.methods.fusing import fused, require_fusion
 from attnvis.metrics.diagnostics import diagnose
-from attnvis.types import Attention, Batch, Features, PhotoError, Query, Scores
+from attnvis.types import Attention, Batch, Features, Query, Scores
 
 __all__ = ["AttentionMethod", "Encoder", "Steady", "checked_count", "steady"]
 
@@ -219,13 +219,6 @@ class AttentionMethod:
             for of_photo in rows.tolist()
         ]
 
-    def heads_of(self, scores: Scores, features: Features) -> Sequence[Scores]:
-        """Raises PhotoError with the photo's name where its patches make too few."""
-        try:
-            return self.heads(scores)
-        except PhotoError as error:
-            raise PhotoError(f"{', '.join(features.names) or 'photo 0'}: {error}") from None
-
     def attend(
         self, scores: Scores, features: Features
     ) -> tuple[Attention, list[list[dict[str, float]]], Float[Tensor, "B Q H N"] | None]:
@@ -237,7 +230,7 @@ class AttentionMethod:
         require_finite(scores.products, features, "scores")
         parts = [
             weigh(part, features.tokens, scaling=self.scaling, normalise=self.normalise)
-            for part in self.heads_of(scores, features)
+            for part in head_functions.split(self.heads, scores, features)
         ]
         attention, head_weights = parts[0], None
         if len(parts) > 1:
