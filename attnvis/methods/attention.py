@@ -20,7 +20,7 @@ from attnvis.attention.dot_product import Normalise, Scaling, at_least_float32, 
 from attnvis.attention.heads import HeadFunction
 from attnvis.attention.key_space import AskedLayer, asked_layers, is_same, unwrapped
 from attnvis.attention.keys import KeyFunction
-from attnvis.attention.null import chances, mixtures
+from attnvis.attention.null import chances, has_null
 from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
@@ -208,7 +208,7 @@ class AttentionMethod:
         """For each photo and query its p value and critical score, None where there is none; [] where nobody
         asks.
         """
-        if not self.random_classes or not any(map(mixtures, queries)):
+        if not self.random_classes or not any(map(has_null, queries)):
             return []
         found = [chances(query, features, draws=self.random_classes) for query in queries]
         rows = torch.stack(

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnvis.attention.grammar import split_pieces, unquoted
-from attnvis.types import Ask, ClassScore, Features, Head, Query, find_class
+from attnvis.types import AgainstRivals, Ask, ClassScore, Features, Head, Query, find_class
 
 __all__ = [
     "class_",
@@ -151,6 +151,7 @@ def against_rivals(
         vectors.unsqueeze(1),
         labels=tuple((f"{score.name} ({kind})",) for (score,) in scores),
         classes=tuple(scores),
+        rivals=AgainstRivals(ranks[0] if ranks else 0, mix),
     )
 
 
