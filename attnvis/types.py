@@ -416,6 +416,19 @@ class Query:
     mixtures: tuple[tuple[tuple[float, int], ...], ...] = ()
     # of a query whose sign is free, 0 ... 1: how clearly it was chosen
     sign_margin: Float[Tensor, "B Q"] | None = None
+    rivals: "AgainstRivals | None" = None  # of one class against what the softmax holds likely beside it
+
+
+@dataclass(frozen=True, eq=False)
+class AgainstRivals:
+    """One class and the others, by the photo's own probabilities.
+
+    rank    1 for the likeliest class of the photo, 2 for the next; 0: it was named
+    shares  (one-hot of the class, probabilities) -> the classes' shares in the query
+    """
+
+    rank: int
+    shares: Callable[[Float[Tensor, "B C"], Float[Tensor, "B C"]], Float[Tensor, "B C"]]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnvis.attention.query.kinds import principal_directions
-from attnvis.types import PhotoError, Scores
+from attnvis.types import Features, PhotoError, Scores
 
 __all__ = ["contiguous", "one", "pca", "random"]
 
@@ -59,6 +59,14 @@ def pca(scores: Scores, count: int = 4) -> list[Scores]:
         Scores(padded(head.query, size), padded(head.keys, size))
         for head, size in zip(heads, sizes, strict=True)
     ]
+
+
+def split(function: HeadFunction, scores: Scores, features: Features) -> Sequence[Scores]:
+    """The scores of each head.  Raises PhotoError with the photo's name where its patches make too few."""
+    try:
+        return function(scores)
+    except PhotoError as error:
+        raise PhotoError(f"{', '.join(features.names) or 'photo 0'}: {error}") from None
 
 
 def require_count(scores: Scores, count: int, name: str) -> None:

@@ -5,6 +5,9 @@ because it is the likeliest is compared with the likeliest of as many random one
 A sum of classes, such as class:tabby - class:lynx, is compared with the same sum of random ones.  But the
 classes of a group are alike, and a mean of unlike ones is flat: the mean of several is compared with random
 vectors that lie as far from the mean of all classes as it does itself.
+A class against its rivals (contrast, rest, log_odds, finer) is compared with random classes against theirs,
+whose logits are drawn too, each query divided by the root of the sum of its squared shares: where a class is
+nearly certain contrast is short, and its map no other.
 With few classes (40) the p value of a chosen one is somewhat too large: it is among those that the covariance
 is taken of.
 """
@@ -20,9 +23,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnvis.attention.dot_product import at_least_float32
-from attnvis.types import Features, Query
+from attnvis.types import AgainstRivals, Features, Query
 
-__all__ = ["LEVEL", "Chances", "Mixture", "chances", "mixtures", "p_values"]
+__all__ = ["LEVEL", "Chances", "Mixture", "chances", "has_null", "mixtures", "p_values"]
 
 LEVEL = 0.05  # of a photo, over all of its patches: beyond `critical` lie those of so small a p value
 
@@ -47,15 +50,14 @@ def chances(query: Query, features: Features, draws: int = 1000, seed: int = 0) 
     """p = (1 + #{T_r >= T}) / (draws + 1), T = max_i s_i - mean s, over `draws` random classes r.
 
     The maximum is over all patches: p is of the photo, and so is the critical value (the family-wise error
-    rate over the patches is LEVEL).  NaN for a query that asks no class and no sum of classes (`mixtures`),
-    and where the classifier has no rows to draw from: it is known by its gradient alone, or has fewer than
-    three classes.
+    rate over the patches is LEVEL).  NaN for a query that asks no class (`has_null`), and where the
+    classifier has no rows to draw from: it is known by its gradient alone, or has fewer than three classes.
     """
     photos, count, _ = query.vectors.shape
     p, critical = torch.full((2, photos, count), torch.nan, dtype=torch.float64)
     undefined = Chances(p, critical)
     logits, asked = features.logits, mixtures(query)
-    if not asked or features.head is None or logits is None or logits.shape[1] < 3:
+    if not has_null(query) or features.head is None or logits is None or logits.shape[1] < 3:
         return undefined
     tokens = at_least_float32(features.tokens)
     observed = at_least_float32(query.vectors) @ tokens.mT  # [B, Q, N]
@@ -66,15 +68,38 @@ def chances(query: Query, features: Features, draws: int = 1000, seed: int = 0) 
             if scores is None:
                 return undefined
             null = NullMaps(scores, logits[photo], draws=draws, seed=seed)
+            if query.rivals is not None:
+                length = length_of_shares(query.rivals, logits[photo], query.classes[photo][0].index)
+                random_peaks = length * null.peaks_against_rivals(query.rivals).sort().values
+                p[photo], critical[photo] = chance_of(peaks[photo], random_peaks)
             for mixture, columns in alike(asked):
                 own = 0.0
                 if is_group(mixture):
                     own = distance_from_mean(query.vectors[photo, columns[0]], features, photo)
                 random_peaks = null.peaks_of_sum(mixture, at_least=own).sort().values  # [R]
-                below = torch.searchsorted(random_peaks, peaks[photo, columns].contiguous())
-                p[photo, columns] = ((1 + draws - below) / (draws + 1)).double().cpu()
-                critical[photo, columns] = critical_value(random_peaks)
+                p[photo, columns], critical[photo, columns] = chance_of(peaks[photo, columns], random_peaks)
     return undefined
+
+
+def has_null(query: Query) -> bool:
+    """Whether it asks a class, a sum of classes, or one against its rivals."""
+    return bool(mixtures(query)) or query.rivals is not None
+
+
+def chance_of(
+    peaks: Float[Tensor, " Q"], random_peaks: Float[Tensor, " R"]
+) -> tuple[Float[Tensor, " Q"], float]:
+    """The p value of each peak, and the critical one; the random ones are sorted."""
+    draws = len(random_peaks)
+    below = torch.searchsorted(random_peaks, peaks.contiguous())
+    return ((1 + draws - below) / (draws + 1)).double().cpu(), critical_value(random_peaks)
+
+
+def length_of_shares(rivals: AgainstRivals, logits: Float[Tensor, " C"], index: int) -> float:
+    """The root of the sum of the squared shares that the classes have in a photo's query."""
+    chosen = torch.zeros_like(logits).index_fill(0, torch.tensor([index], device=logits.device), 1.0)
+    shares = rivals.shares(chosen.unsqueeze(0), logits.softmax(0).unsqueeze(0))
+    return float(at_least_float32(shares).norm())
 
 
 def alike(asked: tuple[Mixture, ...]) -> list[tuple[Mixture, list[int]]]:
@@ -145,7 +170,11 @@ class NullMaps:
         self.spread = (scores - self.centre) / (self.classes - 1) ** 0.5  # A, [N, C]
         self.deviations = self.spread @ self.noise  # [N, R]
         deviations = logits.to(scores) - logits.to(scores).mean()
-        self.direction = deviations / deviations.norm().clamp_min(1e-30)  # of z, along which the logit grows
+        length = deviations.norm().clamp_min(1e-30)
+        self.direction = deviations / length  # of z, along which the logit grows
+        self.logit_spread = (
+            length / (self.classes - 1) ** 0.5
+        )  # the standard deviation of a random class's logit
 
     def peaks(self, rank: int) -> Float[Tensor, " R"]:
         """The hottest patch of every random class; for a rank k, of the k-th likeliest of C of them."""
@@ -171,6 +200,23 @@ class NullMaps:
         change = named * along - deviation * along + self.chosen(ranks)
         return (maps + torch.outer(self.spread @ self.direction, change)).amax(0)
 
+    def peaks_against_rivals(self, rivals: AgainstRivals) -> Float[Tensor, " R"]:
+        """The hottest patch of random classes against theirs, of queries whose squared shares sum to 1.
+
+        Of C random classes the logits are drawn, with them the probabilities, and so the shares a_k.  A map
+        and its logit are normal together: given the logits, sum a_k s_k has a part along them, known, and for
+        the rest it is as one random class's times the root of sum a_k^2.
+        """
+        numbers = class_noise(self.classes, self.noise.shape[1], self.seed).to(self.noise)  # [R, C]
+        first = numbers.new_zeros((len(numbers), 1), dtype=torch.long)  # a class like any other
+        place = numbers.topk(rivals.rank, 1).indices[:, -1:] if rivals.rank else first
+        chosen = torch.zeros_like(numbers).scatter(1, place, 1.0)
+        shares = rivals.shares(chosen, (self.logit_spread * numbers).softmax(1))
+        length = shares.norm(dim=1).clamp_min(1e-30)
+        change = (shares * numbers).sum(1) / length - self.direction @ self.noise
+        maps = torch.outer(self.centre[:, 0], shares.sum(1) / length) + self.deviations
+        return (maps + torch.outer(self.spread @ self.direction, change)).amax(0)
+
     def chosen(self, ranks: Mapping[int, float]) -> Float[Tensor, " R"]:
         """sum over the ranks k of factor * the k-th largest of C normal numbers, drawn together."""
         draws = self.noise.shape[1]
@@ -185,6 +231,13 @@ class NullMaps:
 @functools.lru_cache(maxsize=4)
 def normal_noise(classes: int, draws: int, seed: int) -> Float[Tensor, "C R"]:
     return torch.randn(classes, draws, generator=torch.Generator().manual_seed(seed))
+
+
+@functools.lru_cache(maxsize=2)
+def class_noise(classes: int, draws: int, seed: int) -> Float[Tensor, "R C"]:
+    """The logits of C random classes, `draws` times, in standard deviations; apart from `normal_noise`."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    return torch.randn(draws, classes, generator=generator)
 
 
 @functools.lru_cache(maxsize=8)

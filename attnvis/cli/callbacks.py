@@ -23,7 +23,7 @@ HYDRAS = tuple(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides"
 PLANNED: list[Path] = []  # the folder of the sweep that this process started
 PHOTOS: list[Callable[[Path, Iterable[Any]], Mapping[str, Any]]] = []  # of the command that runs
 CHECKS: list[Callable[[Mapping[str, Any]], None]] = []  # of the command that runs: a job's settings
-CHECKED = ("study", "keys", "stability", "random_classes")  # that may not go together
+CHECKED = ("study", "keys", "heads", "fuse", "stability", "random_classes")  # that may not go together
 HELD: dict[Path, Lock] = {}  # the folders that this process holds, for all the jobs that it starts
 
 
@@ -145,8 +145,9 @@ def check(config: "DictConfig", jobs: list[list[str]]) -> None:
     and goes on.
     """
     usual = {name: plain(config[name]) for name in CHECKED if name in config}
-    if isinstance(usual.get("keys"), dict):
-        usual["keys"] = usual["keys"]["_target_"]
+    for name, value in usual.items():
+        if isinstance(value, dict):
+            usual[name] = value["_target_"]
     try:
         for job in jobs if CHECKS else ():
             CHECKS[0]({name: value_in(job, name, value) for name, value in usual.items()})

@@ -63,7 +63,7 @@ def stage_overrides(
     options = {*catalogue.options(group), *own, "null"}
     if value in options:
         return [f"{group}={value}"]
-    texts = split_texts(value, options)
+    texts = choices_in(group, value, options)
     if multirun:
         return [f"{group}={','.join(registered(group, text, options) for text in texts)}"]
     if len(texts) == 1:
@@ -83,8 +83,17 @@ def jobs_override(group: str, value: str, command: Command, folders: Sequence[Pa
     if group not in catalogue.choices(command.name):
         fail(explain_unknown_setting(group, command.name), code=2)
     options = {*catalogue.options(group), *own_options(folders, group)}
-    several = len(split_texts(value, options)) > 1
+    several = len(choices_in(group, value, options)) > 1
     return stage_overrides(group, value, command, several, folders)
+
+
+def choices_in(group: str, value: str, options: Container[str]) -> list[str]:
+    """same,pca:8 -> same and pca:8; a number of heads alone is a choice, 1,4,random:4,1 are three."""
+    texts = split_texts(value, options)
+    if group != "heads":
+        return texts
+    counts = [[text] if re.search(r"[:(]", text) else text.split(",") for text in texts]
+    return [choice.strip() for of_text in counts for choice in of_text]
 
 
 def settings_overrides(group: str, text: str, own: Mapping[str, Path]) -> list[str]:

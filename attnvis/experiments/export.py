@@ -206,33 +206,47 @@ class Pictures:
 
 
 class Answers:
-    """results.zip, which holds results.json."""
+    """results.zip, which holds results.json: written photo by photo, and never whole in memory.
+
+    Without a photo there is no file.
+    """
 
     FILE = "results.zip"
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.entries: list[tuple[int, str]] = []
+        self.folder, self.stack = folder, ExitStack()
+        self.entry: Any = None  # results.json, a file to write to, from the first photo on
 
     def name(self, photo: PurePosixPath) -> str:
         return str(image_number(photo))
 
     def add(self, name: str, density: Float[np.ndarray, "H W"]) -> None:
         picture = base64.b64encode(encoded(density, "png", logarithm=False)).decode()
-        self.entries.append((int(name), picture))
+        row = json.dumps({"image_id": int(name), "saliency_map": picture})
+        before = ", " if self.entry else "["
+        self.opened().write(f"{before}{row}".encode())
+
+    def opened(self) -> Any:
+        if self.entry is None:
+            part = self.stack.enter_context(whole_file(self.folder / self.FILE))
+            archive = self.stack.enter_context(zipfile.ZipFile(part, "w"))
+            information = zipfile.ZipInfo("results.json", date_time=(1980, 1, 1, 0, 0, 0))
+            information.compress_type = zipfile.ZIP_DEFLATED
+            self.entry = self.stack.enter_context(archive.open(information, "w", force_zip64=True))
+        return self.entry
 
     def __enter__(self) -> "Answers":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
-        if kind is not None or not self.entries:
-            return
-        content = io.BytesIO()
-        rows = [{"image_id": number, "saliency_map": picture} for number, picture in self.entries]
-        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-            entry = zipfile.ZipInfo("results.json", date_time=(1980, 1, 1, 0, 0, 0))
-            archive.writestr(entry, json.dumps(rows), zipfile.ZIP_DEFLATED)
-        save(self.folder, self.FILE, content.getvalue())
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None and self.entry is not None:
+            self.entry.write(b"]")
+        self.stack.__exit__(kind, error, trace)
 
 
 class LogDensities:

@@ -20,7 +20,7 @@ from attnvis.attention.dot_product import Normalise, Scaling, at_least_float32, 
 from attnvis.attention.heads import HeadFunction
 from attnvis.attention.key_space import AskedLayer, asked_layers, is_same, unwrapped
 from attnvis.attention.keys import KeyFunction
-from attnvis.attention.null import chances, mixtures
+from attnvis.attention.null import chances, has_null
 from attnvis.attention.query import kinds
 from attnvis.attention.query.kinds import QueryFunction
 from attnvis.attention.query.language import build_queries
@@ -30,7 +30,7 @@ from attnvis.methods.answer import Answer, predictions, require_finite, require_
 from attnvis.methods.attended import Classifier, attended_by
 from attnvis.methods.fusing import fused, require_fusion
 from attnvis.metrics.diagnostics import diagnose
-from attnvis.types import Attention, Batch, Features, PhotoError, Query, Scores
+from attnvis.types import Attention, Batch, Features, Query, Scores
 
 __all__ = ["AttentionMethod", "Encoder", "Steady", "checked_count", "require_comparable", "steady"]
 
@@ -52,10 +52,8 @@ def checked_count(random_classes: Any) -> int:
     return int(random_classes)
 
 
-def require_comparable(
-    random_classes: int, keys: KeyFunction, heads: HeadFunction = head_functions.one
-) -> None:
-    """Raises ValueError for p values of other keys than the patches, and of several heads."""
+def require_comparable(random_classes: int, keys: KeyFunction, heads: HeadFunction, fuse: str = "") -> None:
+    """Raises ValueError for p values of other keys than the patches, of several heads, of layers joined."""
     if random_classes and not is_same(keys):
         raise ValueError(
             "random_classes compares maps whose keys are the patches themselves; "
@@ -63,6 +61,8 @@ def require_comparable(
         )
     if random_classes and unwrapped(heads) is not head_functions.one:
         raise ValueError("random_classes compares maps of one head; leave it out, or take heads=1")
+    if random_classes and fuse:
+        raise ValueError("random_classes compares maps of one layer; leave it out, or take no fuse")
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class AttentionMethod:
         """For each photo and query its p value and critical score, None where there is none; [] where nobody
         asks.
         """
-        if not self.random_classes or not any(map(mixtures, queries)):
+        if not self.random_classes or not any(map(has_null, queries)):
             return []
         of_queries = [chances(query, features, draws=self.random_classes) for query in queries]
         p_values = torch.cat([each.p for each in of_queries], 1)
@@ -221,13 +221,6 @@ class AttentionMethod:
             [(None, None) if math.isnan(p) else (p, critical) for p, critical in of_photo]
             for of_photo in rows.tolist()
         ]
-
-    def heads_of(self, scores: Scores, features: Features) -> Sequence[Scores]:
-        """Raises PhotoError with the photo's name where its patches make too few."""
-        try:
-            return self.heads(scores)
-        except PhotoError as error:
-            raise PhotoError(f"{', '.join(features.names) or 'photo 0'}: {error}") from None
 
     def attend(
         self, scores: Scores, features: Features
@@ -240,7 +233,7 @@ class AttentionMethod:
         require_finite(scores.products, features, "scores")
         parts = [
             weigh(part, features.tokens, scaling=self.scaling, normalise=self.normalise)
-            for part in self.heads_of(scores, features)
+            for part in head_functions.split(self.heads, scores, features)
         ]
         attention, head_weights = parts[0], None
         if len(parts) > 1:

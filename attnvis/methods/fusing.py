@@ -16,23 +16,24 @@ from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import PhotoError, Placement
 
-__all__ = ["FUSIONS", "fused", "require_fusion"]
+__all__ = ["FUSIONS", "fused", "joined", "require_fusion"]
 
 NO_CONTEXT = "a map made of several layers has no score and no context: no p value, and nothing attended"
 
 
-def mixture(weights: Float[Tensor, "L N"]) -> Float[Tensor, " N"]:
+def mixture(weights: Float[Tensor, "L *any N"]) -> Float[Tensor, "*any N"]:
     """The mean: what any layer looks at."""
     return weights.mean(0)
 
 
-def product(weights: Float[Tensor, "L N"]) -> Float[Tensor, " N"]:
+def product(weights: Float[Tensor, "L *any N"]) -> Float[Tensor, "*any N"]:
     """The geometric mean: what all layers look at.  Of softmaxes on one grid: softmax of the mean logits."""
     logs = weights.log().mean(0)
-    return (logs - logs.amax()).exp() if logs.amax().isfinite() else torch.zeros_like(logs)
+    largest_log = logs.amax(-1, keepdim=True)
+    return torch.where(largest_log.isfinite(), (logs - largest_log).exp(), 0.0)
 
 
-def largest(weights: Float[Tensor, "L N"]) -> Float[Tensor, " N"]:
+def largest(weights: Float[Tensor, "L *any N"]) -> Float[Tensor, "*any N"]:
     """The larger of them, cell by cell."""
     return weights.amax(0)
 
@@ -52,15 +53,9 @@ def fused(answers: Sequence[Answer], name: str, base: str) -> Answer:
     It is a map alone: of several layers there is no score and no value.  Raises PhotoError where the layers'
     maps share no cell and their product is nothing.
     """
-    placements = [answer.placement for answer in answers]
-    finest = min(placements, key=lambda placement: placement.step[0] * placement.step[1])
-    weights = torch.stack([on_cells(answer, finest) for answer in answers])
-    joined = FUSIONS[name](weights)
-    if not joined.sum() > 0:
-        raise PhotoError(
-            f"{base}: the layers' maps share no cell, and their product is nothing; fuse=mixture"
-        )
-    joined = (joined / joined.sum()).to(answers[0].weights)
+    weights, finest = joined(
+        [answer.weights for answer in answers], [answer.placement for answer in answers], name, base
+    )
     asked = any(answer.attended is not None or answer.critical is not None for answer in answers)
     remarks = [remark for answer in answers for remark in answer.remarks] + [NO_CONTEXT] * asked
     margins = [answer.sign_margin for answer in answers if answer.sign_margin is not None]
@@ -68,9 +63,9 @@ def fused(answers: Sequence[Answer], name: str, base: str) -> Answer:
         answers[-1],
         label=f"{base}, {name}",
         layer="+".join(answer.layer for answer in answers),
-        weights=joined,
+        weights=weights,
         placement=finest,
-        diagnostics={key: float(value) for key, value in diagnose(joined).items()},
+        diagnostics={key: float(value) for key, value in diagnose(weights).items()},
         attention=None,
         vector=None,
         heads=None,
@@ -82,10 +77,31 @@ def fused(answers: Sequence[Answer], name: str, base: str) -> Answer:
     )
 
 
-def on_cells(answer: Answer, finest: Placement) -> Float[Tensor, " N"]:
-    """An answer's weights on other cells, summing to 1."""
-    weights = answer.weights.double().cpu().reshape(answer.placement.grid)
-    if answer.placement != finest:
-        rows, columns = (shares_along(finest, answer.placement, axis) for axis in (0, 1))
-        weights = rows @ weights @ columns.T
-    return weights.flatten() / weights.sum()
+def joined(
+    weights: Sequence[Float[Tensor, "..."]], placements: Sequence[Placement], name: str, base: str
+) -> tuple[Float[Tensor, "*any N"], Placement]:
+    """The maps of several layers as one, and where its cells lie; base: what they answer, for the error.
+
+    Raises PhotoError as `fused` does.
+    """
+    finest = min(placements, key=lambda placement: placement.step[0] * placement.step[1])
+    on_finest = [on_cells(*layer, finest) for layer in zip(weights, placements, strict=True)]
+    whole = FUSIONS[name](torch.stack(on_finest))
+    sums = whole.sum(-1, keepdim=True)
+    if not (sums > 0).all():
+        raise PhotoError(
+            f"{base}: the layers' maps share no cell, and their product is nothing; fuse=mixture"
+        )
+    return (whole / sums).to(weights[0]), finest
+
+
+def on_cells(
+    weights: Float[Tensor, "*any n"], placement: Placement, finest: Placement
+) -> Float[Tensor, "*any N"]:
+    """Weights on other cells, summing to 1."""
+    cells = weights.double().cpu().unflatten(-1, placement.grid)
+    if placement != finest:
+        rows, columns = (shares_along(finest, placement, axis) for axis in (0, 1))
+        cells = rows @ cells @ columns.T
+    flat = cells.flatten(-2)
+    return flat / flat.sum(-1, keepdim=True)

@@ -211,8 +211,9 @@ class RunWriter:
         if self.without_p:
             names = shortened_list(list(self.without_p))
             lines.append(
-                f"random_classes: no p value for {names}: only classes and sums of classes have one, where "
-                "the layer's classifier tells what each of three classes or more asks for"
+                f"random_classes: no p value for {names}: only classes, sums of classes and classes against "
+                "rivals have one, where the layer's classifier tells what each of three classes or more asks "
+                "for"
             )
         if self.prior is not None and (grids := self.prior.lonely_grids()):
             names = shortened_list([f"{rows} x {columns}" for rows, columns in grids])

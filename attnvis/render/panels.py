@@ -69,7 +69,7 @@ FACT_VALUE = Font(15, 500)
 MIN_MAX = ("min to max of this photo: not comparable between photos", "min to max of this photo", "min–max")
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
-Part = tuple[str, Float[np.ndarray, "h w"], Placement]  # a heading, a map, and where its cells lie
+Part = tuple[str, Float[np.ndarray, "_ _"], Placement]  # a heading, a map, and where its cells lie
 
 
 # --------------------------------------------------------------------------------------------- the colour bar

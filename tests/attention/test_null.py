@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import no_network
@@ -17,6 +18,7 @@ from attnvis.attention.null import (
     chances,
     class_scores,
     critical_value,
+    length_of_shares,
     ordered_noise,
     ordered_together,
     p_values,
@@ -30,10 +32,10 @@ from attnvis.types import Features
 CLASSES, WIDTH = 400, 16
 
 
-def world(seed: int) -> Features:
+def world(seed: int, scale: float = 1.0) -> Features:
     """One photo, and a classifier whose classes are random: what the null says."""
     tokens = normal(1, 24, WIDTH, seed=10_000).abs() * torch.linspace(0.1, 2, WIDTH).double()
-    head = Linear(0.5 + normal(CLASSES, WIDTH, seed=seed), 0.0 * normal(CLASSES), ())
+    head = Linear(scale * (0.5 + normal(CLASSES, WIDTH, seed=seed)), 0.0 * normal(CLASSES), ())
     return Features(tokens, (4, 6), (tiled((60, 90), (4, 6)),), head, head(tokens.mean(1)), ("a.jpg",))
 
 
@@ -101,6 +103,62 @@ def test_a_sum_of_random_classes_is_drawn_as_they_are_one_by_one():
         drawn = maps.amax(1) - maps.mean(1)
         peaks = null.peaks_of_sum(((one, 0), (two, 0)))
         assert ks_2samp(drawn, peaks).pvalue > 0.01, text
+
+
+KINDS = ("contrast", "rest", "log_odds", "finer", "finer:{},0.6,5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [0.3, 3.0], ids=["even", "peaked"])  # of the probabilities
+@pytest.mark.parametrize("name", ["predicted", "7", "predicted#2"])
+def test_p_values_against_rivals_are_uniform_where_classes_are_random(name, scale):
+    values = {kind: [] for kind in KINDS}
+    for seed in range(500):
+        features = world(seed, scale)
+        for kind, of_kind in values.items():
+            of_kind.append(float(p_of(kind.format(name) if "{}" in kind else f"{kind}:{name}", features)))
+    for kind, of_kind in values.items():
+        found = kstest(of_kind, "uniform")
+        assert found.pvalue > 0.001, (kind, found)  # of 30
+        assert np.mean(np.array(of_kind) <= 0.05) < 0.09, kind
+
+
+@pytest.mark.parametrize("text", ["log_odds:7", "finer", "rest:predicted#2"])
+def test_random_classes_against_their_rivals_are_drawn_as_they_are_one_by_one(text):
+    """Of the very queries that are asked of worlds whose classes are drawn one by one."""
+    features, draws = world(3), 300
+    rows = features.head.weight
+    root = torch.linalg.cholesky(torch.cov(rows.T))
+    lengths, peaks = [], []
+    for draw in range(draws):
+        weight = rows.mean(0) + normal(CLASSES, WIDTH, seed=100 + draw) @ root.T
+        head = Linear(weight, features.head.bias, ())
+        drawn = replace(features, head=head, logits=head(features.tokens.mean(1)))
+        (query,) = build_queries(parse(text), drawn)
+        chosen = torch.zeros(1, CLASSES).double()
+        chosen[0, query.classes[0][0].index] = 1
+        lengths.append(float(query.rivals.shares(chosen, drawn.logits.softmax(1)).norm()))
+        map_ = query.vectors[0, 0] @ drawn.tokens[0].T
+        peaks.append(float(map_.max() - map_.mean()) / lengths[-1])
+    (query,) = build_queries(parse(text), features)
+    null = NullMaps(class_scores(features, 0), features.logits[0], draws=2000, seed=0)
+    assert ks_2samp(peaks, null.peaks_against_rivals(query.rivals)).pvalue > 0.001
+    assert min(lengths) >= 1 and max(lengths) < 3
+
+
+def test_a_class_against_one_sure_rival_is_the_difference_of_two():
+    """p_rival = 1: log_odds is w_c - w_r, of length sqrt(2); contrast the same, however short."""
+    features = world(3)
+    logits = torch.full((1, CLASSES), -200.0).double()
+    logits[0, 9] = 200.0
+    sure = replace(features, logits=logits)
+    (query,) = build_queries(parse("log_odds:7"), sure)
+    torch.testing.assert_close(query.vectors[0, 0], features.head.weight[7] - features.head.weight[9])
+    assert length_of_shares(query.rivals, logits[0], 7) == pytest.approx(math.sqrt(2))
+    assert length_of_shares(query.rivals, features.logits[0], 7) > 1
+    for name in ("7", "predicted"):
+        odds, contrast = (p_of(f"{kind}:{name}", features) for kind in ("log_odds", "contrast"))
+        assert odds == pytest.approx(contrast, abs=1e-3), "the one is the other times 1 - p_c"
 
 
 def test_a_group_of_like_classes_is_compared_with_vectors_as_far_from_the_mean():
@@ -189,7 +247,10 @@ def test_a_class_whose_patch_is_there_is_no_chance():
 
 def test_what_asks_no_class_has_none_and_neither_has_a_gradient():
     features = two_photos()
-    for text in ("mean", "contrast:bee", "class:bee - mean", "normalise(class:bee)", "rarity", "random:1,3"):
+    for text in (
+        *("mean", "class:bee - mean", "normalise(class:bee)", "rarity", "random:1,3"),
+        *("normalise(contrast:bee)", "contrast:bee - mean", "0.5*finer:bee"),
+    ):
         assert p_of(text, features).isnan().all(), text
     gradient = replace(features, head=Gradient(torch.nn.Identity(), CATEGORIES))
     (query,) = build_queries(parse("class:bee"), features)

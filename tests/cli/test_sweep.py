@@ -225,6 +225,10 @@ def test_a_stage_that_no_photo_can_take_is_said_before_the_first_job(sweep, word
     "words, given",
     [
         ("keys=same,pca:2 random_classes=1000", "leave random_classes or keys=pca out"),
+        ("heads=1,4 random_classes=1000", "leave random_classes or heads=4 out"),
+        ("heads=1,random:4,1 study=recognition", "the patches themselves; leave heads=random out"),
+        ("fuse=max,product random_classes=99", "leave random_classes or fuse=max out"),
+        ("fuse=max,sum", "fuse=sum: there are mixture, product, max"),
         ("keys=same,pca:2 study=recognition", "study=recognition compares the patches themselves"),
         ("keys=same,centred experiment=note", "study=note compares the patches themselves"),
         ("seed=0,1 study=nosuch", "no study 'nosuch'"),

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import tracemalloc
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from conftest import make_photo, records
 from safetensors import safe_open
 
-from attnvis.experiments.export import Density, chosen_map, file_names, grey
+from attnvis.experiments.export import Answers, Density, chosen_map, file_names, grey
 from attnvis.pipeline.kept_maps import KeptMap, KeptPhoto, KeptRun, of_shard
 from attnvis.types import Box, PhotoError, Placement
 
@@ -107,6 +108,35 @@ def test_salicons_zip_knows_photos_by_their_numbers(run, export):
         picture = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
         density = expected(run, name)
         assert np.abs(picture - 255 * density / density.max()).max() < 0.51
+
+
+def test_a_zip_is_written_photo_by_photo_and_never_whole_in_memory(here):
+    noise = np.random.default_rng(0).random((120, 120))
+
+    def written(photos):
+        tracemalloc.start()
+        with Answers(here) as answers:
+            for number in range(photos):
+                answers.add(str(number), noise)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    few, many = written(3), written(60)
+    content = zipfile.ZipFile(here / "results.zip").read("results.json").decode()
+    rows = json.loads(content)
+    assert [row["image_id"] for row in rows] == list(range(60)) and content == json.dumps(rows)
+    assert few > len(rows[0]["saliency_map"]) and many < 2 * few, "a row at a time"
+
+
+def test_a_zip_that_was_stopped_or_has_no_photo_is_none(here):
+    stopped = Answers(here)
+    stopped.add("1", np.ones((4, 4)))
+    assert len(list(here.iterdir())) == 1, "its part"
+    stopped.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    with Answers(here):
+        pass
+    assert not list(here.iterdir())
 
 
 def test_what_is_asked_for_is_done_and_nothing_else():

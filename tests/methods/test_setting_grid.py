@@ -18,9 +18,11 @@ from attnvis.attention.scaling import positive_factor
 from attnvis.attention.sensitivity import sensitivity
 from attnvis.attention.spec import functions
 from attnvis.backbone.heads import Linear
+from attnvis.experiments.sweep.shapes import shapes_of
+from attnvis.methods.attention import AttentionMethod
 from attnvis.methods.settings import GAPS, PAIRS, RANKS, TEMPERATURES, PhotoResult, SettingGrid
 from attnvis.metrics.diagnostics import DESCRIPTIONS, diagnose
-from attnvis.types import Box, Features, Placement, Scores
+from attnvis.types import Box, Features, PhotoError, Placement, Scores
 
 B, D, C = 2, 7, 11  # different primes: a transposed axis cannot pass unnoticed
 GRID = (5, 13)
@@ -110,6 +112,78 @@ def test_every_setting_is_exactly_what_its_attention_alone_would_be(text):
         for name, values in whole.numbers.items():
             where, tolerance = f"{name} of {one} {other}", 1e-12 if name in GRADIENT else 0  # summed together
             np.testing.assert_allclose(values[number], numbers[name], tolerance, tolerance, err_msg=where)
+
+
+FEW = functions("scaling", ["none", "inv_sqrt_d", "perplexity"]), functions("normalise", ["softmax", "relu"])
+
+
+@pytest.mark.parametrize("text", ["contiguous:3", "random:2,1", "pca:4"])
+def test_under_several_heads_every_setting_is_what_it_is_alone(text):
+    features = some()
+    (heads,) = functions("heads", [text]).values()
+    grid = replace(asking("mean", "random:0,3", scalings=FEW[0], normalisers=FEW[1]), heads=heads)
+    answers = grid.answer((features,))
+    for number, (one, other) in enumerate(grid.settings):
+        parts = FEW[0][one], FEW[1][other]
+        for query, place in (("mean", slice(1)), ("random:0,3", slice(1, 4))):
+            method = AttentionMethod(no_network, language.parse(query), *parts, heads=heads)
+            for photo, alone in enumerate(method.answer((features,))):
+                for found, answer in zip(answers[photo][place], alone, strict=True):
+                    where = f"{one} {other}, {answer.label}"
+                    assert torch.equal(found.weights[number], answer.weights), where
+                    for name, values in found.numbers.items():
+                        expected = answer.diagnostics[name]
+                        assert values[number] == pytest.approx(expected, nan_ok=True), (where, name)
+    whole, *_ = answers[0]
+    assert whole.batch.heated[0].isnan().all() and math.isnan(whole.temperature_for(0.1))
+    assert asking("mean").has_one_score and not grid.has_one_score
+
+
+@pytest.mark.parametrize("name", ["mixture", "product", "max"])
+def test_layers_joined_under_every_setting_are_what_they_are_alone(name):
+    coarse, fine = some(normal(B, 6, D), (2, 3)), some(normal(B, N, D, seed=5))
+    coarse = replace(coarse, layer="coarse")
+    grid = replace(asking("mean", "random:0,3", scalings=FEW[0], normalisers=FEW[1]), fuse=name)
+    answers = grid.answer((coarse, fine))
+    for number, (one, other) in enumerate(grid.settings):
+        for query, place in (("mean", slice(1)), ("random:0,3", slice(1, 4))):
+            method = AttentionMethod(
+                no_network, language.parse(query), FEW[0][one], normalise=FEW[1][other], fuse=name
+            )
+            for photo, alone in enumerate(method.answer((coarse, fine))):
+                of_photo = [answer for answer in alone if "+" in answer.layer]
+                for found, answer in zip(answers[photo][place], of_photo, strict=True):
+                    torch.testing.assert_close(found.weights[number], answer.weights, rtol=1e-6, atol=1e-9)
+                    assert found.placement == answer.placement and found.query == query
+                    known = {key: values[number] for key, values in found.numbers.items()}
+                    for key, expected in answer.diagnostics.items():
+                        assert known.pop(key) == pytest.approx(expected, rel=1e-5), key
+                    assert all(map(math.isnan, known.values())) and "sigma_eff" in known
+    found = answers[0][0]
+    assert found.batch.gaps.sum() == 0 and found.batch.ranked.isfinite().all()
+    assert math.isnan(shapes_of(found)["weight_rank_correlation"][0])
+    assert math.isnan(shapes_of(found)["logit_kurtosis"][0]) and shapes_of(found)["alive"][0] > 0
+
+
+def test_what_a_grid_cannot_join_is_said():
+    grid = asking("mean", scalings=FEW[0], normalisers=FEW[1])
+    with pytest.raises(ValueError, match="measures one layer at a time, not 2"):
+        grid.answer((some(), some()))
+    with pytest.raises(ValueError, match="fuse=max joins several layers of one pass"):
+        replace(grid, fuse="max").answer((some(),))
+    with pytest.raises(ValueError, match="there are mixture, product, max"):
+        replace(grid, fuse="sum")
+    for changes, advice in (
+        ({"fuse": "max"}, "take no fuse"),
+        ({"heads": functions("heads", ["random"])["random"]}, "take heads=1"),
+    ):
+        with pytest.raises(ValueError, match=f"random_classes compares .* {advice}"):
+            replace(grid, random_classes=100, **changes)
+    hottest = functions("normalise", ["top_k:1"])
+    apart = replace(asking("random:0", scalings=functions("scaling", ["none"]), normalisers=hottest))
+    turned = some(normal(B, N, D).flip(1))
+    with pytest.raises(PhotoError, match=r"0.jpg: random under none top_k:1: the layers' maps share no"):
+        replace(apart, fuse="product").answer((some(), turned))
 
 
 def test_a_photos_and_a_querys_part_is_its_own():

@@ -61,6 +61,7 @@ def test_a_panel_shows_every_head_and_the_maps_keep_them(out, here, attnvis):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("heads=4,random:4,1", "heads=4,random:4,1 names 2 and attnvis run takes one"),
         ("keys=white", "did you mean whitened?"),
         ("keys=pca:0", "at least 1 component"),
         ("keys=linear:none.npy", "there is no file none.npy, from which the matrix was to be read"),
@@ -86,3 +87,29 @@ def test_keys_are_an_axis_of_a_sweep(attnvis, cat, here):
     ]
     assert rows[0]["perplexity"] == pytest.approx(rows[1]["perplexity"], rel=1e-4) != rows[2]["perplexity"]
     assert "keys pca(components=4)" in Page(here / "out/index.html").words
+
+
+@pytest.mark.slow
+def test_heads_and_layers_joined_are_axes_of_a_sweep(attnvis, cat, here):
+    words = ["query=mean", "scaling=inv_sqrt_d", "preprocess.size=96"]
+    layers = "backbone.layer=[stage3,last]"
+    assert attnvis("sweep", str(cat), "heads=1,4,random:4,1", *words, "hydra.sweep.dir=heads").code == 0
+    fusing = attnvis("sweep", str(cat), layers, "fuse=mixture,product", *words, "hydra.sweep.dir=fuse")
+    assert fusing.code == 0, fusing.complaint
+    texts = {
+        "heads": ["one", "contiguous(count=4)", "random(count=4, seed=1)"],
+        "fuse": ["mixture", "product"],
+    }
+    typed = {"heads": ["heads=1", "heads=4", "heads=random:4,1"], "fuse": ["fuse=mixture", "fuse=product"]}
+    for axis, names in texts.items():
+        rows = pq.read_table(here / axis / "sweep.parquet").to_pylist()
+        assert [row[axis] for row in rows] == names
+        for row, setting in zip(rows, typed[axis], strict=True):
+            run = [*words, setting, *([layers] if axis == "fuse" else []), "hydra.run.dir=alone"]
+            assert attnvis("run", str(cat), *run).code == 0
+            *_, alone = records("alone")
+            assert row["perplexity"] == pytest.approx(float(alone["perplexity"]), rel=1e-4), setting
+        page = Page(here / axis / "index.html").words
+        assert f"{axis} {names[-1]}" in page and "no one score gives them" in page
+        assert "Which temperature" not in page or axis == "heads"
+        assert f"{typed[axis][-1]} " in page, "as it was typed, above its pictures"

@@ -146,7 +146,7 @@ def test_a_grid_of_one_photo_is_said_to_have_none_and_an_older_prior_goes(attnvi
         (here / "out" / name).write_text("of an earlier run")
     ended = attnvis("run", "a.png", "query=mean,class", "position_prior=true", "random_classes=50")
     assert ended.code == 0 and ended.err.count("position_prior: none on ") == 1
-    assert ended.err.count("random_classes: no p value for mean: only classes and sums of classes") == 1
+    assert ended.err.count("random_classes: no p value for mean: only classes, sums of classes") == 1
     assert not list(Path("out").glob("position_prior.*"))
     complaint = attnvis("run", "a.png", "position_prior=true", "maps=false", "hydra.run.dir=new").complaint
     assert "position_prior=true and maps=false" in complaint

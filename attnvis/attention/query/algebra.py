@@ -152,6 +152,7 @@ def changed(queries: Sequence[Query], vectors: Tensor, name: str) -> Query:
         classes=(),
         ranks=(),
         mixtures=(),
+        rivals=None,
         sign_margin=smallest_margin(queries),
         text="",
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attnvis.attention.grammar import split_pieces, unquoted
 from attnvis.class_names import find_class
-from attnvis.types import Ask, ClassScore, Features, Head, Query
+from attnvis.types import AgainstRivals, Ask, ClassScore, Features, Head, Query
 
 __all__ = [
     "class_",
@@ -152,6 +152,7 @@ def against_rivals(
         vectors.unsqueeze(1),
         labels=tuple((f"{score.name} ({kind})",) for (score,) in scores),
         classes=tuple(scores),
+        rivals=AgainstRivals(ranks[0] if ranks else 0, mix),
     )
 
 

@@ -46,6 +46,7 @@ __all__ = ["COMMAND", "STUDIES", "compare", "sweep"]
 STUDIES = ("scalings", "recognition", "note")
 OWN_FILES = ("plan.json", "index.html", "sweep.parquet", "note.html")  # of all jobs together
 OWN_FOLDERS = ("figures", "wandb")
+ONE_HEAD = "attnvis.attention.heads.one"
 
 
 def sweep(cfg: "DictConfig", folder: Path) -> int:
@@ -61,10 +62,12 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
     check_logger(settings["logger"], settings["name"])
     harmless = ("logger", "name", "cache", "batch_size", "workers")  # they change no number
     same = {key: value for key, value in settings.items() if key not in harmless}
-    checks = {key: same.pop(key) for key in ("stability", "random_classes")}
+    checks = {key: same.pop(key) for key in ("stability", "random_classes", "heads", "fuse")}
+    if checks["heads"]["_target_"] == ONE_HEAD:
+        checks.pop("heads")
     same |= {key: value for key, value in checks.items() if value}  # off is as before there were any
     same["storage"] = settings["cache"]["storage"]  # of the cache's settings the only one that may
-    require_possible(settings | {"keys": settings["keys"]["_target_"]})
+    require_possible(settings | {name: settings[name]["_target_"] for name in ("keys", "heads")})
     random_classes(cfg)
     planned = planned_photos(photos(settings["images"]))
     same["photos"] = album_digest(planned)
@@ -82,23 +85,33 @@ def sweep(cfg: "DictConfig", folder: Path) -> int:
 def require_possible(settings: Mapping[str, Any]) -> None:
     """Raises ValueError for settings of a job that do not go together, before there is a job.
 
-    keys: as they are typed (pca:8), or the name of their function.
+    keys, heads: as they are typed (pca:8), or the name of their function.
     """
-    study, keys = settings["study"], str(settings["keys"]).partition(":")[0]
-    keys = keys.removeprefix("attnvis.attention.keys.")
+    from attnvis.methods.fusing import require_fusion
+
+    study, fuse = settings["study"], str(settings["fuse"] or "")
+    keys, heads = (
+        str(settings[name]).partition(":")[0].removeprefix(f"attnvis.attention.{name}.")
+        for name in ("keys", "heads")
+    )
+    others = [f"keys={keys}"] * (keys != "same")
+    others += [f"heads={heads}"] * (heads not in ("one", "1"))
+    others += [f"fuse={fuse}"] * bool(fuse)
     if study not in STUDIES:
         raise ValueError(f"no study {study!r}; there are {', '.join(STUDIES)}")
     if study != "scalings" and (settings["stability"] or settings["random_classes"]):
         raise ValueError("stability and random_classes are asked of study=scalings; leave one out")
-    if study != "scalings" and keys != "same":
-        raise ValueError(f"study={study} compares the patches themselves; leave keys={keys} out")
+    if study != "scalings" and others:
+        raise ValueError(f"study={study} compares the patches themselves; leave {' and '.join(others)} out")
     if keys == "layer":
         raise ValueError("a sweep measures one layer at a time, and keys=layer takes two; attnvis run can")
-    if settings["random_classes"] and keys != "same":
+    if settings["random_classes"] and others:
         raise ValueError(
-            "random_classes compares maps whose keys are the patches themselves; "
-            f"leave random_classes or keys={keys} out"
+            "random_classes compares maps of one layer and one head whose keys are the patches themselves; "
+            f"leave random_classes or {' and '.join(others)} out"
         )
+    if fuse:
+        require_fusion(fuse)
 
 
 def files_of_queries(settings: dict[str, Any]) -> dict[str, str]:
@@ -220,18 +233,19 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
     _, backbone, preprocessing = build_encoder(cfg)
     warnings = backbone.warnings_at(preprocessing)
     shout(warnings)
-    if len(backbone.layers) > 1:
+    if len(backbone.layers) > 1 and not settings["fuse"]:
         layers = ",".join(backbone.layers)
         raise ValueError(
             f"a job of a sweep measures one layer, not {backbone.layer}; "
-            f"give backbone.layer={layers} without brackets"
+            f"give backbone.layer={layers} without brackets, or fuse=mixture,product,max to join them"
         )
     workers = thread_count(cfg.workers, len(paths))
     decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)
     axes = {
         "backbone": backbone.name, "weights": backbone.weights, "layer": backbone.layer,
         "fit": preprocessing.fit, "size": str(preprocessing.size), "seed": str(cfg.seed),
-        "keys": setting_text(settings["keys"]),
+        "keys": setting_text(settings["keys"]), "heads": setting_text(settings["heads"]),
+        "fuse": settings["fuse"] or "",
     }  # fmt: skip
     job.update(axes=axes, provenance=backbone.describe().entries() | {"warnings": warnings})
     inputs = Inputs(
@@ -298,7 +312,14 @@ def scale(inputs: Inputs) -> None:
         for text, function in functions["queries"].items()
     }
     keys = prepared_keys(build(inputs.cfg, "keys"))
-    grid = SettingGrid(inputs.backbone, **functions, keys=keys, random_classes=random_classes(inputs.cfg))
+    grid = SettingGrid(
+        inputs.backbone,
+        **functions,
+        keys=keys,
+        random_classes=random_classes(inputs.cfg),
+        heads=build(inputs.cfg, "heads"),
+        fuse=str(settings["fuse"] or ""),
+    )
     method = StableGrid(grid, inputs.preprocessing) if inputs.cfg.stability else grid
     with GridWriter(
         inputs.job,

@@ -14,7 +14,6 @@ from attnvis.experiments.sweep.statistics import (
     Order,
     Series,
     best_common_temperature,
-    defines_share,
     theory_deviation,
 )
 from attnvis.experiments.wording import between, chance, every, few, listed, many, part_of, percent, points
@@ -36,13 +35,15 @@ def paragraph(all_series: Sequence[Series], checked: Sequence[Order], shares: Se
     cards = sentence_on_cards(all_series)
     if all(series.one_colour.all() for series in all_series):
         return [cards]
+    of_one_score = [series for series in all_series if series.has_one_score]
     sentences = [
         cards,
-        sentence_on_contrast(all_series),
+        sentence_on_joined_maps(all_series),
+        sentence_on_contrast(of_one_score),
         sentence_on_sqrt_d(all_series),
-        sentence_on_temperature(all_series, shares[0] if shares else 0.1),
+        sentence_on_temperature(of_one_score, shares[0] if shares else 0.1) if of_one_score else "",
         sentence_on_change(all_series),
-        sentence_on_theory(all_series),
+        sentence_on_theory(of_one_score),
         sentence_on_order(checked),
         sentence_on_weights(checked),
     ]
@@ -80,6 +81,19 @@ def sentence_on_cards(all_series: Sequence[Series]) -> str:
     return (
         f"{len(cards)} of {many(len(photos), 'photo')} {are} of one colour ({names}): {edges}. They count in "
         "every number below."
+    )
+
+
+def sentence_on_joined_maps(all_series: Sequence[Series]) -> str:
+    """That maps of several heads or layers are no function of one score, and where they are left out."""
+    names = [series.quoted for series in all_series if not series.has_one_score]
+    if not names:
+        return ""
+    named = listed(names) if len(names) <= WORDS else f"{names[0]} and {len(names) - 1} more combinations"
+    maps = "The maps are" if len(names) == len(all_series) else f"The maps of {named} are"
+    return (
+        f"{maps} made of several heads or layers, and no one score gives them: they are in the pictures, the "
+        "ranked weights and the table, and not in what is said of scores, temperatures and orders."
     )
 
 
@@ -203,8 +217,8 @@ def changes_from_sqrt_d(all_series: Sequence[Series]) -> Iterator[Change]:
         if SQRT_D not in series.settings:
             continue
         base = series.settings.index(SQRT_D)
-        for column, setting in enumerate(series.settings):
-            if column != base and not defines_share(setting):
+        for column in range(len(series.settings)):
+            if column != base and not series.defines_share(column):
                 differences = series.share[:, column] - series.share[:, base]
                 yield Change(series, series.names[column], "1/√d_k", differences)
 
@@ -212,7 +226,7 @@ def changes_from_sqrt_d(all_series: Sequence[Series]) -> Iterator[Change]:
 def changes_between(all_series: Sequence[Series]) -> Iterator[Change]:
     """Of every two settings of a query, the sharper of the two the base."""
     for series in all_series:
-        free = [column for column, setting in enumerate(series.settings) if not defines_share(setting)]
+        free = [column for column in range(len(series.settings)) if not series.defines_share(column)]
         for first, second in combinations(free, 2):
             differences = series.share[:, second] - series.share[:, first]
             change = Change(series, series.names[second], series.names[first], differences)

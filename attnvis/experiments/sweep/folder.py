@@ -43,6 +43,8 @@ AXES = (  # what differs between jobs; within a job: query, scaling, normalise
     "size",
     "seed",
     "keys",
+    "heads",
+    "fuse",
 )
 TEXTS = ("photo", "path", "digest", "query", "label", "scaling", "normalise")
 COUNTS = ("index", "patches", "rows", "columns", "dim")

@@ -1,6 +1,7 @@
 """The pictures of a sweep's first photos -> blocks: two swept settings as rows and columns, others apart."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def photo_blocks(sweep: Sweep) -> list[PhotoBlocks]:
     photos: dict[tuple[int, str], list[Picture]] = {}
     several, inline = len(sweep.done) > 1, INLINE
     for part in sweep.done:
-        job = part.overrides if several else ""
+        job = as_typed(part.overrides) if several else ""
         for tile in part.record.tiles:
             if (part.folder / tile.file).is_file():
                 place = place_of(part, tile, job)
@@ -65,6 +66,11 @@ def photo_blocks(sweep: Sweep) -> list[PhotoBlocks]:
                 inline -= is_inline
                 known.append(picture_of(sweep.folder, part.folder / tile.file, tile, place, is_inline))
     return [PhotoBlocks(photo, blocks_of(pictures)) for (_, photo), pictures in sorted(photos.items())]
+
+
+def as_typed(overrides: str) -> str:
+    """keys='pca:8' -> keys=pca:8: Hydra's quotes are not the reader's."""
+    return re.sub(r"='([^'\\]*)'", r"=\1", overrides)
 
 
 def place_of(part: Part, tile: Tile, job: str) -> dict[str, str]:

@@ -24,8 +24,6 @@ from attnvis.experiments.sweep.statistics import (
     Series,
     advice,
     band_words,
-    defines_share,
-    defines_sigma,
     orders,
     series_of,
 )
@@ -66,7 +64,8 @@ def write_comparison(sweep: Sweep) -> Path:
     """Writes index.html, sweep.parquet and figures/ into the sweep's folder; gives the page."""
     write_table(sweep)
     all_series = [series for series in series_of(sweep) if len(series.photos)]
-    checked = orders(all_series)
+    of_one_score = [series for series in all_series if series.has_one_score]
+    checked = orders(of_one_score)
     drawn = sections(all_series)
     blocks = photo_blocks(sweep)
     for section in drawn:
@@ -103,7 +102,7 @@ def write_comparison(sweep: Sweep) -> Path:
         points_of=points,
         paired=any(SQRT_D in series.settings and len(series.settings) > 1 for series in all_series),
         jobs=len({series.job for series in all_series}) > 1,
-        advice=advice(all_series, sharpness(sweep)),
+        advice=advice(of_one_score, sharpness(sweep)),
         facts=facts(sweep),
         most_photos=max((len(series.photos) for series in all_series), default=0),
         fewest=FEWEST,
@@ -214,11 +213,10 @@ def rows(all_series: Sequence[Series]) -> Iterator[TableRow]:
                 js = median_interval(numbers["js_inv_sqrt_d"])
             if base is not None and column != base:
                 difference = median_interval(share - series.share[:, base])
-            setting = series.settings[column]
             cells = (
-                Cell(median_interval(share), "percent", defines_share(setting)),
+                Cell(median_interval(share), "percent", series.defines_share(column)),
                 Cell(median_interval(numbers["max_times_uniform"]), "figure"),
-                Cell(median_interval(numbers["sigma_eff"]), "figure", defines_sigma(setting)),
+                Cell(median_interval(numbers["sigma_eff"]), "figure", series.defines_sigma(column)),
                 Cell(share_interval(numbers["saturated"]), "percent"),
                 Cell(share_interval(numbers["dead"]), "percent"),
                 Cell(js, "figure"),
@@ -230,7 +228,7 @@ def rows(all_series: Sequence[Series]) -> Iterator[TableRow]:
                 cells,
                 difference,
                 real=chances.get((series.job, series.query, name), 1.0) < 1 - LEVEL,
-                defined=defines_share(setting),
+                defined=series.defines_share(column),
             )
 
 

@@ -26,21 +26,23 @@ def shapes_of(result: PhotoResult) -> dict[str, list[float]]:
     """Of one photo and query, setting by setting: SHAPES but for what is the photo's own."""
     scores, weights = result.scores.double(), result.weights.double()
     skewness, kurtosis = standard_cumulants(result.batch.logits[:, *result.at].double())
+    correlations = spearman(scores.expand_as(weights).contiguous(), weights)
     return {
         "logit_skewness": skewness.tolist(),
         "logit_kurtosis": kurtosis.tolist(),
-        "weight_rank_correlation": spearman(scores.expand_as(weights).contiguous(), weights).tolist(),
+        "weight_rank_correlation": correlations.masked_fill(scores.isnan().any(), math.nan).tolist(),
         "alive": (weights > 0).sum(-1).double().tolist(),
     }
 
 
 def standard_cumulants(logits: Float[Tensor, "S N"]) -> tuple[Float[Tensor, " S"], Float[Tensor, " S"]]:
-    """(skewness, excess kurtosis) over the patches; 0 where all logits are equal."""
+    """(skewness, excess kurtosis) over the patches; 0 of equal logits, NaN where there are none."""
     centred = logits - logits.mean(-1, keepdim=True)
     spread = centred.square().mean(-1, keepdim=True).sqrt()
-    standard = torch.where(spread > 0, centred / torch.where(spread > 0, spread, 1.0), 0.0)
+    is_flat = spread == 0
+    standard = torch.where(is_flat, 0.0, centred / torch.where(is_flat, 1.0, spread))
     kurtosis = (standard**4).mean(-1) - 3
-    return (standard**3).mean(-1), torch.where(spread[..., 0] > 0, kurtosis, 0.0)
+    return (standard**3).mean(-1), torch.where(is_flat[..., 0], 0.0, kurtosis)
 
 
 def colour_spread(pixels: UInt8[np.ndarray, "H W 3"]) -> float:

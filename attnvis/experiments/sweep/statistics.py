@@ -36,8 +36,6 @@ __all__ = [
     "band_words",
     "best_common_temperature",
     "cumulant_law",
-    "defines_share",
-    "defines_sigma",
     "orders",
     "series_of",
     "simple_law",
@@ -64,17 +62,6 @@ def band_words(count: int) -> str:
     return f"over the middle {high - low} % of" if count >= COUNTED else "from the lowest to the highest of"
 
 
-def defines_share(setting: tuple[str, str]) -> bool:
-    """Whether the share of the patches is what the setting was told, and so nothing that was found."""
-    scaling, normalise = setting
-    return scaling.partition(":")[0] == "perplexity" and normalise == "softmax"
-
-
-def defines_sigma(setting: tuple[str, str]) -> bool:
-    """The same of the spread of the logits."""
-    return setting[0].partition(":")[0] == "zscore"
-
-
 @dataclass(frozen=True, eq=False)
 class Series:
     """One job and one query: P photos down, S settings across."""
@@ -87,6 +74,17 @@ class Series:
     dim: Float[np.ndarray, " P"]  # d_k
     numbers: dict[str, Float[np.ndarray, "P S"]]  # the diagnostics and SHAPES
     curves: dict[str, np.ndarray]  # those of folder.Part, kept for the first photos only
+    has_one_score: bool = True  # False of several heads, and of layers joined: no law of one score holds
+
+    def defines_share(self, column: int) -> bool:
+        """Whether the share of the patches is what a setting was told, and so nothing that was found."""
+        scaling, normalise = self.settings[column]
+        is_told = scaling.partition(":")[0] == "perplexity" and normalise == "softmax"
+        return is_told and self.has_one_score
+
+    def defines_sigma(self, column: int) -> bool:
+        """The same of the spread of the logits."""
+        return self.settings[column][0].partition(":")[0] == "zscore" and self.has_one_score
 
     @property
     def name(self) -> str:
@@ -177,8 +175,15 @@ def series_of(sweep: Sweep) -> list[Series]:
         queries = table["query"].unique().to_pylist()  # in the order of the curves
         for query, curves in zip(queries, part.curves().values(), strict=True):
             rows_of_query = table.filter(pc.equal(table["query"], query))
-            all_series.append(as_series(rows_of_query, job, query, part.record.settings, curves))
+            series = as_series(rows_of_query, job, query, part.record.settings, curves)
+            all_series.append(replace(series, has_one_score=has_one_score(part)))
     return all_series
+
+
+def has_one_score(part: Part) -> bool:
+    """Whether each map of a job is a function of one score; earlier versions had no other."""
+    axes = part.record.axes
+    return axes.get("heads", "one") == "one" and not axes.get("fuse", "")
 
 
 def as_series(

@@ -11,7 +11,9 @@ from attnvis.experiments.sweep.statistics import Series
 
 __all__ = ["SECTIONS", "Section", "sections"]
 
-SECTIONS: tuple[Callable[[Sequence[Series]], Section | None], ...] = (  # in the order of the page
+# in the order of the page; of what several heads or layers made only those that need no score
+OF_WEIGHTS = (ranks.section,)
+SECTIONS: tuple[Callable[[Sequence[Series]], Section | None], ...] = (
     collapse.section,
     gaps.section,
     gradient.section,
@@ -23,7 +25,11 @@ SECTIONS: tuple[Callable[[Sequence[Series]], Section | None], ...] = (  # in the
 
 def sections(all_series: Sequence[Series]) -> list[Section]:
     """What SECTIONS make of these series; nothing where there are none."""
-    if not all_series:
-        return []
-    made_of_series = (section(all_series) for section in SECTIONS)
-    return [section for section in made_of_series if section is not None]
+    of_one_score = [series for series in all_series if series.has_one_score]
+    drawn = []
+    for make in SECTIONS:
+        series = all_series if make in OF_WEIGHTS else of_one_score
+        section = make(series) if series else None
+        if section is not None:
+            drawn.append(section)
+    return drawn
