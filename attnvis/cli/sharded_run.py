@@ -265,7 +265,7 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     from attnvis.pipeline.question_files import require_same_inputs
     from attnvis.pipeline.run_folder import logged_as, logged_before
     from attnvis.pipeline.shards.merge import ShardTracker
-    from attnvis.pipeline.shards.plan import NAME, ShardPlan, write_plan
+    from attnvis.pipeline.shards.plan import NAME, ShardPlan, require_named_addresses, write_plan
 
     if (folder / "records.csv").exists():
         raise ValueError(f"{folder} holds a run without shards; go on without launcher=, or choose another")
@@ -283,6 +283,7 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
         passed_over = begun.passed_over
         require_same(folder, settings, cfg)
         require_same_inputs(folder, inputs)
+        require_named_addresses(ShardPlan(folder), listed(plain(cfg.images)))
         if remark := backbone.go_on(begun, cfg.shards.cores):
             note(visible(remark))
     else:
