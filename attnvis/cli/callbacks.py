@@ -3,6 +3,7 @@
 The configs name these classes as Hydra's callbacks.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from attnvis.files import Lock, locked
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["CHECKS", "HELD", "PHOTOS", "PLANNED", "Hold", "Plan", "held"]
+__all__ = ["CHECKS", "HELD", "MADE", "PHOTOS", "PLANNED", "Hold", "Plan", "held", "remove_unused"]
 
 HYDRAS = tuple(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides"))  # that Hydra writes
 
@@ -25,6 +26,7 @@ PHOTOS: list[Callable[[Path, Iterable[Any]], Mapping[str, Any]]] = []  # of the 
 CHECKS: list[Callable[[Mapping[str, Any]], None]] = []  # of the command that runs: a job's settings
 CHECKED = ("study", "keys", "heads", "fuse", "stability", "random_classes")  # that may not go together
 HELD: dict[Path, Lock] = {}  # the folders that this process holds, for all the jobs that it starts
+MADE: list[Path] = []  # the folders that this process made for its results, the inner ones first
 
 
 class Hold:
@@ -109,14 +111,28 @@ def hold(folder: Path, jobs: int = 0) -> None:
     """
     from attnvis.pipeline.resume import require_own_files
 
+    place = folder.absolute()
+    MADE.extend(each for each in (place, *place.parents) if not os.path.lexists(each))
     try:
-        HELD[folder.absolute()] = locked(folder)
+        HELD[place] = locked(folder)
         own_folders = [".hydra", ".submitit", *map(str, range(jobs))]
         require_own_files(folder, files=[*HYDRAS, "multirun.yaml"], folders=own_folders)
         for number in range(jobs):
             require_own_files(folder / str(number), files=HYDRAS, folders=[".hydra"])
     except (OSError, ValueError) as error:
         fail(format_error(error))
+
+
+def remove_unused() -> None:
+    """Takes away the folders that were made for results and hold none: at most what Hydra says was typed."""
+    for folder in MADE:
+        with suppress(OSError):
+            if folder == MADE[0] and os.listdir(folder) == [".hydra"]:
+                for name in HYDRAS:
+                    (folder / name).unlink(missing_ok=True)
+                (folder / ".hydra").rmdir()
+            folder.rmdir()  # fails where something is inside
+    MADE.clear()
 
 
 def held(folder: Path) -> Lock | nullcontext:

@@ -42,14 +42,20 @@ KINDS = {
 MAY_BE_NULL = ("longest",)  # whole numbers by default, which null takes away
 
 
-def require(cfg: "DictConfig", verb: str) -> None:
+def require(cfg: "DictConfig", verb: str, key: str = "", argument: str = "") -> None:
     """Settings that have no default must be given; the others be of their default's kind.
+
+    key: the setting that bare words go to; argument: what they are.
 
     Raises ValueError that names the setting and what it must be.
     """
     from omegaconf import OmegaConf
 
     lacking = sorted(OmegaConf.missing_keys(cfg))
+    if lacking == [key]:
+        raise ValueError(
+            f"attnvis {verb} was given no {argument.split(maxsplit=1)[0]}; type attnvis {verb} {argument}"
+        )
     if lacking:
         need = "needs" if len(lacking) == 1 else "need"
         raise ValueError(f"{' and '.join(lacking)} {need} a value, as in {lacking[0]}=...")
@@ -59,6 +65,8 @@ def require(cfg: "DictConfig", verb: str) -> None:
         if not (isinstance(value, dict) and "_target_" in value)  # `fitted` asks the function itself
     }
     given = dict(leaves(plain(cfg)))
+    if isinstance(given.get("seed"), int) and not -(2**63) <= given["seed"] < 2**63:
+        raise ValueError(f"seed={given['seed']} has more than 64 bits; give a smaller whole number")
     for key, default in leaves(defaults):
         if key in given and type(default) in (bool, int, dict, NoneType):
             kinds = {int, NoneType} if default is None or key in MAY_BE_NULL else {type(default)}
@@ -122,6 +130,7 @@ def fitted(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in settings.items() if not key.startswith("_")}
     try:
         signature = inspect.signature(resolve_name(str(settings.get("_target_"))))
+        require_parameters(group, given, signature)
         signature.bind(*[None] * bool(settings.get("_partial_")), **given)
     except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(
@@ -135,6 +144,17 @@ def fitted(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
             if type(value) is int and float in kinds and int not in kinds:
                 given[name] = float(value)
     return {**settings, **given}
+
+
+def require_parameters(group: str, given: Iterable[str], signature: inspect.Signature) -> None:
+    """Raises ValueError for a setting that the function has no argument for."""
+    parameters = signature.parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in given:
+        if name not in parameters:
+            key, settings = f"{group}.{name}", [f"{group}.{known}" for known in parameters]
+            raise ValueError(f"there is no setting {key} here; {hint(key, settings)}".rstrip("; "))
 
 
 def targets(tree: Any) -> Iterator[str]:

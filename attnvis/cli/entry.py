@@ -63,7 +63,11 @@ def collecting_less() -> Iterator[None]:
 
 def enter(verb: str | None, words: list[str]) -> None:
     """Help, the version, or one command; raises SystemExit with the exit code where that is not 0."""
+    if "--version" in words:  # wherever people put it, and no flag of Hydra's
+        verb, words = None, ["--version"]
     if verb is None:
+        if words[:1] == ["help"] and words[1:2] and words[1] in COMMANDS:
+            words = [words[1], "--help"]
         if not words or words[0] in ("-h", "--help", "help"):
             print(overview())
             sys.exit(0 if words else 2)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis import catalogue
-from attnvis.cli.callbacks import CHECKS, HELD, PHOTOS, PLANNED, held
+from attnvis.cli.callbacks import CHECKS, HELD, MADE, PHOTOS, PLANNED, held, remove_unused
 from attnvis.cli.commands.command import Command, Comparison
 from attnvis.cli.config import require
 from attnvis.cli.early_libraries import begin_opening
@@ -50,6 +50,7 @@ def launch(command: Command, overrides: list[str]) -> int:
 
     STARTED.clear()
     PLANNED.clear()
+    MADE.clear()
     debugging = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints every exception itself, with a traceback
     try:
@@ -73,6 +74,7 @@ def launch(command: Command, overrides: list[str]) -> int:
     finally:
         while HELD:
             HELD.popitem()[1].close()
+        remove_unused()
         if not debugging:
             del os.environ["HYDRA_FULL_ERROR"]
 
@@ -174,7 +176,7 @@ class Task:
         """The job in its folder, which it holds."""
         comparison = self.command.comparison
         try:
-            require(cfg, self.command.name)
+            require(cfg, self.command.name, key=self.command.key, argument=self.command.argument)
             return self.command.run(cfg, folder)
         except (BrokenPipeError, Held):
             raise

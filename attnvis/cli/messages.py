@@ -16,12 +16,15 @@ from attnvis.files import default_folder, is_full, no_room
 
 __all__ = [
     "GONE",
+    "SEVERAL",
     "complain",
     "cwd_is_gone",
     "explain_hydra_error",
     "fail",
     "format_error",
+    "groups_of",
     "note",
+    "plain_settings",
     "print_photo_notes",
     "print_summary",
     "progress",
@@ -117,6 +120,8 @@ def explain_hydra_error(error: Exception, verb: str) -> str:
     from hydra.errors import OverrideParseException
 
     text = in_one_line(error)
+    if several := re.search(r"Ambiguous value for argument '(.*?)' 1\. To use it as a list", text):
+        return explain_several(several[1], verb)
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return explain_unknown_setting(unknown[1], verb)
     if unknown := re.search(r"Could not find '(\w+)/([^']+)'", text):
@@ -124,6 +129,17 @@ def explain_hydra_error(error: Exception, verb: str) -> str:
     if isinstance(error, OverrideParseException):
         return f"cannot read {str(error.override)[:200]!r}: {text[:300]}"
     return text
+
+
+def explain_several(word: str, verb: str) -> str:
+    """A comma in what takes one value."""
+    key, _, value = word.partition("=")
+    if key.lstrip("+") not in plain_settings(verb) and not key.startswith("hydra"):
+        return explain_unknown_setting(key, verb)
+    return (
+        f"{word}: {key} takes one value; give a list as '{key}=[{value}]' where it is one, "
+        f"a text as \"{key}='{value}'\", and -m for a job of each"
+    )
 
 
 def explain_unknown_setting(key: str, verb: str) -> str:
@@ -140,7 +156,11 @@ def explain_unknown_setting(key: str, verb: str) -> str:
         return f"{key} is a setting of {', '.join(owners[key])}; choose one of them too"
     guess = hint(key, settings | own | owners.keys())
     group = key.partition(".")[0]
-    meant = group if group in foreign else next(iter(difflib.get_close_matches(group, foreign, n=1)), "")
+    meant = (
+        group
+        if group in foreign
+        else next(iter(difflib.get_close_matches(group, foreign, n=1, cutoff=0.75)), "")
+    )
     if meant and (group in foreign or not guess):
         others = [name for name in catalogue.commands() if meant in groups_of(name)]
         return (

@@ -10,7 +10,15 @@ from attnvis import catalogue
 from attnvis.attention.grammar import QUOTED
 from attnvis.cli.commands.command import IN_SHARDS, Command
 from attnvis.cli.config import hint, leaves, settings_of
-from attnvis.cli.messages import fail
+from attnvis.cli.messages import (
+    SEVERAL,
+    explain_unknown_setting,
+    fail,
+    groups_of,
+    note,
+    plain_settings,
+    visible,
+)
 from attnvis.cli.quoting import SEVERAL_TEXTS, TEXTS, as_texts, is_readable, quoted
 from attnvis.cli.stages import (
     ATTENTION,
@@ -38,7 +46,7 @@ FLAGS_WITH_A_WORD = {  # Hydra's
 }
 FLAGS = FLAGS_WITH_A_WORD | {
     *("-m", "-r", "-sc", "--multirun", "--run", "--resolve", "--shell-completion"),
-    *("--hydra-help", "--version", "--experimental-rerun"),
+    *("--hydra-help", "--experimental-rerun"),
 }
 
 
@@ -50,7 +58,7 @@ def to_overrides(words: Iterable[str], command: Command) -> list[str]:
     need no brackets.  Ends the process for flags that there are not, for stages that mean nothing, and for
     words that contradict one another.
     """
-    words = with_their_operands(with_their_words(list(words)))
+    words = last_ones(with_their_operands(with_their_words(list(words))))
     multirun = "-m" in words or "--multirun" in words
     folders = own_folders(words)
     bare: list[str] = []
@@ -64,13 +72,17 @@ def to_overrides(words: Iterable[str], command: Command) -> list[str]:
                 bare.append(quoted(word))
             else:
                 fail(unknown_flag(word, following, command), code=2)
+        elif word.startswith("=") and not os.path.lexists(word):
+            fail(f"{word!r} names no setting; there are no blanks round a =, as in query=class", code=2)
         elif "=" not in word or os.path.exists(word) or re.match(r"\w[\w+.-]*://", word):
             bare.append(quoted(word))
         else:
+            check_added(word, words, command)
             overrides += to_override(word, command, multirun, folders)
     if command.comparison and not multirun and any(map(has_choices, overrides)):
         flags.append("--multirun")
     require_settings(overrides, command)
+    overrides += one_folder(overrides, command)
     return [
         *flags,
         *bare_override(bare, overrides, command),
@@ -116,6 +128,12 @@ def bare_override(bare: list[str], overrides: list[str], command: Command) -> li
     if not bare:
         return []
     key = command.key
+    if not command.argument:
+        fail(
+            f"attnvis {command.name} takes settings, name=value, and no {', '.join(bare)}; "
+            f"see attnvis {command.name} --help",
+            code=2,
+        )
     if any(override.startswith(f"{key}=") for override in overrides):
         fail(f"{', '.join(bare)} and {key}=... were both given; give one of them", code=2)
     if command.single:
@@ -123,6 +141,69 @@ def bare_override(bare: list[str], overrides: list[str], command: Command) -> li
             fail(f"{command.name} takes {command.single}, not {len(bare)}: {', '.join(bare)}", code=2)
         return [f"{key}={bare[0]}"]
     return [f"{key}=[{','.join(bare)}]"]
+
+
+def last_ones(words: Sequence[str]) -> list[str]:
+    """Of a setting that is typed twice the last, which is said."""
+    last: dict[str, str] = {}
+    for word in words:
+        if is_setting(word):
+            last[name_of(word)] = word
+    kept = []
+    for word in words:
+        counts = last.get(name_of(word), word) if is_setting(word) else word
+        if counts == word:
+            kept.append(word)
+            continue
+        name = name_of(word)
+        several = (
+            "; several go in one, with commas" if name in (*SEVERAL, *SEVERAL.values(), "images") else ""
+        )
+        note(visible(f"{word} and {counts} were both given, and the last counts{several}"))
+    return kept
+
+
+def is_setting(word: str) -> bool:
+    """Whether a word gives a setting a value: it is no flag, no file, no address."""
+    is_other = word.startswith(("-", "~", "=")) or os.path.exists(word) or "://" in name_of(word)
+    return "=" in word and not is_other
+
+
+def check_added(word: str, words: Sequence[str], command: Command) -> None:
+    """Ends the process where +name=value adds what nothing would ever read.
+
+    Own configs (-cd) may read what they like, and so may a ${name} in another word; a function's settings are
+    held against the function later.
+    """
+    key = name_of(word).lstrip("+")
+    if not word.startswith("+") or key.startswith("hydra") or re.search(r"[@/]", key) or own_folders(words):
+        return
+    group = key.partition(".")[0] if "." in key else ""
+    known = plain_settings(command.name) | groups_of(command.name) | set(catalogue.groups())
+    is_functions = "_target_" in (catalogue.settings(command.name).get(group) or {}) if group else False
+    if key not in known and not is_functions and not any("${" + key in other for other in words):
+        fail(explain_unknown_setting(key, command.name), code=2)
+
+
+def one_folder(overrides: Sequence[str], command: Command) -> list[str]:
+    """Where the results go: Hydra has one setting for a job and another for several, and either means both.
+
+    Ends the process where it is empty, as a variable of the shell may be.
+    """
+    places = {
+        name: override.partition("=")[2]
+        for override in overrides
+        if (name := name_of(override)) in ("hydra.run.dir", "hydra.sweep.dir")
+    }
+    for name, place in places.items():
+        if place in ("", "''"):
+            fail(f"{name}= names no folder; give one, or . for the one you are in", code=2)
+    single, several = places.get("hydra.run.dir"), places.get("hydra.sweep.dir")
+    if single and not several:
+        return [f"hydra.sweep.dir={single}"]
+    if several and not single:
+        return [f"hydra.run.dir={several}"]
+    return []
 
 
 def has_choices(override: str) -> bool:

@@ -317,14 +317,14 @@ class RunWriter:
             for row in read_numbers(self.folder / "records.csv"):
                 self.page.add(row)
         return self.page.write(
-            f"attnvis {plan.name}",
+            f"attnvis {plan.name}" + ", drawn again" * (plan.verb == "redraw"),
             facts=plan.provenance.entries(),
             warnings=plan.warnings,
             colour_bar=overlays.encode(panels.colour_bar(plan.style, noun=self.drawer.noun), "png"),
             scale=plan.style.scale,
             date=in_words(self.date),
             prior=None if self.prior is None else self.write_prior(self.prior),
-            outlined=not self.drawer.beyond,
+            beyond=self.drawer.beyond,
         )
 
     def write_prior(self, prior: PositionPrior) -> bytes | None:

@@ -174,14 +174,14 @@ class RunPage:
         scale: str = "times_uniform",
         date: str = "",
         prior: bytes | None = None,
-        outlined: bool = True,
+        beyond: bool = False,
     ) -> Path:
         """Writes folder/index.html and gives its path.  Raises OSError.
 
         scale     that of render.Style
         date      when the run began
         prior     a picture of the position prior
-        outlined  whether patches beyond chance have an outline where there are some
+        beyond    whether the maps are drawn as they differ from it: then nothing has an outline
         """
         self.write_cards()
         with naming(self.folder / "index.html"):
@@ -206,7 +206,8 @@ class RunPage:
                 nearly_uniform=NEARLY_UNIFORM,
                 unlikely=UNLIKELY,
                 chance=CHANCE,
-                outlined=outlined and self.counts["beyond chance"] > 0,
+                beyond=beyond,
+                outlined=not beyond and self.counts["beyond chance"] > 0,
                 cards=chunks(self.pieces["card"]),
                 lines=chunks(self.pieces["line"]),
                 failures=chunks(self.pieces["failure"]),

@@ -224,7 +224,7 @@ def test_the_legend_explains_chance_and_the_outline_where_there_are_any(tmp_path
     assert chance in page.words and outline not in page.words
     page = write(tmp_path, row(p_value=0.01, beyond_chance=3))
     assert chance not in page.words and outline in page.words
-    assert outline not in write(tmp_path, row(p_value=0.01, beyond_chance=3), outlined=False).words
+    assert outline not in write(tmp_path, row(p_value=0.01, beyond_chance=3), beyond=True).words
 
 
 def test_a_card_says_what_was_predicted_and_how_likely_the_asked_class_is(tmp_path):

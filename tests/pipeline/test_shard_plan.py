@@ -12,6 +12,7 @@ from attnvis.pipeline.shards.plan import (
     SAMPLE,
     ShardPlan,
     places_of,
+    require_named_addresses,
     sample_places,
     write_plan,
 )
@@ -92,3 +93,26 @@ def test_a_plan_that_is_damaged_is_told_in_one_line(tmp_path):
     (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"shards.parquet is damaged"):
         ShardPlan(tmp_path)
+
+
+def test_a_folder_names_no_address_that_was_not_typed(tmp_path):
+    typed = tmp_path / "list.txt"
+    photos = ["https://a.example/1.jpg", str(tmp_path / "b.jpg"), "https://a.example/2.jpg"]
+    (tmp_path / "b.jpg").write_bytes(b"")
+    typed.write_text("\n".join(photos))
+    write_plan(tmp_path, named([photos[0], photos[2]], 1), "s")
+    require_named_addresses(ShardPlan(tmp_path), [str(typed)])
+    write_plan(tmp_path, [*named(photos[:1], 1), Range("https://evil.example/x.tar", 0, None)], "s")
+    with pytest.raises(
+        ValueError, match=r"names https://evil\.example/x\.tar, which is not among the photos"
+    ):
+        require_named_addresses(ShardPlan(tmp_path), [str(typed)])
+    write_plan(tmp_path, named(["file.jpg", "https://evil.example/1.jpg"], 2), "s")
+    with pytest.raises(ValueError, match=r"names https://evil\.example/1\.jpg"):
+        require_named_addresses(ShardPlan(tmp_path), [str(tmp_path / "b.jpg")])
+
+
+def test_a_table_in_a_store_is_named_once_for_all_of_its_shards(tmp_path):
+    table = "s3://bucket/x.parquet"
+    write_plan(tmp_path, [Range(table, start, start + 2) for start in (0, 2, 4)], "s")
+    assert list(ShardPlan(tmp_path).addresses()) == [table]

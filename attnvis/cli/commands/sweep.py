@@ -423,7 +423,10 @@ def compare(folder: Path) -> int:
         most = max(record.done for record in done)
         passes = sum(record.passes for record in done)
         files = ", ".join(map(str, pages))
-        print(f"{jobs}{most} photos, {passes} passes through the network: {files}")
+        print(
+            f"{jobs}{most} photo{'s' * (most != 1)}, {passes} pass{'es' * (passes != 1)} "
+            f"through the network: {files}"
+        )
     return 1 if results.missing or any(record.failures for record in done) else 0
 
 

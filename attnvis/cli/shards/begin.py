@@ -51,7 +51,7 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
     """
     from attnvis.pipeline.plan import begun_as, setting_text
     from attnvis.pipeline.question_files import require_same_inputs
-    from attnvis.pipeline.shards.plan import NAME
+    from attnvis.pipeline.shards.plan import NAME, ShardPlan, require_named_addresses
 
     if (folder / "records.csv").exists():
         raise ValueError(f"{folder} holds a run without shards; go on without launcher=, or choose another")
@@ -66,6 +66,7 @@ def begin(cfg: "DictConfig", folder: Path) -> "tuple[RunPlan, ShardTracker]":
         passed_over = begun.passed_over
         require_same(folder, settings, cfg)
         require_same_inputs(folder, inputs)
+        require_named_addresses(ShardPlan(folder), listed(plain(cfg.images)))
         if remark := backbone.go_on(begun, cfg.shards.cores):
             note(remark)
     else:

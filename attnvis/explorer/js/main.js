@@ -3,7 +3,7 @@
 /** @import { Facts, Layer, Outcome, Term, View } from "./types.d.ts" */
 import { decodeLayer } from "./decode.js";
 import { readTerm, standsAlone, termText } from "./scores.js";
-import { SCALING_SETTINGS, divisorOf } from "./scaling.js";
+import { ORIGINS, SCALING_SETTINGS, divisorOf } from "./scaling.js";
 import { NORMALISER_SETTINGS } from "./normalise.js";
 import { answer } from "./measure.js";
 import { readState, stageText, writeState } from "./hash.js";
@@ -576,7 +576,7 @@ class Page {
   writePatch(pane, isPointed) {
     const list = byId("channels");
     if (!pane?.shown || pane !== this.panes[this.active]) return;
-    const { layer, outcome } = pane.shown;
+    const { layer, outcome, view } = pane.shown;
     const place = isPointed ? pane.place : null;
     const patch = place ? place.row * layer.facts.grid[1] + place.column : outcome.hottest;
     const [row, column] = [Math.floor(patch / layer.facts.grid[1]), patch % layer.facts.grid[1]];
@@ -584,7 +584,8 @@ class Page {
     const { asked } = outcome;
     byId("patch-times").textContent = `${format(outcome.weights[patch] * layer.patches)} × uniform`;
     byId("patch-score").textContent = format(asked.scores[patch]);
-    byId("patch-logit").textContent = format(outcome.logits[patch]);
+    const origin = ORIGINS[view.scaling] ? `, from ${ORIGINS[view.scaling]}` : "";
+    byId("patch-logit").textContent = `${format(outcome.logits[patch])}${origin}`;
     byId("patch-cosine").textContent = format(asked.scores[patch] / (asked.length * asked.keyNorms[patch]));
     byId("patch-norm").textContent = format(layer.norms[patch]);
     const channels = strongest(layer, patch, asked.vector);

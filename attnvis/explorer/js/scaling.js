@@ -23,6 +23,9 @@ export const SCALING_SETTINGS = {
   perplexity: { name: "target", initial: 0.1, low: 0.003, high: 0.999 },
 };
 
+/** @type {Record<string, string>} scaling -> what its logits are counted from, where that is no zero of the scores */
+export const ORIGINS = { perplexity: "the highest", zscore: "the mean", robust_z: "the median", minmax: "the lowest" };
+
 /**
  * Of the scalings that divide by one number, that number; null for the others.
  *

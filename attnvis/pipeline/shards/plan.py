@@ -7,17 +7,27 @@ import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from attnvis.data.ranges import Range
+from attnvis.data.ranges import Range, ranges
 from attnvis.json_files import json_digest
 from attnvis.pipeline.shards.durable import durable
 
-__all__ = ["NAME", "Shard", "ShardPlan", "places_of", "sample_places", "write_plan"]
+__all__ = [
+    "NAME",
+    "Shard",
+    "ShardPlan",
+    "places_of",
+    "require_named_addresses",
+    "sample_places",
+    "write_plan",
+]
 
 NAME = "shards.parquet"
 TOGETHER = 8  # shards of a row group: what is read to know one of them
@@ -145,6 +155,38 @@ class ShardPlan:
             **{name: tuple(map(os.fsdecode, row[name])) for name in TEXTS},
         )
         return Shard(row["shard"], row["first"], row["photos"], row["digest"], photos)
+
+    def addresses(self) -> Iterator[str]:
+        """What is named in a store or on a server, in order: photos, archives and tables."""
+        last = ""
+        for batch in self.file.iter_batches(256, columns=["container", "ids"]):
+            columns = (batch.column("container"), batch.column("ids").flatten())
+            if not any(pc.any(pc.match_substring(names, "://")).as_py() for names in columns):
+                continue
+            for row in batch.to_pylist():
+                for name in map(os.fsdecode, filter(None, (row["container"], *(row["ids"] or ())))):
+                    if "://" in name and name != last:  # of a table in several shards once
+                        yield name
+                        last = name
+
+
+def require_named_addresses(plan: ShardPlan, words: Iterable[str]) -> None:
+    """A folder may be a stranger's: it chooses no address.
+
+    words: what was typed for the photos.  Raises ValueError where the plan has an address that these do not
+    name, in their order.
+    """
+    planned = plan.addresses()
+    first = next(planned, None)
+    if first is None:
+        return
+    named = (name for part in ranges(words, size=1000) for name in (part.container, *part.ids))
+    for address in chain([first], planned):
+        if address not in named:  # it looks on from where the one before was
+            raise ValueError(
+                f"{plan.path} names {address}, which is not among the photos that were typed, or no longer; "
+                "run again in another folder"
+            )
 
 
 def sample_places(total: int) -> list[int]:
