@@ -75,7 +75,7 @@ def start_run(
         "settings": own_settings,
         **{key: value for key, value in chosen.items() if value is not None},
     }
-    with readable_words():  # which W&B takes down
+    with readable_words(), nothing_staged():  # words, which W&B takes down
         return wandb.init(**options)
 
 
@@ -88,6 +88,26 @@ def readable_words() -> Iterator[None]:
         yield
     finally:
         sys.argv = typed
+
+
+@contextlib.contextmanager
+def nothing_staged() -> Iterator[None]:
+    """Inside the block a run of W&B's does not ask its launch agents for inputs that were staged for it.
+
+    Whoever stages some has imported them: asked by a run, that is .5 s for an empty list.
+    """
+    import wandb
+
+    name = "_detect_and_apply_job_inputs"  # of W&B 0.31
+    ask = getattr(getattr(wandb, "Run", None), name, None)
+    if ask is None or "wandb.sdk.launch.inputs.internal" in sys.modules:
+        yield
+        return
+    setattr(wandb.Run, name, lambda run: None)
+    try:
+        yield
+    finally:
+        setattr(wandb.Run, name, ask)
 
 
 def has_key() -> bool:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import fake_backbone, make_photo
 from torch import nn
+from torch.fx.experimental.optimization import fuse
 
 from attnvis.backbone import agreement, build, build_backbone, cutting, engines, pace
 from attnvis.backbone.heads import Linear
@@ -50,6 +51,36 @@ def agrees(name):
 
 def test_eager_says_what_the_network_says():
     agrees("eager")
+
+
+def rows(*layers):
+    """A network of `features` and `classifier`, whose batch norm has seen something; its trunk."""
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Sequential(nn.Conv2d(3, 7, 3, 2, bias=False), nn.BatchNorm2d(7)), *layers)
+    for norm in features.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.running_mean, -1, 1)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+    return cutting.SequentialTrunk(features.eval().requires_grad_(False), [len(features)])
+
+
+@pytest.mark.parametrize(
+    ("layers", "untraced"),
+    [
+        ([nn.ReLU(), nn.Sequential(nn.Conv2d(7, 5, 1), nn.BatchNorm2d(5), nn.ReLU())], True),
+        ([nn.ReLU(), nn.BatchNorm2d(7)], False),  # after no convolution
+    ],
+)
+def test_batch_norm_is_folded_as_tracing_folds_it(layers, untraced):
+    trunk, images = rows(*layers), batch()
+    fused = engines.folded(trunk)
+    with torch.no_grad():
+        (found,), (traced,), (plain,) = fused(images), fuse(trunk)(images), trunk(images)
+    assert torch.equal(found, traced)
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5)
+    assert isinstance(fused, cutting.SequentialTrunk) is untraced
+    left = sum(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+    assert left == (not untraced)
 
 
 def test_openvino_says_what_the_network_says():

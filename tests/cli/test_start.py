@@ -1,9 +1,12 @@
-"""What a start loads: no library that the command does not need."""
+"""What a start loads, no library that the command does not need, and that its end does not take its time."""
 
 import subprocess
 import sys
 
+import pytest
 from conftest import make_photo
+
+from attnvis.cli import early_libraries
 
 UNUSED = (
     "wandb",
@@ -17,7 +20,8 @@ UNUSED = (
     "skimage",
 )
 RUN = """
-import sys
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_freeze_count() > 100_000))  # first in, last called
 sys.argv = ["attnvis", "run", "cat.png", "logger.mode=disabled", "hydra.run.dir=out"]
 from attnvis.cli import main
 main()
@@ -29,4 +33,27 @@ def test_a_run_of_the_default_network_loads_no_library_that_it_does_not_use(here
     make_photo(here / "cat.png")
     code = RUN.format(unused=set(UNUSED))
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines() == ["1 photo done: out/index.html", ""]
+    assert ended.stdout.splitlines() == ["1 photo done: out/index.html", "", "True"]
+
+
+OPENED = """
+import sys
+from attnvis.cli.early_libraries import begin_opening
+begin_opening().join()
+print("torch" in sys.modules, "/torch/lib/libtorch_cpu.so" in open("/proc/self/maps").read())
+import torch
+print(torch.ones(2, 2).mm(torch.ones(2, 2)).sum().item(), begin_opening())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch opens its libraries itself")
+def test_libraries_that_were_opened_early_are_those_of_torch():
+    ended = subprocess.run([sys.executable, "-c", OPENED], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == ["False True", "8.0 None"]
+    assert not ended.stderr
+
+
+def test_libraries_that_cannot_be_opened_are_left_to_torch(tmp_path, capfd):
+    (tmp_path / early_libraries.LIBRARIES[1]).write_bytes(b"no library")
+    early_libraries.open_libraries(tmp_path)
+    assert capfd.readouterr() == ("", "")

@@ -266,6 +266,20 @@ def closed_port() -> int:
         return free.getsockname()[1]
 
 
+def test_a_run_asks_for_staged_inputs_where_somebody_may_have_staged_some(monkeypatch):
+    from wandb import Run
+
+    name, stage = "_detect_and_apply_job_inputs", "wandb.sdk.launch.inputs.internal"
+    ask = getattr(Run, name)
+    monkeypatch.delitem(sys.modules, stage, raising=False)
+    with wandb_library.nothing_staged():
+        assert getattr(Run, name)(None) is None
+    assert getattr(Run, name) is ask
+    monkeypatch.setitem(sys.modules, stage, sys)
+    with wandb_library.nothing_staged():
+        assert getattr(Run, name) is ask
+
+
 @pytest.mark.parametrize("key", [None, "a" * 40])
 def test_without_a_key_or_a_server_a_run_goes_on_offline(attnvis, photos, wandb, monkeypatch, key):
     from wandb.errors import term
