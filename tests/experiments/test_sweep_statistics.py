@@ -10,8 +10,8 @@ from conftest import diagnose_attention
 
 from attnvis.experiments.sweep.laws import cumulant_law, simple_law, theory_deviation
 from attnvis.experiments.sweep.orderings import orders
-from attnvis.experiments.sweep.statistics import Series, medians_without_one
-from attnvis.experiments.sweep.temperatures import FOLDS, advice, best_common_temperature
+from attnvis.experiments.sweep.statistics import Series
+from attnvis.experiments.sweep.temperatures import FOLDS, advice, best_common_temperature, medians_without_one
 from attnvis.methods.settings import TEMPERATURES
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.types import Attention
