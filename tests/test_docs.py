@@ -222,6 +222,14 @@ def test_links_lead_somewhere_and_no_figure_is_missing(path):
     assert "MEASURE" not in text
 
 
+def test_every_module_has_its_place_on_the_map_of_files():
+    links = re.findall(r"\]\(\.\./(attnvis/[^)]+)\)", (ROOT / "docs/files.md").read_text())
+    for module in sorted((ROOT / "attnvis").rglob("*.py")):
+        path = module.relative_to(ROOT)
+        places = {place.as_posix() for place in (path, *path.parents)}
+        assert module.name == "__init__.py" or places & set(links), path
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_option_that_a_document_names_exists(path):
     text = re.sub(r"```(?:python|yaml|html).*?```", "", path.read_text(), flags=re.DOTALL)

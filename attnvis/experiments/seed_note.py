@@ -443,11 +443,11 @@ def rounded(number: float) -> str:
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def scientific(number: float, digits: int = 4) -> str:
-    """0.1050, 5.522·10⁻³, 8.757·10⁻²⁷."""
+def scientific(number: float) -> str:
+    """Four digits: 0.105, 5.522·10⁻³, 8.757·10⁻²⁷."""
     if number >= 0.01 or number == 0:
-        return f"{number:.{digits}g}"
-    mantissa, exponent = f"{number:.{digits - 1}e}".split("e")
+        return f"{number:.4g}"
+    mantissa, exponent = f"{number:.3e}".split("e")
     return f"{mantissa}·{power_of_ten(int(exponent))}"
 
 

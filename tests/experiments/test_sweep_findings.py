@@ -11,7 +11,7 @@ from measured_sweep import GRID, noise, series_in
 from scipy import stats
 
 from attnvis.experiments.sweep.findings import paragraph
-from attnvis.experiments.sweep.statistics import orders
+from attnvis.experiments.sweep.orderings import orders
 
 
 def words_on(folder, **more):

@@ -19,7 +19,8 @@ from attnvis.experiments.sweep.figures.common import Table
 from attnvis.experiments.sweep.folder import read_sweep
 from attnvis.experiments.sweep.job import JobWriter
 from attnvis.experiments.sweep.page import write_comparison
-from attnvis.experiments.sweep.statistics import advice, series_of
+from attnvis.experiments.sweep.statistics import series_of
+from attnvis.experiments.sweep.temperatures import advice
 
 
 @pytest.fixture(scope="module")

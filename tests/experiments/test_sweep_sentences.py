@@ -13,7 +13,8 @@ from scipy import stats
 
 from attnvis.experiments.sweep.figures import collapse, ecdf, gaps, gradient, self_check
 from attnvis.experiments.sweep.findings import paragraph
-from attnvis.experiments.sweep.statistics import orders, series_of
+from attnvis.experiments.sweep.orderings import orders
+from attnvis.experiments.sweep.statistics import series_of
 
 N = math.prod(GRID)
 SIX = ("none", "inv_sqrt_d", "zscore", "temperature:2", "minmax:0.25", "perplexity:0.1")

@@ -8,17 +8,10 @@ import pytest
 import torch
 from conftest import diagnose_attention
 
-from attnvis.experiments.sweep.statistics import (
-    FOLDS,
-    Series,
-    advice,
-    best_common_temperature,
-    cumulant_law,
-    medians_without_one,
-    orders,
-    simple_law,
-    theory_deviation,
-)
+from attnvis.experiments.sweep.laws import cumulant_law, simple_law, theory_deviation
+from attnvis.experiments.sweep.orderings import orders
+from attnvis.experiments.sweep.statistics import Series
+from attnvis.experiments.sweep.temperatures import FOLDS, advice, best_common_temperature, medians_without_one
 from attnvis.methods.settings import TEMPERATURES
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.types import Attention

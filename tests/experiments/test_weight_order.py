@@ -12,7 +12,8 @@ from attnvis.attention import normalise, scaling
 from attnvis.attention.scaling import positive_factor
 from attnvis.attention.spec import functions
 from attnvis.experiments.sweep.findings import paragraph
-from attnvis.experiments.sweep.statistics import orders, series_of
+from attnvis.experiments.sweep.orderings import orders
+from attnvis.experiments.sweep.statistics import series_of
 from attnvis.types import Scores
 
 PHOTOS = 3

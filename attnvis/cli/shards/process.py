@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attnvis.cli.chosen_method import chosen_method, inputs_of
 from attnvis.cli.commands.common import build_encoder
 from attnvis.cli.config import build, plain
-from attnvis.cli.messages import format_error, visible
+from attnvis.cli.messages import format_error, note, visible
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -70,6 +70,7 @@ def do_shard(job: ShardJob, number: int) -> str:
             bench.preprocessing,
             batch_size=job.config["batch_size"],
             workers=job.cores,
+            say=note,
         )
     except Exception as error:
         if os.environ.get("ATTNVIS_DEBUG_SHARDS"):

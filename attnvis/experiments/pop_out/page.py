@@ -54,10 +54,11 @@ def threshold_text(curve: Curve) -> str:
     return f"{level_of(curve, curve.fit.threshold)} [{low}, {high}]"
 
 
-def share_text(share: Interval, form: str = ".2f") -> str:
-    text = format(share.value, form)
+def share_text(share: Interval) -> str:
+    """0.25 [0.10, 0.44], with true minus signs."""
+    text = f"{share.value:.2f}"
     if not math.isnan(share.low):
-        text += f" [{share.low:{form}}, {share.high:{form}}]"
+        text += f" [{share.low:.2f}, {share.high:.2f}]"
     return text.replace("-", "−")
 
 

@@ -8,14 +8,10 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float
 
-from attnvis.experiments.sweep.statistics import (
-    LAW_FROM,
-    SQRT_D,
-    Order,
-    Series,
-    best_common_temperature,
-    theory_deviation,
-)
+from attnvis.experiments.sweep.laws import LAW_FROM, theory_deviation
+from attnvis.experiments.sweep.orderings import Order
+from attnvis.experiments.sweep.statistics import SQRT_D, Series
+from attnvis.experiments.sweep.temperatures import best_common_temperature
 from attnvis.experiments.wording import between, chance, every, few, listed, many, part_of, percent, points
 from attnvis.metrics.diagnostics import NEARLY_UNIFORM
 from attnvis.metrics.intervals import FEWEST, holm, median_interval, sign_test

@@ -18,15 +18,15 @@ from attnvis.experiments.sweep.figures import sections
 from attnvis.experiments.sweep.findings import changes_from_sqrt_d, paragraph
 from attnvis.experiments.sweep.folder import Sweep
 from attnvis.experiments.sweep.matrix import photo_blocks
+from attnvis.experiments.sweep.orderings import orders
 from attnvis.experiments.sweep.sheets import style_of
 from attnvis.experiments.sweep.statistics import (
     SQRT_D,
     Series,
-    advice,
     band_words,
-    orders,
     series_of,
 )
+from attnvis.experiments.sweep.temperatures import advice
 from attnvis.experiments.wording import between, many, part_of, percent, points
 from attnvis.files import whole_file
 from attnvis.metrics.intervals import (

@@ -14,14 +14,8 @@ from attnvis.experiments.sweep.figures.common import (
     kind_of_scaling,
     query_colours,
 )
-from attnvis.experiments.sweep.statistics import (
-    BAND,
-    LAW_FROM,
-    Deviation,
-    Series,
-    simple_law,
-    theory_deviation,
-)
+from attnvis.experiments.sweep.laws import LAW_FROM, Deviation, simple_law, theory_deviation
+from attnvis.experiments.sweep.statistics import BAND, Series
 from attnvis.experiments.wording import COUNTED, many
 from attnvis.metrics.diagnostics import freezing_point
 from attnvis.render.html import format_number

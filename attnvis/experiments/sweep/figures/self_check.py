@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from attnvis.experiments.sweep.figures.common import QUERY_COLOURS, Section
-from attnvis.experiments.sweep.statistics import EXACT, Order, Series, badness, band, band_words, orders
+from attnvis.experiments.sweep.orderings import EXACT, Order, badness, orders
+from attnvis.experiments.sweep.statistics import Series, band, band_words
 from attnvis.experiments.wording import listed, many, superscript
 from attnvis.render.plots import INK, Figure, draw, legend, short
 
