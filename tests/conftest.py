@@ -4,6 +4,7 @@ import copy
 import csv
 import functools
 import gc
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from browsing import chromium, visit, window  # noqa: F401
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from slurm_cluster import slurm, started_slurm  # noqa: F401
-from torch import nn
+from torch import Tensor, nn
 
 from attnvis import backbone, cli
 from attnvis.backbone import Backbone
@@ -30,10 +31,14 @@ from attnvis.cli.commands import common
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Preprocessing
 
-# A shell that starts the suite in the background ignores Ctrl-C and hang-ups, also for what tests start.
+# A shell that starts the suite in the background ignores Ctrl-C and hang-ups, also for what tests start;
+# others ignore SIGTERM.  Servers of tests stand on this machine: no proxy is asked for them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 common.keep_freed_memory = lambda: None  # for good, and this process has thousands of commands before it
 
@@ -52,6 +57,11 @@ def make_photo(path: Path, size: tuple[int, int] = (70, 90), seed: int = 0) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, cv2.GaussianBlur(noise, (9, 9), 3))[1].tobytes())
     return path
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers in float64, other for every seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 class Whole(nn.Module):
@@ -192,6 +202,14 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def wandb(here, monkeypatch):
+    """The library that sends to W&B as in a process of its own."""
+    from fake_wandb import fresh_wandb
+
+    yield from fresh_wandb(here, monkeypatch)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from attnvis.pipeline import wandb_library
+
 KEY = "a" * 40
 VARIABLES = (
     *("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_RUN_GROUP", "WANDB_NAME", "WANDB_NOTES"),
@@ -48,8 +50,10 @@ class WandbServer(ThreadingHTTPServer):
 
 @contextmanager
 def serving(monkeypatch, **settings):
-    """A server to which the environment leads."""
+    """A server to which the environment leads, and for whose answers a busy machine has time."""
     server = WandbServer(**settings)
+    for name in ("PATIENCE", "LAST_PATIENCE"):
+        monkeypatch.setattr(wandb_library, name, 300)
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):

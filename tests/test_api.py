@@ -31,11 +31,6 @@ def net():
     return LOADED(precision="fp32")
 
 
-@pytest.fixture
-def cat(here):
-    return make_photo(here / "cat.png")
-
-
 def ask(photo, *words, backbone=None, **settings):
     return package.explain(photo, *words, backbone=backbone or LOADED(precision="fp32"), size=96, **settings)
 

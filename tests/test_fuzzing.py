@@ -1,5 +1,6 @@
 """`scripts/fuzz.py` finds what it is there to find, and of what it has found before nothing is left."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ FAILURES = ("crash", "hang", "wrong")
 def fuzz(monkeypatch, here):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.setenv("ATTNVIS_CACHE", str(here / "out"))
-    return __import__("fuzz")
+    return importlib.import_module("fuzzing.judge")
 
 
 @pytest.mark.parametrize("kind", CHEAP)

@@ -5,7 +5,9 @@ from functools import partial
 
 import pytest
 import torch
+from conftest import normal
 from hypothesis import settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from attnvis.attention import query
@@ -49,10 +51,6 @@ TEXTS += ["distance", "norm", "contrast:tabby", "rest", "log_odds:3", "finer:ant
 TEXTS += ["simpool:1.25", "random_class:3", "random_patch:3", "class:[tabby,bee]", "class:predicted#2"]
 TEXTS += ["mask:12,3,70,5,40,40", "class:tabby - 0.5*point:40,31.5", "mean(class:bee, 2*mean)"]
 TEXTS += ["orthogonal(class:bee, mean)", "normalise(context(mean))"]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def rectangle(*numbers: float) -> Box:
@@ -107,3 +105,8 @@ def complaint(kind: type[ValueError], function, *arguments) -> str:
     message = str(caught.value)
     assert "\n" not in message and "object at 0x" not in message
     return message
+
+
+def eighths(low: float, high: float) -> st.SearchStrategy[float]:
+    """Multiples of 1/8: ties are common, and sums and differences exact."""
+    return st.integers(int(low * 8), int(high * 8)).map(lambda n: n / 8)

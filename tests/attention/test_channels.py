@@ -4,14 +4,11 @@ import math
 
 import pytest
 import torch
+from conftest import normal
 
 from attnvis.attention.channels import favourites, parts
 
 N, D = 13, 7
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_the_channels_of_every_patch_sum_to_its_score():

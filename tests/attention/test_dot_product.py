@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
@@ -22,10 +23,6 @@ GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden.json").read_text(
 B, Q, N, D, E, C = 2, 3, 5, 7, 11, 13  # different primes: a transposed axis cannot pass unnoticed
 quick = settings(deadline=None, derandomize=True, max_examples=20)
 close = partial(torch.testing.assert_close, rtol=0, atol=1e-10)
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def golden(*path: str) -> Tensor:
@@ -53,7 +50,7 @@ def parts(attention: Attention) -> dict[str, Tensor]:
 
 
 def test_attention_with_values_of_its_own_is_its_definition_in_plain_loops():
-    query, keys, values = random(B, Q, D), random(B, N, D, seed=1), random(B, N, E, seed=2)
+    query, keys, values = normal(B, Q, D), normal(B, N, D, seed=1), normal(B, N, E, seed=2)
     attention, expected = attend(query, keys, values), plain(query, keys, values)
     for name in ("scores", "logits", "weights"):
         close(getattr(attention, name), getattr(expected, name))
@@ -68,7 +65,7 @@ def test_attention_with_values_of_its_own_is_its_definition_in_plain_loops():
 
 
 def test_attention_agrees_with_that_of_torch():
-    query, keys, values = random(B, Q, D), random(B, N, D, seed=1), random(B, N, E, seed=2)
+    query, keys, values = normal(B, Q, D), normal(B, N, D, seed=1), normal(B, N, E, seed=2)
     close(
         attend(query, keys, values).context,
         torch.nn.functional.scaled_dot_product_attention(query, keys, values),
@@ -105,12 +102,12 @@ def test_a_linear_key_map_is_a_change_of_query():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_keys_are_the_values_unless_told_otherwise(dtype):
-    keys = random(B, N, D).to(dtype)
-    assert attend(random(B, Q, D).to(dtype), keys).values.data_ptr() == keys.data_ptr()
+    keys = normal(B, N, D).to(dtype)
+    assert attend(normal(B, Q, D).to(dtype), keys).values.data_ptr() == keys.data_ptr()
 
 
 def test_a_sweep_over_scalings_computes_its_scores_once():
-    query, keys, values = random(B, Q, D), random(B, N, D, seed=1), random(B, N, E, seed=2)
+    query, keys, values = normal(B, Q, D), normal(B, N, D, seed=1), normal(B, N, E, seed=2)
     scores = Scores(query, keys)
     for scale in (scaling.none, scaling.cosine, scaling.zscore):
         swept, fresh = (
@@ -127,7 +124,7 @@ def test_a_sweep_over_scalings_computes_its_scores_once():
 def test_every_stage_is_kept_and_the_weighted_rows_add_up_to_the_context(shape, name):
     b, q, n = shape
     attention = attend(
-        random(b, q, D), random(b, n, D, seed=1), random(b, n, E, seed=2), normalise=getattr(normalise, name)
+        normal(b, q, D), normal(b, n, D, seed=1), normal(b, n, E, seed=2), normalise=getattr(normalise, name)
     )
     shapes = {name: tuple(tensor.shape) for name, tensor in parts(attention).items()}
     assert shapes["scores"] == shapes["logits"] == shapes["weights"] == shapes["times_uniform"] == (b, q, n)
@@ -139,8 +136,8 @@ def test_every_stage_is_kept_and_the_weighted_rows_add_up_to_the_context(shape, 
 
 
 def test_reinjected_map_through_the_classifier_is_the_classified_context():
-    head = Linear(random(C, E, seed=3), random(C, seed=4))
-    attention = attend(random(B, Q, D), random(B, N, D, seed=1), random(B, N, E, seed=2))
+    head = Linear(normal(C, E, seed=3), normal(C, seed=4))
+    attention = attend(normal(B, Q, D), normal(B, N, D, seed=1), normal(B, N, E, seed=2))
     for b in range(B):
         for q in range(Q):
             by_hand = [
@@ -151,8 +148,8 @@ def test_reinjected_map_through_the_classifier_is_the_classified_context():
 
 
 def test_uniform_attention_changes_neither_features_nor_logits():
-    head, values = Linear(random(C, E, seed=3), random(C, seed=4)), random(B, N, E, seed=2)
-    attention = attend(torch.zeros(B, Q, D, dtype=torch.float64), random(B, N, D, seed=1), values)
+    head, values = Linear(normal(C, E, seed=3), normal(C, seed=4)), normal(B, N, E, seed=2)
+    attention = attend(torch.zeros(B, Q, D, dtype=torch.float64), normal(B, N, D, seed=1), values)
     close(attention.reinjected, values.unsqueeze(1).expand(B, Q, N, E))
     logits = torch.nn.functional.linear(values.mean(1), head.weight, head.bias)
     close(head(attention.context), logits.unsqueeze(1).expand(B, Q, C))
@@ -160,9 +157,9 @@ def test_uniform_attention_changes_neither_features_nor_logits():
 
 def test_patches_may_be_renamed():
     query, keys, values, order = (
-        random(B, Q, D),
-        random(B, N, D, seed=1),
-        random(B, N, E, seed=2),
+        normal(B, Q, D),
+        normal(B, N, D, seed=1),
+        normal(B, N, E, seed=2),
         torch.tensor([3, 0, 4, 1, 2]),
     )
     before, after = attend(query, keys, values), attend(query, keys[:, order], values[:, order])
@@ -176,7 +173,7 @@ def test_shuffling_the_keys_among_the_patches_destroys_localisation():
     And they are lost where keys and patches no longer belong together.
     """
     patches, photos = 49, 40
-    background = 0.1 * random(photos, patches, D)
+    background = 0.1 * normal(photos, patches, D)
     planted = torch.arange(photos) % patches
     features = background.index_put((torch.arange(photos), planted), torch.ones(D, dtype=torch.float64))
     query = torch.ones(photos, 1, D, dtype=torch.float64)
@@ -197,7 +194,7 @@ def test_shuffling_the_keys_among_the_patches_destroys_localisation():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_half_precision_features_are_attended_in_single_precision(dtype, autocast):
-    query, keys = (4 * random(B, Q, D)).to(dtype), (4 * random(B, N, D, seed=1)).to(dtype)
+    query, keys = (4 * normal(B, Q, D)).to(dtype), (4 * normal(B, N, D, seed=1)).to(dtype)
     expected = plain(query.double(), keys.double(), keys.double())
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         attention = attend(query, keys)
@@ -208,7 +205,7 @@ def test_half_precision_features_are_attended_in_single_precision(dtype, autocas
 
 
 def test_autocast_does_not_touch_single_precision_features():
-    query, keys = random(B, Q, D).float(), random(B, N, D, seed=1).float()
+    query, keys = normal(B, Q, D).float(), normal(B, N, D, seed=1).float()
     outside = parts(attend(query, keys))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = parts(attend(query, keys))
@@ -217,16 +214,16 @@ def test_autocast_does_not_touch_single_precision_features():
 
 
 def test_double_precision_stays_double():
-    assert {tensor.dtype for tensor in parts(attend(random(B, Q, D), random(B, N, D))).values()} == {
+    assert {tensor.dtype for tensor in parts(attend(normal(B, Q, D), normal(B, N, D))).values()} == {
         torch.float64
     }
 
 
 @pytest.mark.parametrize("name", scaling.__all__)
 def test_a_zero_patch_and_huge_scores_leave_attention_finite(name):
-    keys = 1e4 * random(B, N, D, seed=1).float()
+    keys = 1e4 * normal(B, N, D, seed=1).float()
     keys[:, 2] = 0
-    for query in (random(B, Q, D).float(), torch.zeros(B, Q, D)):
+    for query in (normal(B, Q, D).float(), torch.zeros(B, Q, D)):
         attention = attend(query, keys, scaling=getattr(scaling, name))
         assert all(tensor.isfinite().all() for tensor in parts(attention).values())
         torch.testing.assert_close(attention.weights.sum(-1), torch.ones(B, Q))
@@ -234,8 +231,8 @@ def test_a_zero_patch_and_huge_scores_leave_attention_finite(name):
 
 @pytest.mark.parametrize("name", [name for name in scaling.__all__ if name != "perplexity"])
 def test_a_query_can_learn_through_any_scaling(name):
-    query = random(B, Q, D).requires_grad_()
-    attend(query, random(B, N, D, seed=1), scaling=getattr(scaling, name)).context.square().sum().backward()
+    query = normal(B, Q, D).requires_grad_()
+    attend(query, normal(B, N, D, seed=1), scaling=getattr(scaling, name)).context.square().sum().backward()
     assert query.grad.isfinite().all() and query.grad.abs().max() > 1e-6
 
 
@@ -294,7 +291,7 @@ def test_attention_pooling_lies_between_the_smooth_maximum_and_the_maximum(score
 
 def test_asking_again_with_the_context_never_raises_the_energy():
     """q <- c(q) descends -logsumexp(beta V q) / beta + |q|^2 / 2 (Ramsauer et al. 2021)."""
-    values, query, beta = random(1, 23, D), random(1, 1, D, seed=1), 2.0
+    values, query, beta = normal(1, 23, D), normal(1, 1, D, seed=1), 2.0
     energies = []
     for _ in range(12):
         energies.append(

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import diagnose_attention
+from conftest import diagnose_attention, normal
 from scipy.optimize import brentq
 from scipy.special import expit
-from torch import Tensor
 
 from attnvis.attention import normalise, scaling
 from attnvis.attention.dot_product import attend
@@ -25,10 +24,6 @@ from attnvis.types import Attention, Scores
 GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden.json").read_text())
 B, Q, N, D, E = 2, 3, 5, 7, 11
 close = partial(torch.testing.assert_close, rtol=0, atol=1e-10)
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def duel(
@@ -88,7 +83,7 @@ def test_s4_the_overwhelming_weight_of_the_note_belongs_to_a_gap_of_18():
 
 
 def test_s2_dot_product_and_cosine_differ_by_the_lengths():
-    query, keys = random(B, Q, D), random(B, N, D, seed=1)
+    query, keys = normal(B, Q, D), normal(B, N, D, seed=1)
     lengths = query.norm(dim=-1)[..., None] * keys.norm(dim=-1)[:, None]
     close(
         Scores(query, keys).products,
@@ -106,7 +101,7 @@ def test_s2_a_longer_key_gains_rank_by_dot_product_and_none_by_cosine():
 
 
 def test_s3_every_query_scores_every_key():
-    query, keys = random(B, Q, D), random(B, N, D, seed=1)
+    query, keys = normal(B, Q, D), normal(B, N, D, seed=1)
     close(attend(query, keys).scores, torch.einsum("bqd,bnd->bqn", query, keys))
 
 
@@ -130,13 +125,13 @@ def test_s5_the_most_important_of_four_patches_is_the_first():
 
 
 def test_s6_the_three_stages_follow_from_each_other():
-    attention = attend(random(B, Q, D), random(B, N, D, seed=1))
+    attention = attend(normal(B, Q, D), normal(B, N, D, seed=1))
     close(attention.logits, attention.scores / math.sqrt(D))
     close(attention.weights, torch.softmax(attention.logits, -1))
 
 
 def test_s7_after_the_weights_the_query_has_served(tmp_path):
-    attention = attend(random(B, Q, D), random(B, N, D, seed=1), random(B, N, E, seed=2))
+    attention = attend(normal(B, Q, D), normal(B, N, D, seed=1), normal(B, N, E, seed=2))
     torch.save({"weights": attention.weights, "values": attention.values}, tmp_path / "run.pt")
     saved = torch.load(tmp_path / "run.pt")
     close(torch.einsum("bqn,bne->bqe", saved["weights"], saved["values"]), attention.context)
@@ -155,8 +150,8 @@ def test_s8_and_s9_the_weighted_map_and_its_sum_are_two_things():
 
 def test_s10_the_weighted_map_shrinks_features_by_n_the_reinjected_does_not():
     attention, head = (
-        attend(random(B, Q, D), random(B, N, D, seed=1)),
-        Linear(random(3, D, seed=2), random(3, seed=3)),
+        attend(normal(B, Q, D), normal(B, N, D, seed=1)),
+        Linear(normal(3, D, seed=2), normal(3, seed=3)),
     )
     close(attention.weighted.mean(2), attention.context / N)
     close(head(attention.reinjected.mean(2)), attention.context @ head.weight.T + head.bias)
@@ -165,12 +160,12 @@ def test_s10_the_weighted_map_shrinks_features_by_n_the_reinjected_does_not():
 
 
 def test_s11_keys_are_values_by_default():
-    keys = random(B, N, D)
-    assert attend(random(B, Q, D), keys).values is keys
+    keys = normal(B, N, D)
+    assert attend(normal(B, Q, D), keys).values is keys
 
 
 def test_s12_other_keys_may_have_another_dimension_but_one_key_a_patch():
-    values, reading = random(B, 49, E, seed=2), random(E, D, seed=3)
+    values, reading = normal(B, 49, E, seed=2), normal(E, D, seed=3)
     query = values[:, 17:18] @ reading  # asks for patch 17
     related, unrelated = (
         values @ reading,
@@ -206,6 +201,6 @@ def test_s14_dividing_too_much_starves_the_gradient_too(first, second, root, dim
 
 
 def test_s16_a_sequence_of_words_is_attended_like_a_map():
-    steps = random(B, N, D)  # what an LSTM returns
+    steps = normal(B, N, D)  # what an LSTM returns
     last = steps[:, -1:]
     close(attend(last, steps).context, torch.nn.functional.scaled_dot_product_attention(last, steps, steps))

@@ -8,6 +8,7 @@ from statistics import fmean, median, pstdev
 
 import pytest
 import torch
+from fake_features import eighths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
@@ -20,11 +21,6 @@ GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden.json").read_text(
 B, Q, N, D = 2, 3, 5, 7  # different primes: a transposed axis cannot pass unnoticed
 quick = settings(deadline=None, derandomize=True, max_examples=20)
 close = partial(torch.testing.assert_close, rtol=0, atol=1e-10)
-
-
-def eighths(low: float, high: float) -> st.SearchStrategy[float]:
-    """Multiples of 1/8: ties are common, and sums and differences exact."""
-    return st.integers(int(low * 8), int(high * 8)).map(lambda n: n / 8)
 
 
 rows = st.lists(eighths(-10, 10), min_size=2, max_size=9)

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, features
@@ -35,6 +36,12 @@ def noise(height: int, width: int) -> np.ndarray:
 def sized(height: int, width: int) -> Photo:
     """A photo of which only the size matters."""
     return Photo("sized", np.zeros((1, 1, 3), np.uint8), (height, width), "")
+
+
+def items(mask: np.ndarray) -> list[np.ndarray]:
+    """One mask per connected part."""
+    count, numbers = cv2.connectedComponents(mask.astype(np.uint8))
+    return [numbers == number for number in range(1, count)]
 
 
 def largest_difference(picture: np.ndarray, expected: np.ndarray) -> float:

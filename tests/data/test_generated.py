@@ -7,17 +7,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_photo
+from fake_pictures import items
 
 from attnvis.data.datasets import open_dataset
 from attnvis.data.generated import ladder, step_of
 from attnvis.data.stimuli import SEARCHES, pop_out, search, simulated_fixations
 from attnvis.metrics.fixations import ig
 from attnvis.types import Truth
-
-
-def items(mask):
-    count, numbers = cv2.connectedComponents(mask.astype(np.uint8))
-    return [numbers == number for number in range(1, count)]
 
 
 def core(mask):

@@ -6,6 +6,7 @@ from math import pi, radians, sin, sqrt
 import cv2
 import numpy as np
 import pytest
+from fake_pictures import items
 
 from attnvis.data.stimuli import COLOURS, FILLS, KINDS, SHAPES, background, pop_out, scene
 
@@ -15,12 +16,6 @@ SCENES = [scene(seed) for seed in range(60)]
 def inside(mask, margin=1):
     """Without the rim, whose pixels are partly background."""
     return cv2.erode(mask.astype(np.uint8), np.ones((3, 3)), iterations=margin, borderValue=0) > 0
-
-
-def items(mask):
-    """One mask per connected part."""
-    count, numbers = cv2.connectedComponents(mask.astype(np.uint8))
-    return [numbers == number for number in range(1, count)]
 
 
 def hue(colour):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import LOADED, fake_backbone, make_photo
+from conftest import LOADED, fake_backbone, make_photo, normal
 from scipy import stats
 
 from attnvis.attention import scaling
@@ -40,11 +40,7 @@ B, N, D, C = 2, 5, 7, 11
 CATEGORIES = ("tabby", "tiger cat", "crane", "ant", "bee", "fly", "hen", "jay", "owl", "pug", "yak")
 
 
-def noise(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-TOKENS, HEAD = noise(B, N, D), Linear(3 * noise(C, D, seed=1), noise(C, seed=2), CATEGORIES)
+TOKENS, HEAD = normal(B, N, D), Linear(3 * normal(C, D, seed=1), normal(C, seed=2), CATEGORIES)
 
 
 def by_loops(weigh) -> list[list[float]]:

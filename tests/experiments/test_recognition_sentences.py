@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import Page
 from scipy import optimize, stats
+from test_sweep_sentences import number
 
 from attnvis.experiments.recognition.measure import recognise_photo, settings, summarise
 from attnvis.experiments.recognition.page import as_text, conclusions, write_recognition
@@ -119,10 +120,6 @@ def test_every_claim_about_odd_photos_is_what_the_rows_say(case):
     if count < 30:
         needs = "fewer than 6 photos: no interval" if count < 6 else "as the NLL is, needs 30"
         assert needs in text and "With both rescaled so" not in text
-
-
-def number(text):
-    return float(text.replace("−", "-").replace("+", ""))
 
 
 def read_start(text, table, count):

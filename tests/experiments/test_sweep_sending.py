@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_photo
-from fake_wandb import announced, fresh_wandb, history, inspect, logs, summary, table
+from fake_wandb import announced, history, inspect, logs, summary, table
 
 from attnvis.experiments.sweep import page
 
@@ -18,11 +18,6 @@ SMALL = (
     "query=mean",
     "scaling=none,cosine",
 )
-
-
-@pytest.fixture
-def wandb(here, monkeypatch):
-    yield from fresh_wandb(here, monkeypatch)
 
 
 @pytest.fixture

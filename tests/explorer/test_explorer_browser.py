@@ -120,6 +120,11 @@ def test_a_link_opens_the_view_that_it_was_copied_from(page):
     comes(lambda: page.locator(".question").all_inner_texts(), ["rarity", "the mean patch"])
 
 
+def test_a_link_is_followed_though_the_page_writes_its_address_meanwhile(page):
+    page.evaluate("location.hash = 'q=norm'; history.replaceState(null, '', '#q=mean')")
+    comes(page.locator(".question").inner_text, "norm")
+
+
 @pytest.mark.parametrize(
     "link", ["#q=nosuch:1", "#q=point:1", "#scaling=nosuch", "#q=rarity;-norm", "#%%%", "#q=class:4e9"]
 )

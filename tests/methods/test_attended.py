@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Page, no_network, records
+from conftest import Page, no_network, normal, records
 from torch import nn
 
 from attnvis.api import explain_all
@@ -28,10 +28,6 @@ C, D = 11, 7
 GRID = (3, 5)
 N = GRID[0] * GRID[1]
 NAMES = tuple(f"class {number}" for number in range(C))
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 HEADS = {

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import no_network
+from conftest import no_network, normal
 from torch import Tensor
 
 from attnvis.attention import normalise, query, scaling
@@ -38,10 +38,6 @@ ANSWERS = (
     "pca:2",
     "box:3,2,20,10",
 )
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def tiles(size: tuple[int, int], grid: tuple[int, int] = GRID) -> Placement:

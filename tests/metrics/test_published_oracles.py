@@ -12,17 +12,18 @@ if MISSING:
     pytest.skip(f"{', '.join(MISSING)} not installed: see .ci/oracles", allow_module_level=True)
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+common = importlib.import_module("metric_oracles.common")
 measure_metrics = importlib.import_module("measure_metrics")
 ROWS = measure_metrics.rows()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.label)
 def test_a_metric_is_that_of_its_library(row):
-    result = measure_metrics.compare(row, measure_metrics.random_maps(seed=5))
+    result = common.compare(row, common.random_maps(seed=5))
     assert result.difference <= 1e-6
 
 
 def test_every_metric_has_a_row_or_needs_chance():
-    measured = {measure_metrics.facts(row.metric).name for row in ROWS}
+    measured = {common.facts(row.metric).name for row in ROWS}
     drawn_by_chance = {"auc_borji", "sauc_borji"}  # tests/metrics/test_fixation_metrics.py has their loops
     assert measured == set(measure_metrics.every_metric()) - drawn_by_chance

@@ -55,21 +55,34 @@ def ended(*words: str, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
+HELD = ("-cd", "mine", "query=held", "trust=my_gate")
 GATE = """
 import time
 from pathlib import Path
 
+def is_open():
+    try:
+        most = Path("opened").read_text()
+    except FileNotFoundError:
+        return False
+    return not most or len(list(Path("out/parts").glob("*/*.json"))) < int(most)
+
 def held(features):
     '''The mean patch, once the gate is open.'''
-    while not Path("opened").exists():
+    while not is_open():
         time.sleep(0.02)
     return features.tokens.mean(1, keepdim=True)
 """
 
 
 def gate(folder: Path) -> Path:
-    """query=my_gate.held trust=my_gate waits until this file is there: who is killed is at work, not done."""
+    """A run with HELD waits for this file: whoever is killed meanwhile is at work.
+
+    A number in it shuts the gate again once so many shards are done.
+    """
     (folder / "my_gate.py").write_text(GATE)
+    (folder / "mine/query").mkdir(parents=True)
+    (folder / "mine/query/held.yaml").write_text("_target_: my_gate.held\n_partial_: true\n")
     return folder / "opened"
 
 

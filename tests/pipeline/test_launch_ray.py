@@ -4,21 +4,24 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-from shard_runs import album, begun, ended, kill, parts, rows, running, until
+from shard_runs import HELD, MOST, album, begun, ended, gate, kill, parts, rows, running, until
 
 pytest.importorskip("ray", reason="no Ray here: pip install 'attnvis[ray]', or see .ci/ray")
 pytestmark = pytest.mark.ray
 
-PORT = 6479
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    PORT = free.getsockname()[1]
 ADDRESS = f"127.0.0.1:{PORT}"
 WORDS = ("run", "album", "launcher=ray", f"shards.address={ADDRESS}", "shards.size=8", "hydra.run.dir=out")
-SETTINGS = ("preprocess.size=96", "logger.mode=disabled")
+SETTINGS = ("preprocess.size=96", "logger.mode=disabled", *HELD)
 COUNT = 48
 
 
@@ -52,7 +55,7 @@ def raylets():
             process.send_signal(signal.SIGTERM)
         for process in reversed(processes):
             try:
-                process.wait(30)
+                process.wait(120)
             except subprocess.TimeoutExpired:
                 process.kill()
         shutil.rmtree(folder, ignore_errors=True)
@@ -73,15 +76,16 @@ def nodes(environment) -> int:
 
 @pytest.fixture
 def cluster(raylets, here, monkeypatch):
-    """Two raylets that live, a folder of photos; gives the second raylet's command."""
+    """Two raylets that live, a folder of photos, a gate that is shut; gives the second raylet's command."""
     start, environment = raylets
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    album(here / "album", COUNT, size=(350, 450))
+    album(here / "album", COUNT)
     second = start()
+    gate(here)
     until(lambda: nodes(environment) == 2, second)
     yield second
     second.terminate()
-    second.wait(60)
+    second.wait(120)
     until(lambda: nodes(environment) == 1)
 
 
@@ -92,17 +96,17 @@ def require_whole() -> None:
 
 
 def test_ray_gives_local_bytes_and_a_dead_raylet_costs_no_row(cluster):
-    local = ended(
-        "run", "album", "launcher=local", "workers=1", "shards.size=8", "hydra.run.dir=local", *SETTINGS
-    )
-    assert local.returncode == 1 and "47 photos done" in local.stdout, local.stderr
     driver = begun(*WORDS, *SETTINGS)
     raylet = until(lambda: raylet_of(cluster.pid), driver)
     until(lambda: len(running()) == 2, driver)
     os.kill(raylet, signal.SIGKILL)
-    out, err = driver.communicate(timeout=240)
+    Path("opened").touch()
+    out, err = driver.communicate(timeout=MOST)
     assert driver.returncode == 1 and "47 photos done" in out, err
     require_whole()
+    words = ("run", "album", "launcher=local", "workers=1", "shards.size=8", "hydra.run.dir=local")
+    local = ended(*words, *SETTINGS)
+    assert local.returncode == 1 and "47 photos done" in local.stdout, local.stderr
     assert parts("out") == parts("local")
 
 
@@ -118,10 +122,12 @@ def test_a_killed_worker_and_then_a_killed_driver_cost_no_row(cluster):
     driver = begun(*WORDS, *SETTINGS)
     (first, *_) = until(running, driver)
     os.kill(first["process"], signal.SIGKILL)
+    Path("opened").write_text("2")
     until(lambda: len(list(Path("out/parts").glob("*/*.json"))) >= 2, driver)
     kill(driver)
     kept = {path: path.stat().st_mtime_ns for path in Path("out/parts").glob("*/*.json")}
-    again = ended("run", "--resume", "out", "launcher=ray", f"shards.address={ADDRESS}")
+    Path("opened").write_text("")
+    again = ended("run", "--resume", "out", "launcher=ray", f"shards.address={ADDRESS}", "trust=my_gate")
     assert again.returncode == 1 and "47 photos done" in again.stdout, again.stderr
     require_whole()
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # what was done is not done again
@@ -133,5 +139,5 @@ def test_nothing_waits_for_a_cluster_that_can_do_no_shard(cluster):
         f"list(launch_ray.do_on_ray(str, [0], cores=16, address='{ADDRESS}'))"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=MOST)
     assert "no node of the Ray cluster could take a shard; see ray status" in done.stderr

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from shard_runs import MOST, album, begun, ended, gate, kill, parts, rows, running, until
+from shard_runs import HELD, MOST, album, begun, ended, gate, kill, parts, rows, running, until
 
 pytestmark = pytest.mark.slurm
 
@@ -14,7 +14,7 @@ COUNT = 24
 WORDS = (
     *("run", "album", "launcher=slurm", "shards.size=8", "hydra.run.dir=out", "preprocess.size=96"),
     *("logger.mode=disabled", "hydra.launcher.mem_gb=1", "hydra.launcher.timeout_min=10"),
-    *("hydra.launcher.cpus_per_task=1", "query=my_gate.held", "trust=my_gate"),
+    *("hydra.launcher.cpus_per_task=1", *HELD),
 )
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from conftest import Page, records
-from fake_wandb import fresh_wandb, history, inspect, logs, summary, table
+from fake_wandb import history, inspect, logs, summary, table
 from shard_runs import SMALL, album, parts, rows
 
 from attnvis.cli.shards import command, launch, process
@@ -326,11 +326,6 @@ def test_other_verbs_have_no_shards(attnvis, photos, launcher):
         f"launcher={launcher} is for attnvis run"
         in attnvis("sweep", "album", f"launcher={launcher}").complaint
     )
-
-
-@pytest.fixture
-def wandb(here, monkeypatch):
-    yield from fresh_wandb(here, monkeypatch)
 
 
 def test_wandb_has_one_run_with_the_means_and_a_table_of_the_sample(sharded, wandb):

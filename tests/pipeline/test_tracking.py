@@ -15,16 +15,11 @@ import cv2
 import numpy as np
 import pytest
 from conftest import make_photo, records
-from fake_wandb import announced, fresh_wandb, history, inspect, logs, send, serving, summary, table
+from fake_wandb import announced, history, inspect, logs, send, serving, summary, table
 
 import attnvis
 from attnvis.metrics.diagnostics import DESCRIPTIONS
 from attnvis.pipeline import run_folder, tracking, wandb_library
-
-
-@pytest.fixture
-def wandb(here, monkeypatch):
-    yield from fresh_wandb(here, monkeypatch)
 
 
 @pytest.fixture
@@ -329,7 +324,6 @@ def test_a_refused_artifact_is_said(attnvis, photos, wandb, monkeypatch):
 
 
 def test_a_lost_server_costs_a_line_and_what_it_advises_sends_all(attnvis, photos, wandb, monkeypatch):
-    monkeypatch.setattr(wandb_library, "LAST_PATIENCE", 1)
     begin = tracking.Tracker.begin
 
     def begin_then_lose(self):
@@ -339,6 +333,7 @@ def test_a_lost_server_costs_a_line_and_what_it_advises_sends_all(attnvis, photo
 
     monkeypatch.setattr(tracking.Tracker, "begin", begin_then_lose)
     with serving(monkeypatch) as server:
+        monkeypatch.setattr(wandb_library, "LAST_PATIENCE", 1)
         ended = attnvis("run", "a", "b", "query=mean", "logger.mode=online")
     assert ended.code == 0 and ended.err.startswith("attnvis: W&B stopped (its server"), ended.err
     assert ended.err.count("\n") == 1 and len(records()) == 2 and Path("out/index.html").is_file()

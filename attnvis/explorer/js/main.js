@@ -317,12 +317,13 @@ class Page {
     byId("compare").addEventListener("click", () => this.compare());
     byId("save").addEventListener("click", () => this.save());
     for (const kind of ["link", "command", "python"]) byId(`copy-${kind}`).addEventListener("click", () => this.copyText(kind));
-    window.addEventListener("hashchange", () => {
-      if (photoOf(window.location.hash) !== this.photo) {
-        this.pick(photoOf(window.location.hash), window.location.hash);
+    window.addEventListener("hashchange", ({ newURL }) => {
+      const { hash } = new URL(newURL); // the page itself may have written its address anew since
+      if (photoOf(hash) !== this.photo) {
+        this.pick(photoOf(hash), hash);
         return;
       }
-      this.state = readState(window.location.hash, this.facts, this.usualView());
+      this.state = readState(hash, this.facts, this.usualView());
       this.later();
     });
     window.addEventListener("resize", () => this.later());
