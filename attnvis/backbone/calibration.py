@@ -274,8 +274,13 @@ def read_calibration(digest: str, layer: str) -> Calibration | None:
         if not is_plausible(calibration):
             raise ValueError
         return calibration
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise ValueError(
+            f"{path}, where this network's cells really look, cannot be read ({error.strerror}); "
+            "let it be read, or keep such files elsewhere with ATTNVIS_CACHE=FOLDER"
+        ) from None
     except (OSError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError):
         raise ValueError(
             f"{path} is not a calibration that this version reads; delete it and run attnvis calibrate again"

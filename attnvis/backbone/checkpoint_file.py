@@ -182,7 +182,9 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except Exception as error:  # a damaged file raises whatever its reader stumbles over
         reason = in_one_line(error, most=200)
-        raise ValueError(f"{path} is not a readable safetensors file: {reason}") from None
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({reason}); save or download it again"
+        ) from None
 
 
 def load_shards(path: Path) -> dict[str, Any]:

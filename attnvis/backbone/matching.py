@@ -73,10 +73,7 @@ def state_dict(
     chosen, others = choose(places, key, path)
     refused = f"the weights {path} do not fit {name}"
     if chosen is None:
-        raise ValueError(
-            f"{refused}: it has {some(wanted)}, the file has {some(tensors)}; "
-            "give a file saved from this architecture"
-        )
+        raise ValueError(f"{refused}: {mismatch(wanted, tensors)}; give a file saved from this architecture")
     beside, where = classifier_beside(chosen, places, net, tensors)
     given = {own: tensors[full] for own, full in (chosen.names | beside).items()}
     used = {
@@ -401,6 +398,17 @@ def is_finite(tensor: Tensor) -> bool:
 
 def counted(names: Sequence[str]) -> str:
     return f"{len(names)} tensor{'s' * (len(names) != 1)}"
+
+
+def mismatch(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """Of a file in which nothing is the network's: other names, or other shapes under the same names."""
+    for name, like in wanted.items():
+        for full, tensor in tensors.items():
+            if f".{full}".endswith(f".{name}") and tensor.shape != like.shape:
+                return f"its {shown(name)} is {shape(like)}, the file's {shape(tensor)}"
+    if list(tensors) == [""]:
+        return f"it has {some(wanted)}, the file is one tensor without a name"
+    return f"it has {some(wanted)}, the file has {some(tensors)}"
 
 
 def some(names: Iterable[str]) -> str:

@@ -65,6 +65,8 @@ def to_overrides(words: Iterable[str], command: Command) -> list[str]:
     flags: list[str] = []
     overrides: list[str] = []
     for word, following in zip(words, [*words[1:], ""], strict=False):
+        if word == "-" and command.argument:
+            fail("- is no file: what is piped in is not read; save it to a file and name that", code=2)
         if word.startswith("-"):
             if name_of(word) in FLAGS:
                 flags.append(with_its_word(word))

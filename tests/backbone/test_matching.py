@@ -343,6 +343,10 @@ REFUSED = {
         r"it has stem\.weight, stem\.bias, .*, \.\.\., the file has conv1\.weight; give",
     ),
     "an optimizer": ({"state.0.exp_avg": torch.rand(5)}, r"the file has state\.0\.exp_avg; give"),
+    "every tensor stacked": (
+        {name: tensor.unsqueeze(0) for name, tensor in STATE.items()},
+        r"its stem\.weight is 5 x 3 x 4 x 4, the file's 1 x 5 x 3 x 4 x 4; give",
+    ),
     "another shape": (
         STATE | {"layers.1.bn.bias": torch.rand(6)},
         r"layers\.1\.bn\.bias is 6 in the file and 5 in the network; give",
@@ -706,3 +710,7 @@ def test_the_real_mobilenet_is_itself_in_every_wrapping(here):
     images = torch.rand(1, 3, 225, 225)
     assert torch.equal(backbone.network.trunk(images)[0], expected.network.trunk(images)[0])
     assert "10 classes in place of 1000" in backbone.notes and backbone.certificates[0].exact
+
+
+def test_a_tensor_without_a_name_is_said_to_be_one(here):
+    assert "the file is one tensor without a name" in refusal(saved(torch.rand(5)))

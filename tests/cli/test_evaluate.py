@@ -102,7 +102,7 @@ def test_mistakes_are_told_before_the_network_runs(attnvis, data):
     assert "metric nss needs fixations" in attnvis("evaluate", "data", "metric=nss", *SMALL).complaint
     assert "there is no data set nowhere" in attnvis("evaluate", "nowhere", *SMALL).complaint
     assert "unknown method 'gradcan'" in attnvis("evaluate", "data", "method=gradcan", *SMALL).complaint
-    assert "data needs a value" in attnvis("evaluate", *SMALL).complaint
+    assert "attnvis evaluate was given no DATA" in attnvis("evaluate", *SMALL).complaint
     told = attnvis("evaluate", "data", "metric=deletion:substitute=blck", *SMALL).complaint
     assert "metric deletion:32,blck cannot be measured: substitute 'blck'; give mean, black, blur" in told
     assert not Path("out/photos").exists()

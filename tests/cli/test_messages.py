@@ -141,7 +141,7 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("run cat.png images=dog.png", "'cat.png' and images=... were both given", "give one of them"),
         ("run cat.png hydra.run.dir=cat.png/below", "cat.png/below", "choose another place"),
         ("redraw cat.png", "cat.png is not the folder of a run", "outputs/run/"),
-        ("redraw", "run needs a value", "run=..."),
+        ("redraw", "attnvis redraw was given no FOLDER", "type attnvis redraw FOLDER"),
         ("redraw one two", "not 2: 'one', 'two'", "the folder of one run"),
     ],
 )

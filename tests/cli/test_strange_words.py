@@ -96,3 +96,7 @@ def test_a_setting_that_a_function_lacks_is_named_with_its_neighbours(attnvis, c
 def test_help_and_version_stand_where_people_put_them(attnvis, here):
     assert attnvis("help", "run").out == attnvis("run", "--help").out
     assert attnvis("run", "--version").out == attnvis("--version").out
+
+
+def test_what_is_piped_in_is_said_not_to_be_read(here, capsys):
+    assert "what is piped in is not read; save it to a file" in complaint_of(["-"], capsys)
