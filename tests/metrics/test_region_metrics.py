@@ -112,8 +112,8 @@ def test_tied_pixels_count_by_their_chance_to_be_among_the_hottest():
 def test_a_map_that_is_its_own_mirror_image_gives_either_half_a_half():
     """The tie of docs/evaluate.md: the middle's Gaussian has each value twice or four times.
 
-    Of K = 3 hottest pixels two are sure (the middle pair), and two compete for the third place: 1.5 of 3.  A sort
-    takes one of the two, so that one half gets 2 of 3 and the other 1: 0.5 / K off, and nobody knows where.
+    Of K = 3 hottest pixels two are sure (the middle pair), and two compete for the third place: 1.5 of 3.  A
+    sort takes one of the two, so that one half gets 2 of 3 and the other 1: 0.5 / K off.
     """
     columns = (np.arange(6) + 0.5) / 6 - 0.5
     values = np.exp(-(columns**2) / (2 * 0.25**2))[None]
