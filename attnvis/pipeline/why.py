@@ -5,8 +5,11 @@ large, in this photo and in others: numbers, a table, a picture.
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,11 +20,24 @@ from torch import Tensor
 
 from attnvis.attention import channels as channels_
 from attnvis.data.decoding import full_pixels
+from attnvis.files import naming
 from attnvis.methods.answer import Answer
 from attnvis.render.lettering import INK, QUIET, Font, blank, draw_text
 from attnvis.types import Features, Photo, PhotoError, Placement, Source
 
-__all__ = ["Channel", "Patch", "Why", "add_favourites", "draw_why", "identity", "why", "why_table"]
+__all__ = [
+    "Channel",
+    "CropFile",
+    "Patch",
+    "Why",
+    "add_favourites",
+    "draw_why",
+    "identity",
+    "loaded",
+    "stored",
+    "why",
+    "why_table",
+]
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
@@ -35,7 +51,8 @@ class Patch:
     column: int
     place: tuple[float, float]  # its centre: row, column in pixels of the photo
     product: float  # q_c k_ic
-    picture: Picture | None = None  # the cell outlined in its surroundings
+    # the cell outlined in its surroundings, or its place in a CropFile
+    picture: Picture | int | None = None
 
     def __str__(self) -> str:
         return f"{self.row},{self.column}"
@@ -208,13 +225,17 @@ def identity(path: Source | str | None, digest: str) -> tuple[str, str]:
 
 
 def add_favourites(
-    reason: Why, others: Iterable[tuple[Photo, Sequence[Features]]], favourites: int = 3
+    reason: Why,
+    others: Iterable[tuple[Photo, Sequence[Features]]],
+    favourites: int = 3,
+    crops: "CropFile | None" = None,
 ) -> Why:
     """The same, with the patches of other photos to which its channels add most, one of a photo: of so many
     photos, the one at a time.
 
     others: photos with what the same network makes of each (B = 1); the photo itself, the same file with the
-    same content, is passed over.  Raises ValueError where a photo has no such layer.
+    same content, is passed over.  crops: where their pictures wait.  Raises ValueError where a photo has no
+    such layer.
     """
     best: list[list[Patch]] = [list(channel.elsewhere) for channel in reason.channels]
     count = reason.others
@@ -234,14 +255,89 @@ def add_favourites(
             for place, value in places:
                 if abs(value) > least and favourites:
                     cell = divmod(place, columns)
-                    best[number].append(
-                        patch_of(photo, full_pixels(photo), features.placements[0], cell, value)
-                    )
+                    patch = patch_of(photo, full_pixels(photo), features.placements[0], cell, value)
+                    best[number].append(patch if crops is None else crops.store(patch))
             best[number].sort(key=lambda patch: -abs(patch.product))
+            for patch in best[number][favourites:]:
+                if crops is not None:
+                    crops.free(patch)
             del best[number][favourites:]
     pairs = zip(reason.channels, best, strict=True)
     named = tuple(replace(channel, elsewhere=tuple(patches)) for channel, patches in pairs)
     return replace(reason, channels=named, others=count)
+
+
+# --------------------------------------------------------------------------------------- pictures that wait
+
+
+class CropFile:
+    """The pictures of patches in a file without a name in `folder`, gone with the process: what waits for
+    other photos takes no memory.
+
+    Raises OSError with the folder's name where there is no room.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.stack = folder, ExitStack()
+        self.places = 0
+        self.unused: list[int] = []
+
+    def __enter__(self) -> "CropFile":
+        with naming(self.folder):
+            self.file = self.stack.enter_context(tempfile.TemporaryFile(dir=self.folder, buffering=0))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stack.close()
+
+    def store(self, patch: Patch) -> Patch:
+        """The patch, its picture in the file."""
+        if not isinstance(patch.picture, np.ndarray):
+            return patch
+        place = self.unused.pop() if self.unused else self.places
+        self.places = max(self.places, place + 1)
+        content = patch.picture.tobytes()
+        with naming(self.folder):
+            self.file.seek(place * len(content))
+            while content:  # a disk that fills up takes a part
+                content = content[self.file.write(content) :]
+        return replace(patch, picture=place)
+
+    def load(self, patch: Patch) -> Patch:
+        """The patch with its picture; the file keeps it."""
+        if not isinstance(patch.picture, int):
+            return patch
+        size = SIDE * SIDE * 3
+        self.file.seek(patch.picture * size)
+        pixels = np.frombuffer(self.file.read(size), np.uint8).reshape(SIDE, SIDE, 3)
+        return replace(patch, picture=pixels)
+
+    def free(self, patch: Patch) -> None:
+        """Another picture may take its place."""
+        if isinstance(patch.picture, int):
+            self.unused.append(patch.picture)
+
+
+def stored(reason: Why, crops: CropFile) -> Why:
+    """The same, its pictures in the file."""
+    return with_patches(reason, crops.store)
+
+
+def loaded(reason: Why, crops: CropFile) -> Why:
+    """The same with its pictures."""
+    return with_patches(reason, crops.load)
+
+
+def with_patches(reason: Why, change: Callable[[Patch], Patch]) -> Why:
+    channels = tuple(
+        replace(
+            channel,
+            here=tuple(change(patch) for patch in channel.here),
+            elsewhere=tuple(change(patch) for patch in channel.elsewhere),
+        )
+        for channel in reason.channels
+    )
+    return replace(reason, cell=change(reason.cell), channels=channels)
 
 
 # ---------------------------------------------------------------------------------------------------- words
@@ -379,7 +475,7 @@ def elsewhere_name(patch: Patch) -> str:
     return f"{patch.photo.rpartition('.')[0] or patch.photo} {patch.product:+.2g}"
 
 
-def paste(canvas: Picture, picture: Picture | None, left: int, top: int) -> None:
-    if picture is not None:
+def paste(canvas: Picture, picture: Picture | int | None, left: int, top: int) -> None:
+    if isinstance(picture, np.ndarray):
         height, width = picture.shape[:2]
         canvas[top : top + height, left : left + width] = picture

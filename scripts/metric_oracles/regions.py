@@ -45,7 +45,7 @@ def region_rows(truth: Truth) -> list[Row]:
         return max(sklearn.jaccard_score(mask.ravel(), shares.ravel() >= cut / 100) for cut in range(101))
 
     ties = ("patches", "many zeros", "64 levels", "level")
-    tie_reason = "ties: theirs takes the pixels that come last, ours each by its chance"
+    tie_reason = "ties: theirs takes those that NumPy's sort puts first, ours each by its chance"
     return [
         Row(
             partial(regions.pointing_game, tolerance=0.0),

@@ -10,6 +10,7 @@ import torch
 from measured_sweep import GRID, noise, series_in
 from scipy import stats
 
+from attnvis.experiments.sweep.figures import sections
 from attnvis.experiments.sweep.findings import paragraph
 from attnvis.experiments.sweep.orderings import orders
 
@@ -39,6 +40,21 @@ def test_the_largest_change_is_the_largest_paired_difference(tmp_path):
     largest = max(by_hand, key=lambda scaling: abs(by_hand[scaling]))
     assert f"The largest of 2 changes against 1/√d_k is that of “{largest}”" in words
     assert f"{100 * abs(by_hand[largest]):.1f} percentage points of the patches" in words
+
+
+def test_maps_of_several_heads_are_measured_and_nothing_is_said_of_their_scores(tmp_path):
+    heads = {"axes": {"heads": "contiguous(count=2)"}}
+    (joined,) = series_in(tmp_path / "heads", sheets=0, scalings=("inv_sqrt_d", "perplexity"), **heads)
+    words = " ".join(paragraph([joined], [], [0.1]))
+    assert words.startswith("The maps are made of several heads or layers, and no one score gives them")
+    assert "1/√d_k leaves the query" in words and "“perplexity” on the query" in words
+    assert not re.search("temperature,|What a scaling sets|multiply", words)
+    assert not joined.defines_share(1), "the mean of heads of a tenth is no tenth"
+    assert {section.heading for section in sections([joined])} == {"How the weight is shared out"}
+    (plain,) = series_in(tmp_path / "one", sheets=0, scalings=("inv_sqrt_d", "perplexity"))
+    assert plain.defines_share(1) and len(sections([plain])) > len(sections([joined]))
+    both = " ".join(paragraph([plain, joined], orders([plain]), [0.1]))
+    assert "The maps of “mean” are made of several heads" in both and "The best single temperature" in both
 
 
 def test_a_sweep_without_1_over_sqrt_d_says_so(tmp_path):

@@ -109,6 +109,26 @@ def test_tied_pixels_count_by_their_chance_to_be_among_the_hottest():
     assert relevance_rank(maps, truth).item() == pytest.approx((1 + 1 / 3) / 2)
 
 
+def test_a_map_that_is_its_own_mirror_image_gives_either_half_a_half():
+    """The tie of docs/evaluate.md: the middle's Gaussian has each value twice or four times.
+
+    Of K = 3 hottest pixels two are sure (the middle pair), and two compete for the third place: 1.5 of 3.  A
+    sort takes one of the two, so that one half gets 2 of 3 and the other 1: 0.5 / K off.
+    """
+    columns = (np.arange(6) + 0.5) / 6 - 0.5
+    values = np.exp(-(columns**2) / (2 * 0.25**2))[None]
+    right = np.array([[False, False, False, True, True, True]])
+    by_sort = [mask.ravel()[np.argsort(-values.ravel())[:3]].mean() for mask in (right, ~right)]
+    assert sorted(by_sort) == pytest.approx([1 / 3, 2 / 3]), "Quantus 0.6's rule"
+    for mask in (right, ~right):
+        ours = relevance_rank(torch.from_numpy(values)[None], Truth((1, 6), mask=mask)).item()
+        assert ours == pytest.approx(1.5 / 3) and ours == pytest.approx(np.mean(by_sort))
+    # beyond the outermost cells' centres a map is level: a run of equal pixels, of which the region has some
+    level = torch.tensor([[[5.0, 1, 1, 1, 1, 0]]])  # K = 3: the first pixel, and 2 places for 4
+    mask = np.array([[False, True, True, True, False, False]])
+    assert relevance_rank(level, Truth((1, 6), mask=mask)).item() == pytest.approx(3 * (2 / 4) / 3)
+
+
 def test_mask_auc_counts_every_pair():
     maps, truth = random_case()
     for values, found in zip(maps.numpy(), mask_auc(maps, truth).tolist()):

@@ -10,7 +10,7 @@ from conftest import fake_backbone, make_photo
 from torch import nn
 
 import attnvis
-from attnvis.pipeline.why import SIDE, crop
+from attnvis.pipeline.why import SIDE, CropFile, add_favourites, crop, loaded, stored
 from attnvis.types import Box, Placement, Preprocessing
 
 HOW = Preprocessing(size=64, fit="stretch", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -145,6 +145,25 @@ def test_what_has_no_channels_and_no_such_patch_is_said(net, one):
         answer.why(4)
     with pytest.raises(ValueError, match="give 1 or more"):
         answer.why(channels=0)
+
+
+def test_pictures_that_wait_in_a_file_are_those_of_memory(net, one, here):
+    others = [spots(here / f"{number}.png", {(2, 2): (40 * number, 99, 7)}) for number in range(1, 6)]
+    encoded = [(answer.photo, answer.origin.layers) for answer in (explain(net, path) for path in others)]
+    answer = explain(net, one)
+    plain = add_favourites(answer.why(1, 2), encoded, favourites=1)
+    with CropFile(here) as crops:
+        waiting = stored(answer.why(1, 2), crops)
+        assert {type(patch.picture) for channel in waiting.channels for patch in channel.here} == {int}
+        first = crops.places
+        for other in encoded:
+            waiting = add_favourites(waiting, [other], favourites=1, crops=crops)
+        # of each of three channels one, and the one that it is compared with
+        assert crops.places <= first + 4, "what lost its place leaves it to the next"
+        whole = loaded(waiting, crops)
+        assert [path.name for path in here.iterdir() if path.suffix != ".png"] == [], "it has no name"
+    assert str(whole) == str(plain) and (whole.picture() == plain.picture()).all()
+    assert plain.channels[0].elsewhere[0].photo == "5.png"
 
 
 def test_the_command_prints_a_table_and_leaves_pictures(attnvis, here):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command
 from attnvis.cli.commands.common import announced_photos, build_network, listed, shout, survey_photos
@@ -21,15 +21,18 @@ __all__ = ["COMMAND", "why"]
 
 
 def why(cfg: "DictConfig", folder: Path) -> int:
-    """A table on the terminal, why.json and a picture for every answer.  Gives 1 where a photo failed.
+    """A table on the terminal and a picture for every answer as soon as it is whole, then why.json.
 
+    Gives 1 where a photo failed.
     Raises ValueError for half a cell.
     """
     from attnvis.data.preprocessing import collate
     from attnvis.methods.attention import AttentionMethod
+    from attnvis.files import locked, save, slug, unique
     from attnvis.pipeline.preparing import prepared
     from attnvis.pipeline.streaming import read_photo
-    from attnvis.pipeline.why import add_favourites, why
+    from attnvis.pipeline.why import CropFile, add_favourites, as_entry, loaded, stored, why
+    from attnvis.render.overlays import encode
     from attnvis.types import PhotoError
 
     if (cfg.row is None) != (cfg.column is None):
@@ -53,40 +56,39 @@ def why(cfg: "DictConfig", folder: Path) -> int:
             except PhotoError as error:
                 reasons[str(error)] = 1
 
-    answers: list[Why] = []
-    for photo, layers in encoded(listing.paths):
-        try:
-            (of_photo,) = method.answer(layers)
-            answers += [
-                why(photo, answer, cell, channels=cfg.channels, favourites=cfg.favourites)
-                for answer in of_photo
-            ]
-        except PhotoError as error:
-            reasons[str(error)] = 1
-    if len(others) > 1 or others != listing.paths:
-        for other in encoded(others):  # once through the network, for all answers
-            answers = [add_favourites(answer, [other], favourites=cfg.favourites) for answer in answers]
-    tell(answers, folder)
-    complain(reasons)
-    return 1 if reasons else 0
+    def answered() -> "Iterator[Why]":
+        for photo, layers in encoded(listing.paths):
+            try:
+                (of_photo,) = method.answer(layers)
+                for answer in of_photo:
+                    yield why(photo, answer, cell, channels=cfg.channels, favourites=cfg.favourites)
+            except PhotoError as error:
+                reasons[str(error)] = 1
 
-
-def tell(answers: "Sequence[Why]", folder: Path) -> None:
-    """Each in the terminal and as a picture, all in why.json.  Raises OSError."""
-    from attnvis.files import locked, save, slug, unique
-    from attnvis.pipeline.why import as_entry
-    from attnvis.render.overlays import encode
+    def written(reason: "Why") -> "dict[str, Any]":
+        print(visible_lines(str(reason)), end="\n\n")
+        stem = slug(f"{Path(reason.photo).stem}.{reason.label}.{reason.cell.row}-{reason.cell.column}")
+        save(folder, f"{unique(stem, names)}.png", encode(reason.picture(), "png"))
+        return as_entry(reason)
 
     names: dict[str, int] = {}
-    with locked(folder):
-        for answer in answers:
-            print(visible_lines(str(answer)), end="\n\n")
-            stem = slug(f"{Path(answer.photo).stem}.{answer.label}.{answer.cell.row}-{answer.cell.column}")
-            save(folder, f"{unique(stem, names)}.png", encode(answer.picture(), "png"))
-        if answers:
-            entries = json.dumps([as_entry(answer) for answer in answers], indent=1)
-            save(folder, "why.json", entries.encode("utf-8", "replace"))
+    with locked(folder), CropFile(folder) as crops:
+        if len(others) > 1 or others != listing.paths:
+            waiting = [stored(reason, crops) for reason in answered()]
+            for other in encoded(others):  # once through the network, for all answers
+                waiting = [
+                    add_favourites(reason, [other], favourites=cfg.favourites, crops=crops)
+                    for reason in waiting
+                ]
+            entries = [written(loaded(reason, crops)) for reason in waiting]
+        else:
+            entries = [written(reason) for reason in answered()]
+        if entries:
+            content = json.dumps(entries, indent=1)
+            save(folder, "why.json", content.encode("utf-8", "replace"))
             print(f"pictures and why.json are in {short_path(folder)}")
+    complain(reasons)
+    return 1 if reasons else 0
 
 
 def visible_lines(text: str) -> str:
