@@ -380,17 +380,18 @@ def own_path(folder: Path, name: str) -> Path:
     Raises ValueError where one below `folder` is a link that leads elsewhere, OSError where none can be made.
     """
     path = folder / name
-    for parent in path.relative_to(folder).parents:
-        if parent != Path():
-            refuse_link(folder / parent)
-    if not path.parent.is_dir():
+    parent = path.parent
+    for _ in path.relative_to(folder).parts[1:]:
+        refuse_link(parent)
+        parent = parent.parent
+    if not os.path.isdir(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def refuse_link(folder: Path) -> None:
     """Raises ValueError for a folder that is a link."""
-    if folder.is_symlink():
+    if os.path.islink(folder):
         raise ValueError(f"{folder} is a link; remove it: files would go where it leads")
 
 

@@ -35,6 +35,8 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import torch
+
+from attnvis.cli.allocator import keep_freed_memory
 from benchmarks.common import other_load, own_machine
 from benchmarks.networks import agreement, cache_room, networks, queries
 from benchmarks.peers import peers
@@ -104,6 +106,7 @@ def report(args: argparse.Namespace) -> Iterator[str]:
 
 def main() -> None:
     args = settings()
+    keep_freed_memory()  # as every command does
     if args.threads:
         torch.set_num_threads(args.threads)
     try:

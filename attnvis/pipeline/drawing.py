@@ -13,10 +13,10 @@ from attnvis.attention.query.language import asks_a_class
 from attnvis.data.decoding import full_pixels
 from attnvis.files import save, slug, unique
 from attnvis.methods.answer import Answer, Attended
-from attnvis.pipeline.records import HEATMAPS, PHOTOS
+from attnvis.pipeline.records import HEATMAPS, OVERLAYS, PHOTOS
 from attnvis.render import overlays, panels
 from attnvis.render.curves import COLOURS, Curve, Plot
-from attnvis.render.thumbnail import Thumbnail, thumbnail_of_file
+from attnvis.render.thumbnail import Thumbnail, thumbnail
 from attnvis.types import Box, Photo, Provenance, percent
 
 __all__ = [
@@ -69,36 +69,39 @@ class PhotoDrawer:
         stem: str,
         photo: Photo,
         answers: Sequence[Answer],
-        thumbnails: int = 0,
         views: bool = False,
     ) -> list[Pictures]:
-        """The overlay (and panel) of every answer; of the first so many also a thumbnail.
+        """The overlay (and panel) of every answer.
 
-        views: also what a page shows beside overlays, the bare photo and every bare heatmap, both small.
+        views: also what a page shows, all small: the bare photo, every bare heatmap, a thumbnail of every
+        overlay.
         """
         pixels = full_pixels(photo)
-        small_photo = (
-            overlays.resize_longest_side(pixels, min(SIDE, max(pixels.shape[:2]))) if views else None
-        )
+        canvas = overlays.at_most(pixels, self.style.longest)
+        small_photo = overlays.at_most(pixels, SIDE) if views else None
         of_photo: dict[str, str] = {}
         if small_photo is not None:
             name = f"{PHOTOS}/{stem}.jpg"
             of_photo[name] = self.save(name, overlays.encode(small_photo, "jpg", 82))
         pictures, names = [], dict[str, int]()
-        for number, answer in enumerate(answers):
+        for answer in answers:
             name = unique(f"{stem}.{slug(answer.label)}", names)
             paths = {"overlay": f"overlays/{name}.{self.style.format}"}
+            levels = overlays.pixel_levels(
+                answer.cells, self.style, size=canvas.shape[:2], placement=answer.placement
+            )
             overlay = overlays.overlay(
-                pixels,
+                canvas,
                 answer.cells,
                 self.style,
                 mark=answer.mark,
+                size=pixels.shape[:2],
                 field=answer.field,
                 placement=answer.placement,
                 excess=answer.beyond_chance,
+                levels=levels,
             )
-            encoded = self.encode(overlay)
-            digests = of_photo | {paths["overlay"]: self.save(paths["overlay"], encoded)}
+            digests = of_photo | {paths["overlay"]: self.save(paths["overlay"], self.encode(overlay))}
             if self.style.panel:
                 paths["panel"] = f"panels/{name}.{self.style.format}"
                 panel = panels.panel(
@@ -116,13 +119,20 @@ class PhotoDrawer:
                     excess=answer.beyond_chance,
                 )
                 digests[paths["panel"]] = self.save(paths["panel"], self.encode(panel))
+            small = None
             if small_photo is not None:
-                size = small_photo.shape[:2]
-                heatmap = overlays.heatmap(answer.cells, self.style, placement=answer.placement, size=size)
+                heatmap = overlays.heatmap(
+                    answer.cells,
+                    self.style,
+                    placement=answer.placement,
+                    size=small_photo.shape[:2],
+                    levels=levels,
+                )
                 view = f"{HEATMAPS}/{name}.jpg"
                 digests[view] = self.save(view, overlays.encode(heatmap, "jpg", 82))
-            # of the file, as a run that goes on makes it: the page is the same
-            small = thumbnail_of_file(encoded) if number < thumbnails else None
+                small = thumbnail(overlay)  # kept as a file: the page of a run that goes on is the same
+                view = f"{OVERLAYS}/{name}.jpg"
+                digests[view] = self.save(view, small.jpeg)
             pictures.append(Pictures(paths, digests, small))
         return pictures
 

@@ -45,6 +45,7 @@ LATER = (
 )  # columns that rows of earlier versions have not
 FILES = ("map", "overlay", "panel")
 PHOTOS, HEATMAPS = "thumbnails/photos", "thumbnails/heatmaps"  # what a page shows instead of an overlay
+OVERLAYS = "thumbnails/overlays"  # what stands on its cards
 NUMBERS = (
     *("index", "height", "width", "patches", "rows", "columns", "probability"),
     *CLASS,
@@ -251,11 +252,12 @@ def row_seal(folder: Path, row: Mapping[str, Any], digests: Mapping[str, str] | 
     return f"{text_seal(row)}.{json_digest(of_files)}"
 
 
-def view_names(row: Mapping[str, Any], stem: str) -> dict[str, str]:
-    """What a page may show in the place of a row's overlay: photo, heatmap -> where it would lie."""
+def view_names(row: Mapping[str, Any], stem: str = "") -> dict[str, str]:
+    """The small pictures of a row that a page may show: photo, heatmap, thumbnail -> where each would lie."""
     names = {"photo": f"{PHOTOS}/{stem}.jpg"} if stem else {}
     if row.get("overlay"):
-        names["heatmap"] = f"{HEATMAPS}/{Path(str(row['overlay'])).stem}.jpg"
+        name = Path(str(row["overlay"])).stem
+        names |= {"heatmap": f"{HEATMAPS}/{name}.jpg", "thumbnail": f"{OVERLAYS}/{name}.jpg"}
     return names
 
 

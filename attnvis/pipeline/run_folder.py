@@ -7,7 +7,7 @@ Files come first: a dead network costs nothing.
          plan.json      every photo, what each is to leave         overlays/  the bare pictures
          records.csv    a row per photo and query                  panels/    the pictures for people
          .hydra/        what was typed                             index.html all of it
-         thumbnails/    photos and heatmaps that the page shows    explorers/ of the first photos
+         thumbnails/    small pictures that the page shows         explorers/ of the first photos
 """
 
 import contextlib
@@ -34,6 +34,7 @@ from attnvis.pipeline.position_prior import FILE, LEAST, PICTURE, PositionPrior
 from attnvis.pipeline.question_files import require_same_inputs
 from attnvis.pipeline.records import (
     HEATMAPS,
+    OVERLAYS,
     PHOTOS,
     answer_columns,
     as_read,
@@ -54,7 +55,8 @@ from attnvis.types import Photo, PhotoError, Provenance
 __all__ = ["RunWriter"]
 
 FILES = ("run.json", "plan.json", "records.csv", "index.html", FILE, PICTURE)  # of a folder
-FOLDERS = ("maps", "overlays", "panels", "thumbnails", PHOTOS, HEATMAPS, "explorers", "wandb")
+PICTURES = ("overlays", "panels", HEATMAPS, OVERLAYS)  # one a row
+FOLDERS = ("maps", "thumbnails", PHOTOS, *PICTURES, "explorers", "wandb")
 
 
 class RunWriter:
@@ -149,7 +151,7 @@ class RunWriter:
 
         Raises ValueError where a folder has the name of one.
         """
-        require_own_files(self.folder, folders=["maps", "overlays", "panels", PHOTOS, HEATMAPS, "explorers"])
+        require_own_files(self.folder, folders=["maps", PHOTOS, *PICTURES, "explorers"])
         for index in self.left:
             remove_file(self.folder, f"maps/{self.stems[index]}.safetensors")
             remove_file(self.folder, f"{PHOTOS}/{self.stems[index]}.jpg")
@@ -157,8 +159,8 @@ class RunWriter:
         stems = tuple(f"{self.stems[index]}." for index in self.left)
         rows = rows_by_photo(self.folder / "records.csv", len(self.stems)) if finished else {}
         kept = {row[kind] for index in finished for row in rows[index] for kind in ("overlay", "panel")}
-        kept |= {f"{HEATMAPS}/{Path(name).stem}.jpg" for name in kept}
-        for kind in ("overlays", "panels", HEATMAPS):
+        kept |= {f"{kind}/{Path(name).stem}.jpg" for name in kept for kind in (HEATMAPS, OVERLAYS)}
+        for kind in PICTURES:
             for path in (self.folder / kind).glob("*"):
                 name = f"{kind}/{path.name}"
                 if path.name.startswith(stems) and name not in kept:
@@ -293,7 +295,6 @@ class RunWriter:
             self.stems[index],
             photo,
             answers,
-            thumbnails=CARDS - number * len(answers),
             views=index * len(answers) < CARDS,
         )
         for picture in pictures:

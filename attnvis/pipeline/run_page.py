@@ -8,7 +8,9 @@ waits in files without a name until the page is written.
 
 import base64
 import math
+import os
 import re
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,12 +31,13 @@ from attnvis.pipeline.records import view_names
 from attnvis.render import html
 from attnvis.render.html import number
 from attnvis.render.modules import page_script
-from attnvis.render.thumbnail import Thumbnail, thumbnail_of_file
+from attnvis.render.thumbnail import Thumbnail, read_thumbnail, thumbnail_of_file
 from attnvis.types import percent
 
 __all__ = ["CARDS", "EXPLORERS", "RunPage", "is_own_file", "write_page"]
 
 KINDS = ("card", "line", "failure")  # of a row
+VIEWS = ("explorer", "photo", "heatmap")  # what else there may be to see of a row
 EXPLORERS = "explorers"  # a page a photo, where these were asked for
 LINKED = ("records.csv", "records", "run.json")  # what a run leaves beside its page
 SETTING = re.compile(r"^(\w+)\(\w+=([\d.e+-]+)\)$")  # perplexity(target=0.1) is perplexity:0.1
@@ -160,7 +163,9 @@ class RunPage:
             return {}
         stem = self.stems[int(index)]
         files = {"explorer": f"{EXPLORERS}/{stem}.html"} | view_names(row, stem)
-        views = {view: name for view, name in files.items() if is_own_file(self.folder / name)}
+        views = {
+            view: files[view] for view in VIEWS if view in files and is_own_file(self.folder / files[view])
+        }
         if "explorer" in views:
             views["question"] = explorer_view(row)
         return views
@@ -216,7 +221,10 @@ class RunPage:
 
 def is_own_file(path: Path) -> bool:
     """Whether a file is there; a link to another is none of a run's."""
-    return path.is_file() and not path.is_symlink()
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 @cache
@@ -333,7 +341,7 @@ def picture_of(
     name = str(row.get("overlay") or "")
     if not name:
         return None
-    small = thumbnails.get(name)
+    small = thumbnails.get(name) or kept_thumbnail(folder / view_names(row)["thumbnail"])
     if small is None:
         try:
             small = thumbnail_of_file(read_bytes(folder / name))
@@ -343,6 +351,14 @@ def picture_of(
         return None
     data = base64.b64encode(small.jpeg).decode()
     return {"data": data, "width": small.width, "height": small.height}
+
+
+def kept_thumbnail(path: Path) -> Thumbnail | None:
+    """One that lies beside the page; None where none does."""
+    try:
+        return read_thumbnail(read_bytes(path)) if is_own_file(path) else None
+    except (OSError, ValueError):
+        return None
 
 
 def numbers(row: Mapping[str, object]) -> list[tuple[str, object]]:

@@ -22,7 +22,7 @@ from attnvis.geometry import to_pixels
 from attnvis.render.lettering import draw_label
 from attnvis.types import Box, Placement
 
-__all__ = ["Style", "encode", "heatmap", "limits", "overlay", "to_levels", "write"]
+__all__ = ["Style", "at_most", "encode", "heatmap", "limits", "overlay", "pixel_levels", "to_levels", "write"]
 
 # CIELAB at equal steps: cream, gold, orange, red, deep red.  Lightness falls evenly, so a grey print and the
 # colour-blind keep the order, and the reddest is the strongest.  Black, purple, bright red looked well alone
@@ -201,10 +201,15 @@ def heatmap(
     style: Style,
     placement: Placement | None = None,
     size: tuple[int, int] | None = None,
+    levels: Float[np.ndarray, "_ _"] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The map in colours, as large as the photo or of `size` (height, width); hatched where never seen."""
+    """The map in colours, as large as the photo or of `size` (height, width); hatched where never seen.
+
+    `levels`: its `pixel_levels` at some size, taken if it is this one.
+    """
     size = size or (values.shape if placement is None else placement.size)
-    levels = pixel_levels(values, style, size=size, placement=placement)
+    if levels is None or levels.shape != size:
+        levels = pixel_levels(values, style, size=size, placement=placement)
     picture = cv2.applyColorMap(cv2.convertScaleAbs(levels, alpha=255), colour_table(style.colours))
     if np.isnan(levels.min()):
         unseen = np.isnan(levels)
@@ -224,6 +229,7 @@ def overlay(
     field: Box | None = None,
     placement: Placement | None = None,
     excess: Float[np.ndarray, "h w"] | None = None,
+    levels: Float[np.ndarray, "_ _"] | None = None,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """The photo, coloured where the attention is; greyed and dimmed where the network never looked.
 
@@ -231,13 +237,12 @@ def overlay(
     stretched to it where the sizes differ.  `mark` and `field`, a receptive field to be outlined, are in
     photo coordinates; `size` is the original's (height, width) where `photo` was decoded reduced.
     `excess`, cells as `values` are, is outlined in blue where it is above 0: where a map is no chance.
+    `levels`: its `pixel_levels` at some size, taken if it is the picture's.
     """
     size = size or photo.shape[:2]
-    if style.longest and style.longest < max(photo.shape[:2]):
-        photo = resize_longest_side(photo, style.longest)
-    else:
-        photo = np.ascontiguousarray(photo)
-    levels = pixel_levels(values, style, size=photo.shape[:2], placement=placement)
+    photo = np.ascontiguousarray(at_most(photo, style.longest))
+    if levels is None or levels.shape != photo.shape[:2]:
+        levels = pixel_levels(values, style, size=photo.shape[:2], placement=placement)
     indices = cv2.convertScaleAbs(levels, alpha=255)
     picture = paint(photo, indices, style=style)
     draw_contours(picture, indices, levels=contour_levels(style))
@@ -411,6 +416,11 @@ def mark_extent(
 
 
 # ------------------------------------------------------------------------------------------------------ sizes
+
+
+def at_most(pixels: np.ndarray, side: int | None) -> np.ndarray:
+    """The picture itself, or as `resize_longest_side` where its longest side is longer; None: any side."""
+    return pixels if side is None or side >= max(pixels.shape[:2]) else resize_longest_side(pixels, side)
 
 
 def resize_longest_side(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -32,6 +32,7 @@ from attnvis.render.overlays import (
     contour_levels,
     heatmap,
     overlay,
+    pixel_levels,
     resize_longest_side,
 )
 from attnvis.types import Box, Placement
@@ -219,11 +220,20 @@ def panel(
     banners = [banner(text, width) for name, text in texts if name.lower() == "warning"]
     facts = [(name, text) for name, text in texts if name.lower() != "warning"]
 
+    levels = pixel_levels(values, style, size=small.shape[:2], placement=placement)
     headed = {
         "photo": small,
-        heatmap_heading(style, noun): heatmap(values, style, placement=placement, size=small.shape[:2]),
+        heatmap_heading(style, noun): heatmap(values, style, size=small.shape[:2], levels=levels),
         "overlay": overlay(
-            small, values, style=style, mark=mark, size=size, field=field, placement=placement, excess=excess
+            small,
+            values,
+            style=style,
+            mark=mark,
+            size=size,
+            field=field,
+            placement=placement,
+            excess=excess,
+            levels=levels,
         ),
     }
     pictures = blank(height + 28, width)

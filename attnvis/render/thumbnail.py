@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-__all__ = ["LONGEST_SIDE", "Thumbnail", "thumbnail", "thumbnail_of_file"]
+__all__ = ["LONGEST_SIDE", "Thumbnail", "read_thumbnail", "thumbnail", "thumbnail_of_file"]
 
 LONGEST_SIDE = 320  # pixels: half of the usual 640, to which a JPEG is decoded in half the time
 
@@ -48,6 +48,15 @@ def thumbnail_of_file(encoded: bytes, side: int = LONGEST_SIDE) -> Thumbnail | N
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return thumbnail(picture, side)
+
+
+def read_thumbnail(jpeg: bytes) -> Thumbnail | None:
+    """A thumbnail whose JPEG was kept; None for what is no JPEG."""
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as header:
+            return Thumbnail(jpeg, width=header.width, height=header.height)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def shrunk(picture: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:

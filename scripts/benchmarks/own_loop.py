@@ -20,6 +20,7 @@ from attnvis.attention.query.language import parse
 from attnvis.attention.spec import as_function
 from attnvis.backbone import Backbone, cache
 from attnvis.backbone.sources import config_of, from_config
+from attnvis.cli.allocator import keep_freed_memory
 from attnvis.data.decoding import load
 from attnvis.data.preprocessing import collate, shape_key
 from attnvis.methods.attention import AttentionMethod
@@ -83,9 +84,10 @@ def own_loop(net: Backbone, paths: Sequence[Path], folder: Path, batch: int, wor
 
 
 def main(name: str, folder: str, cores: str) -> None:
+    keep_freed_memory()  # as every command does
     torch.set_num_threads(int(cores))
     place = Path(folder)
-    last: list[Path] = []  # what the block before left, removed outside of the time
+    left: list[Path] = []  # removed at the end: ext4 is slow to make files after many were removed
 
     @functools.cache
     def ready(engine: str, precision: str, workers: int) -> Backbone:
@@ -101,18 +103,18 @@ def main(name: str, folder: str, cores: str) -> None:
             choose_engine(net, paths, workers=workers, batch=mode["batch"])
         else:
             net = ready(mode["engine"], mode["precision"], workers)
-        last.append(own_loop(net, paths, place, batch=mode["batch"], workers=workers))
+        left.append(own_loop(net, paths, place, batch=mode["batch"], workers=workers))
         return f"{net.engine.name} {str(net.dtype).removeprefix('torch.')}"
 
     fresh: list[Backbone] = []
 
     def between() -> None:
-        while last:
-            shutil.rmtree(last.pop())
         if not fresh:
             fresh.append(load_network(name))
 
     serve(work, between)
+    for folder_of_block in left:
+        shutil.rmtree(folder_of_block)
 
 
 if __name__ == "__main__":

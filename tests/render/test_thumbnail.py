@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attnvis.render.thumbnail import LONGEST_SIDE, shrunk, thumbnail, thumbnail_of_file
+from attnvis.render.thumbnail import LONGEST_SIDE, read_thumbnail, shrunk, thumbnail, thumbnail_of_file
 
 
 def decoded(small):
@@ -53,3 +53,11 @@ def test_a_file_gives_the_thumbnail_of_what_it_holds():
     Image.fromarray(picture).save(file, "PNG")
     assert thumbnail_of_file(file.getvalue()) == thumbnail(picture)
     assert thumbnail_of_file(file.getvalue()[:200]) is None and thumbnail_of_file(b"") is None
+
+
+def test_a_thumbnail_that_was_kept_is_read_back_as_it_is():
+    small = thumbnail(np.full((48, 640, 3), 90, np.uint8))
+    assert read_thumbnail(small.jpeg) == small and (small.height, small.width) == (24, 320)
+    file = io.BytesIO()
+    Image.new("RGB", (4, 3)).save(file, "PNG")
+    assert read_thumbnail(file.getvalue()) is None and read_thumbnail(b"") is None
