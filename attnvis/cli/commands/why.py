@@ -27,8 +27,8 @@ def why(cfg: "DictConfig", folder: Path) -> int:
     Raises ValueError for half a cell.
     """
     from attnvis.data.preprocessing import collate
-    from attnvis.methods.attention import AttentionMethod
     from attnvis.files import locked, save, slug, unique
+    from attnvis.methods.attention import AttentionMethod
     from attnvis.pipeline.preparing import prepared
     from attnvis.pipeline.streaming import read_photo
     from attnvis.pipeline.why import CropFile, add_favourites, as_entry, loaded, stored, why
