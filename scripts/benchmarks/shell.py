@@ -30,6 +30,7 @@ STATUS = Path("/proc/self/status")  # of a process, where Linux tells
 # The peak that a parent is told of its child is never below the parent's own at the start: the child says it.
 WATCH = "import atexit; atexit.register(lambda: open({file!r}, 'w').write(open('/proc/self/status').read()))"
 ENTRY = "from attnvis.cli import main; main()"
+EXPLAIN = "import sys, attnvis; attnvis.explain(sys.argv[1]).overlay()"
 FEW = 8  # photos by which a command's start-up is told from its work
 
 
@@ -42,7 +43,10 @@ class Used(Spent):
 
 @dataclass(frozen=True)
 class Shell:
-    """Where commands run: a folder of their own with a cache of its own, and what they leave goes at once."""
+    """Where commands run: a folder of their own with a cache of its own, and what they leave goes at once.
+
+    Modules are compiled there once, as pip compiles what it installs, whatever the environment says of that.
+    """
 
     folder: Path
 
@@ -54,6 +58,8 @@ class Shell:
         place = Path(tempfile.mkdtemp(dir=self.folder))
         environment = os.environ | {
             "PYTHONPATH": str(root),
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(self.folder / "bytecode"),
             "ATTNVIS_CACHE": str(self.folder / f"cache-of-{root.name}"),
             "WANDB_MODE": "disabled",
         }
@@ -223,9 +229,12 @@ def latency(args: argparse.Namespace) -> Iterator[str]:
             imports: functools.partial(shell.python, OWN, "import torch")
         }
         for version, root in own_and(args.against, stack).items():
-            words = ("run", str(path), "logger.mode=disabled")
-            sides[f"attnvis run PHOTO{version}, page and panel included"] = functools.partial(
-                shell.run, root, *words
+            for mode in ("disabled", "offline"):
+                label = f"attnvis run PHOTO logger.mode={mode}{version}, page and panel included"
+                words = ("run", str(path), f"logger.mode={mode}")
+                sides[label] = functools.partial(shell.run, root, *words)
+            sides[f"import attnvis, explain(PHOTO).overlay(){version}"] = functools.partial(
+                shell.python, root, EXPLAIN, str(path)
             )
             sides[f"attnvis --help{version}"] = functools.partial(shell.run, root, "--help")
         for side in sides.values():
