@@ -190,4 +190,5 @@ def named_stage(group: str, text: str) -> Callable:
 
 
 def network_text(net: Backbone) -> str:
+    """efficientnet_lite0, layer last, weights DEFAULT"""
     return f"{net.name}, layer {net.layer}, weights {net.weights}"

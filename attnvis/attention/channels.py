@@ -25,6 +25,7 @@ class Parts:
 
 
 def parts(query: Float[Tensor, " K"], keys: Float[Tensor, "N K"], patch: int) -> Parts:
+    """One query's score of one patch, channel by channel."""
     query, keys = query.double(), keys.double()
     key = keys[patch]
     score, lengths = float(query @ key), (float(query.norm()), float(key.norm()))

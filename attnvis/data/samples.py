@@ -129,6 +129,7 @@ def unreadable(path: Path, error: Exception) -> PhotoError:
 
 
 def list_photos(folder: Path) -> list[Path]:
+    """What looks like a photo in a folder, by its name, in order.  Raises OSError where there is none."""
     return sorted(path for path in folder.iterdir() if looks_like_a_photo(str(path)))
 
 

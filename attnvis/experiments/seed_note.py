@@ -118,6 +118,7 @@ class Claim:
 
 
 def claims() -> list[Claim]:
+    """The note's pairs of scores, each with what the note says of it and what is so."""
     return [claim(pair, noted) for pair, noted in NOTED.items()]
 
 
@@ -145,6 +146,7 @@ def best_gap() -> float:
 
 
 def gradients(pair: tuple[float, float], divisors: Sequence[float]) -> list[float]:
+    """The gradient of the first weight with respect to its score, divided by each number."""
     return [duel(pair, scaling=partial(scaling.temperature, tau=divisor)).gradient for divisor in divisors]
 
 

@@ -17,4 +17,5 @@ def script(entry: str = ENTRY) -> str:
 
 
 def read_module(name: str) -> str:
+    """The text of a module of the explorer's own.  Raises FileNotFoundError."""
     return files("attnvis.explorer").joinpath("js", name).read_text("utf-8")

@@ -150,6 +150,7 @@ class PhotoTracker(Tracker):
             )
 
     def tile(self, row: Record | None, failure: Record | None) -> Tile:
+        """A photo's overlay with what it shows; a blank with the reason where there is none."""
         if row is None or not row.get("overlay"):
             caption = f"{failure['photo']}: {failure['reason']}" if failure else "none"
             return Tile(blank(), caption)
@@ -162,6 +163,7 @@ class PhotoTracker(Tracker):
             return Tile(blank(), f"{row['photo']}: {error}")
 
     def columns(self, rows: Sequence[Record]) -> dict[str, list[Any]]:
+        """Of the table at W&B, by their names there."""
         columns = {}
         for column, name in TABLE.items():
             values: list[Any] = [row.get(name) for row in rows]

@@ -195,6 +195,7 @@ def as_artifact(name: str, kind: str, files: Mapping[str, Path]) -> Any:
 
 
 def as_histogram(counts: Int[np.ndarray, " n"], edges: Float[np.ndarray, " n+1"]) -> Any:
+    """Counts that are known already, as W&B draws them."""
     from wandb import Histogram
 
     return Histogram(np_histogram=(counts, edges))

@@ -129,3 +129,9 @@ def test_a_photo_of_too_few_patches_for_its_heads_is_named():
 def test_no_derivative_of_several_heads_is_told():
     (answer, _) = answers("mean", heads=heads.contiguous)
     assert math.isnan(answer.diagnostics["gradient_norm"]) and len(answers("mean")) == B
+
+
+def test_p_values_are_those_of_one_head():
+    method = partial(AttentionMethod, no_network, random_classes=19)
+    assert "heads=1" in complaint(ValueError, partial(method, heads=partial(heads.contiguous, count=2)))
+    assert method(heads=partial(heads.one)).random_classes == 19

@@ -9,6 +9,8 @@ import torch
 from conftest import make_photo
 from safetensors.torch import save_file
 
+from attnvis.cli.messages import note
+
 
 def broken_photos(folder):
     whole = make_photo(folder / "whole.jpg").read_bytes()
@@ -202,3 +204,8 @@ def test_redrawing_a_sweep_says_to_redraw_one_of_its_runs(attnvis, here):
     assert attnvis("run", "-m", "cat.png", "scaling=none,cosine", "render.panel=false").code == 0
     complaint = attnvis("redraw", "run=out", "hydra.run.dir=again").complaint
     assert "it is a sweep" in complaint and "out/0" in complaint
+
+
+def test_a_note_is_one_line_that_a_terminal_can_show(capsys):
+    note("a\nb\x1b[31m.png, größer")
+    assert capsys.readouterr().err == "attnvis: a\\nb\\x1b[31m.png, größer\n"

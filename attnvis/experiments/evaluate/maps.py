@@ -244,6 +244,7 @@ class MapMaker:
             yield from self.unless_refused(text, partial(self.mapped, text, function, inputs))
 
     def unless_refused(self, text: str, make: Callable[[], Iterator]) -> Iterator:
+        """The rows that are made; none, and the reason in `refused`, where the network cannot make them."""
         if text in self.refused:
             return
         try:
@@ -289,6 +290,7 @@ class MapMaker:
     def settings(
         self, scores: Scores, question: str, ending: str
     ) -> Iterator[tuple[Row, Float[Tensor, "B 1 N"]]]:
+        """One query's weights under every scaling and normaliser, then along its temperature."""
         with torch.autocast(scores.keys.device.type, enabled=False):
             for scaling_text, scaling in self.scalings.items():
                 logits = scaling(scores)

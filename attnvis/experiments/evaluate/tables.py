@@ -94,6 +94,7 @@ def legend(table: Table) -> str:
 
 
 def as_markdown(table: Table) -> str:
+    """The whole table, and what its marks mean."""
     return "\n".join([*as_lines(table, table.metrics), "", legend(table), ""])
 
 

@@ -70,6 +70,8 @@ def hottest(scores: Scores) -> Float[Tensor, "B Q N"]:
 
 @dataclass(frozen=True)
 class Setting:
+    """A scaling of the scores, before softmax."""
+
     name: str
     scaling: Scaling
     tau: float | None  # what the scores are divided by; None: another number for every photo and class
@@ -228,6 +230,8 @@ class SettingResult:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
+    """What the classifier made of the attended context, under every setting."""
+
     rows: list[SettingResult]  # GAP first
     table: pa.Table  # a row per photo and setting
     photos: int

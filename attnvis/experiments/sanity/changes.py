@@ -102,6 +102,7 @@ def logits_of(features: Features) -> Tensor | None:
 
 
 def shift_of(batch: Batch) -> int:
+    """By how many pixels of the input a batch is moved."""
     return max(1, round(SHARE_SHIFTED * min(batch.images.shape[2:])))
 
 

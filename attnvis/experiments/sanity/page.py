@@ -55,6 +55,7 @@ class Findings:
 
 
 def findings_of(measured: Measured, seed: int = 0) -> Findings:
+    """What is concluded of what was measured; seed: of the resamples."""
     return Findings(measured, verdicts(measured, seed), list(cascades(measured, seed)))
 
 

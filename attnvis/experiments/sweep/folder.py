@@ -57,6 +57,7 @@ SCHEMA = pa.schema(
 
 
 def setting_name(scaling: str, normalise: str) -> str:
+    """temperature:2, or temperature:2 sparsemax: the usual normaliser goes without saying."""
     return scaling if normalise == "softmax" else f"{scaling} {normalise}"
 
 
@@ -89,6 +90,8 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
+    """What all jobs of a sweep left, or why they did not."""
+
     folder: Path
     command: str
     parts: list[Part]

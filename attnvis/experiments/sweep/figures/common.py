@@ -78,16 +78,17 @@ def query_colours(all_series: Sequence[Series]) -> dict[str, str]:
 
 
 def by_job(all_series: Sequence[Series]) -> dict[str, list[Series]]:
+    """The series of each job, by its name."""
     jobs: dict[str, list[Series]] = {}
     for series in all_series:
         jobs.setdefault(series.job, []).append(series)
     return jobs
 
 
-def file_names(kind: str, things: Iterable[str]) -> list[str]:
+def file_names(kind: str, subjects: Iterable[str]) -> list[str]:
     """A file name for each figure of a kind: gaps_mean, gaps_class."""
     taken: dict[str, int] = {}
-    return [unique(slug(f"{kind}_{thing}" if thing else kind), taken) for thing in things]
+    return [unique(slug(f"{kind}_{subject}" if subject else kind), taken) for subject in subjects]
 
 
 def first_of(count: int) -> str:

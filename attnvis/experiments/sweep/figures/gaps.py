@@ -27,6 +27,7 @@ BEST_GAP = 1.543405  # x tanh(x / 2) = 1: where two patches receive the most gra
 
 
 def section(all_series: Sequence[Series]) -> Section:
+    """A figure for each query."""
     drawn = all_series[:PANELS]
     names = file_names("gaps", [series.name for series in drawn])
     figures = tuple(hills(series, name) for series, name in zip(drawn, names, strict=True))

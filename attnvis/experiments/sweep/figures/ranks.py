@@ -21,6 +21,7 @@ FLOOR = -12.0  # log2 of the lowest weight that is shown
 
 
 def section(all_series: Sequence[Series]) -> Section:
+    """A figure for each query."""
     drawn = all_series[:PANELS]
     names = file_names("ranks", [series.name for series in drawn])
     figures = tuple(lines(series, name) for series, name in zip(drawn, names, strict=True))

@@ -18,6 +18,7 @@ FREE, BROKEN = "#009e73", "#c40000"
 
 
 def section(all_series: Sequence[Series]) -> Section | None:
+    """One figure of all queries; None where no order was to be kept."""
     checked = orders(all_series)
     if not checked:
         return None
