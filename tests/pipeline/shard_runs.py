@@ -55,7 +55,8 @@ def ended(*words: str, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
-HELD = ("-cd", "mine", "query=held", "trust=my_gate")
+TRUSTED = ("-cd=mine", "trust=my_gate")  # what --resume is told again
+HELD = ("query=held", *TRUSTED)
 GATE = """
 import time
 from pathlib import Path

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from shard_runs import HELD, MOST, album, begun, ended, gate, kill, parts, rows, running, until
+from shard_runs import HELD, MOST, TRUSTED, album, begun, ended, gate, kill, parts, rows, running, until
 
 pytest.importorskip("ray", reason="no Ray here: pip install 'attnvis[ray]', or see .ci/ray")
 pytestmark = pytest.mark.ray
@@ -127,7 +127,7 @@ def test_a_killed_worker_and_then_a_killed_driver_cost_no_row(cluster):
     kill(driver)
     kept = {path: path.stat().st_mtime_ns for path in Path("out/parts").glob("*/*.json")}
     Path("opened").write_text("")
-    again = ended("run", "--resume", "out", "launcher=ray", f"shards.address={ADDRESS}", "trust=my_gate")
+    again = ended("run", "--resume", "out", "launcher=ray", f"shards.address={ADDRESS}", *TRUSTED)
     assert again.returncode == 1 and "47 photos done" in again.stdout, again.stderr
     require_whole()
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # what was done is not done again

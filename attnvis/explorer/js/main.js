@@ -318,7 +318,7 @@ class Page {
     byId("save").addEventListener("click", () => this.save());
     for (const kind of ["link", "command", "python"]) byId(`copy-${kind}`).addEventListener("click", () => this.copyText(kind));
     window.addEventListener("hashchange", ({ newURL }) => {
-      const { hash } = new URL(newURL); // the page itself may have written its address anew since
+      const hash = newURL.replace(/^[^#]*/, ""); // the page itself may have written its address anew since
       if (photoOf(hash) !== this.photo) {
         this.pick(photoOf(hash), hash);
         return;
