@@ -181,8 +181,7 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except Exception as error:  # a damaged file raises whatever its reader stumbles over
         raise ValueError(
-            f"{path} is not a readable safetensors file ({in_one_line(error)}); "
-            "save or download it again"
+            f"{path} is not a readable safetensors file ({in_one_line(error)}); save or download it again"
         ) from None
 
 

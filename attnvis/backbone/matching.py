@@ -73,9 +73,7 @@ def state_dict(
     chosen, others = choose(found, key, path)
     refused = f"the weights {path} do not fit {name}"
     if chosen is None:
-        raise ValueError(
-            f"{refused}: {mismatch(wanted, tensors)}; give a file saved from this architecture"
-        )
+        raise ValueError(f"{refused}: {mismatch(wanted, tensors)}; give a file saved from this architecture")
     beside, where = classifier_beside(chosen, found, net, tensors)
     given = {own: tensors[full] for own, full in (chosen.names | beside).items()}
     used = {
