@@ -13,7 +13,6 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from numbers import Integral
 from typing import NoReturn, Protocol, runtime_checkable
 
 import numpy as np
@@ -174,8 +173,6 @@ class Preprocessing:
         Raises ValueError for a size or a fit that the network does not take.
         """
         size = self.size if size is None else size
-        if not isinstance(size, Integral):
-            raise ValueError(f"size {size!r} is no whole number of pixels; give one such as {self.size}")
         if self.sides == "fixed" and (size != self.size or fit == "resize"):
             raise ValueError(
                 f"this network takes {self.size} x {self.size} px alone, and fit={fit}, size={size} make "

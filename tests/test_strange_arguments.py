@@ -1,8 +1,5 @@
 """What people pass to Python by mistake: one true line."""
 
-import inspect
-
-import numpy as np
 import pytest
 import torch
 
@@ -10,7 +7,7 @@ from attnvis.api import loaded
 from attnvis.attention.query.language import own_vectors
 from attnvis.attention.scaling import temperature
 from attnvis.data.paths import survey
-from attnvis.types import Preprocessing, Scores
+from attnvis.types import Scores
 
 
 def test_a_temperature_under_which_nothing_differs_is_refused():
@@ -22,15 +19,6 @@ def test_a_temperature_under_which_nothing_differs_is_refused():
 def test_a_query_vector_that_is_not_finite_is_said_to_be_so():
     with pytest.raises(ValueError, match="2 of a query vector's 5 numbers are NaN or infinite"):
         own_vectors(torch.tensor([1.0, float("nan"), 2.0, float("inf"), 0.0]))
-
-
-def test_a_size_that_is_no_whole_number_is_refused_by_name():
-    changed = inspect.unwrap(Preprocessing.changed)  # without the types that tests check
-    how = Preprocessing(size=224)
-    assert changed(how, "resize", np.int64(96)).size == 96
-    for size in ("224", 224.5, float("nan")):
-        with pytest.raises(ValueError, match="is no whole number of pixels; give one such as 224"):
-            changed(how, "resize", size)
 
 
 def test_an_argument_that_nothing_takes_is_named_with_its_neighbour():

@@ -117,9 +117,9 @@ def survey(images: str | Path | Sequence[str | Path]) -> Listing:
 
     Folders are searched to the bottom for what looks like a photo: by its suffix, or without one by its
     first bytes.  "samples" means scikit-image's photos and "samples/cat" one of them; a folder of that name
-    is "./samples".  Sorted within each item; a file named twice comes once, which is counted.  A missing file among others is
-    left to `load`, which fails for it alone, and so is an archive that is damaged.  Raises PhotoError where
-    nothing is meant, and for what is missing or damaged and alone.
+    is "./samples".  Sorted within each item; a file named twice comes once, which is counted.  A missing file
+    among others is left to `load`, which fails for it alone, and so is an archive that is damaged.  Raises
+    PhotoError where nothing is meant, and for what is missing or damaged and alone.
     """
     items = [images] if isinstance(images, str | Path) else list(images)
     search = Search(is_only_folder=len(items) == 1 and os.path.isdir(items[0]))
