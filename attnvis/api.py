@@ -2,8 +2,11 @@
 through the network.
 """
 
+import inspect
 import os
+import re
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -255,7 +258,15 @@ def loaded(backbone: Any, settings: Mapping[str, Any]) -> Backbone:
     Raises ValueError for settings of one that is loaded, and for what is no backbone.
     """
     if isinstance(backbone, str):
-        return load_backbone(backbone, **settings)
+        try:
+            return load_backbone(backbone, **settings)
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if not unknown or unknown[1] not in settings:
+                raise
+            near = get_close_matches(unknown[1], inspect.signature(explain).parameters, n=1)
+            guess = f"; did you mean {near[0]}?" if near else ""
+            raise TypeError(f"neither explain nor {backbone} takes {unknown[1]}={guess}") from None
     if isinstance(backbone, nn.Module):
         raise ValueError(
             f"a {type(backbone).__name__} is a network, and backbone= takes one that is cut at a layer: "

@@ -201,9 +201,11 @@ def excess_entropy(
 
 
 def positive(name: str, number: float) -> float:
-    """The number itself; ValueError, which names the setting, unless it is above 0."""
+    """The number itself; ValueError, which names the setting, unless it is above 0 and finite."""
     if not number > 0:
         raise ValueError(f"scaling: {name} must be above 0, not {number}")
+    if number == math.inf:
+        raise ValueError(f"scaling: {name} must be a number, not {number}, under which nothing differs")
     return number
 
 

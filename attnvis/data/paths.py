@@ -117,18 +117,20 @@ def survey(images: str | Path | Sequence[str | Path]) -> Listing:
 
     Folders are searched to the bottom for what looks like a photo: by its suffix, or without one by its
     first bytes.  "samples" means scikit-image's photos and "samples/cat" one of them; a folder of that name
-    is "./samples".  Sorted within each item; a file named twice comes once.  A missing file among others is
-    left to `load`, which fails for it alone, and so is an archive that is damaged.  Raises PhotoError where
-    nothing is meant, and for what is missing or damaged and alone.
+    is "./samples".  Sorted within each item; a file named twice comes once, which is counted.  A missing file
+    among others is left to `load`, which fails for it alone, and so is an archive that is damaged.  Raises
+    PhotoError where nothing is meant, and for what is missing or damaged and alone.
     """
     items = [images] if isinstance(images, str | Path) else list(images)
     search = Search(is_only_folder=len(items) == 1 and os.path.isdir(items[0]))
     keys: set[str] = set()
     paths: list[Source] = []
+    again: Counter[str] = Counter()
     for photo in (photo for item in items for photo in photos_of(item, search)):
         if not search.is_only_folder:  # which names none twice
             key = key_of(photo)
             if key in keys:
+                again["named again"] += 1
                 continue
             keys.add(key)
         paths.append(photo)
@@ -138,7 +140,7 @@ def survey(images: str | Path | Sequence[str | Path]) -> Listing:
         )
     if len(paths) == 1:
         require_there(paths[0])
-    return Listing(paths, search.kinds(keys))
+    return Listing(paths, search.kinds(keys) + again)
 
 
 def require_there(photo: Source) -> None:

@@ -277,6 +277,10 @@ def own_vectors(given: Tensor) -> QueryFunction:
     if given.ndim not in (1, 2) or not given.numel():
         raise ValueError(f"a query's vectors are [D] or [Q, D], not {list(given.shape)}")
     rows = given.detach().reshape(-1, given.shape[-1])
+    if count := int((~rows.isfinite()).sum()):
+        raise ValueError(
+            f"{count} of a query vector's {rows.numel()} numbers are NaN or infinite; replace them"
+        )
 
     def vector(features: Features) -> Tensor:
         photos, _, channels = features.tokens.shape
