@@ -92,8 +92,16 @@ def choices_in(group: str, value: str, options: Container[str]) -> list[str]:
     texts = split_texts(value, options)
     if group != "heads":
         return texts
-    counts = [[text] if re.search(r"[:(]", text) else text.split(",") for text in texts]
-    return [choice.strip() for of_text in counts for choice in of_text]
+    return [choice.strip() for text in texts for choice in counts_apart(text)]
+
+
+def counts_apart(text: str) -> list[str]:
+    """one,4,8 -> one, 4 and 8; what stands behind a colon, as in random:4,1, is a setting."""
+    if ":" in text:
+        return [text]
+    name, bracket, rest = text.rpartition(")")
+    first, *others = rest.split(",")
+    return [name + bracket + first, *others]
 
 
 def settings_overrides(group: str, text: str, own: Mapping[str, Path]) -> list[str]:

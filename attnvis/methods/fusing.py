@@ -16,7 +16,7 @@ from attnvis.methods.answer import Answer
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import PhotoError, Placement
 
-__all__ = ["FUSIONS", "fused", "joined", "require_fusion"]
+__all__ = ["FUSIONS", "finest_of", "fused", "joined", "require_fusion"]
 
 NO_CONTEXT = "a map made of several layers has no score and no context: no p value, and nothing attended"
 
@@ -84,7 +84,7 @@ def joined(
 
     Raises PhotoError as `fused` does.
     """
-    finest = min(placements, key=lambda placement: placement.step[0] * placement.step[1])
+    finest = finest_of(placements)
     on_finest = [on_cells(*layer, finest) for layer in zip(weights, placements, strict=True)]
     whole = FUSIONS[name](torch.stack(on_finest))
     sums = whole.sum(-1, keepdim=True)
@@ -93,6 +93,11 @@ def joined(
             f"{base}: the layers' maps share no cell, and their product is nothing; fuse=mixture"
         )
     return (whole / sums).to(weights[0]), finest
+
+
+def finest_of(placements: Sequence[Placement]) -> Placement:
+    """Where the smallest cells lie."""
+    return min(placements, key=lambda placement: placement.step[0] * placement.step[1])
 
 
 def on_cells(

@@ -32,7 +32,7 @@ from attnvis.attention.sensitivity import sensitivity_of_settings
 from attnvis.lazy import kept_property
 from attnvis.methods.answer import require_finite, require_finite_classes
 from attnvis.methods.attention import GRADIENT, Encoder, require_comparable
-from attnvis.methods.fusing import joined, require_fusion
+from attnvis.methods.fusing import finest_of, joined, require_fusion
 from attnvis.metrics.diagnostics import DESCRIPTIONS, diagnose
 from attnvis.types import Batch, Box, Features, Placement, Query, Scores
 
@@ -127,14 +127,13 @@ class SettingGrid:
             of_layers.append(weights.unflatten(0, (len(self.settings), -1)))  # [S, B, Q, n]
         photos, placements = [], []
         for photo, name in enumerate(named_photos(layers[-1])):
-            of_settings = []
+            of_settings, cells = [], [layer.placements[photo] for layer in layers]
             for number, setting in enumerate(self.settings):
                 base = f"{name}: {queries[-1].text} under {' '.join(setting)}"
                 maps = [weights[number, photo] for weights in of_layers]
-                whole, finest = joined(maps, [layer.placements[photo] for layer in layers], self.fuse, base)
-                of_settings.append(whole)
+                of_settings.append(joined(maps, cells, self.fuse, base)[0])
             photos.append(torch.stack(of_settings))
-            placements.append(finest)
+            placements.append(finest_of(cells))
         weights = torch.stack(photos, 1)  # [S, B, Q, N]
         unknown = torch.full_like(weights, torch.nan)
         no_number = torch.full(weights.shape[:-1], torch.nan, dtype=torch.float64)

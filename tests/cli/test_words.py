@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from attnvis.cli.commands.common import photos
 from attnvis.cli.commands.registry import COMMANDS
 from attnvis.cli.resuming import resume_words, resumed
+from attnvis.cli.stages import choices_in
 from attnvis.cli.words import to_overrides
 
 NAMES = [
@@ -28,6 +29,19 @@ NAMES = [
     "<img src=x onerror=alert(1)>.png",
     "a\\b.png",
 ]
+
+
+@pytest.mark.parametrize(
+    "value, choices",
+    [
+        ("1,4,random:4,1", ["1", "4", "random:4,1"]),
+        ("one, 2,pca:3", ["one", "2", "pca:3"]),
+        ("random:4,1", ["random:4,1"]),
+        ("random(count=4, seed=1),8,2", ["random(count=4, seed=1)", "8", "2"]),
+    ],
+)
+def test_a_number_of_heads_alone_is_a_choice_and_behind_a_colon_a_setting(value, choices):
+    assert choices_in("heads", value, {"one", "pca", "random", "contiguous"}) == choices
 
 
 @pytest.fixture(autouse=True)

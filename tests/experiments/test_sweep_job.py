@@ -41,6 +41,8 @@ AXES_OF_JOB = {
     "size": "65",
     "seed": "0",
     "keys": "same",
+    "heads": "one",
+    "fuse": "",
 }
 PROVENANCE = {"precision": "float32", "weights digest": "5" * 64}
 ASKED = {"queries": ["mean"], "scalings": ["none"], "seed": 0}
