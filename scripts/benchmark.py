@@ -35,13 +35,13 @@ from pathlib import Path
 from tempfile import gettempdir
 
 import torch
-
-from attnvis.cli.allocator import keep_freed_memory
 from benchmarks.common import other_load, own_machine
 from benchmarks.networks import agreement, cache_room, networks, queries
 from benchmarks.peers import peers
 from benchmarks.shell import latency, memory, sweep
 from benchmarks.whole_job import SHAPES, around, pipeline
+
+from attnvis.cli.allocator import keep_freed_memory
 
 VERBS = {
     "networks": networks, "pipeline": pipeline, "around": around, "peers": peers, "sweep": sweep,
