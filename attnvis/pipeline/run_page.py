@@ -361,5 +361,10 @@ def kept_thumbnail(path: Path) -> Thumbnail | None:
         return None
 
 
-def numbers(row: Mapping[str, object]) -> list[tuple[str, object]]:
-    return [(key, value) for key, value in row.items() if key not in SHOWN and value not in (None, "")]
+def numbers(row: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What a row says besides, for reading: names and values."""
+    return [
+        (name.replace("_", " "), html.format_number(value, 5))
+        for name, value in row.items()
+        if name not in SHOWN and value not in (None, "")
+    ]

@@ -181,7 +181,7 @@ def lab_to_rgb(lab: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
 
 
 @lru_cache
-def blend_tables(style: Style) -> tuple[UInt8[np.ndarray, "256 1 3"], UInt8[np.ndarray, "256 1 3"]]:
+def blend_tables(style: Style) -> tuple[UInt8[np.ndarray, "256 1 3"], UInt8[np.ndarray, "256 1"]]:
     """(paint, keep) per level 0 ... 255: picture = paint + photo * keep / 255."""
     levels = np.linspace(0, 1, 256)
     weights = np.ones(256)
@@ -190,10 +190,9 @@ def blend_tables(style: Style) -> tuple[UInt8[np.ndarray, "256 1 3"], UInt8[np.n
         start = np.rint(255 * uniform) / 255
         above = np.clip(2 * (levels - start) / (1 - start), 0, 1)
         weights = np.sin(np.pi / 2 * above)
-    alpha = (style.opacity * weights)[:, None, None]
-    paint = colour_table(style.colours) * alpha
-    keep = np.broadcast_to(255 * (1 - alpha), (256, 1, 3))
-    return np.rint(paint).astype(np.uint8), np.rint(keep).astype(np.uint8)
+    alpha = (style.opacity * weights)[:, None]
+    paint = colour_table(style.colours) * alpha[..., None]
+    return np.rint(paint).astype(np.uint8), np.rint(255 * (1 - alpha)).astype(np.uint8)
 
 
 def heatmap(
@@ -275,7 +274,7 @@ def paint(
     """A copy of the photo under the colours of its levels, `indices` 0 ... 255."""
     paint_table, keep_table = blend_tables(style)
     # Levels below the first that paints leave the photo as it is: under softmax most of it.
-    first_painted = int((keep_table[:, 0, 0] == 255).sum())
+    first_painted = int((keep_table == 255).sum())
     is_painted = cv2.threshold(indices, first_painted - 1, 255, cv2.THRESH_BINARY)[1]
     left, top, width, height = cv2.boundingRect(is_painted)
     picture = photo.copy()
@@ -285,7 +284,8 @@ def paint(
         stop = min(start + step, top + height)
         part = (slice(start, stop), slice(left, left + width))
         index = np.ascontiguousarray(indices[part])
-        kept = cv2.multiply(photo[part], cv2.applyColorMap(index, keep_table), scale=1 / 255)
+        keep = cv2.cvtColor(cv2.LUT(index, keep_table), cv2.COLOR_GRAY2RGB)
+        kept = cv2.multiply(photo[part], keep, scale=1 / 255, dst=keep)
         picture[part] = cv2.add(kept, cv2.applyColorMap(index, paint_table), dst=kept)
     return picture
 

@@ -107,8 +107,8 @@ class Job:
     def whole(self, paths: Sequence[Path], workers: int) -> float:
         """Core-seconds of the run: overlays, records, page.
 
-        What it leaves stays until the benchmark ends: ext4 takes half a millisecond longer for each new file
-        within five minutes after many were removed.
+        What it leaves stays until the benchmark ends: soon after many files were removed ext4 took .5 ms to
+        make a new one, else .1.
         """
         return core_seconds(lambda: own_loop(self.net, paths, self.out, batch=self.batch, workers=workers))
 

@@ -1,5 +1,6 @@
 """A run's folder: everything about the run, to be read again without it."""
 
+import base64
 import json
 import re
 import sys
@@ -73,7 +74,9 @@ def test_a_run_leaves_one_folder_that_describes_itself(attnvis, photos):
         ) == ("70", "90")
         assert cv2.imread(str(out / row["overlay"])).shape == (70, 90, 3) and (out / row["panel"]).is_file()
         heatmap = out / "thumbnails/heatmaps" / f"{Path(row['overlay']).stem}.jpg"
-        assert cv2.imread(str(heatmap)).shape == (70, 90, 3)
+        thumbnail = out / "thumbnails/overlays" / heatmap.name
+        assert cv2.imread(str(heatmap)).shape == cv2.imread(str(thumbnail)).shape == (70, 90, 3)
+        assert base64.b64encode(thumbnail.read_bytes()) in (out / "index.html").read_bytes()
     photos_shown = {path.name: cv2.imread(str(path)) for path in (out / "thumbnails/photos").iterdir()}
     assert set(photos_shown) == {"cat.jpg", "cat-2.jpg", "Cat-3.jpg"}
     difference = np.abs(photos_shown["cat-2.jpg"].astype(int) - cv2.imread("b/cat.png"))

@@ -63,6 +63,21 @@ def test_a_constant_map_gets_the_middle_colour_under_min_max(constant):
     np.testing.assert_allclose(to_levels(uniform(value=constant), Style(scale="min_max")), 0.5)
 
 
+@pytest.mark.parametrize(
+    "style", [Style(), Style(scale="min_max"), Style(longest=40)], ids=["plain", "min-max", "small"]
+)
+def test_levels_that_are_known_change_no_picture(style):
+    cells, size = np.random.default_rng(0).uniform(0, 9, (5, 7)).astype(np.float32), (55, 77)
+    placement = placed((5, 7), size)
+    levels = pixel_levels(cells, style, size, placement)
+    photo = plain((60, 90, 200), *size)
+    expected = overlay(photo, cells, style, placement=placement)
+    np.testing.assert_array_equal(overlay(photo, cells, style, placement=placement, levels=levels), expected)
+    for of_size in (None, (40, 56)):  # of another size they are none of its own
+        expected = heatmap(cells, style, placement, size=of_size)
+        np.testing.assert_array_equal(heatmap(cells, style, placement, size=of_size, levels=levels), expected)
+
+
 def test_rounding_noise_is_not_stretched_into_a_picture():
     values = uniform() + np.random.default_rng(0).uniform(-1e-7, 1e-7, (H, W)).astype(np.float32)
     np.testing.assert_allclose(to_levels(values, Style(scale="min_max")), 0.5, atol=1e-6)
