@@ -290,6 +290,7 @@ class OpenVino:
         return tuple(torch.from_numpy(arrays[number].copy()) for number in range(self.count))
 
 
+@torch.no_grad()  # not inference_mode: what is made in it can do nothing else
 def folded(trunk: nn.Module) -> nn.Module:
     """A copy with batch norm multiplied into the convolutions before it.
 
@@ -310,7 +311,6 @@ def folded(trunk: nn.Module) -> nn.Module:
     return copy.deepcopy(trunk).eval()
 
 
-@torch.no_grad()  # not inference_mode: what is made in it can do nothing else
 def agree(fused: nn.Module, trunk: nn.Module) -> bool:
     """Whether two trunks say the same of noise.  Raises what a network raises."""
     images = torch.randn(1, 3, 97, 97, generator=torch.Generator().manual_seed(0))
