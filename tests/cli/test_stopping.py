@@ -1,6 +1,7 @@
 """Every long stage of every command ends at a signal, says what is true, and goes on as it says."""
 
 import importlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -100,7 +101,8 @@ def test_a_stop_that_a_library_catches_is_not_lost(attnvis, material, monkeypatc
         if not Path("caught").exists():
             Path("caught").touch()
             try:
-                signal.raise_signal(signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pause()
             except KeyboardInterrupt:
                 if swallowed:
                     raise swallowed from None
