@@ -56,7 +56,9 @@ def sharded(attnvis, photos, monkeypatch):
     def call(*words, folder="out", images="album"):
         if words[:1] == ("--resume",):
             return attnvis("run", *words)
-        return attnvis("run", images, "launcher=local", *SMALL, f"hydra.run.dir={folder}", *words)
+        typed = {word.partition("=")[0] for word in words}
+        small = [word for word in SMALL if word.partition("=")[0] not in typed]
+        return attnvis("run", images, "launcher=local", *small, f"hydra.run.dir={folder}", *words)
 
     yield call
     torch.set_num_threads(threads)
