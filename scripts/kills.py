@@ -6,8 +6,9 @@ What is left after `--resume` must be, byte for byte, what an undisturbed comman
 are then; or the refusal must say why.  Of a photo that is gone what was done is kept, and what was not is a
 failure with its line.
 
-What may differ is listed in `DIFFERS`, `COUNTED` and `HYDRAS`.  Each trial is a number: `--only 17` does that
-one again, `--kind run` only runs.  The exit code is 0 where nothing was lost, changed or said wrongly.
+What may differ is listed in `DIFFERS`, `COUNTED`, `MOMENT` and `HYDRAS`.  Each trial is a number:
+`--only 17` does that one again, `--kind run` only runs.  The exit code is 0 where nothing was lost, changed
+or said wrongly.
 """
 
 import argparse
@@ -57,9 +58,11 @@ COMMANDS = {
 }
 TURNS = [*("run", "redraw", "sweep", "video", "run", "redraw", "sweep", "video", "run", "sweep joblib")]
 RECORDS = {"sweep": "plan.json"}  # by which a folder can be gone on with; of other verbs run.json
-# of a job.json: how long it took, how many photos this process computed, and the digest of both
-DIFFERS = ("seconds", "passes", "seal")
+# of a job.json and a run.json: how long it took, how many photos this process computed, when it began, and
+# the digest of these
+DIFFERS = ("seconds", "passes", "seal", "date")
 COUNTED = re.compile(rb"<b>[^<]*</b> (seconds|passes[^<]*)")  # the same on a sweep's page
+MOMENT = re.compile(rb"\d{1,2} [A-Z][a-z]+ 20\d\d, \d\d:\d\d")  # when a run began, on its page
 HYDRAS = (".hydra", "multirun.yaml")  # when it was typed, and that it was resumed
 LOADED = (  # before the first command
     *("attnvis.experiments.sweep.page", "attnvis.experiments.sweep.job", "attnvis.pipeline.redrawing"),
@@ -191,8 +194,8 @@ def left_behind(folder: Path) -> dict[str, Any]:
         name = str(path.relative_to(folder))
         if path.is_dir() or any(part in HYDRAS for part in path.relative_to(folder).parts):
             continue
-        left[name] = COUNTED.sub(rb"\1", path.read_bytes())
-        if path.name == "job.json":
+        left[name] = MOMENT.sub(b"", COUNTED.sub(rb"\1", path.read_bytes()))
+        if path.name in ("job.json", "run.json"):
             values = json.loads(path.read_bytes())
             left[name] = {key: value for key, value in values.items() if key not in DIFFERS}
     return left
