@@ -55,10 +55,10 @@ def to_overrides(words: Iterable[str], command: Command, begun: bool = False) ->
 
     Bare words, and names in general, may hold anything; a network's name will do for its family; a query, a
     scaling or a normaliser is given as pages write it; where the command takes several options at once, they
-    need no brackets.
+    need no brackets.  Ends the process for flags that there are not, for stages that mean nothing, and for
+    words that contradict one another.
 
-    begun: these are a folder's words, which were taken when it was begun.  Ends the process for flags that
-    there are not, for stages that mean nothing, and for words that contradict one another.
+    begun: these are a folder's words, which were taken when it was begun
     """
     words = last_ones(with_their_operands(with_their_words(list(words))), say=not begun)
     multirun = "-m" in words or "--multirun" in words

@@ -23,7 +23,7 @@ from conftest import make_photo
 
 import attnvis as package
 from attnvis import backbone, files
-from attnvis.cli.commands.common import thread_count
+from attnvis.cli.common import thread_count
 from attnvis.cli.commands.sweep import files_of_queries
 from attnvis.experiments.sweep import page
 from attnvis.experiments.sweep.folder import read_sweep

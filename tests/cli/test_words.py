@@ -12,7 +12,7 @@ import yaml
 from conftest import make_photo, records
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from attnvis.cli.commands.common import photos
+from attnvis.cli.common import photos
 from attnvis.cli.commands.registry import COMMANDS
 from attnvis.cli.resuming import resume_words, resumed
 from attnvis.cli.stages import choices_in

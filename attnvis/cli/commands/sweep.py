@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attnvis.cli.axes import AXES, function_named
 from attnvis.cli.chosen_method import class_name_files, random_classes
 from attnvis.cli.commands.command import Command, Comparison
-from attnvis.cli.commands.common import (
+from attnvis.cli.common import (
     announced_photos,
     build_encoder,
     check_logger,
