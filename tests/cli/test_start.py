@@ -76,3 +76,17 @@ def test_libraries_that_cannot_be_opened_are_left_to_torch(tmp_path, capfd):
     (tmp_path / early_libraries.LIBRARIES[1]).write_bytes(b"no library")
     early_libraries.open_libraries(tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+CHECKED = """
+import sys
+from attnvis.cli.commands.sweep import require_possible
+job = dict(study="scalings", fuse="", keys="same", heads="one", stability=False, random_classes=0)
+require_possible(job)
+print("torch" in sys.modules)
+"""
+
+
+def test_the_check_of_a_job_imports_no_torch():
+    ended = subprocess.run([sys.executable, "-c", CHECKED], capture_output=True, text=True, check=True)
+    assert ended.stdout == "False\n"
