@@ -1,6 +1,6 @@
 """What every network offers, as a table.  The same door as `attnvis backbones`."""
 
-from attnvis.cli import main
+from attnvis.cli import console
 
 if __name__ == "__main__":
-    main("backbones")
+    console("backbones")

@@ -1,6 +1,6 @@
 """List or clear the features that sweeps keep.  The same door as `attnvis cache`."""
 
-from attnvis.cli import main
+from attnvis.cli import console
 
 if __name__ == "__main__":
-    main("cache")
+    console("cache")

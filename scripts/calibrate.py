@@ -3,7 +3,7 @@
 The same door as `attnvis calibrate`.
 """
 
-from attnvis.cli import main
+from attnvis.cli import console
 
 if __name__ == "__main__":
-    main("calibrate")
+    console("calibrate")

@@ -1,6 +1,6 @@
 """A run's maps for benchmark sites.  The same door as `attnvis export`."""
 
-from attnvis.cli import main
+from attnvis.cli import console
 
 if __name__ == "__main__":
-    main("export")
+    console("export")

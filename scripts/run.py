@@ -1,6 +1,6 @@
 """Photos in, heatmaps out.  The same door as `attnvis run`."""
 
-from attnvis.cli import main
+from attnvis.cli import console
 
 if __name__ == "__main__":
-    main("run")
+    console("run")

@@ -3,7 +3,7 @@
 The same door as `attnvis serve`.
 """
 
-from attnvis.cli import main
+from attnvis.cli import console
 
 if __name__ == "__main__":
-    main("serve")
+    console("serve")

@@ -1,6 +1,6 @@
 """How far a run in shards is.  The same door as `attnvis status`."""
 
-from attnvis.cli import main
+from attnvis.cli import console
 
 if __name__ == "__main__":
-    main("status")
+    console("status")

@@ -1,6 +1,6 @@
 """Why a patch lit up, channel by channel.  The same door as `attnvis why`."""
 
-from attnvis.cli import main
+from attnvis.cli import console
 
 if __name__ == "__main__":
-    main("why")
+    console("why")

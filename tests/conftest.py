@@ -27,7 +27,7 @@ from attnvis.backbone.cells import CellGeometry
 from attnvis.backbone.certificates import certify_all
 from attnvis.backbone.cutting import CutNetwork
 from attnvis.backbone.engines import Engine
-from attnvis.cli.commands import common
+from attnvis.cli import common
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Preprocessing
 

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 from attnvis.lazy import lazily
 
 if TYPE_CHECKING:
-    from attnvis.cli.entry import main
+    from attnvis.cli.entry import console, main
 
-__all__ = ["main"]
+__all__ = ["console", "main"]
 
 HOMES = {
+    "console": "attnvis.cli.entry",
     "main": "attnvis.cli.entry",
 }
 

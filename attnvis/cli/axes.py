@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from attnvis.cli.commands.common import listed
+from attnvis.cli.common import listed
 from attnvis.cli.config import vet
 
 __all__ = ["AXES", "function_named", "functions_of"]

@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnvis.cli.commands.common import check_logger, command_line
+from attnvis.cli.common import check_logger, command_line
 from attnvis.cli.config import plain
 from attnvis.cli.messages import fail, format_error, note
 from attnvis.files import Lock, locked

@@ -7,7 +7,7 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from types import NoneType, UnionType
@@ -65,8 +65,8 @@ def require(cfg: "DictConfig", verb: str, key: str = "", argument: str = "") -> 
         if not (isinstance(value, dict) and "_target_" in value)  # `fitted` asks the function itself
     }
     given = dict(leaves(plain(cfg)))
-    if isinstance(given.get("seed"), int) and not -(2**63) <= given["seed"] < 2**63:
-        raise ValueError(f"seed={given['seed']} has more than 64 bits; give a smaller whole number")
+    if isinstance(given.get("seed"), int) and not -(2**63) <= given["seed"] < 2**64:
+        raise ValueError(f"seed={given['seed']} has more than 64 bits; give one of -2^63 ... 2^64 - 1")
     for key, default in leaves(defaults):
         if key in given and type(default) in (bool, int, dict, NoneType):
             kinds = {int, NoneType} if default is None or key in MAY_BE_NULL else {type(default)}
@@ -130,8 +130,9 @@ def fitted(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in settings.items() if not key.startswith("_")}
     try:
         signature = inspect.signature(resolve_name(str(settings.get("_target_"))))
-        require_parameters(group, given, signature)
-        signature.bind(*[None] * bool(settings.get("_partial_")), **given)
+        first = bool(settings.get("_partial_"))  # what the function is called with later
+        require_parameters(group, given, list(signature.parameters.values())[first:])
+        signature.bind(*[None] * first, **given)
     except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{group}: {settings.get('_target_')} cannot be called with {given}: {error}"
@@ -146,14 +147,14 @@ def fitted(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **given}
 
 
-def require_parameters(group: str, given: Iterable[str], signature: inspect.Signature) -> None:
+def require_parameters(group: str, given: Iterable[str], parameters: Sequence[inspect.Parameter]) -> None:
     """Raises ValueError for a setting that the function has no argument for."""
-    parameters = signature.parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
+    known = [parameter.name for parameter in parameters]
     for name in given:
-        if name not in parameters:
-            key, settings = f"{group}.{name}", [f"{group}.{known}" for known in parameters]
+        if name not in known:
+            key, settings = f"{group}.{name}", [f"{group}.{other}" for other in known]
             raise ValueError(f"there is no setting {key} here; {hint(key, settings)}".rstrip("; "))
 
 

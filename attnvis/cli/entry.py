@@ -19,9 +19,15 @@ from attnvis.cli.streams import heard
 from attnvis.cli.words import to_overrides
 from attnvis.opencv import clash
 
-__all__ = ["main"]
+__all__ = ["console", "main"]
 
 NEW_OBJECTS = 50_000  # between two looks for cycles
+
+
+def console(verb: str | None = None) -> None:
+    """`main` in a process that does nothing else, and whose end is cut short."""
+    atexit.register(end_uncollected)
+    main(verb)
 
 
 def main(verb: str | None = None) -> None:
@@ -52,7 +58,6 @@ def collecting_less() -> Iterator[None]:
     What PyTorch and W&B define stays for good, and going through it again and again while more is imported
     takes a tenth of a start.
     """
-    atexit.register(end_uncollected)
     before = gc.get_threshold()
     gc.set_threshold(NEW_OBJECTS, *before[1:])
     try:
@@ -100,7 +105,8 @@ def enter(verb: str | None, words: list[str]) -> None:
         note(trouble)  # before cv2 is imported and perhaps fails
     try:
         with ended_in_order():
-            status = launch(command, to_overrides(resumed(words, command), command))
+            typed = resumed(words, command)
+            status = launch(command, to_overrides(typed, command, begun=typed is not words))
         if status:
             sys.exit(status)
     except Stopped as stop:

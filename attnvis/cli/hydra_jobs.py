@@ -28,12 +28,17 @@ from attnvis.cli.orphans import end_with_parent
 from attnvis.cli.quoting import quoted
 from attnvis.cli.resuming import resume_words
 from attnvis.cli.stopping import check_stop
+from attnvis.cli.words import name_of
 from attnvis.files import Held, is_full
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 __all__ = ["kept_words", "launch"]
+
+PRINTING = {  # flags of Hydra's with which no command runs
+    *("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help"),
+}
 
 STARTED: list[Path] = []  # the folder of the job that began last in this process
 
@@ -44,7 +49,8 @@ def launch(command: Command, overrides: list[str]) -> int:
     A mistake of the user's becomes one line (SystemExit) and does not end the other jobs; with
     HYDRA_FULL_ERROR set it is raised.
     """
-    begin_opening()
+    if not any(name_of(word) in PRINTING for word in overrides):
+        begin_opening()
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 

@@ -133,9 +133,12 @@ def explain_hydra_error(error: Exception, verb: str) -> str:
 
 def explain_several(word: str, verb: str) -> str:
     """A comma in what takes one value."""
-    key, _, value = word.partition("=")
-    if key.lstrip("+") not in plain_settings(verb) and not key.startswith("hydra"):
+    name, _, value = word.partition("=")
+    key, groups = name.lstrip("+"), groups_of(verb)
+    if key not in plain_settings(verb) | groups and not key.startswith("hydra"):
         return explain_unknown_setting(key, verb)
+    if key in groups:
+        return f"{word}: {key} takes one value; give one of them, or -m for a job of each"
     return (
         f"{word}: {key} takes one value; give a list as '{key}=[{value}]' where it is one, "
         f"a text as \"{key}='{value}'\", and -m for a job of each"
@@ -146,7 +149,11 @@ def explain_unknown_setting(key: str, verb: str) -> str:
     """A setting of an option that was not chosen, or of none."""
     settings = plain_settings(verb)
     own = groups_of(verb)
-    foreign = set(catalogue.groups()) - own - settings
+    others = {
+        group: [name for name in catalogue.commands() if group in groups_of(name)]
+        for group in set(catalogue.groups()) - own - settings
+    }
+    foreign = {group for group in others if others[group]}
     owners: dict[str, list[str]] = {}  # group.setting -> the options that have it
     for group in catalogue.choices(verb).keys() & set(catalogue.groups()):
         for option in [] if catalogue.is_shared(group) else catalogue.options(group):
@@ -162,9 +169,8 @@ def explain_unknown_setting(key: str, verb: str) -> str:
         else next(iter(difflib.get_close_matches(group, foreign, n=1, cutoff=0.75)), "")
     )
     if meant and (group in foreign or not guess):
-        others = [name for name in catalogue.commands() if meant in groups_of(name)]
         return (
-            f"attnvis {verb} has no setting {key!r}; {meant} is one of attnvis {in_a_row(others)}; "
+            f"attnvis {verb} has no setting {key!r}; {meant} is one of attnvis {in_a_row(others[meant])}; "
             f"see attnvis {verb} --help"
         )
     if having := [name for name in catalogue.commands() if key in plain_settings(name)]:

@@ -11,7 +11,14 @@ from attnvis.cli.commands.command import Command
 from attnvis.cli.messages import fail, seen_from_here
 from attnvis.cli.quoting import TEXTS
 from attnvis.cli.stages import is_in_words
-from attnvis.cli.words import all_settings, name_of, to_override, with_their_operands, with_their_words
+from attnvis.cli.words import (
+    all_settings,
+    last_ones,
+    name_of,
+    to_override,
+    with_their_operands,
+    with_their_words,
+)
 
 __all__ = ["divided", "resume_words", "resumed"]
 
@@ -54,6 +61,7 @@ def resumed(words: list[str], command: Command) -> list[str]:
     folder, typed_again = words[1], with_their_operands(with_their_words(words[2:]))
     anew = [word for word in typed_again if name_of(word) in command.changeable]
     typed_again = [word for word in typed_again if word not in anew]
+    anew = last_ones(anew)
     try:
         record = read_begun(Path(folder), command)
     except (OSError, ValueError):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.axes import functions_of
-from attnvis.cli.commands.common import (
+from attnvis.cli.common import (
     build_network,
     command_line,
     draw_numbers,

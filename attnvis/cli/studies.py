@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnvis.cli.commands.common import command_line, listed
+from attnvis.cli.common import command_line, listed
 from attnvis.cli.messages import note, short_path
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from attnvis.cli.messages import (
     groups_of,
     note,
     plain_settings,
-    visible,
 )
 from attnvis.cli.quoting import SEVERAL_TEXTS, TEXTS, as_texts, is_readable, quoted
 from attnvis.cli.stages import (
@@ -33,6 +32,7 @@ from attnvis.cli.stages import (
 
 __all__ = [
     "all_settings",
+    "last_ones",
     "name_of",
     "to_override",
     "to_overrides",
@@ -50,15 +50,17 @@ FLAGS = FLAGS_WITH_A_WORD | {
 }
 
 
-def to_overrides(words: Iterable[str], command: Command) -> list[str]:
+def to_overrides(words: Iterable[str], command: Command, begun: bool = False) -> list[str]:
     """What a person types -> Hydra's grammar, flags first: Hydra wants them together.
 
     Bare words, and names in general, may hold anything; a network's name will do for its family; a query, a
     scaling or a normaliser is given as pages write it; where the command takes several options at once, they
     need no brackets.  Ends the process for flags that there are not, for stages that mean nothing, and for
     words that contradict one another.
+
+    begun: these are a folder's words, which were taken when it was begun
     """
-    words = last_ones(with_their_operands(with_their_words(list(words))))
+    words = last_ones(with_their_operands(with_their_words(list(words))), say=not begun)
     multirun = "-m" in words or "--multirun" in words
     folders = own_folders(words)
     bare: list[str] = []
@@ -79,7 +81,8 @@ def to_overrides(words: Iterable[str], command: Command) -> list[str]:
         elif "=" not in word or os.path.exists(word) or re.match(r"\w[\w+.-]*://", word):
             bare.append(quoted(word))
         else:
-            check_added(word, words, command)
+            if not begun:
+                check_added(word, words, command)
             overrides += to_override(word, command, multirun, folders)
     if command.comparison and not multirun and any(map(has_choices, overrides)):
         flags.append("--multirun")
@@ -145,23 +148,24 @@ def bare_override(bare: list[str], overrides: list[str], command: Command) -> li
     return [f"{key}=[{','.join(bare)}]"]
 
 
-def last_ones(words: Sequence[str]) -> list[str]:
-    """Of a setting that is typed twice the last, which is said."""
+def last_ones(words: Sequence[str], say: bool = True) -> list[str]:
+    """Of a setting that is typed twice the last, which is said; seed, +seed and ++seed are one."""
     last: dict[str, str] = {}
     for word in words:
         if is_setting(word):
-            last[name_of(word)] = word
+            last[name_of(word).lstrip("+")] = word
     kept = []
     for word in words:
-        counts = last.get(name_of(word), word) if is_setting(word) else word
+        name = name_of(word).lstrip("+")
+        counts = last[name] if is_setting(word) else word
         if counts == word:
             kept.append(word)
             continue
-        name = name_of(word)
         several = (
             "; several go in one, with commas" if name in (*SEVERAL, *SEVERAL.values(), "images") else ""
         )
-        note(visible(f"{word} and {counts} were both given, and the last counts{several}"))
+        if say:
+            note(f"{word} and {counts} were both given, and the last counts{several}")
     return kept
 
 
@@ -195,7 +199,7 @@ def one_folder(overrides: Sequence[str], command: Command) -> list[str]:
     places = {
         name: override.partition("=")[2]
         for override in overrides
-        if (name := name_of(override)) in ("hydra.run.dir", "hydra.sweep.dir")
+        if (name := name_of(override).lstrip("+")) in ("hydra.run.dir", "hydra.sweep.dir")
     }
     for name, place in places.items():
         if place in ("", "''"):

@@ -32,7 +32,15 @@ from attnvis.methods.fusing import fused, require_fusion
 from attnvis.metrics.diagnostics import diagnose
 from attnvis.types import Attention, Batch, Features, Query, Scores
 
-__all__ = ["AttentionMethod", "Encoder", "Steady", "checked_count", "require_comparable", "steady"]
+__all__ = [
+    "AttentionMethod",
+    "Encoder",
+    "Steady",
+    "checked_count",
+    "require_comparable",
+    "require_null",
+    "steady",
+]
 
 FEWEST = 19  # random classes: of fewer no p value, the least of which is 1 / (count + 1), can be .05
 
@@ -54,12 +62,19 @@ def checked_count(random_classes: Any) -> int:
 
 def require_comparable(random_classes: int, keys: KeyFunction, heads: HeadFunction, fuse: str = "") -> None:
     """Raises ValueError for p values of other keys than the patches, of several heads, of layers joined."""
-    if random_classes and not is_same(keys):
+    require_null(
+        random_classes, own_keys=is_same(keys), one_head=unwrapped(heads) is head_functions.one, fuse=fuse
+    )
+
+
+def require_null(random_classes: int, *, own_keys: bool, one_head: bool, fuse: str) -> None:
+    """`require_comparable` of what is known of the functions; own_keys: they are the patches themselves."""
+    if random_classes and not own_keys:
         raise ValueError(
             "random_classes compares maps whose keys are the patches themselves; "
             "leave it out, or take keys=same"
         )
-    if random_classes and unwrapped(heads) is not head_functions.one:
+    if random_classes and not one_head:
         raise ValueError("random_classes compares maps of one head; leave it out, or take heads=1")
     if random_classes and fuse:
         raise ValueError("random_classes compares maps of one layer; leave it out, or take no fuse")

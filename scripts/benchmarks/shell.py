@@ -29,7 +29,7 @@ SCALINGS = (
 STATUS = Path("/proc/self/status")  # of a process, where Linux tells
 # The peak that a parent is told of its child is never below the parent's own at the start: the child says it.
 WATCH = "import atexit; atexit.register(lambda: open({file!r}, 'w').write(open('/proc/self/status').read()))"
-ENTRY = "from attnvis.cli import main; main()"
+ENTRY = "from attnvis import cli; getattr(cli, 'console', cli.main)()"  # older versions have main alone
 EXPLAIN = "import sys, attnvis; attnvis.explain(sys.argv[1]).overlay()"
 FEW = 8  # photos by which a command's start-up is told from its work
 

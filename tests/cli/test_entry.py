@@ -41,6 +41,14 @@ def test_a_command_looks_for_cycles_seldom_and_the_callers_way_comes_back(attnvi
         gc.set_threshold(*before)
 
 
+def test_the_end_of_a_process_is_cut_short_by_the_console_alone(attnvis, here, monkeypatch):
+    registered = []
+    monkeypatch.setattr(entry.atexit, "register", registered.append)
+    assert attnvis("--version").code == 0 and registered == []
+    entry.console()
+    assert registered == [entry.end_uncollected]
+
+
 def test_records_say_how_likely_an_asked_class_is_and_how_free_a_sign(attnvis, cat):
     words = ("query=several", 'query.of=["class:espresso",pca,mean]', "render.panel=false")
     assert attnvis("run", "cat.png", *words).code == 0

@@ -108,7 +108,7 @@ def test_a_bad_photo_is_one_line(attnvis, here, word, given, advice):
         ("run cat.png render.opacity=much", "render.opacity", "must be a number, not 'much'"),
         ("run cat.png scaling=temperature scaling.tau=-1", "not -1", "tau must be above 0"),
         ("run cat.png scaling=temperature scaling.tau=abc", "scaling.tau", "must be a number, not 'abc'"),
-        ("run cat.png scaling=cosine +scaling.taw=1", "no setting scaling.taw", "did you mean scaling.tau"),
+        ("run cat.png scaling=cosine +scaling.taw=1", "no setting scaling.taw", "did you mean scaling.tau?"),
         ("run cat.png normalise=top_k normalise.k=0", "not 0", "k of at least 1"),
         (
             "run cat.png normalise=sigmoid normalise.bias=low",

@@ -23,8 +23,8 @@ RUN = """
 import atexit, gc, sys
 atexit.register(lambda: print(gc.get_freeze_count() > 100_000))  # first in, last called
 sys.argv = ["attnvis", "run", "cat.png", "logger.mode=disabled", "hydra.run.dir=out"]
-from attnvis.cli import main
-main()
+from attnvis.cli import console
+console()
 print(*sorted(set(sys.modules) & {unused}))
 """
 
@@ -53,7 +53,40 @@ def test_libraries_that_were_opened_early_are_those_of_torch():
     assert not ended.stderr
 
 
+PRINTED = """
+import sys, threading
+sys.argv = ["attnvis", "run", "cat.png", "--cfg", "job"]
+from attnvis.cli import main
+main()
+for thread in set(threading.enumerate()) - {threading.main_thread()}:
+    thread.join()
+print("libtorch_cpu" in open("/proc/self/maps").read())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch opens its libraries itself")
+def test_a_command_that_only_prints_its_settings_opens_no_library(here):
+    make_photo(here / "cat.png")
+    ended = subprocess.run([sys.executable, "-c", PRINTED], capture_output=True, text=True, check=True)
+    first, *_, last = ended.stdout.splitlines()
+    assert (first, last) == ("backbone:", "False")
+
+
 def test_libraries_that_cannot_be_opened_are_left_to_torch(tmp_path, capfd):
     (tmp_path / early_libraries.LIBRARIES[1]).write_bytes(b"no library")
     early_libraries.open_libraries(tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+CHECKED = """
+import sys
+from attnvis.cli.commands.sweep import require_possible
+job = dict(study="scalings", fuse="", keys="same", heads="one", stability=False, random_classes=0)
+require_possible(job)
+print("torch" in sys.modules)
+"""
+
+
+def test_the_check_of_a_job_imports_no_torch():
+    ended = subprocess.run([sys.executable, "-c", CHECKED], capture_output=True, text=True, check=True)
+    assert ended.stdout == "False\n"

@@ -51,15 +51,15 @@ def material(here):
 
 
 STAGES = {
-    "run, loading": (RUN, "cli.commands.common:build", 1, "; nothing was done yet"),
+    "run, loading": (RUN, "cli.common:build", 1, "; nothing was done yet"),
     "run, a photo": (RUN, "methods.attention:predictions", 1, GO_ON.format("run")),
     "run, its page": (RUN, "pipeline.run_page:badges_of", 2, GO_ON.format("run")),
-    "sweep, loading": (SWEEP, "cli.commands.common:build", 1, GO_ON.format("sweep")),
+    "sweep, loading": (SWEEP, "cli.common:build", 1, GO_ON.format("sweep")),
     "sweep, its plots": (SWEEP, "experiments.sweep.figures.gaps:draw", 1, GO_ON.format("sweep")),
     "sweep, its page": (SWEEP, "experiments.sweep.page:facts", 1, GO_ON.format("sweep")),
     "calibrate": (("calibrate", "album"), "pipeline.calibrating:flip_test", 1, "; stored is what was said"),
     "backbones": (("backbones", "resnet18"), "backbone.overview:stages_of", 1, ""),
-    "video, loading": (VIDEO, "cli.commands.common:build", 1, "; nothing was done yet"),
+    "video, loading": (VIDEO, "cli.common:build", 1, "; nothing was done yet"),
     "video, a frame": (VIDEO, "pipeline.video/Follower:answers", 3, ""),
 }
 

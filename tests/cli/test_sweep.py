@@ -23,8 +23,8 @@ from conftest import make_photo
 
 import attnvis as package
 from attnvis import backbone, files
-from attnvis.cli.commands.common import thread_count
 from attnvis.cli.commands.sweep import files_of_queries
+from attnvis.cli.common import thread_count
 from attnvis.experiments.sweep import page
 from attnvis.experiments.sweep.folder import read_sweep
 from attnvis.experiments.sweep.job import GridWriter, JobWriter
@@ -224,10 +224,13 @@ def test_a_stage_that_no_photo_can_take_is_said_before_the_first_job(sweep, word
 @pytest.mark.parametrize(
     "words, given",
     [
-        ("keys=same,pca:2 random_classes=1000", "leave random_classes or keys=pca out"),
-        ("heads=1,4 random_classes=1000", "leave random_classes or heads=4 out"),
+        (
+            "keys=same,pca:2 random_classes=1000",
+            "maps whose keys are the patches themselves; leave it out, or take keys=same",
+        ),
+        ("heads=1,4 random_classes=1000", "compares maps of one head; leave it out, or take heads=1"),
         ("heads=1,random:4,1 study=recognition", "the patches themselves; leave heads=random out"),
-        ("fuse=max,product random_classes=99", "leave random_classes or fuse=max out"),
+        ("fuse=max,product random_classes=99", "compares maps of one layer; leave it out, or take no fuse"),
         ("fuse=max,sum", "fuse=sum: there are mixture, product, max"),
         ("keys=same,pca:2 study=recognition", "study=recognition compares the patches themselves"),
         ("keys=same,centred experiment=note", "study=note compares the patches themselves"),

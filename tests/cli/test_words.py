@@ -12,8 +12,8 @@ import yaml
 from conftest import make_photo, records
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from attnvis.cli.commands.common import photos
 from attnvis.cli.commands.registry import COMMANDS
+from attnvis.cli.common import photos
 from attnvis.cli.resuming import resume_words, resumed
 from attnvis.cli.stages import choices_in
 from attnvis.cli.words import to_overrides
@@ -404,3 +404,12 @@ def test_a_formula_of_several_words_is_typed_again_as_a_whole(here, capsys):
     typed = shlex.split(complaint.partition("--resume done ")[2])
     assert typed == ["query=class:tabby + exemplar:/home/me/secret.jpg"]
     assert resumed(["--resume", "done", *typed], COMMANDS["run"])[:2] == ["a.png", *typed]
+
+
+def test_of_what_is_typed_anew_to_go_on_the_last_counts_and_it_is_said(here, capsys):
+    evaluate = COMMANDS["evaluate"]
+    Path("done").mkdir()
+    Path("done", evaluate.record).write_text(json.dumps({"command": "attnvis evaluate photos against=a"}))
+    words = resumed(["--resume", "done", "against=b", "against=c"], evaluate)
+    assert words[:2] == ["photos", "against=c"]
+    assert "against=b and against=c were both given" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import listed
+from attnvis.cli.common import listed
 from attnvis.cli.config import plain
 from attnvis.cli.streams import is_heard
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import announced_photos, build_network
+from attnvis.cli.common import announced_photos, build_network
 from attnvis.cli.config import plain
 from attnvis.cli.messages import complain, progress
 

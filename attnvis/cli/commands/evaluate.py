@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attnvis.cli.axes import AXES, functions_of
 from attnvis.cli.chosen_method import class_name_files
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import (
+from attnvis.cli.common import (
     build_encoder,
     check_logger,
     command_line,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import announced_photos, build_network, overrides, shout
+from attnvis.cli.common import announced_photos, build_network, overrides, shout
 from attnvis.cli.config import build, plain
 from attnvis.cli.exploring import Exploring
 from attnvis.cli.messages import complain, note, print_photo_notes, progress, short_path

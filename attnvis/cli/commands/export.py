@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import command_line
+from attnvis.cli.common import command_line
 from attnvis.cli.config import plain
 from attnvis.cli.messages import complain, note, progress, short_path
 

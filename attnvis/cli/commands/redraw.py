@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import command_line
+from attnvis.cli.common import command_line
 from attnvis.cli.config import build, leaves, plain
 from attnvis.cli.messages import note, print_summary, progress
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attnvis.cli.chosen_method import chosen_method, inputs_of
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import (
+from attnvis.cli.common import (
     announced_photos,
     build_encoder,
     check_logger,

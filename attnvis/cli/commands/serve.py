@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import build_network, listed, overrides, shout
+from attnvis.cli.common import build_network, listed, overrides, shout
 from attnvis.cli.config import build, plain
 from attnvis.cli.exploring import is_of_network, python_words
 from attnvis.cli.messages import note

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attnvis.cli.axes import AXES, function_named
 from attnvis.cli.chosen_method import class_name_files, random_classes
 from attnvis.cli.commands.command import Command, Comparison
-from attnvis.cli.commands.common import (
+from attnvis.cli.common import (
     announced_photos,
     build_encoder,
     check_logger,
@@ -87,8 +87,6 @@ def require_possible(settings: Mapping[str, Any]) -> None:
 
     keys, heads: as they are typed (pca:8), or the name of their function.
     """
-    from attnvis.methods.fusing import require_fusion
-
     study, fuse = settings["study"], str(settings["fuse"] or "")
     keys, heads = (
         str(settings[name]).partition(":")[0].removeprefix(f"attnvis.attention.{name}.")
@@ -106,11 +104,17 @@ def require_possible(settings: Mapping[str, Any]) -> None:
     if keys == "layer":
         raise ValueError("a sweep measures one layer at a time, and keys=layer takes two; attnvis run can")
     if settings["random_classes"] and others:
-        raise ValueError(
-            "random_classes compares maps of one layer and one head whose keys are the patches themselves; "
-            f"leave random_classes or {' and '.join(others)} out"
+        from attnvis.methods.attention import require_null
+
+        require_null(
+            settings["random_classes"],
+            own_keys=keys == "same",
+            one_head=heads in ("one", "1"),
+            fuse=fuse,
         )
     if fuse:
+        from attnvis.methods.fusing import require_fusion
+
         require_fusion(fuse)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from attnvis.cli.chosen_method import inputs_of
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import build_network, check_logger, provenance, shout
+from attnvis.cli.common import build_network, check_logger, provenance, shout
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import note, short_path
 from attnvis.cli.stages import ATTENTION

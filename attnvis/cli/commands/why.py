@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import announced_photos, build_network, listed, shout, survey_photos
+from attnvis.cli.common import announced_photos, build_network, listed, shout, survey_photos
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import complain, progress, short_path, visible
 from attnvis.cli.stages import ATTENTION

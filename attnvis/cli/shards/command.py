@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnvis.cli.commands.command import Command
-from attnvis.cli.commands.common import check_logger
+from attnvis.cli.common import check_logger
 from attnvis.cli.config import plain
 from attnvis.cli.messages import complain, note, print_photo_notes, short_path
 from attnvis.cli.resuming import resume_words

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from attnvis.cli.commands.common import thread_count
+from attnvis.cli.common import thread_count
 from attnvis.cli.orphans import end_with_parent
 from attnvis.cli.shards.process import ShardJob, do_shard
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnvis.cli.chosen_method import chosen_method, inputs_of
-from attnvis.cli.commands.common import build_encoder
+from attnvis.cli.common import build_encoder
 from attnvis.cli.config import build, plain
 from attnvis.cli.messages import format_error, note, visible
 
