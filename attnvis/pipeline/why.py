@@ -334,6 +334,7 @@ def loaded(reason: Why, crops: CropFile) -> Why:
 
 
 def with_patches(reason: Why, change: Callable[[Patch], Patch]) -> Why:
+    """The same, each of its patches changed."""
     channels = tuple(
         replace(
             channel,

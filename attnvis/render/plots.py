@@ -1,6 +1,6 @@
 """Curves and points -> a figure for a narrow column, as bytes.
 
-The only file that knows matplotlib, and its object interface only.
+By matplotlib, its object interface only.
 """
 
 import io
