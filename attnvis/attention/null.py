@@ -172,9 +172,8 @@ class NullMaps:
         deviations = logits.to(scores) - logits.to(scores).mean()
         length = deviations.norm().clamp_min(1e-30)
         self.direction = deviations / length  # of z, along which the logit grows
-        self.logit_spread = (
-            length / (self.classes - 1) ** 0.5
-        )  # the standard deviation of a random class's logit
+        # the standard deviation of a random class's logit
+        self.logit_spread = length / (self.classes - 1) ** 0.5
 
     def peaks(self, rank: int) -> Float[Tensor, " R"]:
         """The hottest patch of every random class; for a rank k, of the k-th likeliest of C of them."""

@@ -296,17 +296,18 @@ def folded(trunk: nn.Module) -> nn.Module:
 
     A network that cannot be traced again, or would then say something else, is copied as it is.
     """
-    fused = copy.deepcopy(trunk).eval()  # a copy of a traced network thinks that it trains
-    if isinstance(trunk, SequentialTrunk) and fold_rows(fused) and agree(fused, trunk):
-        return fused
-    from torch.fx.experimental.optimization import fuse
-
     try:
+        if isinstance(trunk, SequentialTrunk):
+            fused: nn.Module = copy.deepcopy(trunk).eval()  # a copy of a traced network thinks that it trains
+            if fold_rows(fused) and agree(fused, trunk):
+                return fused
+        from torch.fx.experimental.optimization import fuse
+
         with TRACING, without_stderr():
             fused = fuse(copy.deepcopy(trunk).eval(), inplace=True)
             if agree(fused, trunk):
                 return fused
-    except Exception:  # a network's own code raises what it likes at a tracer
+    except Exception:  # a network's own code raises what it likes at a tracer, and at noise
         pass
     return copy.deepcopy(trunk).eval()
 

@@ -69,12 +69,12 @@ def state_dict(
     """
     tensors = read_checkpoint(path)
     wanted = {own: value for own, value in net.state_dict().items() if isinstance(value, Tensor)}
-    places = candidates(tensors, wanted, aliases or {})
-    chosen, others = choose(places, key, path)
+    found = candidates(tensors, wanted, aliases or {})
+    chosen, others = choose(found, key, path)
     refused = f"the weights {path} do not fit {name}"
     if chosen is None:
         raise ValueError(f"{refused}: {mismatch(wanted, tensors)}; give a file saved from this architecture")
-    beside, where = classifier_beside(chosen, places, net, tensors)
+    beside, where = classifier_beside(chosen, found, net, tensors)
     given = {own: tensors[full] for own, full in (chosen.names | beside).items()}
     used = {
         full for names in (beside, chosen.names, *(each.names for each in others)) for full in names.values()
@@ -126,20 +126,20 @@ def candidates(
 
 
 def choose(
-    places: Sequence[Candidate], key: str, path: Path
+    found: Sequence[Candidate], key: str, path: Path
 ) -> tuple[Candidate | None, tuple[Candidate, ...]]:
     """The candidate that fits best, and the others that fit as well; None: there is none.
 
     Of equals an average over training comes first, else what is first in the file.  Raises ValueError for a
     key that means none of those that fit at all.
     """
-    places = [each for each in places if each.fitting]
-    if not places:
+    fitting = [each for each in found if each.fitting]
+    if not fitting:
         return None, ()
-    meant = [each for each in places if each.is_meant_by(key)] if key else places
+    meant = [each for each in fitting if each.is_meant_by(key)] if key else fitting
     if not meant:
-        best = max(places, key=rank)
-        keys = ", ".join(each.key for each in places if rank(each) == rank(best))
+        best = max(fitting, key=rank)
+        keys = ", ".join(each.key for each in fitting if rank(each) == rank(best))
         raise ValueError(f"{path} has no weights under {key!r}; backbone.weights_key may be {keys}")
     best = max(meant, key=rank)
     equal = [each for each in meant if rank(each) == rank(best)]
@@ -148,7 +148,7 @@ def choose(
 
 
 def classifier_beside(
-    chosen: Candidate, places: Sequence[Candidate], net: nn.Module, tensors: Mapping[str, Tensor]
+    chosen: Candidate, found: Sequence[Candidate], net: nn.Module, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, str], list[str]]:
     """Where body and head are wrapped apart (backbone.conv1, head.fc): the head's names, and what to say.
 
@@ -162,7 +162,7 @@ def classifier_beside(
     width = net.get_parameter(weight).shape[1:]
     beside = [
         each
-        for each in places
+        for each in found
         if weight in each.names
         and tensors[each.names[weight]].shape[1:] == width
         and parent in (each.prefix, each.prefix.rpartition(".")[0])

@@ -25,6 +25,7 @@ __all__ = [
     "groups_of",
     "note",
     "plain_settings",
+    "print_above_bar",
     "print_photo_notes",
     "print_summary",
     "progress",
@@ -64,6 +65,14 @@ def progress(items: Iterable[Any], total: int | None) -> Iterable[Any]:
     for item in tqdm(items, total=total, unit="photo", disable=not sys.stderr.isatty(), leave=False):
         check_stop()
         yield item
+
+
+def print_above_bar(text: str) -> None:
+    """On stdout, while a bar of `progress` may stand on stderr: it is taken away, and drawn anew below."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stdout):
+        print(text)
 
 
 def visible(text: str) -> str:

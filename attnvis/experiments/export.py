@@ -245,7 +245,7 @@ class Answers:
         trace: TracebackType | None,
     ) -> None:
         if kind is None and self.entry is not None:
-            self.entry.write(b"]")
+            self.stack.callback(self.entry.write, b"]")  # before the entry is closed; what fails is removed
         self.stack.__exit__(kind, error, trace)
 
 

@@ -142,7 +142,7 @@ class AttentionMethod:
                 )
             raise ValueError(
                 f"fuse={self.fuse} joins several layers of one pass, and {layers[0]} is one; "
-                f"give backbone.layer=[stage3,{layers[0]}]"
+                "give two layers or more, as in backbone.layer=[stage3,last]"
             )
         count = len(answers) // len(layers)
         questions = [answers[number::count] for number in range(count)]

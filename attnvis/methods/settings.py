@@ -34,7 +34,7 @@ from attnvis.methods.answer import require_finite, require_finite_classes
 from attnvis.methods.attention import GRADIENT, Encoder, require_comparable
 from attnvis.methods.fusing import finest_of, joined, require_fusion
 from attnvis.metrics.diagnostics import DESCRIPTIONS, diagnose
-from attnvis.types import Batch, Box, Features, Placement, Query, Scores
+from attnvis.types import Batch, Box, Features, PhotoError, Placement, Query, Scores
 
 __all__ = ["GAPS", "RANKS", "TEMPERATURES", "BatchResult", "PhotoResult", "SettingGrid"]
 
@@ -92,7 +92,7 @@ class SettingGrid:
         if len(layers) == 1 and self.fuse:
             raise ValueError(
                 f"fuse={self.fuse} joins several layers of one pass, and {layers[0].layer} is one; "
-                f"give backbone.layer=[stage3,{layers[0].layer}]"
+                "give two layers or more"
             )
         for features in layers:
             require_finite(features.tokens, features, "features")
@@ -120,7 +120,10 @@ class SettingGrid:
                 yield of_layers[0], self.measure(named[0], layers[0].values)
 
     def join(self, queries: Sequence[Query], layers: Sequence[Features]) -> "BatchResult":
-        """One question's maps of several layers as one, on every photo under all settings."""
+        """One question's maps of several layers as one, on every photo under all settings.
+
+        Raises PhotoError where under one of them the layers' maps share no cell, by its name.
+        """
         of_layers = []
         for query, features in zip(queries, layers, strict=True):
             _, weights = self.attend(scores_of(query, features), features)
@@ -131,10 +134,15 @@ class SettingGrid:
             for number, setting in enumerate(self.settings):
                 base = f"{name}: {queries[-1].text} under {' '.join(setting)}"
                 maps = [weights[number, photo] for weights in of_layers]
-                of_settings.append(joined(maps, cells, self.fuse, base)[0])
+                try:
+                    of_settings.append(joined(maps, cells, self.fuse, base)[0])
+                except PhotoError as error:
+                    raise PhotoError(
+                        f"{error}, or leave the setting out: a photo is in all rows of a job or in none"
+                    ) from None
             photos.append(torch.stack(of_settings))
             placements.append(finest_of(cells))
-        weights = torch.stack(photos, 1)  # [S, B, Q, N]
+        weights = torch.stack(photos, 1).cpu()  # [S, B, Q, N]
         unknown = torch.full_like(weights, torch.nan)
         no_number = torch.full(weights.shape[:-1], torch.nan, dtype=torch.float64)
         known = diagnose(weights)
@@ -219,6 +227,7 @@ def mean_of_heads(heads: Sequence[Float[Tensor, "B Q N"]]) -> Float[Tensor, "B Q
 
 
 def named_photos(features: Features) -> tuple[str, ...]:
+    """What an error calls the photos: those from memory have no names, and are numbered."""
     return features.names or tuple(f"photo {number}" for number in range(len(features.placements)))
 
 

@@ -7,9 +7,9 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import cv2
@@ -51,8 +51,8 @@ class Patch:
     column: int
     place: tuple[float, float]  # its centre: row, column in pixels of the photo
     product: float  # q_c k_ic
-    # the cell outlined in its surroundings, or its place in a CropFile
-    picture: Picture | int | None = None
+    picture: Picture | None = None  # the cell outlined in its surroundings
+    stored_at: int | None = None  # where its picture waits in a CropFile
 
     def __str__(self) -> str:
         return f"{self.row},{self.column}"
@@ -278,21 +278,26 @@ class CropFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.stack = folder, ExitStack()
+        self.folder = folder
         self.places = 0
         self.unused: list[int] = []
 
     def __enter__(self) -> "CropFile":
         with naming(self.folder):
-            self.file = self.stack.enter_context(tempfile.TemporaryFile(dir=self.folder, buffering=0))
+            self.file = tempfile.TemporaryFile(dir=self.folder, buffering=0)
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self.stack.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.file.close()
 
     def store(self, patch: Patch) -> Patch:
         """The patch, its picture in the file."""
-        if not isinstance(patch.picture, np.ndarray):
+        if patch.picture is None:
             return patch
         place = self.unused.pop() if self.unused else self.places
         self.places = max(self.places, place + 1)
@@ -301,21 +306,21 @@ class CropFile:
             self.file.seek(place * len(content))
             while content:  # a disk that fills up takes a part
                 content = content[self.file.write(content) :]
-        return replace(patch, picture=place)
+        return replace(patch, picture=None, stored_at=place)
 
     def load(self, patch: Patch) -> Patch:
         """The patch with its picture; the file keeps it."""
-        if not isinstance(patch.picture, int):
+        if patch.stored_at is None:
             return patch
         size = SIDE * SIDE * 3
-        self.file.seek(patch.picture * size)
+        self.file.seek(patch.stored_at * size)
         pixels = np.frombuffer(self.file.read(size), np.uint8).reshape(SIDE, SIDE, 3)
-        return replace(patch, picture=pixels)
+        return replace(patch, picture=pixels, stored_at=None)
 
     def free(self, patch: Patch) -> None:
         """Another picture may take its place."""
-        if isinstance(patch.picture, int):
-            self.unused.append(patch.picture)
+        if patch.stored_at is not None:
+            self.unused.append(patch.stored_at)
 
 
 def stored(reason: Why, crops: CropFile) -> Why:
@@ -329,6 +334,7 @@ def loaded(reason: Why, crops: CropFile) -> Why:
 
 
 def with_patches(reason: Why, change: Callable[[Patch], Patch]) -> Why:
+    """The same, each of its patches changed."""
     channels = tuple(
         replace(
             channel,
@@ -367,10 +373,13 @@ def why_table(reason: Why) -> str:
     return "\n".join(lines)
 
 
+PICTURES = ("picture", "stored_at")
+
+
 def as_entry(value: Any) -> Any:
     """Dataclasses, tuples and numbers as JSON has them: NaN is null, pictures are left out."""
     if isinstance(value, Why | Channel | Patch):
-        return {name: as_entry(item) for name, item in vars(value).items() if name != "picture"}
+        return {name: as_entry(item) for name, item in vars(value).items() if name not in PICTURES}
     if isinstance(value, tuple):
         return [as_entry(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -475,7 +484,7 @@ def elsewhere_name(patch: Patch) -> str:
     return f"{patch.photo.rpartition('.')[0] or patch.photo} {patch.product:+.2g}"
 
 
-def paste(canvas: Picture, picture: Picture | int | None, left: int, top: int) -> None:
-    if isinstance(picture, np.ndarray):
+def paste(canvas: Picture, picture: Picture | None, left: int, top: int) -> None:
+    if picture is not None:
         height, width = picture.shape[:2]
         canvas[top : top + height, left : left + width] = picture

@@ -1,20 +1,17 @@
 """Curves and points -> a figure for a narrow column, as bytes.
 
-The only file that knows matplotlib, and its object interface only.
+By matplotlib, its object interface only.
 """
 
 import io
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attnvis.files import save
-
-__all__ = ["Figure", "draw", "write_figures"]
+__all__ = ["Figure", "draw"]
 
 INK, QUIET, RULE, PAPER = "#181b21", "#5f656f", "#d9dbd6", "#fcfcfa"
 WIDE = 5.4  # inches: 518 pixels of a page, and still readable on a phone
@@ -58,13 +55,6 @@ def draw(
         canvas.savefig(png, format="png", dpi=200)
         canvas.savefig(svg, format="svg", dpi=200, metadata={"Date": None})
     return Figure(name, title, png.getvalue(), svg.getvalue().encode())
-
-
-def write_figures(folder: Path, figures: Iterable[Figure]) -> None:
-    """figures/NAME.png and figures/NAME.svg of each, below a folder.  Raises OSError."""
-    for figure in figures:
-        save(folder, f"figures/{figure.name}.png", figure.png)
-        save(folder, f"figures/{figure.name}.svg", figure.svg)
 
 
 def short(text: str, room: int = 26) -> str:

@@ -112,7 +112,7 @@ def test_what_cannot_be_joined_is_said():
         ValueError, partial(AttentionMethod, no_network, fuse="sum")
     )
     method = AttentionMethod(no_network, parse("mean"), fuse="max")
-    assert "backbone.layer=[stage3,fine]" in complaint(ValueError, method.answer, (FINE,))
+    assert "fine is one; give two layers or more" in complaint(ValueError, method.answer, (FINE,))
     layered = replace(method, keys=partial(keys.layer, name="coarse"))
     message = complaint(ValueError, layered.answer, (COARSE, FINE))
     assert "keys=layer:coarse leaves one, fine" in message and "third layer" in message

@@ -58,7 +58,7 @@ def rows(*layers):
     torch.manual_seed(0)
     features = nn.Sequential(nn.Sequential(nn.Conv2d(3, 7, 3, 2, bias=False), nn.BatchNorm2d(7)), *layers)
     for norm in features.modules():
-        if isinstance(norm, nn.BatchNorm2d):
+        if isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
             nn.init.uniform_(norm.running_mean, -1, 1)
             nn.init.uniform_(norm.running_var, 0.5, 2)
     return cutting.SequentialTrunk(features.eval().requires_grad_(False), [len(features)])
@@ -81,6 +81,24 @@ def test_batch_norm_is_folded_as_tracing_folds_it(layers, untraced):
     assert isinstance(fused, cutting.SequentialTrunk) is untraced
     left = sum(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
     assert left == (not untraced)
+
+
+class Refusing(nn.Module):
+    """Takes no photo of 97 px, of which the convolution before it leaves 48."""
+
+    def forward(self, images):
+        if images.shape[-1] == 48:
+            raise ValueError("give another side")
+        return images
+
+
+@pytest.mark.parametrize("layer", [Refusing(), nn.BatchNorm2d(7, track_running_stats=False)])
+def test_a_row_of_layers_that_cannot_be_folded_is_copied_as_it_is(layer):
+    trunk, images = rows(nn.Conv2d(7, 7, 1), layer), batch(size=(71, 90))
+    copied = engines.folded(trunk)
+    with torch.no_grad():
+        assert torch.equal(copied(images)[0], trunk(images)[0])
+    assert copied is not trunk and isinstance(copied.features[0][1], nn.BatchNorm2d)
 
 
 def test_openvino_says_what_the_network_says():

@@ -1,5 +1,6 @@
 """What people are told when something is wrong: one line, what was given, what to do."""
 
+import io
 import os
 from pathlib import Path
 from urllib.error import URLError
@@ -9,7 +10,7 @@ import torch
 from conftest import make_photo
 from safetensors.torch import save_file
 
-from attnvis.cli.messages import note
+from attnvis.cli.messages import note, print_above_bar, progress
 
 
 def broken_photos(folder):
@@ -209,3 +210,29 @@ def test_redrawing_a_sweep_says_to_redraw_one_of_its_runs(attnvis, here):
 def test_a_note_is_one_line_that_a_terminal_can_show(capsys):
     note("a\nb\x1b[31m.png, größer")
     assert capsys.readouterr().err == "attnvis: a\\nb\\x1b[31m.png, größer\n"
+
+
+class Terminal(io.StringIO):
+    """Where stdout and stderr both go."""
+
+    def isatty(self):
+        return True
+
+    def lines(self):
+        """As they stand there: after a carriage return signs are written over those of the line."""
+        for line in self.getvalue().split("\n"):
+            shown = ""
+            for part in line.split("\r"):
+                shown = part + shown[len(part) :]
+            yield shown.rstrip()
+
+
+def test_what_is_printed_beside_a_bar_has_a_line_of_its_own(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("sys.stderr", terminal)
+    for photo in progress(["one", "two"], 2):
+        print_above_bar(f"the table of {photo}")
+    assert "0/2" in terminal.getvalue(), "there was a bar"
+    first, second, *_ = terminal.lines()
+    assert (first, second) == ("the table of one", "the table of two")

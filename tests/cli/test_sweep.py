@@ -190,6 +190,7 @@ def test_functions_of_ones_own_are_swept_where_they_are_trusted(sweep, mine):
         ("query=my_stages.broken trust=my_stages", "my own mistake", "my own mistake"),
         ("backbone.layer=stage9", "no layer 'stage9'", "stages are stage1, stage2, stage3, last"),
         ("backbone.layer=[stage3,last]", "a job of a sweep measures one layer", "backbone.layer=stage3,last"),
+        ("backbone.layer=stage3 fuse=max", "backbone.layer=stage3 is one", "give two layers or more"),
         ("study=recognition keys=centred", "study=recognition compares", "leave keys=centred out"),
         ("seed=1.5", "seed", "must be a whole number, not 1.5"),
         ("cache.storage=quarter", "unknown cache.storage 'quarter'", "exact or half"),

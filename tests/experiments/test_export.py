@@ -1,6 +1,7 @@
 """A run's maps as benchmark sites take them: the same maps in the photos' own pixels, or one line why not."""
 
 import base64
+import errno
 import json
 import math
 import tracemalloc
@@ -137,6 +138,22 @@ def test_a_zip_that_was_stopped_or_has_no_photo_is_none(here):
     with Answers(here):
         pass
     assert not list(here.iterdir())
+
+
+def test_a_zip_whose_last_sign_has_no_room_is_none_and_closed(here, monkeypatch):
+    answers = Answers(here)
+    answers.add("1", np.ones((4, 4)))
+    real = answers.entry.write
+
+    def without_room(content):
+        if content == b"]":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(content)
+
+    monkeypatch.setattr(answers.entry, "write", without_room)
+    with pytest.raises(OSError, match="No space left on device"), answers:
+        pass
+    assert not list(here.iterdir()) and answers.entry.closed
 
 
 def test_what_is_asked_for_is_done_and_nothing_else():

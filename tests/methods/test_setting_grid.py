@@ -18,6 +18,7 @@ from attnvis.attention.scaling import positive_factor
 from attnvis.attention.sensitivity import sensitivity
 from attnvis.attention.spec import functions
 from attnvis.backbone.heads import Linear
+from attnvis.experiments.sweep.curves import curves_of
 from attnvis.experiments.sweep.shapes import shapes_of
 from attnvis.methods.attention import AttentionMethod
 from attnvis.methods.settings import GAPS, PAIRS, RANKS, TEMPERATURES, PhotoResult, SettingGrid
@@ -139,16 +140,35 @@ def test_under_several_heads_every_setting_is_what_it_is_alone(text):
     assert asking("mean").has_one_score and not grid.has_one_score
 
 
-@pytest.mark.parametrize("name", ["mixture", "product", "max"])
-def test_layers_joined_under_every_setting_are_what_they_are_alone(name):
-    coarse, fine = some(normal(B, 6, D), (2, 3)), some(normal(B, N, D, seed=5))
+def letterbox(grid: tuple[int, int]) -> Placement:
+    """Of a photo of 30 x 60 in a square of 60, above and below which there is none of it."""
+    step = (60 / grid[0], 60 / grid[1])
+    first = (step[0] / 2 - 15, step[1] / 2)
+    return Placement(first, step, grid, (30, 60), Box(0.0, 0.0, 30.0, 60.0))
+
+
+@pytest.mark.parametrize(
+    "name, text", [("mixture", "one"), ("product", "one"), ("max", "one"), ("product", "contiguous:3")]
+)
+def test_layers_joined_under_every_setting_are_what_they_are_alone(name, text):
+    (heads,) = functions("heads", [text]).values()
+    coarse, fine = (
+        replace(features, placements=(features.placements[0], letterbox(features.grid)))
+        for features in (some(normal(B, 6, D), (2, 3)), some(normal(B, N, D, seed=5)))
+    )
     coarse = replace(coarse, layer="coarse")
-    grid = replace(asking("mean", "random:0,3", scalings=FEW[0], normalisers=FEW[1]), fuse=name)
+    grid = asking("mean", "random:0,3", scalings=FEW[0], normalisers=FEW[1])
+    grid = replace(grid, fuse=name, heads=heads)
     answers = grid.answer((coarse, fine))
     for number, (one, other) in enumerate(grid.settings):
         for query, place in (("mean", slice(1)), ("random:0,3", slice(1, 4))):
             method = AttentionMethod(
-                no_network, language.parse(query), FEW[0][one], normalise=FEW[1][other], fuse=name
+                no_network,
+                language.parse(query),
+                FEW[0][one],
+                normalise=FEW[1][other],
+                fuse=name,
+                heads=heads,
             )
             for photo, alone in enumerate(method.answer((coarse, fine))):
                 of_photo = [answer for answer in alone if "+" in answer.layer]
@@ -169,7 +189,7 @@ def test_what_a_grid_cannot_join_is_said():
     grid = asking("mean", scalings=FEW[0], normalisers=FEW[1])
     with pytest.raises(ValueError, match="measures one layer at a time, not 2"):
         grid.answer((some(), some()))
-    with pytest.raises(ValueError, match="fuse=max joins several layers of one pass"):
+    with pytest.raises(ValueError, match=r"fuse=max joins several layers of one pass.* give two layers"):
         replace(grid, fuse="max").answer((some(),))
     with pytest.raises(ValueError, match="there are mixture, product, max"):
         replace(grid, fuse="sum")
@@ -182,7 +202,7 @@ def test_what_a_grid_cannot_join_is_said():
     hottest = functions("normalise", ["top_k:1"])
     apart = replace(asking("random:0", scalings=functions("scaling", ["none"]), normalisers=hottest))
     turned = some(normal(B, N, D).flip(1))
-    with pytest.raises(PhotoError, match=r"0.jpg: random under none top_k:1: the layers' maps share no"):
+    with pytest.raises(PhotoError, match=r"0.jpg: random under none top_k:1: the layers' maps.*setting out"):
         replace(apart, fuse="product").answer((some(), turned))
 
 
@@ -280,17 +300,25 @@ def test_autocast_changes_nothing():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_what_a_gpu_measured_has_the_same_curves():
-    features = some()
-    moved = replace(features, tokens=features.tokens.cuda())
-    for found, expected in zip(
-        asking("random:0,3").answer((moved,))[0], asking("random:0,3").answer((features,))[0], strict=True
-    ):
+@pytest.mark.parametrize("text, fuse", [("one", ""), ("contiguous:3", ""), ("one", "mixture")])
+def test_what_a_gpu_measured_has_the_same_curves(text, fuse):
+    (heads,) = functions("heads", [text]).values()
+    grid = replace(asking("random:0,3"), heads=heads, fuse=fuse)
+    layers = [some(), replace(some(normal(B, 6, D), (2, 3)), layer="coarse")][: 2 if fuse else 1]
+    moved = [replace(features, tokens=features.tokens.cuda()) for features in layers]
+    for found, expected in zip(grid.answer(moved)[0], grid.answer(layers)[0], strict=True):
+        curves_of(found, (0.1,), 0)
         for name in ("ranked", "gaps", "logits", "weights"):
             torch.testing.assert_close(
-                getattr(found.batch, name), getattr(expected.batch, name), rtol=1e-3, atol=1e-3
+                getattr(found.batch, name),
+                getattr(expected.batch, name),
+                rtol=1e-3,
+                atol=1e-3,
+                equal_nan=True,
             )
-        torch.testing.assert_close(found.batch.heated, expected.batch.heated, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            found.batch.heated, expected.batch.heated, rtol=1e-3, atol=1e-3, equal_nan=True
+        )
 
 
 # Ranked weights

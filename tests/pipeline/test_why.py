@@ -154,7 +154,9 @@ def test_pictures_that_wait_in_a_file_are_those_of_memory(net, one, here):
     plain = add_favourites(answer.why(1, 2), encoded, favourites=1)
     with CropFile(here) as crops:
         waiting = stored(answer.why(1, 2), crops)
-        assert {type(patch.picture) for channel in waiting.channels for patch in channel.here} == {int}
+        here_too = [patch for channel in waiting.channels for patch in channel.here]
+        assert {patch.picture for patch in here_too} == {None}
+        assert len({patch.stored_at for patch in (waiting.cell, *here_too)}) == 1 + len(here_too)
         first = crops.places
         for other in encoded:
             waiting = add_favourites(waiting, [other], favourites=1, crops=crops)

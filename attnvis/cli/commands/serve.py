@@ -35,7 +35,6 @@ SHARED = (
 
 def serve(cfg: "DictConfig", folder: Path) -> int:
     """Answers browsers until it is stopped.  Raises ValueError for a port or a network that cannot be had."""
-
     from attnvis.server.form import form_page
     from attnvis.server.jobs import JobQueue
     from attnvis.server.web import EVERYWHERE, HERE

@@ -228,7 +228,9 @@ class Inputs:
 
 
 def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> None:
-    """What the job's study asks, into its folder.  Raises ValueError for more than one layer."""
+    """What the job's study asks, into its folder.  Raises ValueError for several layers that nothing
+    joins, and for one where there is a fusion.
+    """
     from attnvis.experiments.sweep.sending import send_job, send_recognition
     from attnvis.pipeline.plan import setting_text
     from attnvis.pipeline.stability import allowed_changes
@@ -242,6 +244,11 @@ def measure(cfg: "DictConfig", settings: dict[str, Any], job: "JobWriter") -> No
         raise ValueError(
             f"a job of a sweep measures one layer, not {backbone.layer}; "
             f"give backbone.layer={layers} without brackets, or fuse=mixture,product,max to join them"
+        )
+    if len(backbone.layers) == 1 and settings["fuse"]:
+        raise ValueError(
+            f"fuse={settings['fuse']} joins several layers of one pass, and backbone.layer={backbone.layer} "
+            "is one; give two layers or more, as in backbone.layer=[stage3,last]"
         )
     workers = thread_count(cfg.workers, len(paths))
     decoded = prepare(backbone, paths, preprocessing, workers=workers, settings=cfg)

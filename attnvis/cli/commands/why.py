@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attnvis.cli.commands.command import Command
 from attnvis.cli.common import announced_photos, build_network, listed, shout, survey_photos
 from attnvis.cli.config import build, plain
-from attnvis.cli.messages import complain, progress, short_path, visible
+from attnvis.cli.messages import complain, print_above_bar, progress, short_path, visible
 from attnvis.cli.stages import ATTENTION
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def why(cfg: "DictConfig", folder: Path) -> int:
                 reasons[str(error)] = 1
 
     def written(reason: "Why") -> "dict[str, Any]":
-        print(visible_lines(str(reason)), end="\n\n")
+        print_above_bar(visible_lines(str(reason)) + "\n")
         stem = slug(f"{Path(reason.photo).stem}.{reason.label}.{reason.cell.row}-{reason.cell.column}")
         save(folder, f"{unique(stem, names)}.png", encode(reason.picture(), "png"))
         return as_entry(reason)

@@ -9,12 +9,13 @@ from typing import Any
 
 from attnvis.experiments.advice.ranking import Advice, Candidate, Ranking
 from attnvis.experiments.evaluate.tables import interval_text, number_text
+from attnvis.experiments.figure_files import write_figures
 from attnvis.experiments.wording import listed_names, many
 from attnvis.files import save
 from attnvis.metrics.intervals import FEWEST_OF_MEANS
 from attnvis.pipeline.records import SafeWriter
 from attnvis.render.html import environment, write_page
-from attnvis.render.plots import Figure, draw, short, write_figures
+from attnvis.render.plots import Figure, draw, short
 
 __all__ = ["as_text", "sentences", "write_advice"]
 

@@ -26,12 +26,13 @@ from attnvis.experiments.evaluate.tables import (
     number_text,
     write_photo_rows,
 )
+from attnvis.experiments.figure_files import write_figures
 from attnvis.files import save
 from attnvis.metrics.intervals import FEWEST_OF_MEANS, Z
 from attnvis.metrics.metric import Facts
 from attnvis.render import overlays, panels
 from attnvis.render.html import environment, write_page
-from attnvis.render.plots import Figure, draw, legend, octaves, short, write_figures
+from attnvis.render.plots import Figure, draw, legend, octaves, short
 from attnvis.types import Photo, Truth
 
 __all__ = ["Shown", "draw_example", "write_evaluation", "write_tables"]

@@ -12,6 +12,7 @@ import numpy as np
 from attnvis.data.stimuli import KINDS
 from attnvis.experiments.evaluate.measure import Evaluation
 from attnvis.experiments.evaluate.tables import write_photo_rows
+from attnvis.experiments.figure_files import write_figures
 from attnvis.experiments.pop_out.measure import REAL, Curve, PopOut, lowest
 from attnvis.experiments.wording import listed
 from attnvis.files import save, slug
@@ -20,7 +21,7 @@ from attnvis.metrics.metric import Facts
 from attnvis.metrics.psychometric import DRAWS
 from attnvis.pipeline.records import SafeWriter
 from attnvis.render.html import environment, write_page
-from attnvis.render.plots import Figure, draw, percents, short, write_figures
+from attnvis.render.plots import Figure, draw, percents, short
 
 __all__ = ["as_text", "figures", "sentences", "threshold_text", "write_pop_out"]
 

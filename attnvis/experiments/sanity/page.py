@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 
 from attnvis.data.decoding import full_pixels
 from attnvis.experiments.evaluate.tables import interval_text, number_text
+from attnvis.experiments.figure_files import write_figures
 from attnvis.experiments.sanity.measure import Measured
 from attnvis.experiments.sanity.verdicts import (
     CHECKS,
@@ -31,7 +32,7 @@ from attnvis.metrics.intervals import FEWEST_OF_MEANS
 from attnvis.pipeline.records import SafeWriter
 from attnvis.render import overlays, panels
 from attnvis.render.html import environment, write_page
-from attnvis.render.plots import Figure, draw, legend, short, write_figures
+from attnvis.render.plots import Figure, draw, legend, short
 
 __all__ = ["Findings", "as_text", "findings_of", "sentences", "write_sanity"]
 

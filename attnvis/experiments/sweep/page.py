@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from attnvis.experiments.figure_files import write_figures
 from attnvis.experiments.sweep.figures import sections
 from attnvis.experiments.sweep.findings import changes_from_sqrt_d, paragraph
 from attnvis.experiments.sweep.folder import Sweep
@@ -42,7 +43,6 @@ from attnvis.metrics.intervals import (
 from attnvis.render import overlays, panels
 from attnvis.render.html import environment, link, read_template, write_page
 from attnvis.render.modules import page_script
-from attnvis.render.plots import write_figures
 
 __all__ = ["write_comparison"]
 
