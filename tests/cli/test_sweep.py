@@ -23,8 +23,8 @@ from conftest import make_photo
 
 import attnvis as package
 from attnvis import backbone, files
-from attnvis.cli.common import thread_count
 from attnvis.cli.commands.sweep import files_of_queries
+from attnvis.cli.common import thread_count
 from attnvis.experiments.sweep import page
 from attnvis.experiments.sweep.folder import read_sweep
 from attnvis.experiments.sweep.job import GridWriter, JobWriter

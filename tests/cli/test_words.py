@@ -12,8 +12,8 @@ import yaml
 from conftest import make_photo, records
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from attnvis.cli.common import photos
 from attnvis.cli.commands.registry import COMMANDS
+from attnvis.cli.common import photos
 from attnvis.cli.resuming import resume_words, resumed
 from attnvis.cli.stages import choices_in
 from attnvis.cli.words import to_overrides
