@@ -120,7 +120,7 @@ def test_every_verb_has_a_config_and_a_script(verb):
     cfg = composed(*given.get(verb, []), verb=verb)
     config.require(cfg, verb)
     assert "name" in cfg and "trust" in cfg
-    assert f'main("{verb}")' in (CONFIGS.parent / "scripts" / f"{verb}.py").read_text(encoding="utf-8")
+    assert f'console("{verb}")' in (CONFIGS.parent / "scripts" / f"{verb}.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("group, module", [("query", query), ("scaling", scaling), ("normalise", normalise)])

@@ -19,8 +19,8 @@ from attnvis.attention.spec import as_function, format_function
 from attnvis.backbone.class_files import class_names
 from attnvis.class_names import find_class
 from attnvis.cli import config
+from attnvis.cli.axes import function_named
 from attnvis.cli.commands.registry import COMMANDS
-from attnvis.cli.commands.sweep import named
 from attnvis.cli.words import to_overrides
 from attnvis.pipeline.plan import setting_text
 
@@ -207,7 +207,7 @@ def at_sweep(group, text):
     (override,) = to_overrides([f"{group}={text}"], COMMANDS["sweep"])
     parsed = OverridesParser.create().parse_override(override)
     assert parsed.key_or_group == AXES[group]
-    functions = [named(group, entry, []) for entry in config.plain(OmegaConf.create(parsed.value()))]
+    functions = [function_named(group, entry, []) for entry in config.plain(OmegaConf.create(parsed.value()))]
     return functions[0] if len(functions) == 1 else functions
 
 
