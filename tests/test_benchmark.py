@@ -221,7 +221,7 @@ def test_a_command_tells_its_peak_and_why_it_failed(tmp_path):
     assert 200_000_000 < used.peak < 300_000_000
     with pytest.raises(ValueError, match=r"failed: no room"):
         shell.python(ROOT, "raise SystemExit('no room')")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["errors", "status"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bytecode", "errors", "status"]
 
 
 def test_what_is_not_typed_depends_on_the_question():
