@@ -4,6 +4,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from importlib import import_module
 from types import FunctionType, NoneType
@@ -122,13 +123,13 @@ def convert(name: str, text: str, annotation: object) -> object:
         return text.lower() in YES
     if str in types:
         return text
-    try:
-        if int in types:
-            return int(text)
-        return float(text) if float in types else text
-    except ValueError:
-        kind = "a whole number" if int in types else "a number"
-        raise ValueError(f"{name} must be {kind}, not {text!r}") from None
+    if int not in types and float not in types:
+        return text
+    if text.isascii() and "_" not in text:  # Python reads 1_0 too, and the digits of every script
+        with suppress(ValueError):
+            return int(text) if int in types else float(text)
+    kind = "a whole number" if int in types else "a number"
+    raise ValueError(f"{name} must be {kind}, not {text!r}")
 
 
 def functions(group: str, texts: Sequence[str]) -> dict[str, Callable]:

@@ -118,6 +118,8 @@ def test_an_unknown_query_is_told_with_those_that_there_are(text, hints):
         ("normalise", "topk:3", "did you mean top_k?"),
         ("normalise", "top_k:0", "k of at least 1, not 0"),
         ("normalise", "top_k:2.5", "k must be a whole number, not '2.5'"),
+        ("normalise", "top_k:1_0", "k must be a whole number, not '1_0'"),
+        ("scaling", "temperature:１０", "tau must be a number, not '１０'"),
         ("normalise", "power:0", "p above 0, not 0"),
     ],
 )

@@ -46,7 +46,7 @@ def do_locally(
                 process.end()
                 if stopped:
                     break
-            return Ended(number, f"its process was killed, {tries} times; see whether memory is enough")
+            return Ended(number, f"its process ended before it, {tries} times; see whether memory is enough")
         finally:
             free.put(process)
 
