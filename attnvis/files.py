@@ -273,15 +273,23 @@ def foreign_lock(path: Path) -> ValueError:
 
 
 def tidy(folder: Path) -> None:
-    """Removes the parts of files that killed processes left in a folder that is held, and one below.
+    """Removes the parts of files that killed processes left in a folder that is held, and two below.
 
     The folders of a sweep's jobs, which are numbers, are held by their jobs.
     """
     remove_parts(folder)
+    for kind in folders_in(folder):  # maps, thumbnails
+        remove_parts(kind)
+        for part in folders_in(kind):  # thumbnails/photos
+            remove_parts(part)
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Those that are no links, and no number."""
     with suppress(OSError):
-        for entry in os.scandir(folder):
-            if entry.is_dir(follow_symlinks=False) and not entry.name.isdigit():
-                remove_parts(Path(entry.path))
+        entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        return [Path(entry.path) for entry in entries if not entry.name.isdigit()]
+    return []
 
 
 def remove_parts(folder: Path, age: float = 0.0) -> None:

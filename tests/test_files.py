@@ -79,6 +79,7 @@ def test_who_holds_a_folder_removes_what_killed_ones_left_and_nothing_else(tmp_p
         ".12-0123456789abcdef.part",
         ".12-0123456789abcdef.part.mp4",
         "maps/.12-0123456789abcdef.part",
+        "thumbnails/overlays/.12-0123456789abcdef.part",
     ]
     out = tmp_path / "out"
     for name in [*kept, *gone]:
